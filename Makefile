@@ -1,0 +1,33 @@
+# make env    .venv and no more
+# make run    the main job on the bundled network: ends in a .tflite that meets its target
+# make test   lint, types and the whole suite
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: env run test lint format clean
+
+env: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("amc-latency needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: env
+	$(BIN)/amc-latency search --speedup 2 --data bundled --out runs/first-light
+
+test: env lint
+	$(BIN)/python -m pytest --durations=10
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

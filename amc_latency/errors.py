@@ -1,0 +1,28 @@
+"""The failures that a user sees as a message, not as a traceback, and the exit code of each."""
+
+
+class UserError(Exception):
+    """Bad input: what was wrong, where, and what to do. The command line exits with 2."""
+
+
+class JobError(Exception):
+    """A job that failed though its input was good. The command line exits with 1."""
+
+
+def exit_code(error: Exception) -> int | None:
+    """2 for bad input, 1 for a failed job, None for a fault of this program, which deserves its traceback."""
+    # Imported here: a command that fails early has not needed them yet.
+    from device.base import DeviceError
+    from device.measure import BadModelError
+    from device.registry import UnknownDeviceError
+    from lut.predict import MissingShapeError
+    from lut.shape import ShapeError
+    from lut.table import TableError
+
+    if isinstance(
+        error, UserError | UnknownDeviceError | BadModelError | TableError | MissingShapeError | ShapeError
+    ):
+        return 2
+    if isinstance(error, JobError | DeviceError | OSError | MemoryError):
+        return 1
+    return None

@@ -1,0 +1,39 @@
+"""One JSON object a line, appended as it comes: what a kill can tear is the last line, and that one is dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from amc_latency.errors import UserError
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a torn last one is cut off the file. Raises `UserError` naming a damaged line."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    rows = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number} is damaged: {line[:80]!r}. Remove the line, or start another folder")
+        rows.append(row)
+    return rows
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Add one line with a single write."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, json.dumps(row).encode() + b"\n")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Networks that the package knows by name."""

@@ -1,0 +1,1 @@
+"""Which channels go, how the layers that read them are refitted, and cutting them for real."""

@@ -1,0 +1,35 @@
+"""Which channels to keep: AMC's ranking by the weights that read them (env/channel_pruning_env.py)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from amc_latency.graph import NetworkGraph
+
+
+def consumer_l1(model: nn.Module, graph: NetworkGraph) -> list[Tensor]:
+    """The importance of each group's channels: the sum of |weight| over everything that reads the channel.
+
+    One float tensor [channels] a group, in the order of `graph.groups`.
+    """
+    importances = []
+    for group in graph.groups:
+        importance = torch.zeros(group.channels)
+        for member in group.members:
+            if member.role == "consumer":
+                weight = model.get_parameter(f"{member.module}.weight").detach()
+                by_input = weight.abs().transpose(0, 1).flatten(1).sum(1)
+                importance += by_input.view(group.channels, member.repeat).sum(1).cpu()
+        importances.append(importance)
+    return importances
+
+
+def keep_indices(importance: Tensor, count: int) -> Tensor:
+    """The `count` most important channels, in ascending order; of equal ones the lower index stays.
+
+    Raises ValueError for a count outside 1..channels.
+    """
+    if not 1 <= count <= len(importance):
+        raise ValueError(f"can't keep {count} of {len(importance)} channels")
+    return torch.argsort(importance, descending=True, stable=True)[:count].sort().values

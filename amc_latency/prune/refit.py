@@ -1,0 +1,223 @@
+"""Repair a cut network without training: least-squares refit of the layers that lost inputs, and batch-norm statistics.
+
+AMC (He et al., 3.4 and env/channel_pruning_env.py) regresses each cut layer's original outputs on its remaining inputs. The
+original outputs are W X, so a Gram matrix of the original inputs is all that this takes. It is collected once; an
+episode then solves one small linear system a layer. Unlike AMC's, it covers k x k convolutions too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amc_latency.graph import NetworkGraph
+from amc_latency.prune.cut import check_keep, value_indices
+
+RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """Second moments of what a layer's weights multiply: its inputs, or its k x k input patches in the weights' order."""
+
+    mean: Tensor
+    """float64 [features]"""
+    covariance: Tensor
+    """float64 [features, features], around the mean, divided by `rows`"""
+    rows: int
+    """input vectors seen"""
+
+
+Statistics = Mapping[str, InputStatistics]
+"""By module name, for each consumer of a coupled group."""
+
+
+def collect(
+    model: nn.Module,
+    graph: NetworkGraph,
+    images: Tensor,
+    points: int = 64,
+    batch_size: int = 64,
+    max_features: int = 5000,
+    seed: int = 0,
+) -> Statistics:
+    """The input statistics of every consumer of a coupled group, from float images [N, C, H, W].
+
+    Of each image a layer's input vectors at `points` random output positions are used (all, where it has no more): the
+    500 images of a usual calibration set give 32,000 rows, as many as AMC regresses on and several times the features
+    of the widest layer, at a cost that doesn't grow with resolution. Layers with over `max_features` features (a linear
+    layer after flattening 7x7: 5 GB) are left out, and `refit` leaves them as they were cut.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    rows: dict[str, int] = {}
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle | None:
+        features = model.get_parameter(f"{name}.weight")[0].numel()
+        if features > max_features:
+            return None
+        sums[name] = (
+            torch.zeros(features, dtype=torch.float64),
+            torch.zeros(features, features, dtype=torch.float64),
+        )
+        rows[name] = 0
+
+        def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = input_rows(module, args[0], points, generator).double().cpu()
+            sums[name][0].add_(x.sum(0))
+            sums[name][1].addmm_(x.T, x)
+            rows[name] += len(x)
+
+        return module.register_forward_pre_hook(add)
+
+    names = [name for group in graph.groups for name in group.consumers]
+    hooks = [watch(name, model.get_submodule(name)) for name in names]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in images.split(batch_size):
+                model(batch)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            if hook is not None:
+                hook.remove()
+    statistics = {}
+    for name, (total, square) in sums.items():
+        mean = total / rows[name]
+        statistics[name] = InputStatistics(
+            mean, square.div_(rows[name]).sub_(torch.outer(mean, mean)), rows[name]
+        )
+    return statistics
+
+
+def input_rows(module: nn.Module, x: Tensor, points: int, generator: torch.Generator) -> Tensor:
+    """The vectors that a linear or convolutional layer's weights multiply, [rows, features].
+
+    Of each image at most `points` output positions, the same ones for the whole batch.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return x
+    (kh, kw), (sh, sw), (ph, pw) = (
+        (size, size) if isinstance(size, int) else tuple(size)[:2]
+        for size in (module.kernel_size, module.stride, module.padding)
+    )
+    patches = functional.pad(x, (pw, pw, ph, ph)).unfold(2, kh, sh).unfold(3, kw, sw)
+    height, width = patches.shape[2:4]
+    chosen = torch.arange(height * width)
+    if len(chosen) > points:
+        chosen = torch.randperm(height * width, generator=generator)[:points]
+    picked = patches[:, :, chosen // width, chosen % width]
+    return picked.permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1)
+
+
+def refit(
+    small: nn.Module,
+    model: nn.Module,
+    graph: NetworkGraph,
+    statistics: Statistics,
+    keep: Sequence[Tensor],
+    ridge: float = RIDGE,
+) -> None:
+    """Set the weights of `small`, which is `cut(model, graph, keep)`, to reproduce `model`'s layer outputs best.
+
+    With S the kept inputs, R the removed ones and G the covariance, `W_S + W_R G_RS (G_SS + ridge)^-1` is the least-squares
+    solution, and the mean that is lost goes into the layer's bias or its batch norm's running mean. A layer with
+    neither is fitted on uncentred moments. `ridge`, a share of G_SS's mean diagonal, pulls towards the weights
+    that are there. Layers that lost no input, and depthwise ones, stay as they are.
+    """
+    check_keep(graph, keep)
+    kept_outputs = {
+        name: kept for group, kept in zip(graph.groups, keep, strict=True) for name in group.producers
+    }
+    with torch.no_grad():
+        for group, kept in zip(graph.groups, keep, strict=True):
+            for member in group.members:
+                if (
+                    member.role != "consumer"
+                    or member.module not in statistics
+                    or len(kept) == group.channels
+                ):
+                    continue
+                weight = model.get_parameter(f"{member.module}.weight").double().cpu()
+                if member.module in kept_outputs:
+                    weight = weight[kept_outputs[member.module]]
+                size = weight[0, 0].numel()
+                rows = value_indices(value_indices(kept, member.repeat), size)
+                _refit_layer(
+                    small, graph, member.module, weight.flatten(1), statistics[member.module], rows, ridge
+                )
+
+
+def _refit_layer(
+    small: nn.Module,
+    graph: NetworkGraph,
+    name: str,
+    weight: Tensor,
+    inputs: InputStatistics,
+    kept: Tensor,
+    ridge: float,
+) -> None:
+    layer = small.get_submodule(name)
+    norm = small.get_submodule(graph.batch_norms[name]) if name in graph.batch_norms else None
+    moments = inputs.covariance
+    if layer.bias is None and norm is None:
+        moments = moments + torch.outer(inputs.mean, inputs.mean)
+    solution = least_squares(weight, moments, kept, ridge)
+    lost_mean = weight @ inputs.mean - solution @ inputs.mean[kept]
+    layer.weight.copy_(solution.reshape(layer.weight.shape))
+    if isinstance(layer.bias, Tensor):
+        layer.bias.add_(lost_mean.to(layer.bias))
+    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        norm.running_mean.sub_(lost_mean.to(norm.running_mean))
+
+
+def least_squares(weight: Tensor, moments: Tensor, kept: Tensor, ridge: float) -> Tensor:
+    """The weights [outputs, kept] on the kept inputs that are nearest to `weight` [outputs, inputs] on all inputs.
+
+    Nearest in the mean square over inputs with second moments `moments` [inputs, inputs].
+    """
+    is_removed = torch.ones(moments.shape[0], dtype=torch.bool)
+    is_removed[kept] = False
+    removed = is_removed.nonzero().flatten()
+    rows = moments.index_select(0, kept)
+    system = rows.index_select(1, kept)
+    target = weight.index_select(1, removed) @ rows.index_select(1, removed).T
+    scale = float(system.diagonal().mean()) or 1.0
+    factor, failed = torch.linalg.cholesky_ex(
+        system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale)
+    )
+    while int(failed):
+        ridge = max(ridge * 100, 1e-12)
+        factor, failed = torch.linalg.cholesky_ex(
+            system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale)
+        )
+    return weight.index_select(1, kept) + torch.cholesky_solve(target.T, factor).T
+
+
+def recalibrate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 128) -> None:
+    """Re-estimate every batch norm's running mean and variance from `images`, in place; ends in eval mode.
+
+    The statistics are averages over batches, all with the same weight, so a last, smaller batch is left out.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        with torch.no_grad():
+            for batch in images.split(batch_size):
+                if len(batch) == min(batch_size, len(images)):
+                    model(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.eval()

@@ -1,0 +1,1 @@
+"""The reinforcement-learning search: environment, clamp, agent, baselines and the run folder."""

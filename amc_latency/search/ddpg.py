@@ -1,0 +1,195 @@
+"""DDPG (Lillicrap et al., arXiv 1509.02971) as AMC uses it: one flat module, read top to bottom."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import ndtr, ndtri
+from torch import nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class DDPGConfig:
+    """Settings of the agent. "Code" is mit-han-lab/amc's default, "paper" AMC's (arXiv 1802.03494)."""
+
+    hidden: int = 300
+    """Units in each of the two hidden layers of actor and critic (paper, code)."""
+    actor_rate: float = 1e-4
+    """Adam's learning rate for the actor (code)."""
+    critic_rate: float = 1e-3
+    """Adam's learning rate for the critic (code)."""
+    tau: float = 0.01
+    """Share of the way that a target network moves at each update (paper, code)."""
+    gamma: float = 1.0
+    """Discount; 1, so that early groups count as much as late ones (paper, code)."""
+    batch: int = 64
+    """Transitions in an update (paper, code)."""
+    replay: int = 2000
+    """Transitions kept, the oldest overwritten (paper; the code keeps 100 episodes)."""
+    warmup: int = 100
+    """Episodes of uniformly random actions, without learning (paper, code)."""
+    noise: float = 0.5
+    """Sigma of the truncated normal noise on the first action after warm-up (paper, code)."""
+    noise_decay: float = 0.95
+    """Factor on sigma an episode (code)."""
+    baseline_rate: float = 0.5
+    """Share of the way that the reward baseline moves to each batch's mean (code; paper: moving average)."""
+    lowest: float = 0.2
+    """Smallest keep ratio that is ever wanted (code: lbound). The largest is 1."""
+
+
+class Replay:
+    """The last `size` transitions as plain arrays."""
+
+    def __init__(self, size: int, state_dim: int) -> None:
+        self.states = np.zeros((size, state_dim), dtype=np.float32)
+        self.next_states = np.zeros((size, state_dim), dtype=np.float32)
+        self.actions = np.zeros((size, 1), dtype=np.float32)
+        self.rewards = np.zeros((size, 1), dtype=np.float32)
+        self.dones = np.zeros((size, 1), dtype=np.float32)
+        self.added = 0
+
+    def __len__(self) -> int:
+        return min(self.added, len(self.states))
+
+    def add(
+        self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool
+    ) -> None:
+        """Keep one transition, in place of the oldest when full."""
+        i = self.added % len(self.states)
+        self.states[i], self.next_states[i] = state, next_state
+        self.actions[i], self.rewards[i], self.dones[i] = action, reward, done
+        self.added += 1
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        """`n` transitions with replacement: states, actions, rewards, next states, dones."""
+        i = rng.integers(len(self), size=n)
+        arrays = (self.states, self.actions, self.rewards, self.next_states, self.dones)
+        return tuple(torch.from_numpy(array[i]) for array in arrays)
+
+
+class DDPGAgent:
+    """Actor and critic for one keep ratio a step.
+
+    The same config, seed and history give the same actions: it draws from its own generators only and
+    computes on one thread, so neither torch's global seed nor the number of threads changes what it does.
+    """
+
+    def __init__(self, config: DDPGConfig, state_dim: int, seed: int) -> None:
+        self.config = config
+        self.rng = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = nn.Sequential(_two_hidden(state_dim, config.hidden), nn.Sigmoid())
+            self.critic = _two_hidden(state_dim + 1, config.hidden)
+        self.target_actor = copy.deepcopy(self.actor)
+        self.target_critic = copy.deepcopy(self.critic)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), config.actor_rate)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), config.critic_rate)
+        self.replay = Replay(config.replay, state_dim)
+        self.baseline: float | None = None
+
+    def act(self, state: np.ndarray, episode: int) -> float:
+        """The keep ratio wanted: random in the first `warmup` episodes, then the actor's with noise."""
+        config = self.config
+        if episode < config.warmup:
+            return float(self.rng.uniform(config.lowest, 1.0))
+        with torch.no_grad(), _one_thread():
+            mean = self.actor(torch.from_numpy(state)).item()
+        sigma = config.noise * config.noise_decay ** (episode - config.warmup)
+        return truncated_normal(mean, sigma, config.lowest, 1.0, self.rng)
+
+    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, episode: int) -> None:
+        """Store a finished episode, then take one gradient step a transition, if the warm-up is over.
+
+        `states` holds the terminal one too, so is one longer than `actions`: the keep ratios **executed**,
+        after the clamp. As in AMC every transition gets the episode's final reward.
+        """
+        for t, action in enumerate(actions):
+            self.store(states[t], action, reward, states[t + 1], done=t == len(actions) - 1)
+        if episode >= self.config.warmup:
+            for _ in actions:
+                self.update()
+
+    def store(
+        self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool
+    ) -> None:
+        """Put one transition into the replay buffer."""
+        self.replay.add(state, action, reward, next_state, done)
+
+    def update(self) -> None:
+        """One gradient step of critic and actor on a batch from the replay buffer."""
+        config = self.config
+        with _one_thread():
+            states, actions, rewards, next_states, dones = self.replay.sample(config.batch, self.rng)
+            mean = rewards.mean().item()
+            if self.baseline is None:
+                self.baseline = mean
+            self.baseline += config.baseline_rate * (mean - self.baseline)
+
+            critic_loss = self._critic_loss(states, actions, rewards - self.baseline, next_states, dones)
+            self.critic_optimizer.zero_grad()
+            critic_loss.backward()
+            self.critic_optimizer.step()
+
+            actor_loss = self._actor_loss(states)
+            self.actor_optimizer.zero_grad()
+            actor_loss.backward()
+            self.actor_optimizer.step()
+
+            _move(self.target_critic, self.critic, config.tau)
+            _move(self.target_actor, self.actor, config.tau)
+
+    def _critic_loss(
+        self,
+        states: torch.Tensor,
+        actions: torch.Tensor,
+        rewards: torch.Tensor,
+        next_states: torch.Tensor,
+        dones: torch.Tensor,
+    ) -> torch.Tensor:
+        with torch.no_grad():
+            next_values = self.target_critic(torch.cat([next_states, self.target_actor(next_states)], 1))
+            # Nothing follows the last group: its value must not leak into the return.
+            returns = rewards + self.config.gamma * (1 - dones) * next_values
+        return functional.mse_loss(self.critic(torch.cat([states, actions], 1)), returns)
+
+    def _actor_loss(self, states: torch.Tensor) -> torch.Tensor:
+        # The critic gets gradients here too; its own update clears them first.
+        return -self.critic(torch.cat([states, self.actor(states)], 1)).mean()
+
+
+def truncated_normal(mean: float, sigma: float, low: float, high: float, rng: np.random.Generator) -> float:
+    """One draw from a normal cut to `low`..`high`, by its inverse distribution function."""
+    mean = min(max(mean, low), high)
+    from_, to = ndtr((low - mean) / sigma), ndtr((high - mean) / sigma)
+    return float(np.clip(mean + sigma * ndtri(rng.uniform(from_, to)), low, high))
+
+
+def _two_hidden(inputs: int, hidden: int) -> nn.Sequential:
+    last = nn.Linear(hidden, 1)
+    # Small, so that the first actions and values are near the middle (Lillicrap et al., section 7).
+    nn.init.uniform_(last.weight, -3e-3, 3e-3)
+    nn.init.uniform_(last.bias, -3e-3, 3e-3)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+
+
+def _move(target: nn.Module, source: nn.Module, tau: float) -> None:
+    with torch.no_grad():
+        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

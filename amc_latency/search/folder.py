@@ -1,0 +1,95 @@
+"""The run folder: everything that a search wrote, and all that it needs to go on after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from amc_latency.errors import UserError
+from amc_latency.jsonl import append_line, read_lines
+from amc_latency.search.loop import EpisodeRecord
+
+CONFIG = "config.toml"
+REPORT = "report.json"
+
+
+class RunFolder:
+    """`config.toml`, `events.jsonl` (an episode a line), `measurements.jsonl`, `policy.json`, checkpoints and `*.tflite`.
+
+    A new folder is made, an old one is gone on with if its config is the same. Raises `UserError` for a folder that is
+    none, belongs to another config or is in use.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        # TOML has no null: what is None is left out.
+        wanted = {name: value for name, value in config.items() if value is not None}
+        wanted = tomllib.loads(tomli_w.dumps(wanted))
+        if not (path / CONFIG).exists():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
+            path.mkdir(parents=True, exist_ok=True)
+            self.write_text(CONFIG, tomli_w.dumps(wanted))
+        self._lock()
+        self._check_config(wanted)
+        self._events = path / "events.jsonl"
+        self._measurements = path / "measurements.jsonl"
+
+    def episodes(self) -> list[EpisodeRecord]:
+        """Every finished episode, in order."""
+        return [EpisodeRecord.from_json(json.dumps(row)) for row in read_lines(self._events)]
+
+    def append_episode(self, record: EpisodeRecord) -> None:
+        """Log one episode."""
+        append_line(self._events, asdict(record))
+
+    def measurements(self) -> list[dict[str, Any]]:
+        """Every timing of an exported file, in order."""
+        return read_lines(self._measurements)
+
+    def append_measurement(self, row: Mapping[str, Any]) -> None:
+        """Log one timing of an exported file."""
+        append_line(self._measurements, dict(row))
+
+    def report(self) -> dict[str, Any] | None:
+        """The report of a search that is done."""
+        path = self.path / REPORT
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file in one step."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file in one step, so that a kill leaves the old one or the new."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text)
+        os.replace(temporary, self.path / name)
+
+    def _lock(self) -> None:
+        # Held until the process ends: two searches in one folder would tear each other's logs.
+        self._held = (self.path / CONFIG).open()
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another search is running in {self.path}: wait for it, or name another --out") from None
+
+    def _check_config(self, wanted: Mapping[str, Any]) -> None:
+        try:
+            found = tomllib.loads((self.path / CONFIG).read_text())
+        except (ValueError, OSError) as error:
+            raise UserError(f"{self.path / CONFIG} cannot be read ({error}): name another --out") from error
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                raise UserError(
+                    f"{self.path} belongs to a search with {name} = {found.get(name, 'not given')}, this one has "
+                    f"{wanted.get(name, 'not given')}: use the same settings to go on, or name another --out"
+                )

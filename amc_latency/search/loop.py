@@ -1,0 +1,159 @@
+"""Running episodes, and running them again from the log: a search is resumed by replaying what it wrote."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from amc_latency.errors import UserError
+from amc_latency.search.costs import Counts
+from amc_latency.search.ddpg import DDPGAgent
+from amc_latency.search.env import ChannelEnv
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One finished episode: a line of the run folder's log."""
+
+    episode: int
+    """From 0, over all targets of a search."""
+    source: str
+    """`start` (a policy that was given), `warm-up` (random) or `learned`."""
+    counts: Counts
+    """Channels kept, one a coupled group."""
+    actions: tuple[float, ...]
+    """Keep ratios executed, after the clamp."""
+    reward: float
+    """What the agent was given."""
+    accuracy: float
+    """Of the cut, refitted network on held-back images, 0..1."""
+    predicted_ms: float
+    """By the costs that the search ran under."""
+    target_ms: float
+    """The target that the clamp held it to."""
+    seconds: float
+    """Wall time it took."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(line: str) -> EpisodeRecord:
+        """The inverse of `to_json`. Raises `UserError` quoting a line that is no record."""
+        try:
+            fields = json.loads(line)
+            fields["counts"] = tuple(int(count) for count in fields["counts"])
+            fields["actions"] = tuple(float(action) for action in fields["actions"])
+            return EpisodeRecord(**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"not an episode of a search log: {line.strip()[:80]!r} ({error})") from error
+
+
+def run_episodes(
+    env: ChannelEnv,
+    agent: DDPGAgent,
+    episodes: int,
+    target_ms: float,
+    log: Sequence[EpisodeRecord] = (),
+    start_policies: Sequence[Counts] = (),
+    on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
+) -> list[EpisodeRecord]:
+    """Run until there are `episodes` in all, those of `log` included, and return every record in order.
+
+    An episode that `log` holds is replayed: the agent acts and learns as it did, only the accuracy is read
+    instead of evaluated. So a log is the whole state of a search, and one that was killed goes on as if it
+    had never stopped. The log may hold episodes under earlier targets; each is replayed under its own.
+
+    `start_policies` are executed before anything else under `target_ms`, the agent learning from them as from
+    its own: with the uniform policy there, a search starts from what a designer would do.
+
+    `on_episode` sees each new record before the next episode starts.
+    Raises `UserError` if a replayed episode differs from its record: the log belongs to another search.
+    """
+    records = list(log)
+    for record in records:
+        _replay(env, agent, record)
+    while len(records) < episodes:
+        started = sum(record.source == "start" and record.target_ms == target_ms for record in records)
+        given = start_policies[started] if started < len(start_policies) else None
+        record = _episode(env, agent, len(records), target_ms, given)
+        records.append(record)
+        on_episode(record)
+    return records
+
+
+def best_of(records: Sequence[EpisodeRecord], target_ms: float) -> EpisodeRecord:
+    """The most accurate record predicted at or under `target_ms`; the faster one of two, then the earlier.
+
+    Raises `UserError` if there is none.
+    """
+    feasible = [record for record in records if record.predicted_ms <= target_ms]
+    if not feasible:
+        raise UserError(
+            f"no episode in the log is predicted at or under {target_ms:.6g} ms; run more episodes"
+        )
+    return min(feasible, key=lambda record: (-record.accuracy, record.predicted_ms, record.episode))
+
+
+def _replay(env: ChannelEnv, agent: DDPGAgent, record: EpisodeRecord) -> None:
+    given = record.counts if record.source == "start" else None
+    again = _episode(env, agent, record.episode, record.target_ms, given, record.accuracy)
+    same_ms = math.isclose(again.predicted_ms, record.predicted_ms, rel_tol=1e-9)
+    if again.counts != record.counts or again.source != record.source or not same_ms:
+        raise UserError(
+            f"episode {record.episode} of the log kept {_text(record)}, but replayed it keeps "
+            f"{_text(again)}: the log belongs to another config, table or version; start a new run folder"
+        )
+
+
+def _episode(
+    env: ChannelEnv,
+    agent: DDPGAgent,
+    episode: int,
+    target_ms: float,
+    given: Counts | None = None,
+    accuracy: float | None = None,
+) -> EpisodeRecord:
+    """One episode, `given` or the agent's, evaluated unless its `accuracy` is known; the agent learns from
+    it.
+    """
+    started = time.perf_counter()
+    state, info = env.reset(options={"target_ms": target_ms, "accuracy": accuracy})
+    states = [state]
+    actions: list[float] = []
+    reward, done = 0.0, False
+    while not done:
+        if given is not None:
+            group = len(actions)
+            wanted = given[group] / env.clamp.costs.full[group]
+        else:
+            wanted = agent.act(state, episode)
+        state, reward, done, _, info = env.step(np.array([wanted]))
+        states.append(state)
+        actions.append(info["action"])
+    if given is not None and info["counts"] != tuple(given):
+        raise UserError(
+            f"the given policy {','.join(map(str, given))} is over the target of {target_ms:.6g} ms"
+        )
+    agent.learn(states, actions, reward, episode)
+    return EpisodeRecord(
+        episode=episode,
+        source="start" if given is not None else "warm-up" if episode < agent.config.warmup else "learned",
+        counts=info["counts"],
+        actions=tuple(actions),
+        reward=reward,
+        accuracy=info["accuracy"],
+        predicted_ms=info["predicted_ms"],
+        target_ms=target_ms,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _text(record: EpisodeRecord) -> str:
+    return f"{','.join(map(str, record.counts))} ({record.predicted_ms:.4f} ms)"

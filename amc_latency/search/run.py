@@ -1,0 +1,444 @@
+"""A whole search: table, episodes under the target, cut, fine-tune, export, and the device's own word on the result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from amc_latency.console import Console
+from amc_latency.data import ImageData, load_data, to_input
+from amc_latency.errors import JobError, UserError
+from amc_latency.export import ExportReport, export
+from amc_latency.finetune import FinetuneConfig, finetune
+from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
+from amc_latency.models.load import BUNDLED, Network, NetworkOptions, load_network
+from amc_latency.models.registry import ModelSpec
+from amc_latency.profiling import Grid, complete_table, open_device, open_table
+from amc_latency.prune.refit import collect
+from amc_latency.search.baselines import uniform_policies, uniform_policy
+from amc_latency.search.clamp import Clamp
+from amc_latency.search.costs import Counts, LatencyCosts
+from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
+from amc_latency.search.env import FEATURES, ChannelEnv
+from amc_latency.search.folder import REPORT, RunFolder
+from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
+from amc_latency.search.rewards import NetworkEvaluator
+from amc_latency.training import accuracy
+from device.base import Device, Protocol
+from device.measure import measure_many
+from lut.predict import Predictor
+from lut.shape import network_text
+from lut.table import LatencyTable
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What a search does; the same config, table and seed give the same policy."""
+
+    target_ms: float | None = None
+    """milliseconds on the device"""
+    speedup: float | None = None
+    """the other way to say a target: the uncut network's timing in the table, divided by this"""
+    model: str = BUNDLED
+    """`bundled` or a checkpoint's path"""
+    device: str = "host"
+    """which device counts"""
+    lut: str | None = None
+    """the latency table; where profile keeps it if not given"""
+    data: str = "auto"
+    """data source, see `amc_latency.data.load_data`"""
+    seed: int = 0
+    """of agent, warm-up and fine-tuning"""
+    warmup: int = 100
+    """episodes of random policies"""
+    episodes: int = 300
+    """episodes after the warm-up"""
+    corrections: int = 3
+    """how often to search on when the device says that the result is over the target"""
+    correction_episodes: int = 60
+    """episodes of each such continuation"""
+    margin_pct: float = 1.5
+    """how far under the target to aim: about what a prediction is off by"""
+    images: int = 1000
+    """held-back images that a policy is judged by"""
+    calibration_images: int = 512
+    """train images for refit and batch-norm recalibration"""
+    min_keep: float = 0.2
+    """smallest share of a group's channels that may be kept"""
+    step: int = 8
+    """counts are multiples of this"""
+    finetune_epochs: int = 8
+    """passes over the train images after the cut; 0 leaves fine-tuning out"""
+    rounds: int = 5
+    """rounds in which a result is timed"""
+
+    def __post_init__(self) -> None:
+        if (self.target_ms is None) == (self.speedup is None):
+            raise UserError("name the target in one way: --target-ms MILLISECONDS or --speedup FACTOR")
+        if self.target_ms is not None and not 0 < self.target_ms < float("inf"):
+            raise UserError(f"--target-ms is a positive number of milliseconds, not {self.target_ms}")
+        if self.speedup is not None and not 1 <= self.speedup < float("inf"):
+            raise UserError(f"--speedup is at least 1, not {self.speedup}")
+        for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name.replace('_', '-')} cannot be negative")
+        if self.warmup + self.episodes < 1 or min(self.images, self.calibration_images, self.rounds) < 1:
+            raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
+        if not 0 <= self.margin_pct < 50:
+            raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the final comparison."""
+
+    name: str
+    counts: Counts
+    predicted_ms: float
+    measured_ms: float
+    spread_pct: float | None
+    macs: int
+    bytes: int
+    accuracy: float
+    """percent of the test images"""
+    held_back: float | None
+    """percent of the held-back images after cut and refit, before fine-tuning"""
+    tflite: str
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """How a search ended; `rows` are the original network, the uniform width and ours."""
+
+    original_ms: float
+    target_ms: float
+    predicted_ms: float
+    measured_ms: float
+    met: bool
+    statistic: str
+    accuracy_original: float
+    accuracy: float
+    accuracy_uniform: float
+    best_random_held_back: float | None
+    macs: int
+    episodes: int
+    attempts: int
+    seconds: float
+    data: str
+    tflite: str
+    rows: list[Row]
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SearchReport:
+        """The inverse of `asdict`."""
+        rows = [Row(**{**row, "counts": tuple(row["counts"])}) for row in fields["rows"]]
+        return SearchReport(**{**fields, "rows": rows})
+
+
+def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
+    """Run a search in the folder `out`, or go on with the one that is there; a finished one is only read.
+
+    Raises `UserError` for bad input, such as a target that cannot be reached, and `JobError` if the target was not met
+    on the device after all corrections; everything made until then is in the folder.
+    """
+    network = _trained(config)
+    data = load_data(config.data)
+    # The source is part of the search: another one on a resume would be another search.
+    folder = RunFolder(out, {**asdict(config), "data": data.source})
+    done = folder.report()
+    if done is not None:
+        report = SearchReport.from_dict(done)
+        console.say(f"{out} holds a finished search")
+    else:
+        report = _Search(config, folder, network, data, console).run()
+    if not report.met:
+        raise JobError(
+            f"the target of {report.target_ms:.4g} ms was not met after {report.attempts} attempts: measured "
+            f"{report.measured_ms:.4g} ms, {100 * (report.measured_ms / report.target_ms - 1):.1f} % over. "
+            f"The best network is in {out}; a larger --margin-pct aims lower"
+        )
+    return report
+
+
+def _trained(config: SearchConfig) -> Network:
+    network = load_network(NetworkOptions(config.model))
+    channels, height, width = network.spec.input
+    if not network.trained:
+        raise UserError(
+            f"{config.model} has random weights, and a search needs trained ones: pass --model CHECKPOINT, made with "
+            "`amc-latency train`"
+        )
+    if (channels, network.spec.classes) != (1, 10) or height != width:
+        raise UserError(
+            f"{config.model} takes {channels}x{height}x{width} images of {network.spec.classes} classes; the data, "
+            "Fashion-MNIST, has square images of 1 channel and 10 classes"
+        )
+    return network
+
+
+class _Search:
+    """One run of a search: what its phases share."""
+
+    def __init__(
+        self, config: SearchConfig, folder: RunFolder, network: Network, data: ImageData, console: Console
+    ) -> None:
+        self.began = time.monotonic()
+        self.config = config
+        self.folder = folder
+        self.network = network
+        self.data = data
+        self.console = console
+        self.image_size = network.spec.input[1]
+        self.architecture = network.graph.architecture
+        self.device: Device = open_device(config.device, _path(config.lut))
+        self.table = self._table()
+        shapes = self.architecture.shapes()
+        predictor = Predictor(self.table)
+        calibration = predictor.calibration(shapes)
+        self.costs = LatencyCosts(
+            self.architecture,
+            self.grid.choices(network),
+            lambda shape: calibration.scale * predictor.layer_us(shape) / 1000,
+            calibration.offset_ms,
+        )
+        measured_ms = predictor.measured_ms(shapes)
+        assert measured_ms is not None, "complete_table times the uncut network"
+        self.original_ms = measured_ms
+        self.target_ms = config.target_ms if config.speedup is None else measured_ms / config.speedup
+        self.clamp = Clamp(self.costs, self.target_ms)
+        self._evaluator: NetworkEvaluator | None = None
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.config.min_keep, self.config.step)
+
+    @property
+    def evaluator(self) -> NetworkEvaluator:
+        """Made when the first policy must be judged: a resumed search may have none left."""
+        if self._evaluator is None:
+            model, graph = self.network.model, self.network.graph
+            calibration = to_input(self.data.train.take(self.config.calibration_images).images, self.image_size)
+            held_back = self.data.held_back.take(self.config.images)
+            judged = to_input(held_back.images, self.image_size)
+            statistics = collect(model, graph, calibration)
+            self._evaluator = NetworkEvaluator(model, graph, statistics, calibration, judged, held_back.labels)
+        return self._evaluator
+
+    def run(self) -> SearchReport:
+        say = self.console.say
+        say(
+            f"{self.config.model} on {self.table.identity.name} ({self.table.identity.model}), table {self.table.path}\n"
+            f"data: {self.data.source}, {len(self.data.train):,} train images, "
+            f"{min(self.config.images, len(self.data.held_back)):,} held back to judge by, "
+            f"{len(self.data.test):,} test images for the end\n"
+            f"original {self.original_ms:.4f} ms, target {self.target_ms:.4f} ms, "
+            f"fastest reachable {self.clamp.fastest_ms:.4f} ms"
+        )
+        factor = 1.0
+        report: SearchReport | None = None
+        for attempt in range(self.config.corrections + 1):
+            limit_ms = self._limit_ms(factor)
+            if limit_ms is None:
+                say("corrected by what was measured, no reachable network is fast enough")
+                break
+            records = self._episodes(attempt, limit_ms)
+            best = best_of(records, limit_ms)
+            report = None
+            measured_ms = self._quick_measurement(attempt, best)
+            if measured_ms <= self.target_ms:
+                report = self._finish(attempt, factor, best, limit_ms, records)
+                measured_ms = report.measured_ms
+            if measured_ms <= self.target_ms:
+                break
+            factor = measured_ms / best.predicted_ms
+            say(
+                f"attempt {attempt + 1}: measured {measured_ms:.4f} ms is over the target of {self.target_ms:.4f} ms; "
+                f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
+            )
+        report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
+        self.folder.write_json(REPORT, asdict(report))
+        return report
+
+    def _limit_ms(self, factor: float) -> float | None:
+        """What the table may predict, so that the device, slower by `factor`, meets the target; None if nothing does."""
+        reachable_ms = self.target_ms / factor
+        if reachable_ms < self.clamp.fastest_ms:
+            return None
+        # Near the fastest network there is no room for the margin.
+        return max(reachable_ms * (1 - self.config.margin_pct / 100), self.clamp.fastest_ms)
+
+    def _uniform(self, limit_ms: float) -> Counts | None:
+        """The uniform width for the same limit, if there is one."""
+        try:
+            return uniform_policy(self.costs, limit_ms)
+        except UserError:
+            return None
+
+    def _table(self) -> LatencyTable:
+        table = open_table(self.device, None, _path(self.config.lut), create=True)
+        assert table is not None
+        report = complete_table(self.network, self.device, table, self.grid, self.console)
+        if report.timed:
+            self.console.say(
+                f"timed {report.timed:,} rows in {report.seconds:.0f} s; held-out networks are predicted to "
+                f"{report.held_out_mape_pct:.2f} % (at most {report.held_out_max_pct:.2f} %)"
+            )
+        return table
+
+    def _episodes(self, attempt: int, limit_ms: float) -> list[EpisodeRecord]:
+        config = self.config
+        wanted = config.warmup + config.episodes + attempt * config.correction_episodes
+        log = self.folder.episodes()[:wanted]
+        # A new agent learns the whole log again: the log alone is the state of a search.
+        agent = DDPGAgent(DDPGConfig(warmup=config.warmup, lowest=config.min_keep), len(FEATURES), config.seed)
+        env = ChannelEnv(self.clamp, lambda counts: self.evaluator(counts))
+        if log:
+            self.console.say(f"going on after {len(log)} episodes")
+        best = max((record.accuracy for record in log), default=0.0)
+        with self.console.progress("searching", wanted) as meter:
+
+            def on_episode(record: EpisodeRecord) -> None:
+                nonlocal best
+                self.folder.append_episode(record)
+                best = max(best, record.accuracy)
+                meter.update(
+                    record.episode + 1, note=f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
+                )
+
+            uniform = self._uniform(limit_ms)
+            start = [] if uniform is None else [uniform]
+            return run_episodes(env, agent, wanted, limit_ms, log, start, on_episode)
+
+    def _quick_measurement(self, attempt: int, best: EpisodeRecord) -> float:
+        """Time the cut network before any fine-tuning: its latency does not depend on its weights."""
+        for row in self.folder.measurements():
+            if row["attempt"] == attempt and row["phase"] == "cut" and tuple(row["counts"]) == best.counts:
+                return float(row["measured_ms"])
+        path = self.folder.path / "cut.tflite"
+        self._export(self.evaluator.network(best.counts), path)
+        shapes = self.architecture.shapes(best.counts)
+        measurement = measure_many(self.device, {network_text(shapes): path}, self._protocol())[network_text(shapes)]
+        self._log_measurement(attempt, "cut", best.counts, best.predicted_ms, measurement.latency_ms)
+        return measurement.latency_ms
+
+    def _finish(
+        self, attempt: int, factor: float, best: EpisodeRecord, limit_ms: float, records: list[EpisodeRecord]
+    ) -> SearchReport:
+        """Fine-tune and export ours and the uniform width, and time both beside the original in the same rounds."""
+        uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
+        policies = {"original": self.costs.full, "uniform": uniform, "ours": best.counts}
+        exports: dict[str, ExportReport] = {}
+        accuracies: dict[str, float] = {}
+        for name, counts in policies.items():
+            model = self.network.model if name == "original" else self._fine_tuned(name, counts)
+            exports[name] = self._export(model, self._tflite(name))
+            accuracies[name] = accuracy(model, self.data.test, self.image_size)
+        keys = {name: network_text(self.architecture.shapes(counts)) for name, counts in policies.items()}
+        # The uniform width may be ours: one key then, timed once.
+        files = {keys[name]: self._tflite(name) for name in policies}
+        measured = measure_many(self.device, files, self._protocol())
+        held_back = {record.counts: 100 * record.accuracy for record in records}
+        rows = []
+        for name, counts in policies.items():
+            predicted_ms = self.costs.ms(counts) * factor
+            measurement = measured[keys[name]]
+            self._log_measurement(attempt, f"final {name}", counts, predicted_ms, measurement.latency_ms)
+            rows.append(
+                Row(
+                    name=name,
+                    counts=counts,
+                    predicted_ms=predicted_ms,
+                    measured_ms=measurement.latency_ms,
+                    spread_pct=measurement.spread_pct,
+                    macs=exports[name].macs,
+                    bytes=exports[name].bytes,
+                    accuracy=accuracies[name],
+                    held_back=held_back.get(counts),
+                    tflite=str(self._tflite(name)),
+                )
+            )
+        original, _, ours = rows
+        self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
+        return SearchReport(
+            original_ms=self.original_ms,
+            target_ms=self.target_ms,
+            predicted_ms=ours.predicted_ms,
+            measured_ms=ours.measured_ms,
+            met=ours.measured_ms <= self.target_ms,
+            statistic=measured[keys["ours"]].statistic,
+            accuracy_original=original.accuracy,
+            accuracy=ours.accuracy,
+            accuracy_uniform=rows[1].accuracy,
+            best_random_held_back=max((100 * r.accuracy for r in records if r.source == "warm-up"), default=None),
+            macs=ours.macs,
+            episodes=len(records),
+            attempts=attempt + 1,
+            seconds=round(time.monotonic() - self.began, 1),
+            data=self.data.source,
+            tflite=ours.tflite,
+            rows=rows,
+        )
+
+    def _fine_tuned(self, name: str, counts: Counts) -> nn.Module:
+        """The cut and fine-tuned network, from its checkpoint if it was finished before."""
+        path = self.folder.path / f"{'model' if name == 'ours' else name}.safetensors"
+        spec = replace(self.network.spec, channels=counts)
+        if path.exists():
+            model, found, _ = load_checkpoint(path)
+            if found == spec:
+                return model
+        model = self.evaluator.network(counts)
+        config = FinetuneConfig(
+            epochs=self.config.finetune_epochs, image_size=self.image_size, seed=self.config.seed
+        )
+        if config.epochs:
+            # Named by its counts: after a correction another network is tuned.
+            unfinished = path.with_suffix(f".{'-'.join(map(str, counts))}.partial")
+            with self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
+                finetune(
+                    model,
+                    self.data.train,
+                    config,
+                    unfinished,
+                    lambda epoch: meter.update(epoch.epoch, note=f"{epoch.accuracy:.1f} % of train batches"),
+                )
+            self._save(path, model, spec)
+            unfinished.unlink(missing_ok=True)
+        else:
+            self._save(path, model, spec)
+        return model
+
+    def _save(self, path: Path, model: nn.Module, spec: ModelSpec) -> None:
+        save_checkpoint(path, model, spec, {"source": self.data.source, "seed": str(self.config.seed)})
+
+    def _export(self, model: nn.Module, path: Path) -> ExportReport:
+        images = to_input(self.data.train.take(8).images, self.image_size)
+        return export(model, self.network.spec.input, path, images)
+
+    def _tflite(self, name: str) -> Path:
+        return self.folder.path / f"{name}.tflite"
+
+    def _protocol(self) -> Protocol:
+        return replace(self.table.protocol, rounds=self.config.rounds)
+
+    def _log_measurement(
+        self, attempt: int, phase: str, counts: Counts, predicted_ms: float, measured_ms: float
+    ) -> None:
+        self.folder.append_measurement(
+            {
+                "attempt": attempt,
+                "phase": phase,
+                "counts": list(counts),
+                "predicted_ms": predicted_ms,
+                "measured_ms": measured_ms,
+                "target_ms": self.target_ms,
+            }
+        )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,77 @@
+"""`amc-latency train`: MobileNetV1 on Fashion-MNIST, from random weights to a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from amc_latency.data import load_data
+from amc_latency.models.checkpoint import save_checkpoint
+from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
+
+
+@dataclass(frozen=True)
+class TrainCommandConfig:
+    """What to train, on what, and where the checkpoint goes."""
+
+    output: Path
+    """the checkpoint to write; `<output>.resume` holds the state until training is done"""
+    width: float = 0.5
+    """channel multiplier of MobileNetV1"""
+    source: str = "auto"
+    """data source, see `amc_latency.data.load_data`"""
+    data_dir: Path | None = None
+    """where torchvision keeps its data"""
+    download: bool = False
+    """fetch the data with torchvision first"""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """epochs, learning rate and so on"""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Accuracies in percent on held-back and on test images."""
+
+    accuracy_held_back: float
+    accuracy_test: float
+
+
+def train(
+    config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], None] | None = None
+) -> TrainResult:
+    """Train and write the checkpoint; `on_epoch` gets each report and held-back percent,
+    at the resolution of that epoch.
+
+    Started again after a stop, it goes on from the last whole epoch. Raises what `load_data` and `fit` raise.
+    """
+    training = config.training
+    data = load_data(config.source, config.data_dir, config.download)
+    spec = ModelSpec(width=config.width, input=(1, training.image_size, training.image_size), classes=10)
+    torch.manual_seed(training.seed)
+    model = build_model(spec)
+
+    def report(epoch: EpochReport) -> None:
+        if on_epoch is not None:
+            on_epoch(epoch, accuracy(model, data.held_back, epoch.image_size))
+
+    resume = config.output.with_name(config.output.name + ".resume")
+    fit(model, data.train, training, resume, report)
+    result = TrainResult(
+        accuracy(model, data.held_back, training.image_size),
+        # The only look at the test images: nothing above depends on it.
+        accuracy(model, data.test, training.image_size),
+    )
+    extra = {
+        "accuracy_held_back": f"{result.accuracy_held_back:.2f}",
+        "accuracy_test": f"{result.accuracy_test:.2f}",
+        "epochs": str(training.epochs),
+        "seed": str(training.seed),
+        "source": data.source,
+        "train_images": str(len(data.train)),
+        "torch": torch.__version__,
+    }
+    save_checkpoint(config.output, model, spec, extra)
+    resume.unlink(missing_ok=True)
+    return result

@@ -1,0 +1,196 @@
+"""The one training loop, shared by `train` and fine-tuning: SGD with a cosine schedule, resumable."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from amc_latency.data import Split, to_input
+from amc_latency.errors import JobError, UserError
+from amc_latency.models.checkpoint import check_fit, read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are those of the bundled checkpoint."""
+
+    epochs: int = 16
+    """passes over the images"""
+    batch_size: int = 128
+    """images a step; a last, smaller batch is left out"""
+    learning_rate: float = 0.1
+    """at the top of the schedule"""
+    momentum: float = 0.9
+    """Nesterov's"""
+    weight_decay: float = 5e-4
+    """of convolution and linear weights; batch norm and biases have none"""
+    label_smoothing: float = 0.05
+    """share of the target spread over all classes"""
+    warmup_epochs: float = 1.0
+    """epochs of linear warm-up; after it a cosine falls to 0"""
+    augment: bool = True
+    """shift by up to 2 pixels and flip, at random"""
+    image_size: int = 64
+    """height and width of the network's input"""
+    low_resolution_epochs: int = 6
+    """first epochs at `low_resolution`, where a step costs less"""
+    low_resolution: int = 32
+    """height and width in those first epochs"""
+    seed: int = 0
+    """of the order of images and the augmentation"""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch: `epoch` counts from 1, `accuracy` is that of its own (augmented) batches, in percent."""
+
+    epoch: int
+    epochs: int
+    image_size: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0 over all epochs: linear warm-up, then a cosine to 0."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shift each uint8 image [N, H, W] by -2..2 pixels along both axes, zeros coming in; flip half."""
+    n, height, width = images.shape
+    padded = functional.pad(images, (2, 2, 2, 2))
+    down, right = torch.randint(0, 5, (2, n, 1), generator=generator)
+    flip = torch.rand((n, 1), generator=generator) < 0.5
+    columns = torch.arange(width).expand(n, width)
+    columns = torch.where(flip, width - 1 - columns, columns) + right
+    rows = torch.arange(height) + down
+    return padded[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The epoch's batches. Drawn from (seed, epoch) alone, so that a resumed run sees the very same ones."""
+    generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+    size = config.low_resolution if epoch < config.low_resolution_epochs else config.image_size
+    order = torch.randperm(len(split), generator=generator)
+    for step in range(_steps_per_epoch(split, config)):
+        chosen = order[step * config.batch_size :][: config.batch_size]
+        images = split.images[chosen]
+        if config.augment:
+            images = augment(images, generator)
+        yield to_input(images, size), split.labels[chosen]
+
+
+def _steps_per_epoch(split: Split, config: TrainConfig) -> int:
+    return max(1, len(split) // config.batch_size)
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    free = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=True)
+
+
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str, epoch: int) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
+    write_tensors(path, tensors, {"run": run, "epoch": str(epoch)})
+
+
+def _load(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str) -> int:
+    """Put the state at `path` into model and optimizer; return how many epochs it has had."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("run") != run:
+        raise UserError(
+            f"{path}: belongs to another training run ({metadata.get('run', 'no training state')}), "
+            f"not to {run}; delete it to start over, or resume with the same settings"
+        )
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    check_fit(path, model, weights)
+    model.load_state_dict(weights)
+    for name, parameter in model.named_parameters():
+        buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+        optimizer.state[parameter]["momentum_buffer"] = buffer
+    return int(metadata["epoch"])
+
+
+def fit(
+    model: nn.Module,
+    split: Split,
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> None:
+    """Train `model` in place on `split`; it ends in eval mode.
+
+    With `checkpoint`, the state is written there after every epoch, and a later call with the same path
+    continues from it and ends in the same weights, bit for bit (on the same machine and thread count).
+    Raises UserError for a checkpoint of another run, JobError if the loss stops being a number.
+    """
+    if config.epochs < 1 or config.batch_size < 2 or len(split) < 2:
+        raise UserError(
+            f"training takes at least 1 epoch, batches of 2 and 2 images; got {config.epochs} epochs, "
+            f"batches of {config.batch_size} and {len(split)} images"
+        )
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, config)
+    run = json.dumps({"images": len(split), **asdict(config)})
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        first = _load(checkpoint, model, optimizer, run)
+    steps = _steps_per_epoch(split, config)
+    for epoch in range(first, config.epochs):
+        started = time.monotonic()
+        model.train()
+        loss_sum, correct, seen = 0.0, 0, 0
+        for step, (images, labels) in enumerate(_batches(split, config, epoch)):
+            images, labels = images.to(device), labels.to(device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch * steps + step, steps)
+            logits = model(images)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(labels)
+            correct += int((logits.argmax(1) == labels).sum())
+            seen += len(labels)
+        if not math.isfinite(loss_sum):
+            raise JobError(
+                f"training diverged in epoch {epoch + 1}: the loss is {loss_sum}; lower learning_rate"
+            )
+        if checkpoint is not None:
+            _save(checkpoint, model, optimizer, run, epoch + 1)
+        if on_epoch is not None:
+            size, seconds = images.shape[-1], time.monotonic() - started
+            on_epoch(
+                EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * correct / seen, seconds)
+            )
+    model.eval()
+
+
+def accuracy(model: nn.Module, split: Split, image_size: int, batch_size: int = 100) -> float:
+    """Top-1 accuracy on all of `split`, in percent (0..100); the model is left in eval mode."""
+    device = next(model.parameters()).device
+    model.eval()
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(split), batch_size):
+            images = to_input(split.images[start : start + batch_size], image_size).to(device)
+            labels = split.labels[start : start + batch_size].to(device)
+            correct += int((model(images).argmax(1) == labels).sum())
+    return 100 * correct / len(split)

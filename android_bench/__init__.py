@@ -1,0 +1,1 @@
+"""What runs on the phone, and how it is pushed, run and read."""

@@ -1,0 +1,1 @@
+"""Where a workload is timed: this computer's CPU, later a phone or a GPU."""

@@ -1,0 +1,134 @@
+"""This computer's CPU, timed with LiteRT and XNNPACK in fresh worker processes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from device.process import WorkerDied, WorkerProcess
+
+_WORKER = Path(__file__).with_name("host_worker.py")
+_RUNTIME = "ai-edge-litert"
+_HINT = f"Is {_RUNTIME} installed for {sys.executable}?"
+
+
+class HostDevice(Device):
+    """Times on `cpu`, one core of this computer (the last one this process may use, if none is named).
+
+    With several threads the worker gets as many cores, that one among them; with more threads than cores, or
+    where the system has no affinity, it is not pinned. Raises `DeviceError` when LiteRT is missing or the
+    core is not to be had.
+    """
+
+    def __init__(self, cpu: int | None = None) -> None:
+        allowed = allowed_cores()
+        if cpu is not None and cpu not in allowed:
+            raise DeviceError(
+                f"core {cpu} is not one that this process may use: {allowed or 'this system cannot pin'}"
+            )
+        self._cores = sorted(allowed, key=lambda core: (core == cpu, core))
+        try:
+            version = importlib.metadata.version(_RUNTIME)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise DeviceError(f"the host device needs {_RUNTIME}: pip install {_RUNTIME}") from error
+        self.identity = DeviceIdentity("host", cpu_model(), f"{_RUNTIME} {version} xnnpack")
+
+    def worker_cores(self, threads: int) -> list[int]:
+        """The cores a worker of `threads` threads is pinned to; none means not pinned."""
+        return sorted(self._cores[-threads:]) if threads <= len(self._cores) else []
+
+    def time_round(
+        self, workloads: Sequence[Workload], protocol: Protocol, round_index: int
+    ) -> Iterator[Timing]:
+        """One fresh worker for the round, and another after each workload that kills it or takes too long.
+
+        The next model is built while the worker times the current one, so at most two are in memory.
+        """
+        job = {"warmup": protocol.warmup, "runs": protocol.runs, "threads": protocol.threads}
+        worker: WorkerProcess | None = None
+        sent: Workload | None = None
+        try:
+            for workload in (*workloads, None):
+                model = _built(workload)
+                finished = []
+                if sent is not None and worker is not None:
+                    finished.append(_timing(sent, worker, round_index))
+                    sent = None
+                    if not worker.alive:
+                        worker = None
+                if isinstance(model, bytes):
+                    worker = worker or self._start_worker(protocol.threads)
+                    worker.send(job, model, protocol.timeout_s)
+                    sent = workload
+                elif workload is not None:
+                    finished.append(Timing(workload.name, round_index, error=model))
+                yield from finished
+        finally:
+            if worker is not None:
+                worker.stop()
+
+    def _start_worker(self, threads: int) -> WorkerProcess:
+        cores = ",".join(map(str, self.worker_cores(threads)))
+        # -P: the folder of this file must not shadow other packages' modules.
+        command = [sys.executable, "-P", str(_WORKER), cores]
+        # NumPy's own threads are of no use to the worker.
+        return WorkerProcess(command, {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, _HINT)
+
+
+def _built(workload: Workload | None) -> bytes | str:
+    """The workload's model, or the text of the error that came in its place."""
+    if workload is None:
+        return ""
+    try:
+        return workload.build()
+    except Exception as error:
+        return one_line(f"not built: {type(error).__name__}: {error}")
+
+
+def _timing(workload: Workload, worker: WorkerProcess, round_index: int) -> Timing:
+    try:
+        answer = worker.answer()
+    except WorkerDied as error:
+        return Timing(workload.name, round_index, error=str(error))
+    if "error" in answer:
+        return Timing(workload.name, round_index, error=answer["error"])
+    cpu_ns, wall_ns = answer["cpu_ns"], answer["wall_ns"]
+    return Timing(workload.name, round_index, len(cpu_ns), summary_of(cpu_ns), summary_of(wall_ns))
+
+
+def summary_of(samples_ns: Sequence[int]) -> Summary:
+    """Samples in nanoseconds as a summary in microseconds; the standard deviation is the population's."""
+    samples_us = [sample / 1e3 for sample in samples_ns]
+    mean_us = statistics.fmean(samples_us)
+    return Summary(
+        min(samples_us), statistics.median(samples_us), mean_us, statistics.pstdev(samples_us, mean_us)
+    )
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks, at most 300 characters."""
+    return " ".join(text.split())[:300]
+
+
+def allowed_cores() -> list[int]:
+    """Cores that this process may run on; empty where the system has no affinity."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the CPU calls itself, and its generation's numbers: `AMD EPYC (cpu family 25, model 17)`."""
+    fields: dict[str, str] = {}
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    name = fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine()
+    numbers = ("cpu family", "model", "CPU implementer", "CPU part")
+    known = ", ".join(f"{number} {fields[number]}" for number in numbers if number in fields)
+    return f"{name} ({known})" if known else name

@@ -1,0 +1,84 @@
+"""The process in which LiteRT runs: reads models from standard input, times each, answers in JSON lines.
+
+Run by file path, `python -P host_worker.py CORES`, so it imports nothing of this package. CORES is a comma
+list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "runs": .., "threads": ..}`
+and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
+`{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. The end of standard input ends the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import numpy as np
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    # Ctrl-C reaches the whole process group; the parent decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whatever a library prints must not land between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    cores = [int(core) for core in sys.argv[1].split(",") if core]
+    if cores:
+        os.sched_setaffinity(0, cores)
+    # After pinning, so that threads started on import stay on these cores too.
+    from ai_edge_litert.interpreter import Interpreter
+
+    gc.disable()
+    answer: dict[str, Any] = {"ready": True}
+    while True:
+        print(json.dumps(answer), file=answers, flush=True)
+        job = json.loads(sys.stdin.buffer.readline() or "null")
+        if job is None:
+            return
+        try:
+            model = sys.stdin.buffer.read(job["bytes"])
+            answer = timed(Interpreter(model_content=model, num_threads=job["threads"]), job)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            answer = {"error": f"LiteRT failed: {text or type(error).__name__}"}
+
+
+def timed(interpreter: Any, job: dict[str, int]) -> dict[str, Any]:
+    """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises."""
+    interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
+    for details in interpreter.get_input_details():
+        interpreter.set_tensor(
+            details["index"], input_values(rng, details["shape"], np.dtype(details["dtype"]))
+        )
+    invoke = interpreter.invoke
+    for _ in range(job["warmup"]):
+        invoke()
+    cpu_ns, wall_ns = [], []
+    for _ in range(job["runs"]):
+        wall_start = perf_counter_ns()
+        cpu_start = thread_time_ns()
+        invoke()
+        cpu_ns.append(thread_time_ns() - cpu_start)
+        wall_ns.append(perf_counter_ns() - wall_start)
+    return {"cpu_ns": cpu_ns, "wall_ns": wall_ns}
+
+
+def input_values(rng: np.random.Generator, shape: Any, dtype: np.dtype) -> np.ndarray:
+    """Random values for one input: floats in [-1, 1), 8-bit integers of all values, zeros for the rest.
+
+    Wider integers are mostly indices, and zero is one that always exists.
+    """
+    if dtype.kind == "f":
+        return (rng.random(shape, dtype=np.float32) * 2 - 1).astype(dtype)
+    if dtype.kind in "iu" and dtype.itemsize == 1:
+        return rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    return np.zeros(shape, dtype)
+
+
+if __name__ == "__main__":
+    main()

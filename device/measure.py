@@ -1,0 +1,89 @@
+"""From timings to the one figure people ask for: how many milliseconds, and how sure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from device.base import Device, DeviceError, Protocol, Timing, Workload
+
+_IDENTIFIER = b"TFL3"
+
+
+class BadModelError(ValueError):
+    """A file that cannot be read or is not a `.tflite`."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A workload's latency over all rounds of a protocol."""
+
+    latency_ms: float
+    statistic: str
+    """How `latency_ms` came about, in words."""
+    spread_pct: float | None
+    """Half the range of the rounds' figures, in percent of `latency_ms`; none after a single round."""
+    rounds: int
+    n: int
+    """Counted runs, all rounds together."""
+
+
+def statistic_text(protocol: Protocol, rounds: int) -> str:
+    """The statistic that counts in words, e.g. `median over 3 rounds of the minimum thread CPU time`."""
+    what = "minimum" if protocol.statistic == "min" else "median"
+    clock = "thread CPU time" if protocol.clock == "cpu" else "wall time"
+    return f"median over {rounds} round{'' if rounds == 1 else 's'} of the {what} {clock}"
+
+
+def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
+    """One workload's timings as a measurement. Raises `DeviceError` if none, or one with an error."""
+    timings = list(timings)
+    if not timings:
+        raise DeviceError("nothing was timed")
+    rounds_us = [timing.latency_us(protocol) for timing in timings]
+    latency_us = statistics.median(rounds_us)
+    spread_pct = None
+    if len(rounds_us) > 1 and latency_us > 0:
+        spread_pct = 100 * (max(rounds_us) - min(rounds_us)) / 2 / latency_us
+    n = sum(timing.n for timing in timings)
+    return Measurement(
+        latency_us / 1e3, statistic_text(protocol, len(rounds_us)), spread_pct, len(rounds_us), n
+    )
+
+
+def measure_many(
+    device: Device, models: Mapping[str, bytes | Path], protocol: Protocol, seed: int = 0
+) -> dict[str, Measurement]:
+    """Time models (bytes or files) in the same rounds, so that whatever else the device does meets all alike.
+
+    Raises `BadModelError` before anything is timed, and `DeviceError` at the first model that fails.
+    """
+    workloads = [_workload(name, model) for name, model in models.items()]
+    timings: dict[str, list[Timing]] = {name: [] for name in models}
+    for timing in device.time(workloads, protocol, seed):
+        timing.latency_us(protocol)  # a failure ends it here, not after the last round
+        timings[timing.workload].append(timing)
+    return {name: summarise(timings[name], protocol) for name in models}
+
+
+def measure_file(device: Device, path: Path, protocol: Protocol) -> Measurement:
+    """Time any `.tflite` file. Raises as `measure_many`."""
+    return measure_many(device, {path.name: path}, protocol)[path.name]
+
+
+def _workload(name: str, model: bytes | Path) -> Workload:
+    content = read_model(model) if isinstance(model, Path) else model
+    return Workload(name, lambda: content)
+
+
+def read_model(path: Path) -> bytes:
+    """The file's bytes. Raises `BadModelError` if it cannot be read or lacks TFLite's file identifier."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadModelError(f"cannot read {path}: {error.strerror}") from error
+    if content[4:8] != _IDENTIFIER:
+        raise BadModelError(f"{path} is not a .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
+    return content

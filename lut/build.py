@@ -1,0 +1,126 @@
+"""Fill a latency table: plan, time what is missing, append each timing as it comes. Can be resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from device.base import Device, Workload, shuffled
+from lut.architecture import Architecture
+from lut.plan import Choices, input_shapes, sweep_shapes
+from lut.shape import LayerShape, NetworkShape, network_text
+from lut.steps import Steps
+from lut.table import LatencyTable
+
+Progress = Callable[[int, int, float, str], None]
+"""Called after each timing with: done, total, seconds to go, and the workload's name."""
+
+
+@dataclass(frozen=True)
+class NetworkWorkload:
+    """A whole network to time: its layer shapes, and how to make its `.tflite`."""
+
+    shapes: NetworkShape
+    build: Callable[[], bytes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did."""
+
+    timed: int
+    """Rows timed now."""
+    planned: int
+    """(Shape, round) pairs that the plan asks for, those from before included."""
+    errors: dict[str, str]
+    """Planned keys that could not be timed in any round, with the error."""
+    seconds: float
+
+
+def build_table(
+    device: Device,
+    table: LatencyTable,
+    architecture: Architecture,
+    choices: Choices,
+    networks: Sequence[NetworkWorkload] = (),
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> BuildReport:
+    """Time every planned (shape, round) that the table lacks: sweeps, then input counts, then whole networks.
+
+    The order depends on nothing but the plan and `seed`, so a resumed build writes the rows that an unbroken
+    one would have. A failed timing is tried once more. Raises `TableError` where device and table don't
+    belong together or the table cannot be written, and `DeviceError` when the device is gone; all rows before
+    stand.
+    """
+    table.expect(device.identity)
+    sweep = sweep_shapes(architecture, choices)
+    whole = [Workload(network_text(network.shapes), network.build) for network in networks]
+    run = _Run(device, table, seed, progress)
+    try:
+        run.total = _pairs(table, sweep, input_shapes(architecture, choices, None), whole)
+        run.stage(_layer_workloads(sweep))
+        # The sweep alone decides, so that a resumed build finds the same steps.
+        timed = {shape: table.latency_us(shape.text) for shape in sweep}
+        steps = Steps({shape: latency_us for shape, latency_us in timed.items() if latency_us is not None})
+        others = input_shapes(architecture, choices, steps)
+        run.total = _pairs(table, sweep, others, whole)
+        run.stage(_layer_workloads(others))
+        run.stage(whole)
+    finally:
+        table.close()
+    planned = {shape.text for shape in (*sweep, *others)} | {workload.name for workload in whole}
+    errors = {key: error for key, error in table.errors.items() if key in planned}
+    return BuildReport(run.timed, run.total, errors, time.perf_counter() - run.start)
+
+
+def _pairs(table: LatencyTable, *stages: Sequence[object]) -> int:
+    return table.protocol.rounds * sum(map(len, stages))
+
+
+def _layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
+    return [Workload(shape.text, partial(_layer_file, shape)) for shape in shapes]
+
+
+def _layer_file(shape: LayerShape) -> bytes:
+    from lut.writer import layer_model
+
+    return layer_model(shape)
+
+
+class _Run:
+    """One call of `build_table`: what it has done and how long it will take."""
+
+    def __init__(self, device: Device, table: LatencyTable, seed: int, progress: Progress | None) -> None:
+        self.device = device
+        self.table = table
+        self.seed = seed
+        self.progress = progress
+        self.start = time.perf_counter()
+        self.total = 0
+        self.done = 0
+        self.timed = 0
+
+    def stage(self, workloads: Sequence[Workload]) -> None:
+        """All rounds of these workloads, in each round only those that it lacks."""
+        for round_index in range(self.table.protocol.rounds):
+            order = shuffled(workloads, self.seed, round_index)
+            todo = [workload for workload in order if not self.table.has(workload.name, round_index)]
+            self.done += len(order) - len(todo)
+            self._round(todo, round_index, first=True)
+            failed = [workload for workload in todo if not self.table.has(workload.name, round_index)]
+            self._round(failed, round_index, first=False)
+
+    def _round(self, workloads: Sequence[Workload], round_index: int, first: bool) -> None:
+        if not workloads:
+            return
+        for timing in self.device.time_round(workloads, self.table.protocol, round_index):
+            self.table.append(timing)
+            self.timed += timing.error is None
+            self.done += first
+            if self.progress is not None:
+                elapsed_s = time.perf_counter() - self.start
+                to_go_s = elapsed_s / max(1, self.timed) * max(0, self.total - self.done)
+                self.progress(self.done, self.total, to_go_s, timing.workload)

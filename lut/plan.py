@@ -1,0 +1,88 @@
+"""Which candidates to time, so that every network a search can reach is predictable from few shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lut.architecture import Architecture, Layer
+from lut.shape import NOOP, LayerShape
+from lut.steps import TWO_FIGURE_KINDS, Steps, representatives
+
+Choices = Sequence[Sequence[int]]
+"""For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""
+
+
+def sized(architecture: Architecture, layer: Layer, in_count: int, out_count: int) -> LayerShape:
+    """The layer's shape with `in_count` channels in its in group and `out_count` in its out group."""
+    c_in, c_out = layer.shape.c_in, layer.shape.c_out
+    if layer.in_group is not None:
+        c_in = c_in // architecture.group_channels[layer.in_group] * in_count
+    if layer.out_group is not None:
+        c_out = c_out // architecture.group_channels[layer.out_group] * out_count
+    return replace(layer.shape, c_in=c_in, c_out=c_out)
+
+
+def counts_of(choices: Choices, group: int | None) -> tuple[int, ...]:
+    """The counts a group may keep; a single 1 that nobody reads for channels that never change."""
+    return (1,) if group is None else tuple(choices[group])
+
+
+def spread(counts: Sequence[int], points: int) -> list[int]:
+    """`points` of the counts, evenly spaced, the smallest and the largest among them."""
+    if points < 2 or len(counts) <= points:
+        return [counts[-1]] if points < 2 else list(counts)
+    return [counts[round(i * (len(counts) - 1) / (points - 1))] for i in range(points)]
+
+
+def sweep_shapes(architecture: Architecture, choices: Choices) -> list[LayerShape]:
+    """Stage 1: what must be timed before the device's steps are known, without duplicates.
+
+    The no-op, all layers at full width, every reachable count of layers with one channel figure (they are
+    slower off a multiple of 8, so never interpolated), and for the others every output count at the largest
+    input count.
+    """
+    shapes = [NOOP, *architecture.shapes()]
+    for layer in architecture.layers:
+        outs = counts_of(choices, layer.out_group)
+        if layer.shape.kind in TWO_FIGURE_KINDS:
+            widest_in = counts_of(choices, layer.in_group)[-1]
+            shapes += [sized(architecture, layer, widest_in, out) for out in outs]
+        else:
+            shapes += [sized(architecture, layer, count, count) for count in outs]
+    return list(dict.fromkeys(shapes))
+
+
+def input_shapes(
+    architecture: Architecture, choices: Choices, steps: Steps | None, input_points: int = 3
+) -> list[LayerShape]:
+    """Stage 2: the widest count of each output step at other input counts, for layers with two channel figures.
+
+    `input_points` input counts a layer, the largest of which stage 1 has timed: latency is linear between
+    them. Without `steps` every output count is its own step.
+    """
+    shapes: list[LayerShape] = []
+    for layer in architecture.layers:
+        if layer.shape.kind not in TWO_FIGURE_KINDS:
+            continue
+        ins = spread(counts_of(choices, layer.in_group), input_points)[:-1]
+        widest = {
+            sized(architecture, layer, 1, out).c_out: out for out in counts_of(choices, layer.out_group)
+        }
+        kept = representatives(widest, steps.width(layer.shape) if steps else 1)
+        shapes += [sized(architecture, layer, count, widest[c_out]) for count in ins for c_out in kept]
+    first_stage = set(sweep_shapes(architecture, choices))
+    return [shape for shape in dict.fromkeys(shapes) if shape not in first_stage]
+
+
+def uniform_counts(architecture: Architecture, choices: Choices, width: float) -> tuple[int, ...]:
+    """One reachable count a group, each the nearest to `width` times its full count; ties go to the wider."""
+    return nearest_counts(choices, [width * channels for channels in architecture.group_channels])
+
+
+def nearest_counts(choices: Choices, wanted: Iterable[float]) -> tuple[int, ...]:
+    """The reachable count nearest to what each group wants; ties go to the wider."""
+    return tuple(
+        min(group, key=lambda count: (abs(count - want), -count))
+        for group, want in zip(choices, wanted, strict=True)
+    )

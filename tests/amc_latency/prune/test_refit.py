@@ -1,0 +1,235 @@
+"""Refit, against numpy's least squares on inputs and outputs collected one by one, and batch-norm recalibration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amc_latency.graph import trace
+from amc_latency.models.mobilenet_v1 import mobilenet_v1
+from amc_latency.prune.cut import cut
+from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
+
+IMAGE = (3, 8, 8)
+ALL = 10**9
+EXACT = 1e-12
+
+
+def images(n: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, *IMAGE, generator=torch.Generator().manual_seed(seed))
+
+
+def build(kind: str) -> nn.Module:
+    """A small network whose module `consumer` reads 8 channels, in each way that a layer can."""
+    torch.manual_seed(1)
+    stem = [("stem", nn.Conv2d(3, 8, 3, padding=1)), ("relu", nn.ReLU())]
+    tail = [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("fc", nn.Linear(5, 4))]
+    layers: dict[str, list[tuple[str, nn.Module]]] = {
+        "pointwise with bias": [("consumer", nn.Conv2d(8, 5, 1)), *tail],
+        "pointwise without bias": [("consumer", nn.Conv2d(8, 5, 1, bias=False)), *tail],
+        "3x3 with bias": [("consumer", nn.Conv2d(8, 5, 3, stride=2, padding=1)), *tail],
+        "3x3 without bias": [("consumer", nn.Conv2d(8, 5, 3, padding=1, bias=False)), *tail],
+        "3x3 with batch norm": [
+            ("consumer", nn.Conv2d(8, 5, 3, padding=1, bias=False)),
+            ("bn", nn.BatchNorm2d(5)),
+            *tail,
+        ],
+        "linear": [
+            ("pool", nn.AdaptiveAvgPool2d(1)),
+            ("flatten", nn.Flatten()),
+            ("consumer", nn.Linear(8, 4)),
+        ],
+        "linear after flattening 2x2": [
+            ("down", nn.MaxPool2d(4)),
+            ("flatten", nn.Flatten()),
+            ("consumer", nn.Linear(8 * 4, 4)),
+        ],
+    }
+    model = nn.Sequential()
+    for name, module in [*stem, *layers[kind]]:
+        model.add_module(name, module)
+    return model.eval()
+
+
+def consumer_inputs(model: nn.Module, x: Tensor) -> tuple[np.ndarray, Tensor]:
+    """What the consumer's weights multiply, [rows, channels, values a channel], by PyTorch's own im2col."""
+    seen: list[Tensor] = []
+    handle = model.consumer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    (features,) = seen
+    if isinstance(model.consumer, nn.Conv2d):
+        conv = model.consumer
+        columns = functional.unfold(features, conv.kernel_size, 1, conv.padding, conv.stride)
+        rows = columns.transpose(1, 2).flatten(0, 1)
+    else:
+        rows = features
+    return rows.double().numpy().reshape(len(rows), 8, -1), features
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "pointwise with bias",
+        "pointwise without bias",
+        "3x3 with bias",
+        "3x3 without bias",
+        "linear",
+        "linear after flattening 2x2",
+    ],
+)
+def test_equals_numpy_least_squares(kind: str) -> None:
+    model = build(kind)
+    x = images(300)
+    graph = trace(model, IMAGE)
+    kept = torch.tensor([0, 2, 3, 6])
+    keep = [kept, *(torch.arange(group.channels) for group in graph.groups[1:])]
+    small = cut(model, graph, keep)
+    refit(small, model, graph, collect(model, graph, x, points=ALL, batch_size=70), keep, ridge=EXACT)
+
+    rows, _ = consumer_inputs(model, x)
+    weight = model.consumer.weight.detach().double().numpy().reshape(-1, rows[0].size)
+    outputs = rows.reshape(len(rows), -1) @ weight.T
+    inputs = rows[:, kept.numpy()].reshape(len(rows), -1)
+    if small.consumer.bias is not None:
+        outputs += model.consumer.bias.detach().double().numpy()
+        inputs = np.c_[inputs, np.ones(len(inputs))]
+    solution = np.linalg.lstsq(inputs, outputs, rcond=None)[0].T
+    ours = small.consumer.weight.detach().numpy().reshape(len(weight), -1)
+    if small.consumer.bias is not None:
+        ours = np.c_[ours, small.consumer.bias.detach().numpy()]
+    np.testing.assert_allclose(ours, solution, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pointwise with bias", "3x3 without bias", "3x3 with batch norm", "linear"])
+def test_a_channel_that_others_make_up_is_not_missed(kind: str) -> None:
+    model = build(kind)
+    with torch.no_grad():  # channel 5 = 2 * channel 0 + channel 3, before and, being positive, after the ReLU
+        for tensor in (model.stem.weight, model.stem.bias):
+            tensor[5] = 2 * tensor[0] + tensor[3]
+        model.stem.bias[[0, 3]] += 50
+        model.stem.bias[5] += 150
+    x = images(200)
+    graph = trace(model, IMAGE)
+    keep = [
+        torch.tensor([0, 1, 2, 3, 4, 6, 7]),
+        *(torch.arange(group.channels) for group in graph.groups[1:]),
+    ]
+    small = cut(model, graph, keep)
+    with torch.no_grad():
+        expected, without = model(x), small(x)
+        refit(small, model, graph, collect(model, graph, x, points=ALL), keep, ridge=EXACT)
+        torch.testing.assert_close(small(x), expected, rtol=1e-3, atol=1e-3)
+        assert (without - expected).abs().max() > 1
+
+
+def test_batch_norm_takes_the_mean_that_is_lost() -> None:
+    model = build("3x3 with batch norm")
+    x = images(100)
+    recalibrate_batch_norm(model, x, batch_size=100)
+    graph = trace(model, IMAGE)
+    keep = [torch.tensor([0, 2, 3]), torch.arange(5)]
+    small = cut(model, graph, keep)
+    refit(small, model, graph, collect(model, graph, x, points=ALL), keep)
+    with torch.no_grad():
+        outputs = small.consumer(small.relu(small.stem(x)))
+    torch.testing.assert_close(outputs.mean((0, 2, 3)), small.bn.running_mean, rtol=1e-4, atol=1e-4)
+
+
+def test_cut_outputs_are_left_out_of_the_fit() -> None:
+    model = build("3x3 with bias")
+    x = images(100)
+    graph = trace(model, IMAGE)
+    statistics = collect(model, graph, x, points=ALL)
+    whole = [torch.tensor([0, 2, 3, 6]), torch.arange(5)]
+    fewer = [whole[0], torch.tensor([1, 4])]
+    with_all, with_fewer = cut(model, graph, whole), cut(model, graph, fewer)
+    refit(with_all, model, graph, statistics, whole)
+    refit(with_fewer, model, graph, statistics, fewer)
+    torch.testing.assert_close(with_fewer.consumer.weight, with_all.consumer.weight[[1, 4]])
+    torch.testing.assert_close(with_fewer.consumer.bias, with_all.consumer.bias[[1, 4]])
+
+
+def test_channels_that_are_always_zero_do_not_break_the_fit() -> None:
+    model = build("pointwise with bias")
+    with torch.no_grad():
+        model.stem.weight[[1, 2]] = 0
+        model.stem.bias[[1, 2]] = -1
+    graph = trace(model, IMAGE)
+    for kept in ([0, 1, 2, 3], [1], [1, 2]):
+        keep = [torch.tensor(kept), torch.arange(5)]
+        small = cut(model, graph, keep)
+        refit(small, model, graph, collect(model, graph, images(50)), keep, ridge=0.0)
+        assert torch.isfinite(small(images(2))).all()
+
+
+def test_mobilenet_is_repaired_and_twice_the_same() -> None:
+    torch.manual_seed(0)
+    model = mobilenet_v1(0.25, 10)
+    x = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    recalibrate_batch_norm(model, x)
+    graph = trace(model, (3, 32, 32))
+    keep = [torch.arange(group.channels)[group.channels // 4 :] for group in graph.groups]
+    bare = cut(model, graph, keep)
+    fitted = []
+    for _ in range(2):
+        small = cut(model, graph, keep)
+        refit(small, model, graph, collect(model, graph, x, points=16, seed=3), keep)
+        fitted.append(small)
+    with torch.no_grad():
+        expected, before, after, again = model(x), bare(x), fitted[0](x), fitted[1](x)
+    assert torch.equal(after, again)
+    assert functional.mse_loss(after, expected) < 0.5 * functional.mse_loss(before, expected)
+
+
+def test_collecting_leaves_the_network_and_its_mode_alone() -> None:
+    model = build("3x3 with batch norm").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    collect(model, trace(model, IMAGE), images(10))
+    assert model.training
+    assert not model.consumer._forward_pre_hooks
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_layer_with_too_many_features_is_left_as_it_was_cut() -> None:
+    model = build("linear after flattening 2x2")
+    graph = trace(model, IMAGE)
+    statistics = collect(model, graph, images(10), max_features=31)
+    assert not statistics
+    keep = [torch.tensor([0, 1])]
+    small = cut(model, graph, keep)
+    refit(small, model, graph, statistics, keep)
+    assert torch.equal(small.consumer.weight, model.consumer.weight[:, :8])
+
+
+def test_statistics_are_of_the_points_that_were_asked_for() -> None:
+    model = build("3x3 with bias")
+    graph = trace(model, IMAGE)
+    x = images(30)
+    rows, _ = consumer_inputs(model, x)
+    flat = rows.reshape(len(rows), -1)
+    everything = collect(model, graph, x, points=ALL)["consumer"]
+    assert everything.rows == 30 * 4 * 4
+    np.testing.assert_allclose(everything.mean.numpy(), flat.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(everything.covariance.numpy(), np.cov(flat.T, ddof=0), atol=1e-6)
+    assert collect(model, graph, x, points=5)["consumer"].rows == 30 * 5
+
+
+def test_recalibrated_statistics_are_those_of_the_images() -> None:
+    model = build("3x3 with batch norm")
+    x = images(60)
+    with torch.no_grad():
+        features = model.consumer(model.relu(model.stem(x)))
+    batches = features.split(20)
+    recalibrate_batch_norm(model, x, batch_size=20)
+    torch.testing.assert_close(model.bn.running_mean, features.mean((0, 2, 3)))
+    variances = [batch.transpose(0, 1).flatten(1).var(1) for batch in batches]
+    torch.testing.assert_close(model.bn.running_var, torch.stack(variances).mean(0))
+    assert not model.bn.training
+    assert model.bn.momentum == 0.1
+    recalibrate_batch_norm(model, x, batch_size=1000)
+    torch.testing.assert_close(model.bn.running_var, features.transpose(0, 1).flatten(1).var(1))

@@ -1,0 +1,62 @@
+"""The run folder: made, gone on with, refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amc_latency.errors import UserError
+from amc_latency.search.folder import RunFolder
+from amc_latency.search.loop import EpisodeRecord
+
+CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": "a \"quoted\" \\ name"}
+RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.1, 0.2, 0.3)
+
+
+def test_what_was_logged_is_there_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", CONFIG)
+    folder.append_episode(RECORD)
+    folder.append_measurement({"phase": "cut", "measured_ms": 0.125})
+    folder.write_json("report.json", {"met": True})
+    del folder
+    again = RunFolder(tmp_path / "run", CONFIG)
+    assert again.episodes() == [RECORD]
+    assert again.measurements() == [{"phase": "cut", "measured_ms": 0.125}]
+    assert again.report() == {"met": True}
+
+
+def test_another_config_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    RunFolder(tmp_path, CONFIG)
+    with pytest.raises(UserError, match=r"seed = 0, this one has 1"):
+        RunFolder(tmp_path, {**CONFIG, "seed": 1})
+    with pytest.raises(UserError, match=r"lut = not given, this one has table\.tsv"):
+        RunFolder(tmp_path, {**CONFIG, "lut": "table.tsv"})
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="not a run folder"):
+        RunFolder(tmp_path, CONFIG)
+    with pytest.raises(UserError, match="not a run folder"):
+        RunFolder(tmp_path / "photo.jpg", CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_damaged_config_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("seed = ")
+    with pytest.raises(UserError, match=r"config\.toml cannot be read"):
+        RunFolder(tmp_path, CONFIG)
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
+    held = RunFolder(tmp_path, CONFIG)
+    script = (
+        "import sys; from pathlib import Path; from amc_latency.search.folder import RunFolder\n"
+        f"RunFolder(Path(sys.argv[1]), {CONFIG!r})"
+    )
+    other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert "another search is running" in other.stderr
+    assert held.episodes() == []

@@ -20,9 +20,7 @@ app = typer.Typer(
 )
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
-LutOption = Annotated[
-    Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")
-]
+LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 ModelOption = Annotated[str, typer.Option("--model", help="bundled, a checkpoint (.safetensors) or a model's name")]
 WidthOption = Annotated[float | None, typer.Option("--width", help="channel multiplier of a named model")]
@@ -132,7 +130,7 @@ def search(
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
     from amc_latency.report import search_text
-    from amc_latency.search.run import SearchConfig
+    from amc_latency.search.config import SearchConfig
     from amc_latency.search.run import search as run_search
 
     given = dict(locals())
@@ -242,7 +240,7 @@ def bench(
         print_json(report)
     else:
         print(
-            f"{measurement.latency_ms:.4f} ms ({measurement.statistic}; half range {measurement.spread_pct or 0:.1f} %; "
+            f"{measurement.latency_ms:.4f} ms ({measurement.statistic}, ±{measurement.spread_pct or 0:.1f} %, "
             f"{measurement.n} runs) on {report['device']}, {report['runtime']}"
         )
 

@@ -103,5 +103,7 @@ class PlainMeter(Meter):
             return
         self._last = now
         steps = done - self._first_done
-        left = f", {(now - self._began) / steps * (self.total - done):.0f} s left" if steps and done < self.total else ""
+        left = ""
+        if steps and done < self.total:
+            left = f", {(now - self._began) / steps * (self.total - done):.0f} s left"
         print(f"{self.what}: {done}/{self.total}{left}{f', {note}' if note else ''}", file=sys.stderr, flush=True)

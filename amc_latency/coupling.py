@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -34,9 +34,9 @@ class Member:
 class ChannelGroup:
     """Channels that must be cut together: channel `i` is channel `i` of every member.
 
-    In a residual stage `conv1 -> bn1 -> relu -> (+) -> relu -> next`, with `block.conv2 -> block.bn2` on the sum's other
-    side, removing channel 3 of the sum removes output 3 of `conv1` and of `block.conv2` (two producers), entry 3 of
-    both batch norms and input 3 of `next` (a consumer). Printing a group shows this.
+    In a residual stage `conv1 -> bn1 -> relu -> (+) -> relu -> next`, with `block.conv2 -> block.bn2` on the
+    sum's other side, removing channel 3 of the sum removes output 3 of `conv1` and of `block.conv2` (two
+    producers), entry 3 of both batch norms and input 3 of `next` (a consumer). Printing a group shows this.
     """
 
     name: str
@@ -81,9 +81,10 @@ def find_groups(
 ) -> tuple[ChannelGroup, ...]:
     """The prunable coupled groups, in order of their first producer.
 
-    `modules` names the network's convolutions, batch norms and linear layers in order of execution; every parameter must
-    require gradients and `model` be in eval mode, because Torch-Pruning follows autograd (meta tensors will do). A group
-    that reaches one of `fixed` (producers of the network's outputs), or that nothing consumes, is left out.
+    `modules` names the network's convolutions, batch norms and linear layers in order of execution. Every
+    parameter must require gradients and `model` be in eval mode, because Torch-Pruning follows autograd (meta
+    tensors will do). A group that reaches one of `fixed` (producers of the network's outputs), or that nothing
+    consumes, is left out.
     Raises UserError where a channel's values don't lie side by side.
     """
     import torch
@@ -96,7 +97,7 @@ def find_groups(
         channels = _prunable_outputs(model.get_submodule(name))
         if channels is None or name in seen:
             continue
-        members = _members(graph, model.get_submodule(name), channels, modules)
+        members = _members(graph, model, name, channels, modules)
         producers = [member.module for member in members if member.role == "producer"]
         prunable = any(member.role == "consumer" for member in members) and not seen.intersection(producers)
         seen.update(producers)
@@ -117,24 +118,26 @@ def _prunable_outputs(module: nn.Module) -> int | None:
 
 
 def _members(
-    graph: DependencyGraph, root: nn.Module, channels: int, modules: Sequence[str]
+    graph: DependencyGraph, model: nn.Module, root: str, channels: int, modules: Sequence[str]
 ) -> tuple[Member, ...]:
-    prune = graph.get_pruner_of_module(root).prune_out_channels
-    group: Group = graph.get_pruning_group(root, prune, list(range(channels)))
+    """Whatever loses a channel when output channels of the module `root` are cut, in order of execution."""
+    module = model.get_submodule(root)
+    prune = graph.get_pruner_of_module(module).prune_out_channels
+    group: Group = graph.get_pruning_group(module, prune, list(range(channels)))
     sources: dict[Node, Node] = {}
     for item in group:
         sources.setdefault(item.dep.target, item.dep.source)
-    order = {name: position for position, name in enumerate(modules)}
+    names = {model.get_submodule(name): name for name in modules}
     members = []
     for item in group:
-        name = graph._module2name.get(item.dep.target.module)
-        if name not in order:
+        name = names.get(item.dep.target.module)
+        if name is None:  # an operation without channels of its own
             continue
         role = _role(item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler))
         repeat = _repeat(name, channels, item.idxs, item.root_idxs)
-        because = "" if item.dep.source is item.dep.target else _because(item.dep.source, sources, order)
+        because = "" if item.dep.source is item.dep.target else _because(item.dep.source, sources, names)
         members.append(Member(name, role, repeat, because))
-    return tuple(sorted(members, key=lambda member: order[member.module]))
+    return tuple(sorted(members, key=lambda member: modules.index(member.module)))
 
 
 def _role(module: nn.Module, cuts_outputs: bool) -> Role:
@@ -158,13 +161,11 @@ def _repeat(name: str, channels: int, indices: Sequence[int], channel_of: Sequen
     return repeat
 
 
-def _because(source: Node, sources: dict[Node, Node], named: Iterable[str]) -> str:
+def _because(source: Node, sources: dict[Node, Node], names: Mapping[nn.Module, str]) -> str:
     """The nearest named module from `source` back towards the group's root, and the operations in between."""
-    passed = []
-    while source._name not in named and sources[source] is not source:
-        operation = (
-            source.grad_fn.name().removesuffix("0").removesuffix("Backward") if source.grad_fn else "?"
-        )
+    passed: list[str] = []
+    while source.module not in names:
+        operation = source.grad_fn.name().removesuffix("0").removesuffix("Backward") if source.grad_fn else "?"
         passed.insert(0, operation)
         source = sources[source]
-    return f"with {source._name}" + (f" via {', '.join(passed)}" if passed else "")
+    return f"with {names[source.module]}" + (f" via {', '.join(passed)}" if passed else "")

@@ -65,9 +65,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: can't be read ({error}); fetch the file anew") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or not 1 <= data[3] <= 3:
-        raise UserError(
-            f"{path}: no IDX file of bytes or int32 (it starts with {data[:4].hex()!r}); fetch it anew"
-        )
+        raise UserError(f"{path}: no IDX file of bytes or int32 (it starts with {data[:4].hex()!r}); fetch it anew")
     dtype, start = IDX_TYPES[data[2]], 4 + 4 * data[3]
     if len(data) < start:
         raise UserError(f"{path}: truncated in its header; fetch the file anew")
@@ -93,11 +91,7 @@ def _read_split(folder: Path, prefix: str) -> Split:
 
     images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"))
-    if (
-        images.shape[1:] != (28, 28)
-        or labels.shape != images.shape[:1]
-        or not 0 <= labels.min() <= labels.max() < 10
-    ):
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not 0 <= labels.min() <= labels.max() < 10:
         raise UserError(
             f"{folder}: {prefix} images {images.shape} and labels {labels.shape} are not Fashion-MNIST "
             "(N x 28 x 28, and N labels of 0..9); fetch the files anew"
@@ -138,8 +132,7 @@ def load_data(source: str = "auto", data_dir: Path | None = None, download: bool
     if source != "auto" and source not in SOURCES:
         names = ["auto", *SOURCES]
         raise UserError(
-            f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? '
-            f"Known: {', '.join(names)}"
+            f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
         )
     folders = {
         "torchvision": torchvision_root(data_dir) / "FashionMNIST" / "raw",
@@ -150,9 +143,7 @@ def load_data(source: str = "auto", data_dir: Path | None = None, download: bool
         source = "torchvision"
         _download(torchvision_root(data_dir))
     if source == "auto":
-        source = next(
-            (s for s in SOURCES if _find(folders[s], "train-images-idx3-ubyte").exists()), "bundled"
-        )
+        source = next((s for s in SOURCES if _find(folders[s], "train-images-idx3-ubyte").exists()), "bundled")
     folder = folders[source]
     if not folder.is_dir():
         hint = {"torchvision": "ask for a download", "debian": "apt install dataset-fashion-mnist"}
@@ -163,9 +154,7 @@ def load_data(source: str = "auto", data_dir: Path | None = None, download: bool
     if source == "bundled":
         indices = torch.from_numpy(read_idx(folder / "train-part-indices-idx1-int.gz"))
     elif len(both) != 60_000:
-        raise UserError(
-            f"{folder}: {len(both)} train images where Fashion-MNIST has 60000; fetch the files anew"
-        )
+        raise UserError(f"{folder}: {len(both)} train images where Fashion-MNIST has 60000; fetch the files anew")
     trained = indices < HELD_BACK_FROM
     return ImageData(
         source,

@@ -19,9 +19,7 @@ def exit_code(error: Exception) -> int | None:
     from lut.shape import ShapeError
     from lut.table import TableError
 
-    if isinstance(
-        error, UserError | UnknownDeviceError | BadModelError | TableError | MissingShapeError | ShapeError
-    ):
+    if isinstance(error, UserError | UnknownDeviceError | BadModelError | TableError | MissingShapeError | ShapeError):
         return 2
     if isinstance(error, JobError | DeviceError | OSError | MemoryError):
         return 1

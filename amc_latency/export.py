@@ -1,13 +1,14 @@
 """PyTorch network -> `.tflite`, checked against PyTorch.
 
-What the layers are, and what is folded and fused into them, `amc_latency.graph.trace` says, so that the file is what
-the latency table was asked about. Everything is NHWC: no TRANSPOSE is ever needed.
+What the layers are, and what is folded and fused into them, `amc_latency.graph.trace` says, so that the file is
+what the latency table was asked about. Everything is NHWC: no TRANSPOSE is ever needed.
 """
 
 from __future__ import annotations
 
 import copy
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,9 @@ def export(
 ) -> ExportReport:
     """Write `model` to `path` once the file's outputs equal PyTorch's on `images` [N, C, H, W].
 
-    Random images if there are none. Outputs are equal if none differs by more than `tolerance`, or `tolerance` times
-    the largest output if that is above 1. Raises ExportError if they are not, if the network is not supported, or if
-    the file can't be written; `path` then keeps what it held.
+    Random images if there are none. Outputs are equal if none differs by more than `tolerance`, or `tolerance`
+    times the largest output if that is above 1. Raises ExportError if they are not, if the network is not
+    supported, or if the file can't be written; `path` then keeps what it held.
     """
     if images is None:
         images = torch.randn(_RANDOM_IMAGES, *input_chw, generator=torch.Generator().manual_seed(0))
@@ -82,11 +83,10 @@ def export(
         error = _checked_error(frozen, images.detach().float().cpu(), unchecked, tolerance)
         os.replace(unchecked, path)
     except OSError as failure:
-        unchecked.unlink(missing_ok=True)
         raise ExportError(f"can't write {path}: {failure.strerror}") from failure
-    except BaseException:
-        unchecked.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            unchecked.unlink()
     shapes = graph.architecture.shapes()
     return ExportReport(
         macs=sum(shape.macs for shape in shapes),
@@ -121,8 +121,8 @@ def _checked_error(model: nn.Module, images: Tensor, path: Path, tolerance: floa
     allowed = tolerance * max(1.0, float(np.abs(expected).max()))
     if not error <= allowed:  # also for NaN
         raise ExportError(
-            f"the exported file differs from PyTorch by {error:.2g} where {allowed:.2g} is allowed; it was not kept. "
-            "An in-place operation on a tensor that is read again has this effect."
+            f"the exported file differs from PyTorch by {error:.2g} where {allowed:.2g} is allowed; "
+            "it was not kept. An in-place operation on a tensor that is read again has this effect."
         )
     return error
 
@@ -155,9 +155,7 @@ def _layer(
     x = sources[0]
     window = (shape.stride, shape.padding, shape.activation)
     if shape.kind in ("conv", "depthwise", "avg_pool", "max_pool") and len(file.shape(x)) != 4:
-        raise ExportError(
-            f"{name}: a {shape.kind} layer after global pooling can't be exported; use Linear there"
-        )
+        raise ExportError(f"{name}: a {shape.kind} layer after global pooling can't be exported; use Linear there")
     match shape.kind:
         case "conv":
             weight, bias = _folded(model, name, norm)
@@ -192,9 +190,7 @@ def _folded(model: nn.Module, name: str, norm: str | None) -> tuple[np.ndarray, 
     bias = torch.zeros(len(weight)).double() if layer.bias is None else layer.bias.detach().double()
     if norm is not None:
         batch_norm: Any = model.get_submodule(norm)
-        scale = (
-            batch_norm.weight.detach().double() / (batch_norm.running_var.double() + batch_norm.eps).sqrt()
-        )
+        scale = batch_norm.weight.detach().double() / (batch_norm.running_var.double() + batch_norm.eps).sqrt()
         bias = (bias - batch_norm.running_mean.double()) * scale + batch_norm.bias.detach().double()
         weight = weight * scale[:, None, None, None]
     return weight.float().numpy(), bias.float().numpy()
@@ -206,7 +202,5 @@ def _as_vector(file: TfliteGraph, x: int) -> int:
     if not h_w:
         return x
     if h_w != [1, 1]:
-        raise ExportError(
-            "the network returns a flattened feature map; only logits [N, classes] can be exported"
-        )
+        raise ExportError("the network returns a flattened feature map; only logits [N, classes] can be exported")
     return file.flatten(x)

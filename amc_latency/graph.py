@@ -1,4 +1,4 @@
-"""Network -> layer shapes and coupled groups, by one symbolic trace. Nothing is computed: the trace runs on shapes alone."""
+"""Network -> layer shapes and coupled groups, by one symbolic trace that runs on shapes alone."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class NetworkGraph:
 
 
 def with_tensors(model: nn.Module, tensor_of: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """A copy of `model` whose parameters and buffers are `tensor_of(name, tensor)`; the originals are not copied.
+    """A copy of `model` whose parameters and buffers are `tensor_of(name, tensor)`.
 
-    A parameter keeps its `requires_grad`; what has two names is copied once, under its first. Other attributes of a
-    module are copied shallowly: `copy.deepcopy` takes 25 ms for MobileNetV1, and this runs once an episode.
+    A parameter keeps its `requires_grad`; what has two names is copied once, under its first. Other attributes of
+    a module are copied shallowly: `copy.deepcopy` takes 25 ms for MobileNetV1, and this runs once an episode.
     """
     copies: dict[int, Any] = {}
 
@@ -58,7 +58,8 @@ def with_tensors(model: nn.Module, tensor_of: Callable[[str, Tensor], Tensor]) -
                 key: value.copy() if isinstance(value, (dict, list, set)) else value
                 for key, value in module.__dict__.items()
             }
-            for tensors in (new._parameters, new._buffers):
+            stores: tuple[dict[str, Any], ...] = (new._parameters, new._buffers)
+            for tensors in stores:
                 for name, tensor in tensors.items():
                     tensors[name] = copied_tensor(prefix + name, tensor)
             for name, child in new._modules.items():
@@ -68,21 +69,20 @@ def with_tensors(model: nn.Module, tensor_of: Callable[[str, Tensor], Tensor]) -
     def copied_tensor(name: str, tensor: Tensor | None) -> Tensor | None:
         if tensor is not None and id(tensor) not in copies:
             new = tensor_of(name, tensor.detach())
-            copies[id(tensor)] = (
-                nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-            )
+            copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
         return None if tensor is None else copies[id(tensor)]
 
     return copied("", model)
 
 
 def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
-    """Find the layers that cost time and the coupled groups of `model` for one image [channels, height, width].
+    """Find the layers that cost time and the coupled groups of `model` for an image [channels, height, width].
 
     Batch norm and activations are part of the layer that they follow; flatten and dropout are no layers.
-    Raises UserError that names the module for anything which the exporter, the table or the cut can't take: joined,
-    shuffled or grouped channels, other activations, a module that is called twice, control flow.
+    Raises UserError that names the module for anything which the exporter, the table or the cut can't take:
+    joined, shuffled or grouped channels, other activations, a module that is called twice, control flow.
     """
+    _check_nothing_is_tied(model)
     skeleton = with_tensors(model, lambda _, tensor: torch.empty_like(tensor, device="meta"))
     skeleton = skeleton.requires_grad_(True).eval()
     example = torch.empty(1, *input_chw, device="meta")
@@ -122,7 +122,7 @@ class _TracedLayer:
 
 @dataclass(frozen=True)
 class _Value:
-    """What is known of a tensor in the trace: its size without the batch, its source, the layer that made it."""
+    """What is known of a tensor: its size without the batch, its source, the layer that made it."""
 
     size: tuple[int, ...]
     source: str | None
@@ -144,22 +144,21 @@ class _Walk:
             self._visit(node)
 
     def check_against(self, groups: tuple[ChannelGroup, ...], group_of: Mapping[str, int]) -> None:
-        """Hold this walk's own account of who shares channels against the groups. Raises UserError where they differ."""
+        """Hold this walk's own account of who shares channels against the groups.
+
+        Raises UserError where they differ.
+        """
         for name, left, right in self._sums:
             if group_of.get(left or "") != group_of.get(right or ""):
                 raise UserError(
-                    f"{name}: adds channels of {left or 'the input image'} to those of {right or 'the input image'}, "
-                    "but only one side can be cut; such a sum is not supported"
+                    f"{name}: adds channels of {left or 'the input image'} to those of "
+                    f"{right or 'the input image'}, but only one side can be cut; such a sum is not supported"
                 )
         for layer in self.layers:
             group = group_of.get(layer.in_source or "")
             members = groups[group].consumers + groups[group].depthwise if group is not None else ()
-            if layer.shape.kind in ("conv", "depthwise", "linear") and (group is not None) != (
-                layer.name in members
-            ):
-                raise UserError(
-                    f"{layer.name}: its input channels can't be followed back to the layer that makes them"
-                )
+            if layer.shape.kind in ("conv", "depthwise", "linear") and (group is not None) != (layer.name in members):
+                raise UserError(f"{layer.name}: its input channels can't be followed back to the layer that makes them")
 
     def _visit(self, node: fx.Node) -> None:
         inputs = [self._values[parent] for parent in node.all_input_nodes if parent in self._values]
@@ -169,7 +168,7 @@ class _Walk:
             self.output_sources.update(value.source for value in inputs if value.source)
             return
         meta = node.meta.get("tensor_meta")
-        if not hasattr(meta, "shape"):  # sizes that a view() takes
+        if meta is None or not hasattr(meta, "shape"):  # sizes that a view() takes
             return
         size = tuple(meta.shape[1:])
         if node.op == "placeholder":
@@ -184,9 +183,7 @@ class _Walk:
         else:
             raise UserError(f"{node.target}: a bare parameter is used; only layers may have parameters")
 
-    def _module(
-        self, node: fx.Node, name: str, module: nn.Module, x: _Value, size: tuple[int, ...]
-    ) -> _Value:
+    def _module(self, node: fx.Node, name: str, module: nn.Module, x: _Value, size: tuple[int, ...]) -> _Value:
         match module:
             case nn.Conv2d():
                 return self._layer(name, _conv_shape(name, module, x), x, size, self._once(name))
@@ -229,9 +226,7 @@ class _Walk:
         title = target if isinstance(target, str) else getattr(target, "__name__", str(target))
         raise UserError(f"{node.name}: the operation {title} is not supported")
 
-    def _layer(
-        self, name: str, shape: LayerShape, x: _Value, size: tuple[int, ...], out_source: str | None
-    ) -> _Value:
+    def _layer(self, name: str, shape: LayerShape, x: _Value, size: tuple[int, ...], out_source: str | None) -> _Value:
         expected = (shape.c_out,) if len(size) == 1 else (shape.c_out, shape.h_out, shape.w_out)
         if expected != size:
             raise UserError(f"{name}: makes {size} where {expected} is supported (is ceil_mode set?)")
@@ -252,9 +247,7 @@ class _Walk:
         if layer is None or layer.shape.kind not in ("conv", "depthwise") or layer.name in self.batch_norms:
             raise UserError(f"{name}: a batch norm must follow a convolution directly, to be folded into it")
         if not module.affine or not module.track_running_stats:
-            raise UserError(
-                f"{name}: a batch norm without weights or without running statistics is not supported"
-            )
+            raise UserError(f"{name}: a batch norm without weights or without running statistics is not supported")
         self.batch_norms[layer.name] = name
         return x
 
@@ -271,12 +264,7 @@ class _Walk:
         return x.layer if read_once and x.layer and x.layer.shape.activation == "none" else None
 
     def _add(self, node: fx.Node, inputs: list[_Value], size: tuple[int, ...]) -> _Value:
-        if (
-            len(inputs) != 2
-            or inputs[0].size != inputs[1].size
-            or len(size) != 3
-            or node.kwargs.get("alpha", 1) != 1
-        ):
+        if len(inputs) != 2 or inputs[0].size != inputs[1].size or len(size) != 3 or node.kwargs.get("alpha", 1) != 1:
             raise UserError(f"{node.name}: only two equally large feature maps [N, C, H, W] can be added")
         left, right = inputs
         self._sums.append((node.name, left.source, right.source))
@@ -304,10 +292,16 @@ class _Walk:
         for length in x.size:
             features *= length
         if size not in (x.size, (features,)):
-            raise UserError(
-                f"{name}: reshapes {x.size} to {size}; only flattening to [N, features] is supported"
-            )
+            raise UserError(f"{name}: reshapes {x.size} to {size}; only flattening to [N, features] is supported")
         return replace(x, size=size)
+
+
+def _check_nothing_is_tied(model: nn.Module) -> None:
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owner = owners.setdefault(id(parameter), name)
+        if owner != name:
+            raise UserError(f"{name}: is the same tensor as {owner}; weights that are shared can't be cut")
 
 
 def _conv_shape(name: str, conv: nn.Conv2d, x: _Value) -> LayerShape:
@@ -318,16 +312,16 @@ def _conv_shape(name: str, conv: nn.Conv2d, x: _Value) -> LayerShape:
         )
     if _single(name, "dilation", conv.dilation) != 1 or conv.padding_mode != "zeros":
         raise UserError(f"{name}: dilation and padding other than zeros are not supported")
-    kernel, stride, padding = (
-        _single(name, key, getattr(conv, key)) for key in ("kernel_size", "stride", "padding")
-    )
+    kernel, stride, padding = (_single(name, key, getattr(conv, key)) for key in ("kernel_size", "stride", "padding"))
     kind = "depthwise" if depthwise else "conv"
     return _shape(name, kind, conv.in_channels, conv.out_channels, *x.size[1:], kernel, stride, padding)
 
 
-def _shape(name: str, kind: str, *sizes: int) -> LayerShape:
+def _shape(name: str, kind: str, c_in: int, c_out: int, *sizes: int) -> LayerShape:
+    """A layer shape; `sizes` are h, w and, unless 1, 1, 0, kernel, stride and padding."""
+    h, w, kernel, stride, padding = (*sizes, 1, 1, 0)[:5]
     try:
-        return LayerShape(kind, *sizes)
+        return LayerShape(kind, c_in, c_out, h, w, kernel, stride, padding)
     except ShapeError as error:
         raise UserError(f"{name}: {error}") from error
 

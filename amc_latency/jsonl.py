@@ -25,7 +25,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number} is damaged: {line[:80]!r}. Remove the line, or start another folder")
+            raise UserError(f"{path}, line {number} is damaged: {line[:80]!r}. Start another folder")
         rows.append(row)
     return rows
 

@@ -164,8 +164,6 @@ def _network_file(network: Network, counts: tuple[int, ...]) -> bytes:
     return to_tflite(cut_to(network, counts).model, network.spec.input)
 
 
-def _random_counts(
-    channels: Sequence[int], choices: Choices, n: int, seed: int
-) -> list[tuple[int, ...]]:
+def _random_counts(channels: Sequence[int], choices: Choices, n: int, seed: int) -> list[tuple[int, ...]]:
     rng = random.Random(f"held-out networks {seed}")
     return [nearest_counts(choices, [c * rng.uniform(0.2, 1.0) for c in channels]) for _ in range(n)]

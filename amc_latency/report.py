@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from amc_latency.prediction import Prediction
 from amc_latency.profiling import ProfileReport
-from amc_latency.search.run import SearchReport
+from amc_latency.search.config import SearchReport
 
 
 def profile_text(report: ProfileReport) -> None:

@@ -38,9 +38,7 @@ class TrainResult:
     accuracy_test: float
 
 
-def train(
-    config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], None] | None = None
-) -> TrainResult:
+def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], None] | None = None) -> TrainResult:
     """Train and write the checkpoint; `on_epoch` gets each report and held-back percent,
     at the resolution of that epoch.
 

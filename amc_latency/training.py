@@ -170,16 +170,12 @@ def fit(
             correct += int((logits.argmax(1) == labels).sum())
             seen += len(labels)
         if not math.isfinite(loss_sum):
-            raise JobError(
-                f"training diverged in epoch {epoch + 1}: the loss is {loss_sum}; lower learning_rate"
-            )
+            raise JobError(f"training diverged in epoch {epoch + 1}: the loss is {loss_sum}; lower learning_rate")
         if checkpoint is not None:
             _save(checkpoint, model, optimizer, run, epoch + 1)
         if on_epoch is not None:
             size, seconds = images.shape[-1], time.monotonic() - started
-            on_epoch(
-                EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * correct / seen, seconds)
-            )
+            on_epoch(EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * correct / seen, seconds))
     model.eval()
 
 

@@ -48,7 +48,7 @@ def build_table(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> BuildReport:
-    """Time every planned (shape, round) that the table lacks: sweeps, then input counts, then whole networks.
+    """Time every planned (shape, round) that the table lacks: sweeps, then input counts and whole networks.
 
     The order depends on nothing but the plan and `seed`, so a resumed build writes the rows that an unbroken
     one would have. A failed timing is tried once more. Raises `TableError` where device and table don't
@@ -57,7 +57,8 @@ def build_table(
     """
     table.expect(device.identity)
     sweep = sweep_shapes(architecture, choices)
-    whole = [Workload(network_text(network.shapes), network.build) for network in networks]
+    distinct = {network_text(network.shapes): network.build for network in networks}
+    whole = [Workload(name, build) for name, build in distinct.items()]
     run = _Run(device, table, seed, progress)
     try:
         run.total = _pairs(table, sweep, input_shapes(architecture, choices, None), whole)
@@ -67,8 +68,8 @@ def build_table(
         steps = Steps({shape: latency_us for shape, latency_us in timed.items() if latency_us is not None})
         others = input_shapes(architecture, choices, steps)
         run.total = _pairs(table, sweep, others, whole)
-        run.stage(_layer_workloads(others))
-        run.stage(whole)
+        # Networks among the layers, so that a slow minute of the device meets both alike.
+        run.stage([*_layer_workloads(others), *whole])
     finally:
         table.close()
     planned = {shape.text for shape in (*sweep, *others)} | {workload.name for workload in whole}

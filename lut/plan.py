@@ -66,9 +66,7 @@ def input_shapes(
         if layer.shape.kind not in TWO_FIGURE_KINDS:
             continue
         ins = spread(counts_of(choices, layer.in_group), input_points)[:-1]
-        widest = {
-            sized(architecture, layer, 1, out).c_out: out for out in counts_of(choices, layer.out_group)
-        }
+        widest = {sized(architecture, layer, 1, out).c_out: out for out in counts_of(choices, layer.out_group)}
         kept = representatives(widest, steps.width(layer.shape) if steps else 1)
         shapes += [sized(architecture, layer, count, widest[c_out]) for count in ins for c_out in kept]
     first_stage = set(sweep_shapes(architecture, choices))
@@ -83,6 +81,5 @@ def uniform_counts(architecture: Architecture, choices: Choices, width: float) -
 def nearest_counts(choices: Choices, wanted: Iterable[float]) -> tuple[int, ...]:
     """The reachable count nearest to what each group wants; ties go to the wider."""
     return tuple(
-        min(group, key=lambda count: (abs(count - want), -count))
-        for group, want in zip(choices, wanted, strict=True)
+        min(group, key=lambda count: (abs(count - want), -count)) for group, want in zip(choices, wanted, strict=True)
     )

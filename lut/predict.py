@@ -119,9 +119,7 @@ class Predictor:
         column: [len(in_counts), 1]. Raises `MissingShapeError`.
         """
         if layer.in_group == layer.out_group:
-            return np.array(
-                [[self.layer_us(sized(architecture, layer, i, i))] for i in in_counts], dtype=float
-            )
+            return np.array([[self.layer_us(sized(architecture, layer, i, i))] for i in in_counts], dtype=float)
         return np.array(
             [[self.layer_us(sized(architecture, layer, i, o)) for o in out_counts] for i in in_counts],
             dtype=float,
@@ -173,9 +171,7 @@ class Predictor:
             return self._exact[shape]
         if shape.kind not in TWO_FIGURE_KINDS:
             raise self._missing(shape)
-        points = [
-            (c_in, us) for c_in, (c_out, us) in self._step_points(shape).items() if c_out >= shape.c_out
-        ]
+        points = [(c_in, us) for c_in, (c_out, us) in self._step_points(shape).items() if c_out >= shape.c_out]
         above = bisect_left(points, (shape.c_in, 0.0))
         if above < len(points) and points[above][0] == shape.c_in:
             return points[above][1]

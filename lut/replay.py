@@ -11,16 +11,17 @@ from lut.table import LatencyTable
 
 
 class ReplayDevice(Device):
-    """Answers from the table's rows, else with its predictions: the same each time. Builds no `.tflite`."""
+    """Answers from the table's rows, else with its predictions: the same each time. Builds no `.tflite`.
+
+    `table` is a detached copy: a prediction is never stored in the file as if it had been timed.
+    """
 
     def __init__(self, table: LatencyTable) -> None:
-        self.table = table
+        self.table = table.detached()
         self.identity = table.identity
         self._predictor = Predictor(table)
 
-    def time_round(
-        self, workloads: Sequence[Workload], protocol: Protocol, round_index: int
-    ) -> Iterator[Timing]:
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """Yields the row of that round where there is one, else what the table says of the workload.
 
         A workload that the table cannot answer for yields an error. Raises `DeviceError` for a protocol that

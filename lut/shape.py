@@ -125,9 +125,18 @@ def parse_shape(text: str) -> LayerShape:
     found = _TEXT.fullmatch(text)
     if found is None:
         raise ShapeError(f"'{text}' is not a layer shape; one looks like '{NOOP.text}'")
-    parts = found.groupdict()
-    words = {name: parts.pop(name) for name in ("kind", "activation", "dtype")}
-    return LayerShape(**words, **{name: int(value) for name, value in parts.items()})
+    return LayerShape(
+        kind=found["kind"],
+        c_in=int(found["c_in"]),
+        c_out=int(found["c_out"]),
+        h=int(found["h"]),
+        w=int(found["w"]),
+        kernel=int(found["kernel"]),
+        stride=int(found["stride"]),
+        padding=int(found["padding"]),
+        activation=found["activation"],
+        dtype=found["dtype"],
+    )
 
 
 def network_text(shapes: Sequence[LayerShape]) -> str:

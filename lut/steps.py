@@ -37,14 +37,10 @@ def step_width(sweeps: Sequence[Sweep], largest_ratio: float = 0.25, fewest: int
     for sweep in sweeps:
         counts = sorted(sweep)
         pairs = [(low, high) for low, high in pairwise(counts) if high - low == grid]
-        usual_growth = (
-            (sweep[counts[-1]] - sweep[counts[0]]) / (counts[-1] - counts[0]) if len(counts) > 1 else 0.0
-        )
+        usual_growth = (sweep[counts[-1]] - sweep[counts[0]]) / (counts[-1] - counts[0]) if len(counts) > 1 else 0.0
         if usual_growth > 0:
             # Against the sweep's own slope, so that wide and narrow layers weigh the same.
-            growths += [
-                (low, (sweep[high] - sweep[low]) / usual_growth) for low, high in pairs if low % grid == 0
-            ]
+            growths += [(low, (sweep[high] - sweep[low]) / usual_growth) for low, high in pairs if low % grid == 0]
     best = None
     for width in range(2 * grid, max((low for low, _ in growths), default=0) + 1, grid):
         by_position = defaultdict(list)
@@ -53,9 +49,10 @@ def step_width(sweeps: Sequence[Sweep], largest_ratio: float = 0.25, fewest: int
         if len(by_position) < width // grid or min(map(len, by_position.values())) < fewest:
             continue
         best = best or grid
-        jump = statistics.median(by_position.pop(0))
+        # A quarter of all blocks at most may end without their jump: a width that only some jumps fit is none.
+        jump = statistics.quantiles(by_position.pop(0), n=4, method="inclusive")[0]
         inside = max(abs(statistics.median(growths_here)) for growths_here in by_position.values())
-        if jump > 0 and inside < largest_ratio * jump:
+        if jump > width / 2 and inside < largest_ratio * jump:
             best = width
     return best
 

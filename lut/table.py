@@ -52,6 +52,7 @@ class LatencyTable:
         self.protocol = protocol
         self._timings: dict[str, dict[int, Timing]] = {}
         self._descriptor: int | None = None
+        self._stored = True
 
     @classmethod
     def create(cls, path: Path, identity: DeviceIdentity, protocol: Protocol) -> Self:
@@ -84,9 +85,7 @@ class LatencyTable:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise TableError(
-                f"there is no latency table {path}: make one with `amc-latency profile`"
-            ) from error
+            raise TableError(f"there is no latency table {path}: make one with `amc-latency profile`") from error
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
@@ -153,15 +152,14 @@ class LatencyTable:
     def latency_us(self, key: str) -> float | None:
         """The median over rounds of the protocol's figure, in microseconds; None for a key not timed."""
         measured = self._measured(key)
-        return (
-            statistics.median(timing.latency_us(self.protocol) for timing in measured) if measured else None
-        )
+        return statistics.median(timing.latency_us(self.protocol) for timing in measured) if measured else None
 
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""
         line = _row_line(timing)
         parsed = _parse_row(self.path, 0, line, set())
-        self._write(line + b"\n")
+        if self._stored:
+            self._write(line + b"\n")
         self._keep(parsed)
 
     def merge(self, other: LatencyTable) -> int:
@@ -178,16 +176,20 @@ class LatencyTable:
                 added += 1
         return added
 
+    def detached(self) -> Self:
+        """A copy that forgets what is appended to it: the file stays as it is."""
+        copy = type(self)(self.path, self.identity, self.protocol)
+        copy._timings = {key: dict(rounds) for key, rounds in self._timings.items()}
+        copy._stored = False
+        return copy
+
     def summary(self) -> dict[str, object]:
         """What the table holds, in plain values: device, protocol, how many layers, networks, rows, errors."""
         keys = self.keys
         networks = sum(" + " in key for key in keys)
         return {
             "path": str(self.path),
-            **{
-                f"device_{name}" if name == "name" else name: value
-                for name, value in asdict(self.identity).items()
-            },
+            **{f"device_{name}" if name == "name" else name: value for name, value in asdict(self.identity).items()},
             "protocol": asdict(self.protocol),
             "layers": len(keys) - networks,
             "networks": networks,
@@ -254,9 +256,7 @@ class LatencyTable:
                     os.ftruncate(self._descriptor, end)
                 raise
         except BlockingIOError as error:
-            raise TableError(
-                f"another process is writing {self.path}: wait for it, or pass another --lut"
-            ) from error
+            raise TableError(f"another process is writing {self.path}: wait for it, or pass another --lut") from error
         except OSError as error:
             raise TableError(
                 f"cannot write to the latency table {self.path}: {error.strerror or error}; "
@@ -314,18 +314,12 @@ def _parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Proto
         prefix = f"# {name}: "
         if len(texts) <= number or not texts[number].startswith(prefix):
             found = f"'{texts[number][:80]}'" if len(texts) > number else "the end of the file"
-            raise TableError(
-                f"{path}, line {number + 1}: expected '{prefix.strip()}', found {found}: {damaged}"
-            )
+            raise TableError(f"{path}, line {number + 1}: expected '{prefix.strip()}', found {found}: {damaged}")
         values[name] = texts[number].removeprefix(prefix)
     if values["check"] != _check("\n".join(texts[: len(_HEADER_NAMES)])):
-        raise TableError(
-            f"{path}: the header does not match its checksum '{values['check'][:80]}': {damaged}"
-        )
+        raise TableError(f"{path}: the header does not match its checksum '{values['check'][:80]}': {damaged}")
     if len(texts) <= len(_HEADER_NAMES) + 1 or texts[-1] != "\t".join(COLUMNS):
-        raise TableError(
-            f"{path}, line {len(_HEADER_NAMES) + 2}: the column names are missing or others: {damaged}"
-        )
+        raise TableError(f"{path}, line {len(_HEADER_NAMES) + 2}: the column names are missing or others: {damaged}")
     try:
         identity = DeviceIdentity(*(_unescape(values[name]) for name in ("device", "model", "runtime")))
         protocol = Protocol(**json.loads(values["protocol"]))

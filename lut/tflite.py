@@ -48,7 +48,7 @@ def run_tflite(model: bytes | Path, images: np.ndarray, threads: int = 1) -> np.
     nhwc = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
     if source["dtype"] is not np.float32 or tuple(source["shape"]) != (1, *nhwc.shape[1:]):
         raise TfliteError(
-            f"{title} takes {list(source['shape'])} {np.dtype(source['dtype'])}; "
+            f"{title} takes {source['shape'].tolist()} {np.dtype(source['dtype'])}; "
             f"the images are [1, {', '.join(map(str, nhwc.shape[1:]))}] float32"
         )
     outputs = []

@@ -33,7 +33,7 @@ class TfliteGraph:
     """A `.tflite` under construction. A method that adds an operator returns the index of its output tensor.
 
     Tensors are float32 [1, H, W, C], or [1, C] after a global pool, a flatten or a linear layer. `padding` is
-    symmetric, in pixels, as in PyTorch. Output tensors are named `op<number>_<operator>` in order of addition.
+    symmetric, in pixels, as in PyTorch. Outputs are named `op<number>_<operator>` in order of addition.
     """
 
     def __init__(self) -> None:
@@ -81,9 +81,7 @@ class TfliteGraph:
         activation: str = "none",
     ) -> int:
         """A depthwise convolution, a filter a channel; `weight` is [1, k, k, channels], `bias` [channels]."""
-        options = schema.DepthwiseConv2DOptionsT(
-            depthMultiplier=1, fusedActivationFunction=_ACTIVATIONS[activation]
-        )
+        options = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, fusedActivationFunction=_ACTIVATIONS[activation])
         kind = schema.BuiltinOptions.DepthwiseConv2DOptions
         return self._convolve(_OP.DEPTHWISE_CONV_2D, kind, options, x, weight, bias, stride, padding)
 
@@ -143,8 +141,7 @@ class TfliteGraph:
             version=3,
             description="amc-latency",
             operatorCodes=[
-                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127))
-                for code in self._codes
+                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127)) for code in self._codes
             ],
             subgraphs=[self._subgraph],
             buffers=self._buffers,
@@ -206,17 +203,11 @@ class TfliteGraph:
         sides = np.array([[0, 0], [padding, padding], [padding, padding], [0, 0]], np.int32)
         inputs = [x, self._constant("sides", sides)]
         if fill == 0.0:
-            return self._operator(
-                _OP.PAD, inputs, out, schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
-            )
+            return self._operator(_OP.PAD, inputs, out, schema.BuiltinOptions.PadOptions, schema.PadOptionsT())
         inputs.append(self._constant("fill", np.array([fill], np.float32)))
-        return self._operator(
-            _OP.PADV2, inputs, out, schema.BuiltinOptions.PadV2Options, schema.PadV2OptionsT()
-        )
+        return self._operator(_OP.PADV2, inputs, out, schema.BuiltinOptions.PadV2Options, schema.PadV2OptionsT())
 
-    def _operator(
-        self, code: int, inputs: Sequence[int], shape: tuple[int, ...], kind: int, options: Any
-    ) -> int:
+    def _operator(self, code: int, inputs: Sequence[int], shape: tuple[int, ...], kind: int, options: Any) -> int:
         operators = self._subgraph.operators
         out = self._tensor(f"op{len(operators):03d}_{_OP_NAMES[code]}", shape)
         operators.append(
@@ -262,8 +253,8 @@ class _AlignedBuffer(schema.BufferT):
 def same_is_symmetric(size: int, kernel: int, stride: int, padding: int) -> bool:
     """Whether TFLite's SAME is `padding` zeros on both sides.
 
-    SAME gives ceil(size / stride) outputs and puts the odd zero at the end, so that a 3x3 window with stride 2
-    lies one pixel further on an even input than PyTorch's does.
+    SAME gives ceil(size / stride) outputs and puts the odd zero at the end: on an even input, a 3x3 window with
+    stride 2 lies one pixel further on than PyTorch's.
     """
     outputs = -(-size // stride)
     return max(0, (outputs - 1) * stride + kernel - size) == 2 * padding and outputs == (

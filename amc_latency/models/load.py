@@ -84,7 +84,7 @@ def check_counts(full: tuple[int, ...], counts: tuple[int, ...]) -> None:
     """Raise `UserError` unless `counts` has one possible count a group of `full`."""
     if len(counts) != len(full):
         raise UserError(
-            f"{len(counts)} channel counts were given, the network has {len(full)} coupled groups: give one count each, "
+            f"{len(counts)} channel counts were given, the network has {len(full)} coupled groups: give one each, "
             f"in network order; at full width they are {','.join(map(str, full))}"
         )
     for group, (count, channels) in enumerate(zip(counts, full, strict=True)):

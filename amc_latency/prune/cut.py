@@ -22,8 +22,9 @@ _SIZES = {
 def cut(model: nn.Module, graph: NetworkGraph, keep: Sequence[Tensor]) -> nn.Module:
     """A new network that has only the channels `keep[g]` of each coupled group; `model` is left as it is.
 
-    `keep[g]` is an int64 tensor of ascending channel indices. Nothing is masked and no tensor is shared: weights,
-    biases and batch-norm statistics are slices with storage of their own. Raises ValueError where `keep` doesn't fit.
+    `keep[g]` is an int64 tensor of ascending channel indices. Nothing is masked and no tensor is shared:
+    weights, biases and batch-norm statistics are slices with storage of their own. Raises ValueError where
+    `keep` doesn't fit.
     """
     check_keep(graph, keep)
     slices = _plan(graph, keep)
@@ -79,8 +80,4 @@ def _sliced(tensor: Tensor, indices: dict[int, Tensor] | None) -> Tensor:
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
-    return (
-        tensor.dim() == 4
-        and not tensor.is_contiguous()
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
+    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
-"""Repair a cut network without training: least-squares refit of the layers that lost inputs, and batch-norm statistics.
+"""Repair a cut network without training: least-squares refit, batch-norm statistics.
 
-AMC (He et al., 3.4 and env/channel_pruning_env.py) regresses each cut layer's original outputs on its remaining inputs. The
-original outputs are W X, so a Gram matrix of the original inputs is all that this takes. It is collected once; an
-episode then solves one small linear system a layer. Unlike AMC's, it covers k x k convolutions too.
+AMC (env/channel_pruning_env.py) regresses a cut layer's original outputs on its remaining original inputs. The
+outputs are W X, so the second moments of the inputs are all that this takes: they are collected once, and an
+episode solves one small linear system a layer. Unlike AMC's, it covers k x k convolutions too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RIDGE = 1e-6
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Second moments of what a layer's weights multiply: its inputs, or its k x k input patches in the weights' order."""
+    """Second moments of what a layer's weights multiply: inputs, or k x k input patches in the weights' order."""
 
     mean: Tensor
     """float64 [features]"""
@@ -47,10 +47,11 @@ def collect(
 ) -> Statistics:
     """The input statistics of every consumer of a coupled group, from float images [N, C, H, W].
 
-    Of each image a layer's input vectors at `points` random output positions are used (all, where it has no more): the
-    500 images of a usual calibration set give 32,000 rows, as many as AMC regresses on and several times the features
-    of the widest layer, at a cost that doesn't grow with resolution. Layers with over `max_features` features (a linear
-    layer after flattening 7x7: 5 GB) are left out, and `refit` leaves them as they were cut.
+    Of each image a layer's input vectors at `points` random output positions are used (all, where it has no
+    more): 500 images give 32,000 rows, as many as AMC regresses on and several times the features of the widest
+    layer, at a cost that doesn't grow with resolution. More points made no difference on the bundled network.
+    Layers with over `max_features` features (VGG's 25,088 after flattening would take 5 GB) are left out, and
+    `refit` leaves them as they were cut.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, tuple[Tensor, Tensor]] = {}
@@ -90,24 +91,19 @@ def collect(
     statistics = {}
     for name, (total, square) in sums.items():
         mean = total / rows[name]
-        statistics[name] = InputStatistics(
-            mean, square.div_(rows[name]).sub_(torch.outer(mean, mean)), rows[name]
-        )
+        statistics[name] = InputStatistics(mean, square.div_(rows[name]).sub_(torch.outer(mean, mean)), rows[name])
     return statistics
 
 
 def input_rows(module: nn.Module, x: Tensor, points: int, generator: torch.Generator) -> Tensor:
-    """The vectors that a linear or convolutional layer's weights multiply, [rows, features].
+    """The vectors that a linear layer's or a square convolution's weights multiply, [rows, features].
 
     Of each image at most `points` output positions, the same ones for the whole batch.
     """
     if not isinstance(module, nn.Conv2d):
         return x
-    (kh, kw), (sh, sw), (ph, pw) = (
-        (size, size) if isinstance(size, int) else tuple(size)[:2]
-        for size in (module.kernel_size, module.stride, module.padding)
-    )
-    patches = functional.pad(x, (pw, pw, ph, ph)).unfold(2, kh, sh).unfold(3, kw, sw)
+    kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
+    patches = functional.pad(x, [padding] * 4).unfold(2, kernel, stride).unfold(3, kernel, stride)
     height, width = patches.shape[2:4]
     chosen = torch.arange(height * width)
     if len(chosen) > points:
@@ -124,34 +120,26 @@ def refit(
     keep: Sequence[Tensor],
     ridge: float = RIDGE,
 ) -> None:
-    """Set the weights of `small`, which is `cut(model, graph, keep)`, to reproduce `model`'s layer outputs best.
+    """Set the weights of `small`, which is `cut(model, graph, keep)`, to reproduce `model`'s layers' outputs.
 
-    With S the kept inputs, R the removed ones and G the covariance, `W_S + W_R G_RS (G_SS + ridge)^-1` is the least-squares
-    solution, and the mean that is lost goes into the layer's bias or its batch norm's running mean. A layer with
-    neither is fitted on uncentred moments. `ridge`, a share of G_SS's mean diagonal, pulls towards the weights
-    that are there. Layers that lost no input, and depthwise ones, stay as they are.
+    With S the kept inputs, R the removed ones and G the covariance, `W_S + W_R G_RS (G_SS + ridge)^-1` is the
+    least-squares solution, and the mean that is lost goes into the layer's bias or its batch norm's running
+    mean. A layer with neither is fitted on uncentred moments. `ridge`, a share of G_SS's mean diagonal, pulls
+    towards the weights that are there. Layers that lost no input, and depthwise ones, stay as they are.
     """
     check_keep(graph, keep)
-    kept_outputs = {
-        name: kept for group, kept in zip(graph.groups, keep, strict=True) for name in group.producers
-    }
+    kept_outputs = {name: kept for group, kept in zip(graph.groups, keep, strict=True) for name in group.producers}
     with torch.no_grad():
         for group, kept in zip(graph.groups, keep, strict=True):
             for member in group.members:
-                if (
-                    member.role != "consumer"
-                    or member.module not in statistics
-                    or len(kept) == group.channels
-                ):
+                if member.role != "consumer" or member.module not in statistics or len(kept) == group.channels:
                     continue
                 weight = model.get_parameter(f"{member.module}.weight").double().cpu()
                 if member.module in kept_outputs:
                     weight = weight[kept_outputs[member.module]]
                 size = weight[0, 0].numel()
                 rows = value_indices(value_indices(kept, member.repeat), size)
-                _refit_layer(
-                    small, graph, member.module, weight.flatten(1), statistics[member.module], rows, ridge
-                )
+                _refit_layer(small, graph, member.module, weight.flatten(1), statistics[member.module], rows, ridge)
 
 
 def _refit_layer(
@@ -164,6 +152,7 @@ def _refit_layer(
     ridge: float,
 ) -> None:
     layer = small.get_submodule(name)
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
     norm = small.get_submodule(graph.batch_norms[name]) if name in graph.batch_norms else None
     moments = inputs.covariance
     if layer.bias is None and norm is None:
@@ -171,16 +160,16 @@ def _refit_layer(
     solution = least_squares(weight, moments, kept, ridge)
     lost_mean = weight @ inputs.mean - solution @ inputs.mean[kept]
     layer.weight.copy_(solution.reshape(layer.weight.shape))
-    if isinstance(layer.bias, Tensor):
+    if layer.bias is not None:
         layer.bias.add_(lost_mean.to(layer.bias))
     elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
         norm.running_mean.sub_(lost_mean.to(norm.running_mean))
 
 
 def least_squares(weight: Tensor, moments: Tensor, kept: Tensor, ridge: float) -> Tensor:
-    """The weights [outputs, kept] on the kept inputs that are nearest to `weight` [outputs, inputs] on all inputs.
+    """The weights [outputs, kept] on the kept inputs that act most like `weight` [outputs, inputs] on all.
 
-    Nearest in the mean square over inputs with second moments `moments` [inputs, inputs].
+    In the mean square over inputs with second moments `moments` [inputs, inputs].
     """
     is_removed = torch.ones(moments.shape[0], dtype=torch.bool)
     is_removed[kept] = False
@@ -189,14 +178,10 @@ def least_squares(weight: Tensor, moments: Tensor, kept: Tensor, ridge: float) -
     system = rows.index_select(1, kept)
     target = weight.index_select(1, removed) @ rows.index_select(1, removed).T
     scale = float(system.diagonal().mean()) or 1.0
-    factor, failed = torch.linalg.cholesky_ex(
-        system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale)
-    )
+    factor, failed = torch.linalg.cholesky_ex(system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale))
     while int(failed):
         ridge = max(ridge * 100, 1e-12)
-        factor, failed = torch.linalg.cholesky_ex(
-            system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale)
-        )
+        factor, failed = torch.linalg.cholesky_ex(system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale))
     return weight.index_select(1, kept) + torch.cholesky_solve(target.T, factor).T
 
 

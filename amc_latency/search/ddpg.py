@@ -44,6 +44,16 @@ class DDPGConfig:
     """Smallest keep ratio that is ever wanted (code: lbound). The largest is 1."""
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Replay:
     """The last `size` transitions as plain arrays."""
 
@@ -58,9 +68,7 @@ class Replay:
     def __len__(self) -> int:
         return min(self.added, len(self.states))
 
-    def add(
-        self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool
-    ) -> None:
+    def add(self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool) -> None:
         """Keep one transition, in place of the oldest when full."""
         i = self.added % len(self.states)
         self.states[i], self.next_states[i] = state, next_state
@@ -90,17 +98,18 @@ class DDPGAgent:
             self.critic = _two_hidden(state_dim + 1, config.hidden)
         self.target_actor = copy.deepcopy(self.actor)
         self.target_critic = copy.deepcopy(self.critic)
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), config.actor_rate)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), config.critic_rate)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), config.actor_rate, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), config.critic_rate, fused=True)
         self.replay = Replay(config.replay, state_dim)
         self.baseline: float | None = None
 
+    @_one_thread()
     def act(self, state: np.ndarray, episode: int) -> float:
         """The keep ratio wanted: random in the first `warmup` episodes, then the actor's with noise."""
         config = self.config
         if episode < config.warmup:
             return float(self.rng.uniform(config.lowest, 1.0))
-        with torch.no_grad(), _one_thread():
+        with torch.no_grad():
             mean = self.actor(torch.from_numpy(state)).item()
         sigma = config.noise * config.noise_decay ** (episode - config.warmup)
         return truncated_normal(mean, sigma, config.lowest, 1.0, self.rng)
@@ -117,34 +126,33 @@ class DDPGAgent:
             for _ in actions:
                 self.update()
 
-    def store(
-        self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool
-    ) -> None:
+    def store(self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool) -> None:
         """Put one transition into the replay buffer."""
         self.replay.add(state, action, reward, next_state, done)
 
+    @_one_thread()
     def update(self) -> None:
         """One gradient step of critic and actor on a batch from the replay buffer."""
         config = self.config
-        with _one_thread():
-            states, actions, rewards, next_states, dones = self.replay.sample(config.batch, self.rng)
-            mean = rewards.mean().item()
-            if self.baseline is None:
-                self.baseline = mean
-            self.baseline += config.baseline_rate * (mean - self.baseline)
+        states, actions, rewards, next_states, dones = self.replay.sample(config.batch, self.rng)
+        mean = rewards.mean().item()
+        if self.baseline is None:
+            self.baseline = mean
+        self.baseline += config.baseline_rate * (mean - self.baseline)
 
-            critic_loss = self._critic_loss(states, actions, rewards - self.baseline, next_states, dones)
-            self.critic_optimizer.zero_grad()
-            critic_loss.backward()
-            self.critic_optimizer.step()
+        critic_loss = self._critic_loss(states, actions, rewards - self.baseline, next_states, dones)
+        self.critic_optimizer.zero_grad()
+        critic_loss.backward()
+        self.critic_optimizer.step()
 
-            actor_loss = self._actor_loss(states)
-            self.actor_optimizer.zero_grad()
-            actor_loss.backward()
-            self.actor_optimizer.step()
+        actor_loss = self._actor_loss(states)
+        self.actor_optimizer.zero_grad()
+        # Through the critic, whose own gradients are of no use here.
+        actor_loss.backward(inputs=list(self.actor.parameters()))
+        self.actor_optimizer.step()
 
-            _move(self.target_critic, self.critic, config.tau)
-            _move(self.target_actor, self.actor, config.tau)
+        _move(self.target_critic, self.critic, config.tau)
+        _move(self.target_actor, self.actor, config.tau)
 
     def _critic_loss(
         self,
@@ -161,7 +169,6 @@ class DDPGAgent:
         return functional.mse_loss(self.critic(torch.cat([states, actions], 1)), returns)
 
     def _actor_loss(self, states: torch.Tensor) -> torch.Tensor:
-        # The critic gets gradients here too; its own update clears them first.
         return -self.critic(torch.cat([states, self.actor(states)], 1)).mean()
 
 
@@ -183,13 +190,3 @@ def _two_hidden(inputs: int, hidden: int) -> nn.Sequential:
 def _move(target: nn.Module, source: nn.Module, tau: float) -> None:
     with torch.no_grad():
         torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -22,10 +22,10 @@ REPORT = "report.json"
 
 
 class RunFolder:
-    """`config.toml`, `events.jsonl` (an episode a line), `measurements.jsonl`, `policy.json`, checkpoints and `*.tflite`.
+    """`config.toml`, `events.jsonl` (an episode a line), `measurements.jsonl`, `policy.json`, checkpoints, `*.tflite`.
 
-    A new folder is made, an old one is gone on with if its config is the same. Raises `UserError` for a folder that is
-    none, belongs to another config or is in use.
+    A new folder is made, an old one is gone on with if its config is the same. Raises `UserError` for a folder that
+    is none, belongs to another config or is in use.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +13,10 @@ from amc_latency.search.costs import Counts
 
 
 class NetworkEvaluator:
-    """Accuracy (0..1) of `model` cut to a policy, on held-back images: channels chosen by the L1 norm of what reads them
-    (AMC), refitted by least squares, batch norm recalibrated, the sliced network run. AMC's R_err is this less 1.
+    """Accuracy (0..1) of `model` cut to a policy, on held-back images; AMC's R_err is this less 1.
+
+    Channels are chosen by the L1 norm of what reads them (AMC), weights refitted by least squares, batch norm
+    recalibrated, and the sliced network is run: without both repairs accuracy is near chance and says nothing.
 
     `statistics` come from `refit.collect`; `calibration` are the images [N, C, H, W] for batch norm, `images` and
     `labels` [M] those that are scored. A policy seen before is answered from memory.
@@ -31,7 +31,6 @@ class NetworkEvaluator:
         images: Tensor,
         labels: Tensor,
         batch: int = 100,
-        remembered: int = 100_000,
     ) -> None:
         self.model = model.eval()
         self.graph = graph
@@ -41,23 +40,17 @@ class NetworkEvaluator:
         self.labels = labels
         self.batch = batch
         self._importance = consumer_l1(model, graph)
-        self._remembered = remembered
-        self._known: OrderedDict[Counts, float] = OrderedDict()
+        self._known: dict[Counts, float] = {}
 
     def __call__(self, counts: Counts) -> float:
         """The accuracy of one policy. Raises `ValueError` for counts that don't fit the network."""
         if counts not in self._known:
             self._known[counts] = self.accuracy(self.network(counts))
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
         return self._known[counts]
 
     def network(self, counts: Counts) -> nn.Module:
-        """The network cut to `counts`, refitted and recalibrated: what is scored, and what fine-tuning starts from."""
-        keep = [
-            keep_indices(importance, count)
-            for importance, count in zip(self._importance, counts, strict=True)
-        ]
+        """The network cut to `counts`, refitted and recalibrated: what is scored, and fine-tuned in the end."""
+        keep = [keep_indices(importance, count) for importance, count in zip(self._importance, counts, strict=True)]
         small = cut(self.model, self.graph, keep).to(memory_format=torch.channels_last)
         refit(small, self.model, self.graph, self.statistics, keep)
         recalibrate_batch_norm(small, self.calibration)
@@ -69,8 +62,6 @@ class NetworkEvaluator:
         with torch.inference_mode():
             correct = sum(
                 int((network(images).argmax(1) == labels).sum())
-                for images, labels in zip(
-                    self.images.split(self.batch), self.labels.split(self.batch), strict=True
-                )
+                for images, labels in zip(self.images.split(self.batch), self.labels.split(self.batch), strict=True)
             )
         return correct / len(self.labels)

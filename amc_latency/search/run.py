@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,13 +14,14 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.export import ExportReport, export
 from amc_latency.finetune import FinetuneConfig, finetune
 from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
-from amc_latency.models.load import BUNDLED, Network, NetworkOptions, load_network
+from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec
 from amc_latency.profiling import Grid, complete_table, open_device, open_table
 from amc_latency.prune.refit import collect
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import Counts, LatencyCosts
+from amc_latency.search.config import Row, SearchConfig, SearchReport
+from amc_latency.search.costs import Counts, predicted_costs
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
 from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.folder import REPORT, RunFolder
@@ -33,110 +33,6 @@ from device.measure import measure_many
 from lut.predict import Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """What a search does; the same config, table and seed give the same policy."""
-
-    target_ms: float | None = None
-    """milliseconds on the device"""
-    speedup: float | None = None
-    """the other way to say a target: the uncut network's timing in the table, divided by this"""
-    model: str = BUNDLED
-    """`bundled` or a checkpoint's path"""
-    device: str = "host"
-    """which device counts"""
-    lut: str | None = None
-    """the latency table; where profile keeps it if not given"""
-    data: str = "auto"
-    """data source, see `amc_latency.data.load_data`"""
-    seed: int = 0
-    """of agent, warm-up and fine-tuning"""
-    warmup: int = 100
-    """episodes of random policies"""
-    episodes: int = 300
-    """episodes after the warm-up"""
-    corrections: int = 3
-    """how often to search on when the device says that the result is over the target"""
-    correction_episodes: int = 60
-    """episodes of each such continuation"""
-    margin_pct: float = 1.5
-    """how far under the target to aim: about what a prediction is off by"""
-    images: int = 1000
-    """held-back images that a policy is judged by"""
-    calibration_images: int = 512
-    """train images for refit and batch-norm recalibration"""
-    min_keep: float = 0.2
-    """smallest share of a group's channels that may be kept"""
-    step: int = 8
-    """counts are multiples of this"""
-    finetune_epochs: int = 8
-    """passes over the train images after the cut; 0 leaves fine-tuning out"""
-    rounds: int = 5
-    """rounds in which a result is timed"""
-
-    def __post_init__(self) -> None:
-        if (self.target_ms is None) == (self.speedup is None):
-            raise UserError("name the target in one way: --target-ms MILLISECONDS or --speedup FACTOR")
-        if self.target_ms is not None and not 0 < self.target_ms < float("inf"):
-            raise UserError(f"--target-ms is a positive number of milliseconds, not {self.target_ms}")
-        if self.speedup is not None and not 1 <= self.speedup < float("inf"):
-            raise UserError(f"--speedup is at least 1, not {self.speedup}")
-        for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name.replace('_', '-')} cannot be negative")
-        if self.warmup + self.episodes < 1 or min(self.images, self.calibration_images, self.rounds) < 1:
-            raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
-        if not 0 <= self.margin_pct < 50:
-            raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One network of the final comparison."""
-
-    name: str
-    counts: Counts
-    predicted_ms: float
-    measured_ms: float
-    spread_pct: float | None
-    macs: int
-    bytes: int
-    accuracy: float
-    """percent of the test images"""
-    held_back: float | None
-    """percent of the held-back images after cut and refit, before fine-tuning"""
-    tflite: str
-
-
-@dataclass(frozen=True)
-class SearchReport:
-    """How a search ended; `rows` are the original network, the uniform width and ours."""
-
-    original_ms: float
-    target_ms: float
-    predicted_ms: float
-    measured_ms: float
-    met: bool
-    statistic: str
-    accuracy_original: float
-    accuracy: float
-    accuracy_uniform: float
-    best_random_held_back: float | None
-    macs: int
-    episodes: int
-    attempts: int
-    seconds: float
-    data: str
-    tflite: str
-    rows: list[Row]
-
-    @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SearchReport:
-        """The inverse of `asdict`."""
-        rows = [Row(**{**row, "counts": tuple(row["counts"])}) for row in fields["rows"]]
-        return SearchReport(**{**fields, "rows": rows})
 
 
 def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
@@ -198,17 +94,11 @@ class _Search:
         self.table = self._table()
         shapes = self.architecture.shapes()
         predictor = Predictor(self.table)
-        calibration = predictor.calibration(shapes)
-        self.costs = LatencyCosts(
-            self.architecture,
-            self.grid.choices(network),
-            lambda shape: calibration.scale * predictor.layer_us(shape) / 1000,
-            calibration.offset_ms,
-        )
+        self.costs = predicted_costs(self.architecture, self.grid.choices(network), predictor)
         measured_ms = predictor.measured_ms(shapes)
         assert measured_ms is not None, "complete_table times the uncut network"
         self.original_ms = measured_ms
-        self.target_ms = config.target_ms if config.speedup is None else measured_ms / config.speedup
+        self.target_ms = config.target_of(measured_ms)
         self.clamp = Clamp(self.costs, self.target_ms)
         self._evaluator: NetworkEvaluator | None = None
 
@@ -231,7 +121,8 @@ class _Search:
     def run(self) -> SearchReport:
         say = self.console.say
         say(
-            f"{self.config.model} on {self.table.identity.name} ({self.table.identity.model}), table {self.table.path}\n"
+            f"{self.config.model} on {self.table.identity.name} ({self.table.identity.model})\n"
+            f"table {self.table.path}\n"
             f"data: {self.data.source}, {len(self.data.train):,} train images, "
             f"{min(self.config.images, len(self.data.held_back)):,} held back to judge by, "
             f"{len(self.data.test):,} test images for the end\n"
@@ -264,7 +155,7 @@ class _Search:
         return report
 
     def _limit_ms(self, factor: float) -> float | None:
-        """What the table may predict, so that the device, slower by `factor`, meets the target; None if nothing does."""
+        """What the table may predict, so that the device, slower by `factor`, meets the target; None if none does."""
         reachable_ms = self.target_ms / factor
         if reachable_ms < self.clamp.fastest_ms:
             return None
@@ -392,9 +283,7 @@ class _Search:
             if found == spec:
                 return model
         model = self.evaluator.network(counts)
-        config = FinetuneConfig(
-            epochs=self.config.finetune_epochs, image_size=self.image_size, seed=self.config.seed
-        )
+        config = FinetuneConfig(epochs=self.config.finetune_epochs, image_size=self.image_size, seed=self.config.seed)
         if config.epochs:
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{'-'.join(map(str, counts))}.partial")

@@ -1,4 +1,4 @@
-"""Layer shapes and coupled groups of real networks, against PyTorch's own FLOP counter and published figures."""
+"""Layer shapes and coupled groups of real networks, against PyTorch's FLOP counter and published figures."""
 
 from __future__ import annotations
 
@@ -90,9 +90,7 @@ def test_groups_of_mobilenet_v1() -> None:
 
 def test_residual_sums_tie_their_producers() -> None:
     graph = trace(torchvision.models.resnet18(), IMAGE)
-    assert (
-        len(graph.groups) == 1 + 2 + 3 * 3
-    )  # stem and stage 1; a sum and two inner convolutions for each later stage
+    assert len(graph.groups) == 1 + 2 + 3 * 3  # stem and stage 1; a sum and two inner convolutions for each later stage
     stem, stage = graph.groups[0], next(g for g in graph.groups if g.name == "layer2.0.conv2")
     assert stem.producers == ("conv1", "layer1.0.conv2", "layer1.1.conv2")
     assert stem.consumers == ("layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1", "layer2.0.downsample.0")
@@ -109,7 +107,7 @@ def test_mobilenet_v2_ties_each_residual_width() -> None:
     tied = {group.channels: len(group.producers) for group in groups if len(group.producers) > 1}
     # blocks with a shortcut at each width, and the one before them: Sandler et al., table 2
     assert tied == {24: 2, 32: 3, 64: 4, 96: 3, 160: 3}
-    # 17 blocks' expansions but the first's, the widths that the blocks' outputs share, the first and the last layer
+    # expansions (the first of 17 blocks has none), widths of block outputs, the first and the last layer
     assert len(groups) == 16 + 7 + 2
 
 
@@ -196,6 +194,12 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[4].weight = model[2].weight
+    return model
+
+
 def classifier(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -208,6 +212,7 @@ def classifier(*layers: nn.Module) -> nn.Module:
         (torchvision.models.mobilenet_v3_small, r"features\.0\.2: Hardswish"),
         (FromImage, "add: adds channels of the input image"),
         (Twice, "shared: is called twice"),
+        (tied, r"4\.weight: is the same tensor as 2\.weight"),
         (Branching, "can't be traced on a 3x224x224 input"),
         (lambda: classifier(nn.Conv2d(3, 6, 3, groups=3)), "0: 3 groups"),
         (lambda: classifier(nn.Conv2d(3, 4, 3, dilation=2)), "0: dilation"),
@@ -218,7 +223,7 @@ def classifier(*layers: nn.Module) -> nn.Module:
         (lambda: classifier(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), "2: a batch norm must follow"),
         (lambda: classifier(nn.MaxPool2d(3, 2, ceil_mode=True)), "0: makes .*ceil_mode"),
         (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "0: pools"),
-        (lambda: nn.Conv2d(3, 4, 3), "must return one tensor of logits"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), "must return one tensor of logits"),
         (lambda: nn.Linear(5, 4), "can't be traced"),
     ],
 )

@@ -49,9 +49,7 @@ class ScriptedDevice(Device):
         self.fails = fails
         self.asked: list[tuple[str, int]] = []
 
-    def time_round(
-        self, workloads: Sequence[Workload], protocol: Protocol, round_index: int
-    ) -> Iterator[Timing]:
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         for workload in workloads:
             time.sleep(self.seconds)
             attempt = self.asked.count((workload.name, round_index))
@@ -108,9 +106,7 @@ def all_choices(architecture: Architecture) -> tuple[tuple[int, ...], ...]:
 
 def uniform_networks(architecture: Architecture) -> list[NetworkShape]:
     choices = all_choices(architecture)
-    return [
-        architecture.shapes(uniform_counts(architecture, choices, width)) for width in (1, 0.75, 0.5, 0.25)
-    ]
+    return [architecture.shapes(uniform_counts(architecture, choices, width)) for width in (1, 0.75, 0.5, 0.25)]
 
 
 def built(path: Path, device: Device | None = None) -> tuple[LatencyTable, BuildReport]:

@@ -13,9 +13,7 @@ from amc_latency.prune.rank import consumer_l1, keep_indices
 def test_importance_is_the_weight_that_reads_a_channel() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 2, bias=False), nn.Flatten(), nn.Linear(8, 1))
     with torch.no_grad():
-        model[1].weight.copy_(
-            torch.tensor([1.0, -2.0, 3.0, 4.0, 0, 0, 0, -1, 5, 0, 0, 0, 0, 1, 1, 0]).view(2, 2, 2, 2)
-        )
+        model[1].weight.copy_(torch.tensor([1.0, -2.0, 3.0, 4.0, 0, 0, 0, -1, 5, 0, 0, 0, 0, 1, 1, 0]).view(2, 2, 2, 2))
         model[3].weight.copy_(torch.tensor([[1.0, 2, 3, 4, -5, -6, -7, -8]]))
     first, second = consumer_l1(model, trace(model, (1, 3, 3)))
     assert first.tolist() == [1 + 2 + 3 + 4 + 5, 1 + 1 + 1]

@@ -1,0 +1,118 @@
+"""What a search is told, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from amc_latency.errors import UserError
+from amc_latency.models.load import BUNDLED
+from amc_latency.search.costs import Counts
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What a search does; the same config, table and seed give the same policy."""
+
+    target_ms: float | None = None
+    """milliseconds on the device"""
+    speedup: float | None = None
+    """the other way to say a target: the uncut network's timing in the table, divided by this"""
+    model: str = BUNDLED
+    """`bundled` or a checkpoint's path"""
+    device: str = "host"
+    """which device counts"""
+    lut: str | None = None
+    """the latency table; where profile keeps it if not given"""
+    data: str = "auto"
+    """data source, see `amc_latency.data.load_data`"""
+    seed: int = 0
+    """of agent, warm-up and fine-tuning"""
+    warmup: int = 100
+    """episodes of random policies"""
+    episodes: int = 300
+    """episodes after the warm-up"""
+    corrections: int = 3
+    """how often to search on when the device says that the result is over the target"""
+    correction_episodes: int = 60
+    """episodes of each such continuation"""
+    margin_pct: float = 1.5
+    """how far under the target to aim: about what a prediction is off by"""
+    images: int = 1000
+    """held-back images that a policy is judged by"""
+    calibration_images: int = 512
+    """train images for refit and batch-norm recalibration"""
+    min_keep: float = 0.2
+    """smallest share of a group's channels that may be kept"""
+    step: int = 8
+    """counts are multiples of this"""
+    finetune_epochs: int = 8
+    """passes over the train images after the cut; 0 leaves fine-tuning out"""
+    rounds: int = 5
+    """rounds in which a result is timed"""
+
+    def __post_init__(self) -> None:
+        if (self.target_ms is None) == (self.speedup is None):
+            raise UserError("name the target in one way: --target-ms MILLISECONDS or --speedup FACTOR")
+        if self.target_ms is not None and not 0 < self.target_ms < float("inf"):
+            raise UserError(f"--target-ms is a positive number of milliseconds, not {self.target_ms}")
+        if self.speedup is not None and not 1 <= self.speedup < float("inf"):
+            raise UserError(f"--speedup is at least 1, not {self.speedup}")
+        for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name.replace('_', '-')} cannot be negative")
+        if self.warmup + self.episodes < 1 or min(self.images, self.calibration_images, self.rounds) < 1:
+            raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
+        if not 0 <= self.margin_pct < 50:
+            raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
+
+    def target_of(self, original_ms: float) -> float:
+        """The target in milliseconds, for an uncut network of `original_ms`."""
+        return self.target_ms if self.target_ms is not None else original_ms / (self.speedup or 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the final comparison."""
+
+    name: str
+    counts: Counts
+    predicted_ms: float
+    measured_ms: float
+    spread_pct: float | None
+    macs: int
+    bytes: int
+    accuracy: float
+    """percent of the test images"""
+    held_back: float | None
+    """percent of the held-back images after cut and refit, before fine-tuning"""
+    tflite: str
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """How a search ended; `rows` are the original network, the uniform width and ours."""
+
+    original_ms: float
+    target_ms: float
+    predicted_ms: float
+    measured_ms: float
+    met: bool
+    statistic: str
+    accuracy_original: float
+    accuracy: float
+    accuracy_uniform: float
+    best_random_held_back: float | None
+    macs: int
+    episodes: int
+    attempts: int
+    seconds: float
+    data: str
+    tflite: str
+    rows: list[Row]
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> SearchReport:
+        """The inverse of `asdict`."""
+        rows = [Row(**{**row, "counts": tuple(row["counts"])}) for row in fields["rows"]]
+        return SearchReport(**{**fields, "rows": rows})

@@ -1,0 +1,200 @@
+"""How long a search takes, and what it finds beside uniform width and random policies of the same predicted latency.
+
+    python benchmarks/search.py [--episodes 100+300] [--lut TABLE] [--quick] [--json]
+
+The aim: at most 0.5 s an episode on the bundled network with 1,000 held-back images on 2 cores, and 100 warm-up + 300
+episodes in under 4 minutes. Accuracy is that of the reward: cut, refitted, not fine-tuned, on held-back images; a
+random baseline has as many policies as the search has episodes. Run nothing else meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from amc_latency.data import load_data, to_input
+from amc_latency.errors import UserError
+from amc_latency.models.load import BUNDLED, Network, NetworkOptions, load_network
+from amc_latency.profiling import Grid
+from amc_latency.prune.refit import collect
+from amc_latency.search.baselines import random_policies, uniform_policy
+from amc_latency.search.clamp import Clamp
+from amc_latency.search.costs import LatencyCosts, predicted_costs
+from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
+from amc_latency.search.env import FEATURES, ChannelEnv
+from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
+from amc_latency.search.rewards import NetworkEvaluator
+from lut.predict import Predictor
+from lut.table import LatencyTable
+
+MACS_PER_MS = 10e6
+
+
+def make_costs(network: Network, table: Path | None) -> tuple[LatencyCosts, str]:
+    """The network's costs from a latency table or, without one, from MACs; and which of the two."""
+    architecture, choices = network.graph.architecture, Grid().choices(network)
+    if table is not None:
+        return predicted_costs(architecture, choices, Predictor(LatencyTable.open(table))), str(table)
+    note = f"no --lut: costs are MACs at {MACS_PER_MS / 1e6:.0f} M a pretended ms, not measured"
+    return LatencyCosts(architecture, choices, lambda shape: shape.macs / MACS_PER_MS), note
+
+
+def make_evaluator(network: Network, images: int, calibration: int, collected: dict[str, float]) -> NetworkEvaluator:
+    """The reward on held-back images; notes in `collected` how long the statistics took."""
+    data = load_data()
+    size = network.spec.input[1]
+    held_back = data.held_back.take(images)
+    calibrating = to_input(data.train.take(calibration).images, size)
+    start = time.perf_counter()
+    statistics_ = collect(network.model, network.graph, calibrating)
+    collected["collect_s"] = round(time.perf_counter() - start, 2)
+    return NetworkEvaluator(
+        network.model,
+        network.graph,
+        statistics_,
+        calibrating,
+        to_input(held_back.images, size),
+        held_back.labels,
+    )
+
+
+def p90(values: list[float]) -> float:
+    """The nearest rank."""
+    return sorted(values)[-(-9 * len(values) // 10) - 1]
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    """All figures."""
+    warmup, learned = map(int, options.episodes.split("+"))
+    network = load_network(NetworkOptions(options.model))
+    costs, source = make_costs(network, options.lut)
+    figures: dict[str, float] = {}
+    evaluate = make_evaluator(network, options.images, options.calibration, figures)
+    start = time.perf_counter()
+    clamp = Clamp(costs, costs.full_ms / options.speedup)
+    figures["clamp_ms"] = round(1000 * (time.perf_counter() - start), 1)
+
+    uniform = uniform_policy(costs, clamp.target_ms)
+    config = DDPGConfig(warmup=warmup)
+
+    def search(log: list[EpisodeRecord]) -> tuple[list[EpisodeRecord], float]:
+        agent = DDPGAgent(config, len(FEATURES), options.seed)
+        start = time.perf_counter()
+        records = run_episodes(
+            ChannelEnv(clamp, evaluate), agent, warmup + learned, clamp.target_ms, log, [uniform], show_progress
+        )
+        return records, time.perf_counter() - start
+
+    def show_progress(record: EpisodeRecord) -> None:
+        if sys.stderr.isatty():
+            print(f"\repisode {record.episode + 1}, {record.accuracy:.4f} ", end="", file=sys.stderr)
+
+    records, search_s = search([])
+    _, replay_s = search(records)
+    seconds = [record.seconds for record in records]
+    random_accuracies = [
+        evaluate(counts) for counts in random_policies(clamp, options.random or len(records), options.seed + 1)
+    ]
+    best = best_of(records, clamp.target_ms)
+    last = [record.accuracy for record in records[-20:]]
+    return {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}",
+        "versions": f"Python {platform.python_version()}, torch {version('torch')}, {torch.get_num_threads()} threads",
+        "costs": source,
+        "model": options.model,
+        "images": options.images,
+        "calibration_images": options.calibration,
+        "seed": options.seed,
+        "original_ms": costs.full_ms,
+        "target_ms": clamp.target_ms,
+        "fastest_ms": clamp.fastest_ms,
+        "episodes": len(records),
+        "warmup": warmup,
+        "seconds_per_episode": {
+            "median": round(statistics.median(seconds), 3),
+            "p90": round(p90(seconds), 3),
+            "max": round(max(seconds), 3),
+        },
+        "search_s": round(search_s, 1),
+        "replay_s": round(replay_s, 1),
+        **figures,
+        "accuracy": {
+            "original": evaluate.accuracy(network.model),
+            "uniform": evaluate(uniform),
+            "random_best": max(random_accuracies),
+            "random_mean": round(statistics.fmean(random_accuracies), 4),
+            "search_best": best.accuracy,
+            "search_last_20_mean": round(statistics.fmean(last), 4),
+        },
+        "random_policies": len(random_accuracies),
+        "best_episode": best.episode,
+        "best_source": best.source,
+        "best_counts": best.counts,
+        "best_ms": best.predicted_ms,
+        "uniform_counts": uniform,
+        "uniform_ms": costs.ms(uniform),
+    }
+
+
+def show(figures: dict) -> None:
+    """The figures as a table."""
+    episode, accuracy = figures["seconds_per_episode"], figures["accuracy"]
+    print(f"{figures['machine']}, {figures['versions']}")
+    print(f"costs: {figures['costs']}")
+    print(
+        f"{figures['model']}: {figures['original_ms']:.3f} ms, target {figures['target_ms']:.3f} ms "
+        f"(fastest reachable {figures['fastest_ms']:.3f} ms)"
+    )
+    print(
+        f"{figures['warmup']} + {figures['episodes'] - figures['warmup']} episodes on {figures['images']} images: "
+        f"median {episode['median']:.3f} s, p90 {episode['p90']:.3f} s, max {episode['max']:.3f} s; "
+        f"total {figures['search_s']:.0f} s"
+    )
+    print(
+        f"statistics {figures['collect_s']:.1f} s, clamp {figures['clamp_ms']:.0f} ms, "
+        f"replaying the whole log {figures['replay_s']:.1f} s"
+    )
+    print(f"\n{'accuracy before fine-tuning':36}{'%':>8}")
+    for name, value in accuracy.items():
+        print(f"{name.replace('_', ' '):36}{100 * value:8.2f}")
+    print(
+        f"best: episode {figures['best_episode']} ({figures['best_source']}), {figures['best_ms']:.3f} ms, "
+        f"{','.join(map(str, figures['best_counts']))}"
+    )
+    print(f"uniform: {figures['uniform_ms']:.3f} ms, {','.join(map(str, figures['uniform_counts']))}")
+
+
+def main() -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", default="100+300", help="warm-up + learned")
+    parser.add_argument("--images", type=int, default=1000, help="held-back images that are scored")
+    parser.add_argument("--calibration", type=int, default=500, help="train images for refit and batch norm")
+    parser.add_argument("--speedup", type=float, default=2.0, help="the target, as a share of the uncut network")
+    parser.add_argument("--random", type=int, default=0, help="random policies; as many as episodes unless told")
+    parser.add_argument("--model", default=BUNDLED, help="`bundled`, or a checkpoint on Fashion-MNIST")
+    parser.add_argument("--lut", type=Path, help="a latency table (.tsv)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="5 + 5 episodes on 200 images, to see that it runs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if options.quick:
+        options.episodes, options.images, options.calibration = "5+5", 200, 128
+    try:
+        figures = run(options)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(figures)) if options.json else show(figures)
+
+
+if __name__ == "__main__":
+    main()

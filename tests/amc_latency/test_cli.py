@@ -1,0 +1,134 @@
+"""The command line as a user meets it: JSON alone on standard output, one message and an exit code for a mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amc_latency.cli import main
+
+# amc-models, models/mobilenet_v1.py: outputs of the first convolution and the 13 pointwise layers.
+AMC_50_FLOPS = "24,48,96,80,192,200,328,352,368,360,328,400,736,752"
+AMC_50_TIME = "16,48,88,80,192,168,336,360,360,352,352,368,768,680"
+
+
+class Outcome:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["amc-latency", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("channels", "macs"), [(None, 568.74), (AMC_50_FLOPS, 293.87), (AMC_50_TIME, 273.98)], ids=["full", "flops", "time"]
+)
+def test_predict_counts_the_published_macs_without_a_table(run, channels: str | None, macs: float) -> None:
+    more = [] if channels is None else ["--channels", channels]
+    outcome = run("predict", "--model", "mobilenet_v1", "--input", "3x224x224", "--device", "host", "--json", *more)
+    result = json.loads(outcome.out)
+    assert round(result["macs"] / 1e6, 2) == macs
+    assert result["predicted_ms"] is None
+    assert "amc-latency profile" in outcome.err
+    assert len(result["layers"]) == 1 + 2 * 13 + 2
+    assert sum(layer["params"] for layer in result["layers"]) == result["params"]
+
+
+def test_width_counts_the_published_macs(run) -> None:
+    result = json.loads(run("predict", "--model", "mobilenet_v1", "--width", 0.75, "--json").out)
+    assert round(result["macs"] / 1e6, 2) == 325.40
+
+
+def test_export_then_bench(run, tmp_path: Path) -> None:
+    file = tmp_path / "net.tflite"
+    arguments = ["--model", "mobilenet_v1", "--width", 0.25, "--input", "3x32x32", "--classes", 10]
+    exported = json.loads(run("export", *arguments, "--out", file, "--json").out)
+    assert exported["bytes"] == file.stat().st_size
+    assert exported["max_abs_error"] < 1e-4
+    assert exported["ops"]["DEPTHWISE_CONV_2D"] == 13
+    measured = json.loads(run("bench", file, "--rounds", 2, "--runs", 3, "--json").out)
+    assert measured["latency_ms"] > 0
+    assert measured["n"] == 2 * 3
+    assert measured["statistic"].startswith("median over 2 rounds")
+    assert "litert" in measured["runtime"]
+    assert "ms (" in run("bench", file, "--rounds", 1, "--runs", 3).out
+
+
+def test_devices_are_listed(run) -> None:
+    assert set(json.loads(run("devices", "--json").out)) >= {"host", "replay"}
+
+
+BAD_INPUT: list[tuple[list[str], str]] = [
+    (["predict", "--model", "mobilenetv1"], "did you mean 'mobilenet_v1'"),
+    (["predict", "--model", "missing.safetensors"], "no such file"),
+    (["predict", "--device", "hots"], "Did you mean 'host'"),
+    (["predict", "--channels", "8,8"], "14 coupled groups"),
+    (["predict", "--channels", "8,x"], "not a list of counts"),
+    (["predict", "--channels", ",".join(["9999"] * 14)], "can't keep 9999"),
+    (["predict", "--width", "2"], "was trained with width"),
+    (["predict", "--model", "mobilenet_v1", "--input", "224"], "3x224x224"),
+    (["predict", "--model", "mobilenet_v1", "--width", "0"], "width"),
+    (["predict", "--device", "replay"], "--lut"),
+    (["predict", "--lut", __file__], "is not a latency table"),
+    (["search"], "--target-ms MILLISECONDS or --speedup FACTOR"),
+    (["search", "--target-ms", "1", "--speedup", "2"], "one way"),
+    (["search", "--target-ms", "-1"], "positive"),
+    (["search", "--speedup", "0.5"], "at least 1"),
+    (["search", "--speedup", "2", "--data", "fashon"], "Known: auto"),
+    (["search", "--speedup", "2", "--model", "resnet18"], "random weights"),
+    (["search", "--speedup", "2", "--min-keep", "0"], "min-keep"),
+    (["profile", "--step", "0"], "step"),
+    (["bench", "missing.tflite"], "missing.tflite"),
+    (["bench", __file__], "not a .tflite"),
+    (["finetune", "--out", "x.safetensors", "--epochs", "0"], "epoch"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda value: " ".join(value)[:40])
+def test_a_mistake_is_one_message_and_exit_code_2(
+    run, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert len(outcome.err.strip().splitlines()) <= 2
+    assert outcome.out == ""
+    assert not any(path.name != "data" for path in tmp_path.iterdir())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = "import sys, amc_latency.cli; print([m for m in ('torch', 'numpy', 'ai_edge_litert') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import amc_latency.profiling
+
+    def broken() -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(amc_latency.profiling, "device_names", broken)
+    monkeypatch.setattr(sys, "argv", ["amc-latency", "devices"])
+    with pytest.raises(RuntimeError, match="a fault"):
+        main()

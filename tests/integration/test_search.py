@@ -1,0 +1,181 @@
+"""Whole searches of the bundled network on a cached table: the device is replayed, everything else is real."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from amc_latency.console import Console
+from amc_latency.data import load_data, to_input
+from amc_latency.errors import JobError, UserError
+from amc_latency.models.checkpoint import load_checkpoint
+from amc_latency.search import run as search_run
+from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.run import search
+from device.base import Protocol, Summary, Timing, Workload
+from lut.replay import ReplayDevice
+from lut.table import LatencyTable
+from lut.tflite import run_tflite
+
+TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
+SMALL = SearchConfig(
+    speedup=2,
+    device="replay",
+    lut=str(TABLE),
+    data="bundled",
+    warmup=4,
+    episodes=4,
+    correction_episodes=2,
+    images=100,
+    calibration_images=64,
+    finetune_epochs=0,
+    rounds=1,
+)
+
+
+class SlowDevice(ReplayDevice):
+    """Whole networks take `factor` times what the table says; each measurement multiplies it by `growth`."""
+
+    factor = 1.0
+    growth = 1.0
+
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int):
+        for timing in super().time_round(workloads, protocol, round_index):
+            assert timing.cpu is not None
+            us = timing.cpu.min_us * self.factor
+            yield Timing(timing.workload, round_index, timing.n, Summary(us, us, us, 0), Summary(us, us, us, 0))
+        self.factor *= self.growth
+
+
+def slow_device(monkeypatch: pytest.MonkeyPatch, factor: float, growth: float = 1.0) -> None:
+    device = SlowDevice(LatencyTable.open(TABLE))
+    device.factor, device.growth = factor, growth
+    monkeypatch.setattr(search_run, "open_device", lambda name, lut: device)
+
+
+def run(tmp_path: Path, config: SearchConfig = SMALL, name: str = "run") -> SearchReport:
+    return search(config, tmp_path / name, Console(quiet=True))
+
+
+def test_a_search_ends_in_a_file_under_its_target(tmp_path: Path) -> None:
+    report = run(tmp_path, replace(SMALL, finetune_epochs=1))
+    assert report.met
+    assert report.target_ms == report.original_ms / 2
+    assert report.measured_ms <= report.target_ms
+    assert report.episodes == 8
+    original, uniform, ours = report.rows
+    assert uniform.predicted_ms <= report.target_ms
+    assert ours.macs < original.macs
+    assert Path(ours.tflite).stat().st_size == ours.bytes < original.bytes
+
+    # The shipped file is the fine-tuned checkpoint, and as accurate as the report says.
+    model, spec, _ = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert spec.channels == ours.counts
+    test = load_data("bundled").test
+    images = to_input(test.images[:1000], 64)
+    with torch.inference_mode():
+        expected = model(images)
+    shipped = torch.from_numpy(run_tflite(Path(ours.tflite), images.numpy()))
+    assert torch.allclose(shipped, expected, atol=1e-4)
+    right = int((shipped.argmax(1) == test.labels[:1000]).sum())
+    # 1,000 of the 10,000 images: five standard errors of a share near 0.9.
+    assert abs(right / 1000 - ours.accuracy / 100) < 5 * (0.9 * 0.1 / 1000) ** 0.5
+
+    policy = json.loads((tmp_path / "run" / "policy.json").read_text())
+    assert tuple(policy["counts"]) == ours.counts
+    assert run(tmp_path, replace(SMALL, finetune_epochs=1)) == report
+
+
+def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp_path: Path) -> None:
+    first, second = run(tmp_path, name="a"), run(tmp_path, name="b")
+    assert first.rows[-1].counts == second.rows[-1].counts
+    assert events(tmp_path / "a") == events(tmp_path / "b")
+    run(tmp_path, replace(SMALL, seed=1), name="c")
+    assert events(tmp_path / "a")[1:] != events(tmp_path / "c")[1:]
+
+
+def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_device(monkeypatch, 1.06)
+    report = run(tmp_path)
+    assert report.met
+    assert report.attempts == 2
+    assert report.episodes == 10
+    # Predictions are shifted by what was measured, so they agree with the device now.
+    assert report.predicted_ms == pytest.approx(report.measured_ms, rel=1e-6)
+    assert report.predicted_ms <= report.target_ms
+
+
+def test_a_target_that_the_device_never_meets_is_a_failed_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_device(monkeypatch, 1.06, growth=1.06)
+    with pytest.raises(JobError, match="not met after 4 attempts"):
+        run(tmp_path)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert not report["met"]
+    assert Path(report["tflite"]).exists()
+
+
+def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fastest network that can be cut") as refused:
+        run(tmp_path, replace(SMALL, speedup=None, target_ms=0.001))
+    reachable_ms = float(str(refused.value).split("predicted at ")[1].split(" ms")[0])
+    assert run(tmp_path, replace(SMALL, speedup=None, target_ms=reachable_ms), name="second").met
+
+
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    lines = TABLE.read_text().splitlines()
+    lines[50] = lines[50][:-30]
+    (tmp_path / "table.tsv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Exception, match="line 51: damaged row"):
+        run(tmp_path, replace(SMALL, lut=str(tmp_path / "table.tsv")))
+
+
+def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) -> None:
+    config = replace(SMALL, warmup=10, episodes=40)
+    run(tmp_path, config, name="unbroken")
+    rng = random.Random(5)
+    killed = 0
+    for _ in range(40):
+        process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        if killed < 5:
+            wait_for_progress(tmp_path / "killed", process, rng)
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+        elif process.wait() == 0:
+            break
+    assert killed == 5
+    assert events(tmp_path / "killed") == events(tmp_path / "unbroken")
+    policies = [(tmp_path / name / "policy.json").read_text() for name in ("killed", "unbroken")]
+    assert policies[0] == policies[1]
+
+
+def command(out: Path) -> list[str]:
+    options = (
+        f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 40 "
+        "--correction-episodes 2 --images 100 --calibration-images 64 --finetune-epochs 0 --rounds 1"
+    )
+    script = "from amc_latency.cli import main; main()"
+    return [sys.executable, "-c", script, *options.split(), "--out", str(out)]
+
+
+def wait_for_progress(folder: Path, process: subprocess.Popen[bytes], rng: random.Random) -> None:
+    """Wait until the search has logged another few episodes, then a moment more."""
+    log = folder / "events.jsonl"
+    before = log.stat().st_size if log.exists() else 0
+    while process.poll() is None and (log.stat().st_size if log.exists() else 0) <= before:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.3))
+
+
+def events(folder: Path) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]

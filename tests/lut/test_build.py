@@ -1,0 +1,156 @@
+"""Building a table: what is timed, in which order, and that a killed build continues."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from scripted_device import (
+    IDENTITY,
+    PROTOCOL,
+    ScriptedDevice,
+    all_choices,
+    built,
+    latency_us,
+    small_architecture,
+    uniform_networks,
+)
+
+from device.base import DeviceIdentity
+from lut.build import build_table
+from lut.plan import sweep_shapes
+from lut.shape import network_text
+from lut.table import LatencyTable, TableError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def as_rows(path: Path) -> dict[tuple[str, int], object]:
+    return {(row.workload, row.round): row for row in LatencyTable.open(path).rows}
+
+
+def test_all_rounds_of_all_planned_shapes_and_networks_are_in_the_table(tmp_path: Path) -> None:
+    device = ScriptedDevice()
+    table, report = built(tmp_path / "t.tsv", device)
+    architecture = small_architecture()
+    planned = {shape.text for shape in sweep_shapes(architecture, all_choices(architecture))}
+    planned |= {network_text(shapes) for shapes in uniform_networks(architecture)}
+    assert planned <= set(table.keys)
+    assert table.missing(table.keys) == []
+    assert report.errors == {}
+    assert report.timed == report.planned == len(table.rows) == 3 * len(table.keys) == len(device.asked)
+    for key in table.keys:
+        assert table.latency_us(key) == pytest.approx(latency_us(key), abs=0.005)
+
+
+def test_the_second_stage_follows_the_steps_of_the_first(tmp_path: Path) -> None:
+    table, _ = built(tmp_path / "t.tsv")
+    narrow = [key for key in table.keys if key.startswith("conv 16x8x8>") and "+" not in key]
+    # The scripted device has steps of 16: of 32, 40 .. 128 only their ends.
+    assert len(narrow) == 7
+
+
+def test_each_round_is_shuffled_differently(tmp_path: Path) -> None:
+    device = ScriptedDevice()
+    built(tmp_path / "t.tsv", device)
+    orders = [[name for name, index in device.asked if index == round_index] for round_index in range(3)]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_a_second_build_times_nothing(tmp_path: Path) -> None:
+    built(tmp_path / "t.tsv")
+    before = (tmp_path / "t.tsv").read_bytes()
+    device = ScriptedDevice()
+    _, report = built(tmp_path / "t.tsv", device)
+    assert device.asked == []
+    assert report.timed == 0
+    assert (tmp_path / "t.tsv").read_bytes() == before
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, 150, 199])
+def test_a_build_broken_off_anywhere_ends_as_the_same_file(tmp_path: Path, kept: int) -> None:
+    built(tmp_path / "unbroken.tsv")
+    whole = (tmp_path / "unbroken.tsv").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    torn = b"".join(lines[: 7 + kept]) + lines[7 + kept][: 1 + kept // 4]
+    (tmp_path / "t.tsv").write_bytes(torn)
+    built(tmp_path / "t.tsv")
+    assert (tmp_path / "t.tsv").read_bytes() == whole
+
+
+def test_sigkill_at_five_random_moments_loses_and_changes_nothing(tmp_path: Path) -> None:
+    built(tmp_path / "unbroken.tsv")
+    path = tmp_path / "t.tsv"
+    script = Path(__file__).with_name("scripted_device.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    rng = random.Random(0)
+    sizes = []
+    for i in range(5):
+        child = subprocess.Popen([sys.executable, str(script), str(path), "0.003"], env=environment)
+        # Killed by progress, not by time: somewhere in the next sixth of the rows.
+        wanted = (i + rng.random()) / 6 * (tmp_path / "unbroken.tsv").stat().st_size
+        while child.poll() is None and (not path.exists() or path.stat().st_size < wanted):
+            time.sleep(0.001)
+        child.kill()
+        assert child.wait() == -9
+        sizes.append(path.stat().st_size)
+    assert sizes == sorted(sizes)
+    assert 0 < sizes[-1] < (tmp_path / "unbroken.tsv").stat().st_size
+    subprocess.run([sys.executable, str(script), str(path), "0"], env=environment, check=True)
+    assert as_rows(path) == as_rows(tmp_path / "unbroken.tsv")
+    assert path.read_bytes() == (tmp_path / "unbroken.tsv").read_bytes()
+
+
+def test_a_timing_that_fails_once_is_tried_again(tmp_path: Path) -> None:
+    device = ScriptedDevice(fails=lambda name, attempt: attempt == 0 and "depthwise 24x" in name)
+    table, report = built(tmp_path / "t.tsv", device)
+    assert report.errors == {}
+    assert table.missing(table.keys) == []
+    assert as_rows(table.path) == {(row.workload, row.round): row for row in table.rows}
+
+
+def test_what_always_fails_is_tried_twice_a_round_and_listed(tmp_path: Path) -> None:
+    bad = "depthwise 24x16x16>24 k3 s1 p1 relu6 float32"
+    device = ScriptedDevice(fails=lambda name, attempt: name == bad)
+    _, report = built(tmp_path / "t.tsv", device)
+    assert report.errors == {bad: "scripted\tfailure\nof this"}
+    assert report.timed == report.planned - 3
+    assert [device.asked.count((bad, index)) for index in range(3)] == [2, 2, 2]
+    again, report = built(tmp_path / "t.tsv")
+    assert report.timed == 3
+    assert report.errors == again.errors == {}
+
+
+def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+    architecture = small_architecture()
+    seen: list[tuple[int, int, float, str]] = []
+    table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, PROTOCOL)
+    report = build_table(
+        ScriptedDevice(),
+        table,
+        architecture,
+        all_choices(architecture),
+        progress=lambda *values: seen.append(values),
+    )
+    assert [done for done, *_ in seen] == list(range(1, report.planned + 1))
+    assert seen[-1][:2] == (report.planned, report.planned)
+    assert seen[-1][2] == 0
+    assert all(to_go_s >= 0 and math.isfinite(to_go_s) for _, _, to_go_s, _ in seen)
+    assert {name for *_, name in seen} == set(table.keys)
+
+
+def test_a_table_of_another_device_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    other = DeviceIdentity("scripted", "other", "runtime 1")
+    table = LatencyTable.create(tmp_path / "t.tsv", other, PROTOCOL)
+    device = ScriptedDevice()
+    architecture = small_architecture()
+    with pytest.raises(TableError, match="device model 'other', this is 'a model of arithmetic'"):
+        build_table(device, table, architecture, all_choices(architecture))
+    assert device.asked == []

@@ -122,6 +122,9 @@ def search(
     margin_pct: Annotated[float, typer.Option("--margin-pct", help="how far under the target to aim")] = 1.5,
     images: Annotated[int, typer.Option("--images", help="held-back images to judge a policy by")] = 1000,
     calibration_images: Annotated[int, typer.Option("--calibration-images", help="images for refit")] = 512,
+    recalibration_images: Annotated[
+        int, typer.Option("--recalibration-images", help="of these, for the batch norms of each policy")
+    ] = 256,
     min_keep: MinKeepOption = 0.2,
     step: StepOption = 8,
     finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = 8,

@@ -3,8 +3,8 @@
     python benchmarks/quality.py [--seeds 5] [--speedup 2] [--data bundled] [--lut TABLE] [--out FOLDER] [--json]
 
 Both networks of a seed get the same refit, the same fine-tuning with that seed, and are timed in the same rounds.
-Accuracy is on the 10,000 test images, which nothing was chosen by. One trained network: the spread is that of search and
-fine-tuning, not of training. Run nothing else meanwhile; with --out a stopped run goes on.
+Accuracy is on the 10,000 test images, which nothing was chosen by. There is one trained network: the spread is that of
+search and fine-tuning, not of training. Run nothing else meanwhile; with --out a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def main() -> None:
             f"{row['random_held_back']:6.1f}  {row['accuracy']:11.2f} {row['accuracy_uniform']:7.2f} "
             f"{row['seconds']:4.0f}"
         )
-    print(f"measured at or under the target: {summary['met']} of {len(rows)}; original {rows[0]['accuracy_original']:.2f} %")
+    print(f"measured at or under the target: {summary['met']} of {len(rows)}")
+    print(f"accuracy_original {rows[0]['accuracy_original']:6.2f}")
     for name in ("accuracy", "accuracy_uniform", "gain"):
         print(f"{name:17} {summary[name]['mean']:6.2f} sd {summary[name]['sd']:.2f}")
 

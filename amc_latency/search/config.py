@@ -41,7 +41,9 @@ class SearchConfig:
     images: int = 1000
     """held-back images that a policy is judged by"""
     calibration_images: int = 512
-    """train images for refit and batch-norm recalibration"""
+    """train images for refit, whose statistics are collected once"""
+    recalibration_images: int = 256
+    """how many of these recalibrate the batch norms of each policy's network"""
     min_keep: float = 0.2
     """smallest share of a group's channels that may be kept"""
     step: int = 8
@@ -61,7 +63,8 @@ class SearchConfig:
         for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name.replace('_', '-')} cannot be negative")
-        if self.warmup + self.episodes < 1 or min(self.images, self.calibration_images, self.rounds) < 1:
+        positive = (self.images, self.calibration_images, self.recalibration_images, self.rounds)
+        if self.warmup + self.episodes < 1 or min(positive) < 1:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
         if not 0 <= self.margin_pct < 50:
             raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")

@@ -24,24 +24,30 @@ REPORT = "report.json"
 class RunFolder:
     """`config.toml`, `events.jsonl` (an episode a line), `measurements.jsonl`, `policy.json`, checkpoints, `*.tflite`.
 
-    A new folder is made, an old one is gone on with if its config is the same. Raises `UserError` for a folder that
-    is none, belongs to another config or is in use.
+    One that is there is gone on with if its config is the same; a new one is made by `start`, so that a search which
+    turns out to be impossible leaves nothing behind. Raises `UserError` for a folder that is none, belongs to another
+    config or is in use.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         # TOML has no null: what is None is left out.
         wanted = {name: value for name, value in config.items() if value is not None}
-        wanted = tomllib.loads(tomli_w.dumps(wanted))
-        if not (path / CONFIG).exists():
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
-            path.mkdir(parents=True, exist_ok=True)
-            self.write_text(CONFIG, tomli_w.dumps(wanted))
-        self._lock()
-        self._check_config(wanted)
+        self._wanted = tomllib.loads(tomli_w.dumps(wanted))
         self._events = path / "events.jsonl"
         self._measurements = path / "measurements.jsonl"
+        if (path / CONFIG).exists():
+            self._lock()
+            self._check_config()
+        elif path.exists() and (not path.is_dir() or any(entry.name != f".{CONFIG}.tmp" for entry in path.iterdir())):
+            raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
+
+    def start(self) -> None:
+        """Make the folder, if it is new."""
+        if not (self.path / CONFIG).exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_text(CONFIG, tomli_w.dumps(self._wanted))
+            self._lock()
 
     def episodes(self) -> list[EpisodeRecord]:
         """Every finished episode, in order."""
@@ -82,7 +88,8 @@ class RunFolder:
         except BlockingIOError:
             raise UserError(f"another search is running in {self.path}: wait for it, or name another --out") from None
 
-    def _check_config(self, wanted: Mapping[str, Any]) -> None:
+    def _check_config(self) -> None:
+        wanted = self._wanted
         try:
             found = tomllib.loads((self.path / CONFIG).read_text())
         except (ValueError, OSError) as error:

@@ -16,8 +16,19 @@ CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": "a \"quoted\" \\ na
 RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.1, 0.2, 0.3)
 
 
+def started(path: Path) -> RunFolder:
+    folder = RunFolder(path, CONFIG)
+    folder.start()
+    return folder
+
+
+def test_nothing_is_made_before_the_start(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_was_logged_is_there_again(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", CONFIG)
+    folder = started(tmp_path / "run")
     folder.append_episode(RECORD)
     folder.append_measurement({"phase": "cut", "measured_ms": 0.125})
     folder.write_json("report.json", {"met": True})
@@ -29,7 +40,7 @@ def test_what_was_logged_is_there_again(tmp_path: Path) -> None:
 
 
 def test_another_config_is_refused_and_the_difference_named(tmp_path: Path) -> None:
-    RunFolder(tmp_path, CONFIG)
+    started(tmp_path)
     with pytest.raises(UserError, match=r"seed = 0, this one has 1"):
         RunFolder(tmp_path, {**CONFIG, "seed": 1})
     with pytest.raises(UserError, match=r"lut = not given, this one has table\.tsv"):
@@ -52,7 +63,7 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
-    held = RunFolder(tmp_path, CONFIG)
+    held = started(tmp_path)
     script = (
         "import sys; from pathlib import Path; from amc_latency.search.folder import RunFolder\n"
         f"RunFolder(Path(sys.argv[1]), {CONFIG!r})"

@@ -127,8 +127,8 @@ def search(
     ] = 256,
     min_keep: MinKeepOption = 0.2,
     step: StepOption = 8,
-    finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = 8,
-    rounds: RoundsOption = 5,
+    finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = 6,
+    rounds: RoundsOption = 9,
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
@@ -218,8 +218,8 @@ def export(
 def bench(
     file: Annotated[Path, typer.Argument(help="any .tflite")],
     device: DeviceOption = "host",
-    rounds: RoundsOption = 5,
-    runs: Annotated[int, typer.Option("--runs", help="counted runs a round")] = 50,
+    rounds: RoundsOption = 9,
+    runs: Annotated[int, typer.Option("--runs", help="counted runs a round, at least")] = 10,
     threads: Annotated[int, typer.Option("--threads", help="more than one is timed by the wall clock")] = 1,
     as_json: JsonOption = False,
 ) -> None:

@@ -25,7 +25,7 @@ from lut.shape import NetworkShape
 from lut.table import LatencyTable
 
 REPLAY = "replay"
-UNIFORM_WIDTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
+UNIFORM_WIDTHS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 """Whole networks at these widths calibrate a table; the first is the uncut network, whose timing a target refers to."""
 HELD_OUT = 4
 """Random networks that show the error of a calibration on the uniform ones alone; afterwards they calibrate too."""

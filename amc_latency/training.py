@@ -133,11 +133,13 @@ def fit(
     config: TrainConfig,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    origin: str = "",
 ) -> None:
     """Train `model` in place on `split`; it ends in eval mode.
 
     With `checkpoint`, the state is written there after every epoch, and a later call with the same path
     continues from it and ends in the same weights, bit for bit (on the same machine and thread count).
+    `origin` tells apart runs that are alike but for the weights that they start from.
     Raises UserError for a checkpoint of another run, JobError if the loss stops being a number.
     """
     if config.epochs < 1 or config.batch_size < 2 or len(split) < 2:
@@ -148,7 +150,7 @@ def fit(
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
-    run = json.dumps({"images": len(split), **asdict(config)})
+    run = json.dumps({"images": len(split), **({"origin": origin} if origin else {}), **asdict(config)})
     first = 0
     if checkpoint is not None and checkpoint.exists():
         first = _load(checkpoint, model, optimizer, run)

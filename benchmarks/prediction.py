@@ -18,25 +18,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from amc_latency.export import to_tflite
 from amc_latency.graph import trace
 from amc_latency.models.mobilenet_v1 import mobilenet_v1
+from amc_latency.profiling import UNIFORM_WIDTHS
 from device.base import Protocol
 from device.host import HostDevice
 from device.measure import Measurement, measure_many, statistic_text
 from lut.architecture import Architecture, channel_choices
-from lut.build import BuildReport, NetworkWorkload, build_table
+from lut.build import NETWORK_ROUNDS, BuildReport, NetworkWorkload, build_table
 from lut.plan import Choices, nearest_counts, uniform_counts
 from lut.predict import Predictor
 from lut.shape import NetworkShape
 from lut.table import LatencyTable
 
 Counts = tuple[int, ...]
-CALIBRATION_WIDTHS = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _peak_kib(process: Path) -> int:
 def build(case: Case, device: HostDevice, table: LatencyTable, choices: Choices, memory: PeakMemory) -> BuildReport:
     """Time whatever the table lacks: layers, and uniform widths to calibrate on."""
     architecture = architecture_of(case)
-    widths = dict.fromkeys(uniform_counts(architecture, choices, width) for width in CALIBRATION_WIDTHS)
+    widths = dict.fromkeys(uniform_counts(architecture, choices, width) for width in UNIFORM_WIDTHS)
     networks = [NetworkWorkload(architecture.shapes(counts), partial(network_file, case, counts)) for counts in widths]
 
     def progress(done: int, total: int, to_go_s: float, name: str) -> None:
@@ -124,7 +124,9 @@ def architecture_of(case: Case) -> Architecture:
     return trace(model, case.input_chw).architecture
 
 
-def measure(case: Case, device: HostDevice, networks: Sequence[Counts], protocol: Protocol) -> list[Measurement]:
+def measure(
+    case: Case, device: HostDevice, networks: Sequence[Counts], protocol: Protocol, seed: int
+) -> list[Measurement]:
     """Time the networks in fresh processes, from files, so that building them doesn't disturb the timing."""
     with tempfile.TemporaryDirectory() as folder:
         files: dict[str, bytes | Path] = {}
@@ -132,7 +134,7 @@ def measure(case: Case, device: HostDevice, networks: Sequence[Counts], protocol
             path = Path(folder, f"{i}.tflite")
             path.write_bytes(network_file(case, counts))
             files[path.stem] = path
-        measured = measure_many(device, files, protocol, seed=1)
+        measured = measure_many(device, files, protocol, seed)
         return [measured[name] for name in files]
 
 
@@ -163,15 +165,17 @@ def run(case: Case, folder: Path, n: int, seed: int, protocol: Protocol) -> dict
     counts = random_networks(architecture, choices, n, seed)
     networks = [architecture.shapes(each) for each in counts]
     start = time.perf_counter()
-    measured = measure(case, device, counts, protocol)
-    measured_ms = [each.latency_ms for each in measured]
-    spreads = [each.spread_pct for each in measured if each.spread_pct is not None]
+    longer = replace(protocol, rounds=NETWORK_ROUNDS * protocol.rounds)
+    measured_ms, again_ms = (
+        [each.latency_ms for each in measure(case, device, counts, longer, time_seed)] for time_seed in (1, 2)
+    )
+    noise = [100 * abs(one / other - 1) for one, other in zip(again_ms, measured_ms, strict=True)]
     summary = table.summary()
     return {
         "n": n,
         "raw": error_figures([predictor.raw_ms(network) for network in networks], measured_ms),
         "calibrated": error_figures([predictor.ms(network) for network in networks], measured_ms),
-        "noise_pct": round(statistics.fmean(spreads), 3) if spreads else None,
+        "noise_pct": round(statistics.fmean(noise), 3),
         "seed": seed,
         "uncut_ms": predictor.measured_ms(uncut),
         "measured_ms": [round(min(measured_ms), 4), round(max(measured_ms), 4)],
@@ -201,7 +205,7 @@ def show(name: str, figures: dict) -> None:
     for kind in ("raw", "calibrated"):
         cells = (figures[kind][f"{column}_pct"] for column in ("bias", "mape", "p90", "max"))
         print(f"{kind:12}" + "".join(f"{cell:9.2f}" for cell in cells))
-    print(f"noise: the networks' own rounds differ by +-{figures['noise_pct'] or 0:.2f} % (half range, mean)")
+    print(f"noise: the same networks timed once more differ by {figures['noise_pct']:.2f} % (mean)")
     print(
         f"calibration: {calibration['scale']:.4f} x + {calibration['offset_ms']:.4f} ms "
         f"from {calibration['networks']} uniform widths"

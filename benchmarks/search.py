@@ -48,7 +48,9 @@ def make_costs(network: Network, table: Path | None) -> tuple[LatencyCosts, str]
     return LatencyCosts(architecture, choices, lambda shape: shape.macs / MACS_PER_MS), note
 
 
-def make_evaluator(network: Network, images: int, calibration: int, collected: dict[str, float]) -> NetworkEvaluator:
+def make_evaluator(
+    network: Network, images: int, calibration: int, recalibration: int, collected: dict[str, float]
+) -> NetworkEvaluator:
     """The reward on held-back images; notes in `collected` how long the statistics took."""
     data = load_data()
     size = network.spec.input[1]
@@ -61,7 +63,7 @@ def make_evaluator(network: Network, images: int, calibration: int, collected: d
         network.model,
         network.graph,
         statistics_,
-        calibrating,
+        calibrating[:recalibration],
         to_input(held_back.images, size),
         held_back.labels,
     )
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     network = load_network(NetworkOptions(options.model))
     costs, source = make_costs(network, options.lut)
     figures: dict[str, float] = {}
-    evaluate = make_evaluator(network, options.images, options.calibration, figures)
+    evaluate = make_evaluator(network, options.images, options.calibration, options.recalibration, figures)
     start = time.perf_counter()
     clamp = Clamp(costs, costs.full_ms / options.speedup)
     figures["clamp_ms"] = round(1000 * (time.perf_counter() - start), 1)
@@ -113,6 +115,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         "model": options.model,
         "images": options.images,
         "calibration_images": options.calibration,
+        "recalibration_images": options.recalibration,
         "seed": options.seed,
         "original_ms": costs.full_ms,
         "target_ms": clamp.target_ms,
@@ -178,7 +181,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", default="100+300", help="warm-up + learned")
     parser.add_argument("--images", type=int, default=1000, help="held-back images that are scored")
-    parser.add_argument("--calibration", type=int, default=500, help="train images for refit and batch norm")
+    parser.add_argument("--calibration", type=int, default=512, help="train images for the refit's statistics")
+    parser.add_argument("--recalibration", type=int, default=256, help="those of them that batch norm sees")
     parser.add_argument("--speedup", type=float, default=2.0, help="the target, as a share of the uncut network")
     parser.add_argument("--random", type=int, default=0, help="random policies; as many as episodes unless told")
     parser.add_argument("--model", default=BUNDLED, help="`bundled`, or a checkpoint on Fashion-MNIST")

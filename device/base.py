@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -29,24 +30,35 @@ class Protocol:
     warmup: int = 3
     """Runs before the first counted one, in each round."""
     runs: int = 10
-    """Counted runs of each workload in a round."""
+    """Counted runs of each workload in a round, at least."""
+    min_time_ms: float = 5.0
+    """A round goes on until its counted runs took this long: layers of microseconds are not judged by one instant."""
     rounds: int = 3
     """Rounds, each in fresh processes and a shuffled order. Buffer alignment changes between them, so they differ."""
     threads: int = 1
     clock: Literal["cpu", "wall"] = "cpu"
     """Which clock counts; both are recorded. Thread CPU time is steadier, and means nothing with several threads."""
     statistic: Literal["min", "median"] = "min"
-    """Which summary of a round's samples counts. The latency is its median over rounds."""
+    """What counts: the smallest of all samples, or the median over rounds of each round's median.
+
+    Other programs only ever slow a workload down, in bursts of half a second, so the smallest is the steadier one.
+    """
     timeout_s: float = 60.0
     """A workload that takes longer is recorded as an error."""
 
     def __post_init__(self) -> None:
         if min(self.runs, self.rounds, self.threads) < 1 or self.warmup < 0 or self.timeout_s <= 0:
             raise ValueError("a protocol needs at least one run, round and thread, and a positive time-out")
+        if self.min_time_ms < 0:
+            raise ValueError("a protocol's least time cannot be negative")
         if self.clock not in ("cpu", "wall") or self.statistic not in ("min", "median"):
             raise ValueError("a protocol's clock is cpu or wall, and its statistic min or median")
         if self.threads > 1 and self.clock == "cpu":
             raise ValueError("thread CPU time misses the other threads: use clock='wall' with more than one")
+
+    def over_rounds(self, rounds: Iterable[float]) -> float:
+        """One latency from those of each round (`Timing.latency_us`), in the same unit."""
+        return min(rounds) if self.statistic == "min" else statistics.median(rounds)
 
 
 @dataclass(frozen=True)
@@ -95,9 +107,7 @@ class Device:
 
     identity: DeviceIdentity
 
-    def time_round(
-        self, workloads: Sequence[Workload], protocol: Protocol, round_index: int
-    ) -> Iterator[Timing]:
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """Time each workload once, in the given order, in fresh processes; yield each timing as it comes.
 
         A workload that fails yields a timing with an error and the round goes on.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +30,11 @@ class Measurement:
 
 
 def statistic_text(protocol: Protocol, rounds: int) -> str:
-    """The statistic that counts in words, e.g. `median over 3 rounds of the minimum thread CPU time`."""
+    """The statistic that counts in words, e.g. `minimum over 3 rounds of thread CPU time`."""
     what = "minimum" if protocol.statistic == "min" else "median"
+    of = "" if protocol.statistic == "min" else "the median "
     clock = "thread CPU time" if protocol.clock == "cpu" else "wall time"
-    return f"median over {rounds} round{'' if rounds == 1 else 's'} of the {what} {clock}"
+    return f"{what} over {rounds} round{'' if rounds == 1 else 's'} of {of}{clock}"
 
 
 def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
@@ -43,14 +43,12 @@ def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
     if not timings:
         raise DeviceError("nothing was timed")
     rounds_us = [timing.latency_us(protocol) for timing in timings]
-    latency_us = statistics.median(rounds_us)
+    latency_us = protocol.over_rounds(rounds_us)
     spread_pct = None
     if len(rounds_us) > 1 and latency_us > 0:
         spread_pct = 100 * (max(rounds_us) - min(rounds_us)) / 2 / latency_us
     n = sum(timing.n for timing in timings)
-    return Measurement(
-        latency_us / 1e3, statistic_text(protocol, len(rounds_us)), spread_pct, len(rounds_us), n
-    )
+    return Measurement(latency_us / 1e3, statistic_text(protocol, len(rounds_us)), spread_pct, len(rounds_us), n)
 
 
 def measure_many(

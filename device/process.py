@@ -131,7 +131,5 @@ class WorkerProcess:
     def _last_words(self) -> str:
         self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - 4096))
         lines = self._errors.read().decode(errors="replace").splitlines()
-        words = [
-            line.strip() for line in lines if line.strip() and not line.startswith(("INFO:", "WARNING:"))
-        ]
+        words = [line.strip() for line in lines if line.strip() and not line.startswith(("INFO:", "WARNING:"))]
         return words[-1][:200] if words else ""

@@ -14,6 +14,10 @@ from lut.shape import LayerShape, NetworkShape, network_text
 from lut.steps import Steps
 from lut.table import LatencyTable
 
+NETWORK_ROUNDS = 3
+"""Whole networks get this many times the protocol's rounds: they are few, and each weighs on the calibration, while the
+errors of a network's thirty layers cancel."""
+
 Progress = Callable[[int, int, float, str], None]
 """Called after each timing with: done, total, seconds to go, and the workload's name."""
 
@@ -60,16 +64,18 @@ def build_table(
     distinct = {network_text(network.shapes): network.build for network in networks}
     whole = [Workload(name, build) for name, build in distinct.items()]
     run = _Run(device, table, seed, progress)
+    rounds = table.protocol.rounds
     try:
-        run.total = _pairs(table, sweep, input_shapes(architecture, choices, None), whole)
-        run.stage(_layer_workloads(sweep))
+        run.total = _pairs(table, len(sweep) + len(input_shapes(architecture, choices, None)), len(whole))
+        run.stage(_layer_workloads(sweep), range(rounds))
         # The sweep alone decides, so that a resumed build finds the same steps.
         timed = {shape: table.latency_us(shape.text) for shape in sweep}
         steps = Steps({shape: latency_us for shape, latency_us in timed.items() if latency_us is not None})
         others = input_shapes(architecture, choices, steps)
-        run.total = _pairs(table, sweep, others, whole)
+        run.total = _pairs(table, len(sweep) + len(others), len(whole))
         # Networks among the layers, so that a slow minute of the device meets both alike.
-        run.stage([*_layer_workloads(others), *whole])
+        run.stage([*_layer_workloads(others), *whole], range(rounds))
+        run.stage(whole, range(rounds, NETWORK_ROUNDS * rounds))
     finally:
         table.close()
     planned = {shape.text for shape in (*sweep, *others)} | {workload.name for workload in whole}
@@ -77,8 +83,8 @@ def build_table(
     return BuildReport(run.timed, run.total, errors, time.perf_counter() - run.start)
 
 
-def _pairs(table: LatencyTable, *stages: Sequence[object]) -> int:
-    return table.protocol.rounds * sum(map(len, stages))
+def _pairs(table: LatencyTable, layers: int, networks: int) -> int:
+    return table.protocol.rounds * (layers + NETWORK_ROUNDS * networks)
 
 
 def _layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
@@ -104,9 +110,9 @@ class _Run:
         self.done = 0
         self.timed = 0
 
-    def stage(self, workloads: Sequence[Workload]) -> None:
-        """All rounds of these workloads, in each round only those that it lacks."""
-        for round_index in range(self.table.protocol.rounds):
+    def stage(self, workloads: Sequence[Workload], rounds: Iterable[int]) -> None:
+        """These rounds of the workloads, in each round only those that it lacks."""
+        for round_index in rounds:
             order = shuffled(workloads, self.seed, round_index)
             todo = [workload for workload in order if not self.table.has(workload.name, round_index)]
             self.done += len(order) - len(todo)

@@ -8,7 +8,6 @@ import fcntl
 import json
 import math
 import os
-import statistics
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -150,9 +149,11 @@ class LatencyTable:
         return self._timings.get(key, {}).get(round_index)
 
     def latency_us(self, key: str) -> float | None:
-        """The median over rounds of the protocol's figure, in microseconds; None for a key not timed."""
+        """The protocol's figure over all rounds, in microseconds; None for a key not timed."""
         measured = self._measured(key)
-        return statistics.median(timing.latency_us(self.protocol) for timing in measured) if measured else None
+        if not measured:
+            return None
+        return self.protocol.over_rounds(timing.latency_us(self.protocol) for timing in measured)
 
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""

@@ -64,9 +64,7 @@ def check_fit(path: Path, model: "nn.Module", tensors: Mapping[str, "torch.Tenso
             )
 
 
-def save_checkpoint(
-    path: Path, model: "nn.Module", spec: ModelSpec, extra: dict[str, str] | None = None
-) -> None:
+def save_checkpoint(path: Path, model: "nn.Module", spec: ModelSpec, extra: dict[str, str] | None = None) -> None:
     """Write `model` with its `spec`, and `extra` as further metadata.
 
     Raises UserError if `spec` doesn't describe `model` (a cut network needs `channels`), or the path can't be

@@ -42,9 +42,7 @@ def nearest(name: str, names: list[str]) -> str:
 
 def parse_input(text: str) -> tuple[int, int, int]:
     """Read "CxHxW", such as "3x224x224", as (channels, height, width); UserError for anything else."""
-    match = re.fullmatch(
-        r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", text.strip(), re.ASCII
-    )
+    match = re.fullmatch(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", text.strip(), re.ASCII)
     if match is None:
         raise UserError(f'input "{text}" is not CHANNELSxHEIGHTxWIDTH; write it like 3x224x224')
     channels, height, width = map(int, match.groups())

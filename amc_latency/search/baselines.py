@@ -23,9 +23,7 @@ def uniform_policy(costs: LatencyCosts, target_ms: float) -> Counts:
         if costs.ms(counts) <= target_ms:
             return counts
     fastest = min(map(costs.ms, policies))
-    raise UserError(
-        f"no uniform width reaches {target_ms:.6g} ms; the fastest is predicted at {fastest:.6g} ms"
-    )
+    raise UserError(f"no uniform width reaches {target_ms:.6g} ms; the fastest is predicted at {fastest:.6g} ms")
 
 
 def uniform_policies(costs: LatencyCosts) -> list[Counts]:

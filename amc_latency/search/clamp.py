@@ -27,17 +27,13 @@ class Clamp:
     Raises `UserError` for a target that no policy reaches, and if elimination needs too large a table.
     """
 
-    def __init__(
-        self, costs: LatencyCosts, target_ms: float, alive: list[list[Factor]] | None = None
-    ) -> None:
+    def __init__(self, costs: LatencyCosts, target_ms: float, alive: list[list[Factor]] | None = None) -> None:
         if math.isnan(target_ms):
             raise UserError("the target must be a number of milliseconds")
         self.costs = costs
         self.target_ms = target_ms
         self._alive = _factors_alive(costs) if alive is None else alive
-        self._ratios = [
-            np.array(counts) / channels for counts, channels in zip(costs.choices, costs.full, strict=True)
-        ]
+        self._ratios = [np.array(counts) / channels for counts, channels in zip(costs.choices, costs.full, strict=True)]
         least = int(self._least_ps(()).min()) if costs.groups else costs.total_ps(())
         self.fastest_ms = least / PS_PER_MS
         """Predicted ms of the fastest policy there is."""
@@ -56,9 +52,7 @@ class Clamp:
         return self._least_ps(self.costs.indices(prefix)) / PS_PER_MS
 
     def allowed(self, prefix: Sequence[int]) -> np.ndarray:
-        """Which choices of the group after `prefix` (counts) can still end at or under the target, as
-        booleans.
-        """
+        """Which choices of the group after `prefix` (counts) can still end at or under the target."""
         return self.least_ms(prefix) <= self.target_ms
 
     def nearest(self, prefix: Sequence[int], ratio: float) -> int:

@@ -48,9 +48,9 @@ class SearchConfig:
     """smallest share of a group's channels that may be kept"""
     step: int = 8
     """counts are multiples of this"""
-    finetune_epochs: int = 8
+    finetune_epochs: int = 6
     """passes over the train images after the cut; 0 leaves fine-tuning out"""
-    rounds: int = 5
+    rounds: int = 9
     """rounds in which a result is timed"""
 
     def __post_init__(self) -> None:

@@ -24,8 +24,8 @@ class LatencyCosts:
     A layer whose channels are set by one coupled group has a cost for each of that group's choices, one
     between two groups a cost for each pair; the others are constant. Costs are kept as whole picoseconds,
     rounded up: such sums are exact in any order, so what the clamp allows and what a report adds up can never
-    disagree. Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost`
-    raises.
+    disagree.
+    Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost` raises.
     """
 
     def __init__(
@@ -99,9 +99,7 @@ class LatencyCosts:
                     f"group {group}'s choices must rise from at least 1 to all {channels} channels: {counts}"
                 )
 
-    def _layer_factor(
-        self, layer: Layer, cost: Callable[[LayerShape], int]
-    ) -> tuple[tuple[int, ...], np.ndarray]:
+    def _layer_factor(self, layer: Layer, cost: Callable[[LayerShape], int]) -> tuple[tuple[int, ...], np.ndarray]:
         scope = tuple(sorted({group for group in (layer.in_group, layer.out_group) if group is not None}))
         table = np.empty([len(self.choices[group]) for group in scope], dtype=np.int64)
         counts = list(self.full)
@@ -112,9 +110,7 @@ class LatencyCosts:
         return scope, table
 
 
-def predicted_costs(
-    architecture: Architecture, choices: Sequence[Sequence[int]], predictor: Predictor
-) -> LatencyCosts:
+def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]], predictor: Predictor) -> LatencyCosts:
     """Costs whose `ms` is the predictor's, calibration included. Raises `MissingShapeError`."""
     calibration = predictor.calibration(architecture.shapes())
 

@@ -95,9 +95,7 @@ def best_of(records: Sequence[EpisodeRecord], target_ms: float) -> EpisodeRecord
     """
     feasible = [record for record in records if record.predicted_ms <= target_ms]
     if not feasible:
-        raise UserError(
-            f"no episode in the log is predicted at or under {target_ms:.6g} ms; run more episodes"
-        )
+        raise UserError(f"no episode in the log is predicted at or under {target_ms:.6g} ms; run more episodes")
     return min(feasible, key=lambda record: (-record.accuracy, record.predicted_ms, record.episode))
 
 
@@ -120,9 +118,7 @@ def _episode(
     given: Counts | None = None,
     accuracy: float | None = None,
 ) -> EpisodeRecord:
-    """One episode, `given` or the agent's, evaluated unless its `accuracy` is known; the agent learns from
-    it.
-    """
+    """One episode, `given` or the agent's, evaluated unless its `accuracy` is known; the agent learns from it."""
     started = time.perf_counter()
     state, info = env.reset(options={"target_ms": target_ms, "accuracy": accuracy})
     states = [state]
@@ -138,9 +134,7 @@ def _episode(
         states.append(state)
         actions.append(info["action"])
     if given is not None and info["counts"] != tuple(given):
-        raise UserError(
-            f"the given policy {','.join(map(str, given))} is over the target of {target_ms:.6g} ms"
-        )
+        raise UserError(f"the given policy {','.join(map(str, given))} is over the target of {target_ms:.6g} ms")
     agent.learn(states, actions, reward, episode)
     return EpisodeRecord(
         episode=episode,

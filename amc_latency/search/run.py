@@ -12,7 +12,7 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, load_data, to_input
 from amc_latency.errors import JobError, UserError
 from amc_latency.export import ExportReport, export
-from amc_latency.finetune import FinetuneConfig, finetune
+from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec
@@ -27,7 +27,7 @@ from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.folder import REPORT, RunFolder
 from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
 from amc_latency.search.rewards import NetworkEvaluator
-from amc_latency.training import accuracy
+from amc_latency.training import accuracy, fit
 from device.base import Device, Protocol
 from device.measure import measure_many
 from lut.predict import Predictor
@@ -296,12 +296,12 @@ class _Search:
             if found == spec:
                 return model
         model = self.evaluator.network(counts)
-        config = FinetuneConfig(epochs=self.config.finetune_epochs, image_size=self.image_size, seed=self.config.seed)
+        config = finetune_config(self.config.finetune_epochs, self.image_size, self.config.seed)
         if config.epochs:
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{'-'.join(map(str, counts))}.partial")
             with self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
-                finetune(
+                fit(
                     model,
                     self.data.train,
                     config,

@@ -66,8 +66,8 @@ def test_export_then_bench(run, tmp_path: Path) -> None:
     assert exported["ops"]["DEPTHWISE_CONV_2D"] == 13
     measured = json.loads(run("bench", file, "--rounds", 2, "--runs", 3, "--json").out)
     assert measured["latency_ms"] > 0
-    assert measured["n"] == 2 * 3
-    assert measured["statistic"].startswith("median over 2 rounds")
+    assert measured["n"] >= 2 * 3
+    assert measured["statistic"].startswith("minimum over 2 rounds")
     assert "litert" in measured["runtime"]
     assert "ms (" in run("bench", file, "--rounds", 1, "--runs", 3).out
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from amc_latency.data import Split, load_data
 from amc_latency.errors import JobError, UserError
-from amc_latency.finetune import FinetuneConfig, finetune
+from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint
 from amc_latency.models.registry import ModelSpec, build_model
 from amc_latency.train import TrainCommandConfig, train
@@ -169,9 +169,7 @@ def test_augmented_images_are_shifted_flipped_originals() -> None:
     possible = set()
     for flipped in (image, image.flip(1)):
         padded = nn.functional.pad(flipped, (2, 2, 2, 2))
-        possible |= {
-            tuple(padded[y : y + 5, x : x + 6].flatten().tolist()) for y in range(5) for x in range(5)
-        }
+        possible |= {tuple(padded[y : y + 5, x : x + 6].flatten().tolist()) for y in range(5) for x in range(5)}
     assert len(possible) == 2 * 5 * 5
     out = augment(image.expand(2000, 5, 6), torch.Generator().manual_seed(1))
     assert out.shape == (2000, 5, 6)
@@ -201,18 +199,14 @@ def test_accuracy_counts_right_answers_over_uneven_batches() -> None:
 def test_finetune_trains_at_full_resolution(few: Split) -> None:
     model, reports = tiny_model(), []
     before = model.get_parameter("classifier.weight").clone()
-    finetune(model, few, FinetuneConfig(epochs=2, batch_size=32, image_size=32), on_epoch=reports.append)
+    fit(model, few, replace(finetune_config(2, 32, seed=0), batch_size=32), on_epoch=reports.append)
     assert [report.image_size for report in reports] == [32, 32]
     assert not torch.equal(model.get_parameter("classifier.weight"), before)
 
 
-def test_train_goes_on_after_a_stop_and_writes_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_goes_on_after_a_stop_and_writes_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_data("bundled")
-    small = replace(
-        whole, train=whole.train.take(64), held_back=whole.held_back.take(50), test=whole.test.take(50)
-    )
+    small = replace(whole, train=whole.train.take(64), held_back=whole.held_back.take(50), test=whole.test.take(50))
     monkeypatch.setattr("amc_latency.train.load_data", lambda *_: small)
     seen: list[tuple[int, float]] = []
 
@@ -233,3 +227,10 @@ def test_train_goes_on_after_a_stop_and_writes_a_checkpoint(
     assert seen[-1][1] == result.accuracy_held_back == accuracy(model, small.held_back, 32)
     assert extra["accuracy_test"] == f"{accuracy(model, small.test, 32):.2f}"
     assert (extra["epochs"], extra["seed"], extra["source"]) == ("2", "3", "bundled")
+
+
+def test_another_checkpoint_does_not_go_on_with_this_ones_epochs(few: Split, tmp_path: Path) -> None:
+    config = replace(finetune_config(1, 32, seed=0), batch_size=32)
+    fit(tiny_model(), few, config, tmp_path / "resume", origin="one")
+    with pytest.raises(UserError, match="another training run"):
+        fit(tiny_model(), few, config, tmp_path / "resume", origin="other")

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def timed(device: HostDevice, workloads: list[Workload], protocol: Protocol) -> 
 
 
 def test_layers_are_timed_on_both_clocks() -> None:
-    protocol = Protocol(runs=7, rounds=2)
+    protocol = Protocol(runs=7, rounds=2, min_time_ms=0)
     found = list(HostDevice().time([work("noop"), work("add", ADD), work("pw", POINTWISE)], protocol))
     assert sorted((timing.workload, timing.round) for timing in found) == [
         (name, round_index) for name in ("add", "noop", "pw") for round_index in (0, 1)
@@ -84,6 +85,14 @@ def test_layers_are_timed_on_both_clocks() -> None:
         for summary in (timing.cpu, timing.wall):
             assert summary is not None
             assert 0 < summary.min_us <= min(summary.median_us, summary.mean_us)
+
+
+def test_short_layers_are_run_until_the_least_time_is_over() -> None:
+    few, many = (
+        next(iter(HostDevice().time([work("noop")], Protocol(runs=2, rounds=1, min_time_ms=ms)))) for ms in (0, 2)
+    )
+    assert few.n == 2
+    assert 2 < many.n <= 1000
 
 
 def test_a_summary_is_arithmetic() -> None:
@@ -98,9 +107,7 @@ def test_no_workloads_start_nothing() -> None:
 
 def test_what_is_no_model_gets_an_error_row() -> None:
     torn = layer_model(POINTWISE)[:1000]
-    bad = [
-        Workload(name, lambda b=b: b) for name, b in (("text", b"garbage"), ("empty", b""), ("torn", torn))
-    ]
+    bad = [Workload(name, lambda b=b: b) for name, b in (("text", b"garbage"), ("empty", b""), ("torn", torn))]
     found = timed(HostDevice(), [work("a"), *bad, work("b")], Protocol())
     assert {name for name, timing in found.items() if timing.error} == {"text", "empty", "torn"}
     assert "not a valid Flatbuffer" in (found["torn"].error or "")
@@ -137,12 +144,13 @@ def test_a_workload_that_kills_the_worker_gets_an_error_row(
     seen: list[int] = []
 
     def kill_worker() -> None:
-        # Built while the one before it runs.
         (pid,) = workers()
         seen.append(pid)
         os.kill(pid, deadly)
 
-    plan = [work("a"), work("victim", SLOW), work("b", NOOP, kill_worker), work("c")]
+    # Long after it was built, and long before its runs are over.
+    later = threading.Timer(0.5, kill_worker)
+    plan = [work("a"), work("victim", SLOW, later.start), work("b"), work("c")]
     found = timed(HostDevice(), plan, LONG)
     assert found["victim"].error == f"the process ended by {deadly.name}"
     assert [found[name].error for name in "abc"] == [None] * 3
@@ -259,9 +267,7 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
     pytest.fail(f"worker {worker} outlived its parent by 20 s")
 
 
-def test_a_runtime_that_does_not_import_is_said_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_that_does_not_import_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ai_edge_litert").mkdir()
     (tmp_path / "ai_edge_litert" / "__init__.py").write_text("raise ImportError('no such CPU')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

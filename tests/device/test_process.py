@@ -38,9 +38,7 @@ def test_jobs_larger_than_a_pipe_arrive_whole() -> None:
 
 
 def test_an_exit_is_told_with_its_last_words() -> None:
-    worker = started(
-        "sys.stdin.readline(); print('INFO: fine\\nout of luck\\n', file=sys.stderr); sys.exit(3)"
-    )
+    worker = started("sys.stdin.readline(); print('INFO: fine\\nout of luck\\n', file=sys.stderr); sys.exit(3)")
     worker.send({}, b"x", timeout_s=60)
     with pytest.raises(WorkerDied, match=r"^the process ended with exit code 3 \(out of luck\)$"):
         worker.answer()

@@ -12,7 +12,7 @@ from amc_latency.errors import UserError
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.loop import EpisodeRecord
 
-CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": "a \"quoted\" \\ name"}
+CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": 'a "quoted" \\ name'}
 RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.1, 0.2, 0.3)
 
 

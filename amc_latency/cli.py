@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,11 +96,19 @@ def predict(
     from amc_latency.prediction import predict as predict_network
     from amc_latency.profiling import open_device, open_table
     from amc_latency.report import prediction_text
+    from lut.predict import MissingShapeError
 
     chosen = open_device(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes))
     table = open_table(chosen, None, lut, create=False)
-    report = predict_network(network, table, None if channels is None else parse_counts(channels))
+    counts = None if channels is None else parse_counts(channels)
+    try:
+        report = predict_network(network, table, counts)
+    except MissingShapeError as error:
+        # A table that was asked for must answer; the one that happens to lie there may be of other networks.
+        if lut is not None:
+            raise
+        report = replace(predict_network(network, None, counts), note=str(error))
     if report.note:
         Console().say(report.note)
     show(report, as_json, prediction_text)
@@ -271,11 +280,13 @@ def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
     from amc_latency.errors import exit_code
 
-    try:
-        app()
-    except KeyboardInterrupt:
+    def stop(*_: object) -> None:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        app()
     except Exception as error:
         code = exit_code(error)
         if code is None:

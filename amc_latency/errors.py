@@ -12,14 +12,17 @@ class JobError(Exception):
 def exit_code(error: Exception) -> int | None:
     """2 for bad input, 1 for a failed job, None for a fault of this program, which deserves its traceback."""
     # Imported here: a command that fails early has not needed them yet.
-    from device.base import DeviceError
+    from device.base import DeviceError, ProtocolError
     from device.measure import BadModelError
     from device.registry import UnknownDeviceError
     from lut.predict import MissingShapeError
     from lut.shape import ShapeError
     from lut.table import TableError
 
-    if isinstance(error, UserError | UnknownDeviceError | BadModelError | TableError | MissingShapeError | ShapeError):
+    if isinstance(
+        error,
+        UserError | UnknownDeviceError | ProtocolError | BadModelError | TableError | MissingShapeError | ShapeError,
+    ):
         return 2
     if isinstance(error, JobError | DeviceError | OSError | MemoryError):
         return 1

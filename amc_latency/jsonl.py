@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -31,9 +32,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Add one line with a single write."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Add one line with a single write. Raises `JobError` if it cannot be stored; the lines before still stand."""
+    line = json.dumps(row).encode() + b"\n"
     try:
-        os.write(descriptor, json.dumps(row).encode() + b"\n")
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise JobError(
+            f"cannot write {path}: {error.strerror}. What is there is kept: set it right and run again to go on"
+        ) from error

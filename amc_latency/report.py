@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 from rich.console import Console
 from rich.table import Column, Table
 
 from amc_latency.prediction import Prediction
 from amc_latency.profiling import ProfileReport
 from amc_latency.search.config import SearchReport
+
+_WIDTH = 140
 
 
 def profile_text(report: ProfileReport) -> None:
@@ -25,7 +29,7 @@ def prediction_text(report: Prediction) -> None:
     table = Table("layer", "shape", right("MACs"), right("ms"))
     for layer in report.layers:
         table.add_row(layer.name, layer.shape, f"{layer.macs:,}", _ms(layer.ms))
-    _print(table)
+    _console().print(table)
     print(f"{report.macs:,} MACs, {report.params:,} parameters")
     if report.predicted_ms is not None:
         print(
@@ -36,6 +40,17 @@ def prediction_text(report: Prediction) -> None:
 
 def search_text(report: SearchReport) -> None:
     """Original, uniform width and ours, then the policy and the files."""
+    _write_search(report, _console())
+
+
+def search_html(report: SearchReport) -> str:
+    """The same as a page of its own, for the run folder."""
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH)
+    _write_search(report, console)
+    return console.export_html()
+
+
+def _write_search(report: SearchReport, console: Console) -> None:
     table = Table(
         "",
         *map(right, ("predicted ms", "measured ms", "target ms", "MACs", "size kB", "held back %", "test %")),
@@ -45,25 +60,26 @@ def search_text(report: SearchReport) -> None:
         table.add_row(
             row.name,
             f"{row.predicted_ms:.4f}",
-            f"{row.measured_ms:.4f}" + (f" ±{row.spread_pct:.1f} %" if row.spread_pct is not None else ""),
+            f"{row.measured_ms:.4f}",
             "" if row.name == "original" else f"{report.target_ms:.4f}",
             f"{row.macs / 1e6:.2f}M",
             f"{row.bytes / 1000:,.0f}",
-            "" if row.held_back is None else f"{row.held_back:.1f}",
+            f"{row.held_back:.2f}",
             f"{row.accuracy:.2f}",
         )
-    _print(table)
+    console.print(table)
     ours = report.rows[-1]
-    print(f"channels kept: {','.join(map(str, ours.counts))}")
+    lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
     if report.best_random_held_back is not None:
-        print(f"best of the random policies: {report.best_random_held_back:.1f} % of the held-back images")
-    print(
+        lines.append(f"best of the random policies: {report.best_random_held_back:.1f} % of the held-back images")
+    lines.append(
         f"{report.episodes} episodes, {report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
-        f"{report.seconds:.0f} s; data: {report.data}; {report.statistic}"
+        f"{report.seconds:.0f} s; data: {report.data}; measured: {report.statistic}"
     )
-    for row in report.rows:
-        print(f"{row.name:9} {row.tflite}")
-    print("target met on the device" if report.met else "TARGET NOT MET on the device")
+    lines += [f"{row.name:9} {row.tflite}" for row in report.rows]
+    lines.append("target met on the device" if report.met else "TARGET NOT MET on the device")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def right(name: str) -> Column:
@@ -75,7 +91,7 @@ def _ms(ms: float | None) -> str:
     return "" if ms is None else f"{ms:.4f}"
 
 
-def _print(table: Table) -> None:
+def _console() -> Console:
     # A piped table keeps its width: 80 columns would fold it.
     console = Console()
-    Console(width=None if console.is_terminal else 140).print(table)
+    return console if console.is_terminal else Console(width=_WIDTH)

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     random_accuracies = [
         evaluate(counts) for counts in random_policies(clamp, options.random or len(records), options.seed + 1)
     ]
-    best = best_of(records, clamp.target_ms)
+    best = best_of(records, clamp.target_ms)[0]
     last = [record.accuracy for record in records[-20:]]
     return {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}",

@@ -11,6 +11,10 @@ from typing import Literal, TypeVar
 T = TypeVar("T")
 
 
+class ProtocolError(ValueError):
+    """A way of timing that makes no sense."""
+
+
 class DeviceError(RuntimeError):
     """A device that cannot do what was asked: what is wrong and what to do, in one or two lines."""
 
@@ -48,13 +52,13 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if min(self.runs, self.rounds, self.threads) < 1 or self.warmup < 0 or self.timeout_s <= 0:
-            raise ValueError("a protocol needs at least one run, round and thread, and a positive time-out")
+            raise ProtocolError("a protocol needs at least one run, round and thread, and a positive time-out")
         if self.min_time_ms < 0:
-            raise ValueError("a protocol's least time cannot be negative")
+            raise ProtocolError("a protocol's least time cannot be negative")
         if self.clock not in ("cpu", "wall") or self.statistic not in ("min", "median"):
-            raise ValueError("a protocol's clock is cpu or wall, and its statistic min or median")
+            raise ProtocolError("a protocol's clock is cpu or wall, and its statistic min or median")
         if self.threads > 1 and self.clock == "cpu":
-            raise ValueError("thread CPU time misses the other threads: use clock='wall' with more than one")
+            raise ProtocolError("thread CPU time misses the other threads: use clock='wall' with more than one")
 
     def over_rounds(self, rounds: Iterable[float]) -> float:
         """One latency from those of each round (`Timing.latency_us`), in the same unit."""

@@ -87,8 +87,8 @@ class Row:
     bytes: int
     accuracy: float
     """percent of the test images"""
-    held_back: float | None
-    """percent of the held-back images after cut and refit, before fine-tuning"""
+    held_back: float
+    """percent of all held-back images after cut and refit, before fine-tuning"""
     tflite: str
 
 

@@ -88,15 +88,21 @@ def run_episodes(
     return records
 
 
-def best_of(records: Sequence[EpisodeRecord], target_ms: float) -> EpisodeRecord:
-    """The most accurate record predicted at or under `target_ms`; the faster one of two, then the earlier.
+def best_of(records: Sequence[EpisodeRecord], target_ms: float, n: int = 1) -> list[EpisodeRecord]:
+    """The `n` most accurate records predicted at or under `target_ms`; of equal ones the faster, then the earlier.
+
+    Each policy is there once.
 
     Raises `UserError` if there is none.
     """
     feasible = [record for record in records if record.predicted_ms <= target_ms]
     if not feasible:
         raise UserError(f"no episode in the log is predicted at or under {target_ms:.6g} ms; run more episodes")
-    return min(feasible, key=lambda record: (-record.accuracy, record.predicted_ms, record.episode))
+    ranked = sorted(feasible, key=lambda record: (-record.accuracy, record.predicted_ms, record.episode))
+    distinct: dict[Counts, EpisodeRecord] = {}
+    for record in ranked:
+        distinct.setdefault(record.counts, record)
+    return list(distinct.values())[:n]
 
 
 def _replay(env: ChannelEnv, agent: DDPGAgent, record: EpisodeRecord) -> None:

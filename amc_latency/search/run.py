@@ -18,6 +18,7 @@ from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec
 from amc_latency.profiling import Grid, complete_table, open_device, open_table
 from amc_latency.prune.refit import collect
+from amc_latency.report import search_html
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import Row, SearchConfig, SearchReport
@@ -33,6 +34,9 @@ from device.measure import measure_many
 from lut.predict import Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable
+
+FINALISTS = 10
+"""Policies that are judged once more, by all held-back images, before one is chosen."""
 
 
 def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
@@ -102,6 +106,7 @@ class _Search:
         self.clamp = Clamp(self.costs, self.target_ms)
         folder.start()
         self._evaluator: NetworkEvaluator | None = None
+        self._judged: dict[Counts, float] = {}
 
     @property
     def grid(self) -> Grid:
@@ -139,7 +144,7 @@ class _Search:
                 say("corrected by what was measured, no reachable network is fast enough")
                 break
             records = self._episodes(attempt, limit_ms)
-            best = best_of(records, limit_ms)
+            best = self._best(records, limit_ms)
             report = None
             measured_ms = self._known_over(attempt, best) or self._quick_measurement(attempt, best)
             if measured_ms <= self.target_ms:
@@ -153,8 +158,28 @@ class _Search:
                 f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
             )
         report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
+        self.folder.write_text("report.html", search_html(report))
+        # Last: a folder with this file holds a finished search.
         self.folder.write_json(REPORT, asdict(report))
         return report
+
+    def _best(self, records: list[EpisodeRecord], limit_ms: float) -> EpisodeRecord:
+        """The finalist that does best on all held-back images.
+
+        The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice, and the
+        uniform width is always among them.
+        """
+        finalists = best_of(records, limit_ms, FINALISTS)
+        finalists += [record for record in records if record.source == "start" and record.predicted_ms <= limit_ms]
+        scores = {record.counts: self._held_back(record.counts) for record in finalists}
+        return max(finalists, key=lambda record: (scores[record.counts], -record.predicted_ms))
+
+    def _held_back(self, counts: Counts) -> float:
+        """Percent of all held-back images that the cut and refitted network gets right."""
+        if counts not in self._judged:
+            network = self.network.model if counts == self.costs.full else self.evaluator.network(counts)
+            self._judged[counts] = accuracy(network, self.data.held_back, self.image_size)
+        return self._judged[counts]
 
     def _limit_ms(self, factor: float) -> float | None:
         """What the table may predict, so that the device, slower by `factor`, meets the target; None if none does."""
@@ -245,7 +270,6 @@ class _Search:
         # The uniform width may be ours: one key then, timed once.
         files = {keys[name]: self._tflite(name) for name in policies}
         measured = measure_many(self.device, files, self._protocol())
-        held_back = {record.counts: 100 * record.accuracy for record in records}
         rows = []
         for name, counts in policies.items():
             predicted_ms = self.costs.ms(counts) * factor
@@ -261,7 +285,7 @@ class _Search:
                     macs=exports[name].macs,
                     bytes=exports[name].bytes,
                     accuracy=accuracies[name],
-                    held_back=held_back.get(counts),
+                    held_back=self._held_back(counts),
                     tflite=str(self._tflite(name)),
                 )
             )

@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 from amc_latency.cli import main
+from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.profiling import table_path
+from device.base import Protocol
+from device.registry import get_device
+from lut.shape import network_text
+from lut.table import LatencyTable
 
 # amc-models, models/mobilenet_v1.py: outputs of the first convolution and the 13 pointwise layers.
 AMC_50_FLOPS = "24,48,96,80,192,200,328,352,368,360,328,400,736,752"
@@ -57,6 +63,31 @@ def test_width_counts_the_published_macs(run) -> None:
     assert round(result["macs"] / 1e6, 2) == 325.40
 
 
+def test_a_table_of_other_networks_is_no_table_unless_it_was_asked_for(run, tmp_path: Path) -> None:
+    path = table_path(get_device("host").identity, Protocol())
+    LatencyTable.create(path, get_device("host").identity, Protocol())
+    outcome = run("predict", "--json")
+    assert json.loads(outcome.out)["predicted_ms"] is None
+    assert "layer 'noop" in outcome.err
+    asked = run("predict", "--lut", path)
+    assert asked.code == 2
+    assert "layer 'noop" in asked.err
+
+
+def test_predictions_come_from_the_named_table(run) -> None:
+    table = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
+    named = ["--device", "replay", "--lut", table, "--model", "mobilenet_v1", "--json"]
+    full, cut = (json.loads(run("predict", *named, *more).out) for more in ([], ["--channels", AMC_50_TIME]))
+    # As timed on the machine of the table: 10.85 ms.
+    assert full["predicted_ms"] == pytest.approx(LatencyTable.open(table).latency_us(network_key()) / 1000, rel=0.02)
+    assert sum(layer["ms"] for layer in full["layers"]) == pytest.approx(full["raw_ms"])
+    assert cut["predicted_ms"] < 0.6 * full["predicted_ms"]
+
+
+def network_key() -> str:
+    return network_text(load_network(NetworkOptions("mobilenet_v1")).graph.architecture.shapes())
+
+
 def test_export_then_bench(run, tmp_path: Path) -> None:
     file = tmp_path / "net.tflite"
     arguments = ["--model", "mobilenet_v1", "--width", 0.25, "--input", "3x32x32", "--classes", 10]
@@ -97,6 +128,7 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["search", "--speedup", "2", "--min-keep", "0"], "min-keep"),
     (["profile", "--step", "0"], "step"),
     (["bench", "missing.tflite"], "missing.tflite"),
+    (["profile", "--rounds", "0"], "at least one run, round and thread"),
     (["bench", __file__], "not a .tflite"),
     (["finetune", "--out", "x.safetensors", "--epochs", "0"], "epoch"),
 ]

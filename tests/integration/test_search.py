@@ -91,6 +91,7 @@ def test_a_search_ends_in_a_file_under_its_target(tmp_path: Path) -> None:
     # 1,000 of the 10,000 images: five standard errors of a share near 0.9.
     assert abs(right / 1000 - ours.accuracy / 100) < 5 * (0.9 * 0.1 / 1000) ** 0.5
 
+    assert f"{ours.measured_ms:.4f}" in (tmp_path / "run" / "report.html").read_text()
     policy = json.loads((tmp_path / "run" / "policy.json").read_text())
     assert tuple(policy["counts"]) == ours.counts
     assert run(tmp_path, replace(SMALL, finetune_epochs=1)) == report
@@ -128,7 +129,10 @@ def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fastest network that can be cut") as refused:
         run(tmp_path, replace(SMALL, speedup=None, target_ms=0.001))
     reachable_ms = float(str(refused.value).split("predicted at ")[1].split(" ms")[0])
-    assert run(tmp_path, replace(SMALL, speedup=None, target_ms=reachable_ms), name="second").met
+    # The first replayed round of that network is a slow one, and all nine agree with the prediction to a hundredth of a
+    # percent, which is not to be under it.
+    nine_rounds = replace(SMALL, speedup=None, target_ms=1.001 * reachable_ms, rounds=9)
+    assert run(tmp_path, nine_rounds, name="second").met
 
 
 def test_a_damaged_table_is_refused(tmp_path: Path) -> None:

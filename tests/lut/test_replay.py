@@ -54,11 +54,14 @@ def test_what_the_table_does_not_know_is_an_error_row(table: LatencyTable, name:
     assert timings[1].error is None
 
 
-def test_it_is_the_tables_device_and_protocol(table: LatencyTable) -> None:
+def test_it_is_the_tables_device_and_statistic(table: LatencyTable) -> None:
     device = ReplayDevice(table)
     assert device.identity == table.identity
-    with pytest.raises(DeviceError, match="its own protocol only"):
-        list(device.time([], replace(PROTOCOL, runs=7))) or list(device.time_round([], replace(PROTOCOL, runs=7), 0))
+    shapes = ARCHITECTURE.shapes()
+    more = list(device.time([Workload(shapes[0].text, bytes)], replace(PROTOCOL, rounds=5)))
+    assert len({timing.round for timing in more}) == 5
+    with pytest.raises(DeviceError, match="min of cpu time"):
+        list(device.time([Workload(shapes[0].text, bytes)], replace(PROTOCOL, statistic="median")))
 
 
 def test_predictions_are_never_stored_as_timings(table: LatencyTable) -> None:

@@ -212,11 +212,14 @@ def test_a_line_that_is_no_record_is_refused(line: str) -> None:
 
 def test_best_of_is_the_most_accurate_under_the_target() -> None:
     log = run_episodes(toy_env(), small_agent(), 8, TARGET_MS)
-    best = best_of(log, TARGET_MS)
+    best = best_of(log, TARGET_MS)[0]
     assert best.accuracy == max(record.accuracy for record in log)
     limit = min(record.predicted_ms for record in log)
-    assert best_of(log, limit).predicted_ms == limit
+    assert best_of(log, limit)[0].predicted_ms == limit
     twin = dataclasses.replace(best, episode=99, predicted_ms=best.predicted_ms - 0.1)
-    assert best_of([*log, twin], TARGET_MS) is twin
+    assert best_of([*log, twin], TARGET_MS)[0] is twin
     with pytest.raises(UserError, match="no episode"):
         best_of(log, 0.1)
+    ranked = best_of([*log, *log], TARGET_MS, 5)
+    assert len({record.counts for record in ranked}) == 5
+    assert [record.accuracy for record in ranked] == sorted((r.accuracy for r in ranked), reverse=True)

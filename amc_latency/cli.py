@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from amc_latency.console import Console
+from amc_latency.search.config import SearchConfig
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -124,25 +126,37 @@ def search(
     data: DataOption = "auto",
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="run folder; a search that is there goes on")] = None,
-    warmup: Annotated[int, typer.Option("--warmup", help="episodes of random policies")] = 100,
-    episodes: Annotated[int, typer.Option("--episodes", help="episodes after the warm-up")] = 300,
-    corrections: Annotated[int, typer.Option("--corrections", help="searches on if measured over the target")] = 3,
-    correction_episodes: Annotated[int, typer.Option("--correction-episodes", help="episodes of each")] = 60,
-    margin_pct: Annotated[float, typer.Option("--margin-pct", help="how far under the target to aim")] = 1.5,
-    images: Annotated[int, typer.Option("--images", help="held-back images to judge a policy by")] = 1000,
-    calibration_images: Annotated[int, typer.Option("--calibration-images", help="images for refit")] = 512,
+    warmup: Annotated[int, typer.Option("--warmup", help="episodes of random policies")] = SearchConfig.warmup,
+    episodes: Annotated[int, typer.Option("--episodes", help="episodes after the warm-up")] = SearchConfig.episodes,
+    corrections: Annotated[
+        int, typer.Option("--corrections", help="searches on if measured over the target")
+    ] = SearchConfig.corrections,
+    correction_episodes: Annotated[
+        int, typer.Option("--correction-episodes", help="episodes of each")
+    ] = SearchConfig.correction_episodes,
+    margin_pct: Annotated[
+        float, typer.Option("--margin-pct", help="how far under the target to aim")
+    ] = SearchConfig.margin_pct,
+    images: Annotated[
+        int, typer.Option("--images", help="held-back images to judge an episode by")
+    ] = SearchConfig.images,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", help="images for refit")
+    ] = SearchConfig.calibration_images,
     recalibration_images: Annotated[
         int, typer.Option("--recalibration-images", help="of these, for the batch norms of each policy")
-    ] = 256,
-    min_keep: MinKeepOption = 0.2,
-    step: StepOption = 8,
-    finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = 6,
-    rounds: RoundsOption = 9,
+    ] = SearchConfig.recalibration_images,
+    min_keep: MinKeepOption = SearchConfig.min_keep,
+    step: StepOption = SearchConfig.step,
+    finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = SearchConfig.finetune_epochs,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="rounds of the final timing; as the table's networks unless told")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
     from amc_latency.report import search_text
-    from amc_latency.search.config import SearchConfig
+    from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
 
     given = dict(locals())
@@ -152,6 +166,7 @@ def search(
     folder = out or Path("runs") / f"{Path(model).stem}-{device}-{target}-seed{seed}"
     report = run_search(config, folder, Console())
     show(report, as_json, search_text)
+    check_met(report)
 
 
 @app.command()
@@ -166,12 +181,16 @@ def train(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train MobileNetV1 on Fashion-MNIST; the defaults repeat the bundled checkpoint."""
+    """Train MobileNetV1 on Fashion-MNIST; on all 60,000 images the defaults repeat the bundled checkpoint."""
     from amc_latency.train import TrainCommandConfig
     from amc_latency.train import train as run_training
     from amc_latency.training import TrainConfig
 
-    low = min(TrainConfig.low_resolution_epochs, epochs)
+    check_out(out)
+    # The same share of the epochs as by default.
+    low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
+    if image_size <= TrainConfig.low_resolution:
+        low = 0
     training = TrainConfig(epochs=epochs, image_size=image_size, seed=seed, low_resolution_epochs=low)
     config = TrainCommandConfig(out, width, data, data_dir, download, training)
     console = Console()
@@ -195,6 +214,7 @@ def finetune(
     """Train a checkpoint for some more epochs."""
     from amc_latency.finetune import finetune_checkpoint
 
+    check_out(out)
     console = Console()
     with console.progress("fine-tuning", epochs) as meter:
         report = finetune_checkpoint(
@@ -214,13 +234,19 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a network as .tflite, and check its outputs against PyTorch's."""
+    from amc_latency.data import load_data, to_input
     from amc_latency.export import export as export_network
     from amc_latency.models.load import NetworkOptions, cut_to, load_network, parse_counts
 
+    check_out(out)
     network = load_network(NetworkOptions(model, width, input_size, classes))
     if channels is not None:
         network = cut_to(network, parse_counts(channels))
-    show(export_network(network.model, network.spec.input, out), as_json, fields_text)
+    images = None
+    depth, height, width_ = network.spec.input
+    if network.trained and depth == 1 and height == width_:
+        images = to_input(load_data("bundled").train.take(8).images, height)
+    show(export_network(network.model, network.spec.input, out, images), as_json, fields_text)
 
 
 @app.command()
@@ -233,11 +259,16 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Time a .tflite on a device."""
-    from amc_latency.profiling import open_device
+    from amc_latency.errors import UserError
+    from amc_latency.profiling import REPLAY, open_device
     from device.base import Protocol
     from device.measure import measure_file
 
-    protocol = Protocol(runs=runs, rounds=rounds, threads=threads, clock="cpu" if threads == 1 else "wall")
+    if device == REPLAY:
+        raise UserError("the replay device has no hardware to time a file on: name another --device")
+    most = max(runs, Protocol.max_runs)
+    clock: Literal["cpu", "wall"] = "cpu" if threads == 1 else "wall"
+    protocol = Protocol(runs=runs, max_runs=most, rounds=rounds, threads=threads, clock=clock)
     chosen = open_device(device)
     measurement = measure_file(chosen, file, protocol)
     report = {
@@ -255,6 +286,17 @@ def bench(
             f"{measurement.latency_ms:.4f} ms ({measurement.statistic}, ±{measurement.spread_pct or 0:.1f} %, "
             f"{measurement.n} runs) on {report['device']}, {report['runtime']}"
         )
+
+
+def check_out(path: Path) -> None:
+    """Raise `UserError` for a file that cannot be made, before any work is done for it."""
+    from amc_latency.errors import UserError
+
+    existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if not path.name or path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file")
+    if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--out {path} cannot be made: {existing} is no folder that can be written to")
 
 
 def show(report: Any, as_json: bool, text: Any) -> None:
@@ -281,7 +323,8 @@ def main() -> None:
     from amc_latency.errors import exit_code
 
     def stop(*_: object) -> None:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        resumable = sys.argv[1:2] and sys.argv[1] in ("profile", "search", "train", "finetune")
+        print("stopped" + ("; the same command goes on from here" if resumable else ""), file=sys.stderr)
         sys.exit(130)
 
     signal.signal(signal.SIGINT, stop)

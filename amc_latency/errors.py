@@ -17,13 +17,13 @@ def exit_code(error: Exception) -> int | None:
     from device.registry import UnknownDeviceError
     from lut.predict import MissingShapeError
     from lut.shape import ShapeError
-    from lut.table import TableError
+    from lut.table import TableError, TableWriteError
 
+    if isinstance(error, JobError | DeviceError | TableWriteError | OSError | MemoryError):
+        return 1
     if isinstance(
         error,
         UserError | UnknownDeviceError | ProtocolError | BadModelError | TableError | MissingShapeError | ShapeError,
     ):
         return 2
-    if isinstance(error, JobError | DeviceError | OSError | MemoryError):
-        return 1
     return None

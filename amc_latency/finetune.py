@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from amc_latency.data import load_data
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import bundled_checkpoint, save_checkpoint
-from amc_latency.models.load import BUNDLED, NetworkOptions, load_network
+from amc_latency.models.checkpoint import save_checkpoint
+from amc_latency.models.load import NetworkOptions, checkpoint_digest, load_network
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 
 
@@ -36,6 +35,7 @@ class FinetuneResult:
     held_back_before: float
     held_back: float
     test: float
+    data: str
     checkpoint: str
 
 
@@ -57,14 +57,13 @@ def finetune_checkpoint(
     data = load_data(source)
     size = network.spec.input[1]
     before = accuracy(network.model, data.held_back, size)
-    origin = bundled_checkpoint() if model == BUNDLED else Path(model)
     fit(
         network.model,
         data.train,
         finetune_config(epochs, size, seed),
         checkpoint=out.with_name(out.name + ".resume"),
         on_epoch=on_epoch,
-        origin=hashlib.sha256(origin.read_bytes()).hexdigest(),
+        origin=checkpoint_digest(model),
     )
     save_checkpoint(out, network.model, network.spec, {"source": data.source, "seed": str(seed)})
     out.with_name(out.name + ".resume").unlink(missing_ok=True)
@@ -72,5 +71,6 @@ def finetune_checkpoint(
         before,
         accuracy(network.model, data.held_back, size),
         accuracy(network.model, data.test, size),
+        data.source,
         str(out),
     )

@@ -9,26 +9,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, cut_to
 from device.base import Device, DeviceIdentity, Protocol
-from device.registry import get_device, known_devices
-from lut.architecture import channel_choices
+from device.registry import get_device, known_devices, unknown_device
+from lut.architecture import Architecture, channel_choices
 from lut.build import BuildReport, NetworkWorkload, build_table
 from lut.plan import Choices, nearest_counts, uniform_counts
-from lut.predict import Predictor
+from lut.predict import FEWEST_NETWORKS, Predictor
 from lut.replay import ReplayDevice
-from lut.shape import NetworkShape
+from lut.shape import NetworkShape, network_text
 from lut.table import LatencyTable
 
 REPLAY = "replay"
-UNIFORM_WIDTHS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-"""Whole networks at these widths calibrate a table; the first is the uncut network, whose timing a target refers to."""
+Counts = tuple[int, ...]
+UNIFORM = 9
+"""Uniform widths, from the uncut network to the narrowest on the grid, that a table is calibrated on."""
 HELD_OUT = 4
-"""Random networks that show the error of a calibration on the uniform ones alone; afterwards they calibrate too."""
+"""Random networks that show the error of a calibration without them; afterwards they calibrate too."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,22 @@ class ProfileReport:
     """timings in the table"""
     timed: int
     """timings made now"""
-    errors: dict[str, str]
+    incomplete: int
+    """layer shapes and networks that some rounds failed for; the next profile tries these again"""
     seconds: float
     original_ms: float
     """the uncut network, as timed"""
-    held_out_mape_pct: float
-    held_out_max_pct: float
+    held_out_mape_pct: float | None
+    """of networks that were timed, and that the calibration did not see; None if there are none"""
+    held_out_max_pct: float | None
+    calibrated: bool
+    """False if the grid has too few networks to calibrate on"""
 
 
 def open_device(name: str, lut: Path | None = None) -> Device:
     """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise."""
+    if name not in device_names():
+        raise unknown_device(name, list(device_names()))
     if name != REPLAY:
         return get_device(name)
     if lut is None:
@@ -84,30 +92,38 @@ def device_names() -> dict[str, str]:
     return {**known_devices(), REPLAY: "no hardware: answers from the table named by --lut"}
 
 
-def table_path(identity: DeviceIdentity, protocol: Protocol) -> Path:
-    """Where a device's table lies unless `--lut` says otherwise: one file a device, runtime and protocol."""
+def device_text(device: Device) -> str:
+    """Who measured, or whose measurements are replayed."""
+    who = ", ".join((device.identity.name, device.identity.model, device.identity.runtime))
+    return f"replay of {who}" if isinstance(device, ReplayDevice) else who
+
+
+def table_path(identity: DeviceIdentity) -> Path:
+    """Where a device's table lies unless `--lut` says otherwise: one file a device and runtime."""
     from platformdirs import user_data_path
 
-    who = repr((sorted(asdict(identity).items()), sorted(asdict(protocol).items())))
+    who = repr(sorted(asdict(identity).items()))
     digest = hashlib.sha256(who.encode()).hexdigest()[:8]
     return user_data_path("amc-latency") / "tables" / f"{identity.name}-{digest}.tsv"
 
 
 def open_table(device: Device, protocol: Protocol | None, lut: Path | None, create: bool) -> LatencyTable | None:
-    """The device's latency table at `lut`, or where tables lie; a new one, or None if `create` is false.
+    """The device's latency table at `lut`, or where tables lie.
 
-    Without a protocol an existing table's own is taken. Raises `TableError` for a table of another device or protocol.
+    One that does not exist is created, or else an error if it was named, and None if it was not. Without a protocol an
+    existing table's own is taken. Raises `TableError`, also for a table of another device or protocol.
     """
     if isinstance(device, ReplayDevice):
+        device.table.expect(protocol=protocol)
         return device.table
-    path = lut or table_path(device.identity, protocol or Protocol())
-    if path.exists():
+    path = lut or table_path(device.identity)
+    if path.exists() or (lut is not None and not create):
         return LatencyTable.open(path, device.identity, protocol)
     return LatencyTable.create(path, device.identity, protocol or Protocol()) if create else None
 
 
 def complete_table(
-    network: Network, device: Device, table: LatencyTable, grid: Grid, console: Console, seed: int = 0
+    network: Network, device: Device, table: LatencyTable, grid: Grid, console: Console
 ) -> ProfileReport:
     """Time whatever the table lacks of what a search of `network` on `grid` can reach; resumes where a kill left it.
 
@@ -115,33 +131,40 @@ def complete_table(
     """
     architecture = network.graph.architecture
     choices = grid.choices(network)
-    uniform = [uniform_counts(architecture, choices, width) for width in UNIFORM_WIDTHS]
-    held_out = _random_counts(architecture.group_channels, choices, HELD_OUT, seed)
-    policies = list(dict.fromkeys((*uniform, *held_out)))
-    networks = [
-        NetworkWorkload(architecture.shapes(counts), partial(_network_file, network, counts)) for counts in policies
-    ]
-    with console.progress(f"timing on {device.identity.name}", 1) as meter:
+    seen = _calibration_counts(architecture, grid, choices)
+    held_out = _random_counts(architecture, grid, choices, HELD_OUT, "held-out", seen)
+    if isinstance(device, ReplayDevice):
+        # A replayed prediction must not pass for a timing; without the uncut network there is no target.
+        seen, held_out = (
+            [counts for counts in some if network_text(architecture.shapes(counts)) in device.timed]
+            for some in (seen, held_out)
+        )
+        seen = seen or [architecture.group_channels]
+    with TemporaryDirectory() as folder, console.progress(f"timing on {device.identity.name}", 1) as meter:
+        networks = [
+            NetworkWorkload(architecture.shapes(counts), partial(_network_file, Path(folder, str(i)), network, counts))
+            for i, counts in enumerate((*seen, *held_out))
+        ]
         report = build_table(
-            device, table, architecture, choices, networks, lambda done, total, *_: meter.update(done, total), seed
+            device, table, architecture, choices, networks, lambda done, total, *_: meter.update(done, total)
         )
     _check_errors(report)
-    seen = [architecture.shapes(counts) for counts in dict.fromkeys(uniform)]
-    predictor = Predictor(table, seen)
+    predictor = Predictor(table, map(architecture.shapes, seen))
     errors_pct = []
     for counts in held_out:
         shapes = architecture.shapes(counts)
         errors_pct.append(100 * abs(predictor.ms(shapes) / _measured_ms(predictor, shapes) - 1))
     return ProfileReport(
         table=str(table.path),
-        device=f"{table.identity.name}, {table.identity.model}, {table.identity.runtime}",
+        device=device_text(device),
         rows=len(table.rows),
         timed=report.timed,
-        errors=report.errors,
+        incomplete=report.incomplete,
         seconds=round(report.seconds, 1),
         original_ms=_measured_ms(predictor, architecture.shapes()),
-        held_out_mape_pct=round(statistics.fmean(errors_pct), 2),
-        held_out_max_pct=round(max(errors_pct), 2),
+        held_out_mape_pct=round(statistics.fmean(errors_pct), 2) if errors_pct else None,
+        held_out_max_pct=round(max(errors_pct), 2) if errors_pct else None,
+        calibrated=Predictor(table).calibration(architecture.shapes()).calibrated,
     )
 
 
@@ -160,10 +183,29 @@ def _check_errors(report: BuildReport) -> None:
         )
 
 
-def _network_file(network: Network, counts: tuple[int, ...]) -> bytes:
-    return to_tflite(cut_to(network, counts).model, network.spec.input)
+def _network_file(path: Path, network: Network, counts: Counts) -> bytes:
+    """Cut and written once a build: each round asks again."""
+    if not path.exists():
+        path.write_bytes(to_tflite(cut_to(network, counts).model, network.spec.input))
+    return path.read_bytes()
 
 
-def _random_counts(channels: Sequence[int], choices: Choices, n: int, seed: int) -> list[tuple[int, ...]]:
-    rng = random.Random(f"held-out networks {seed}")
-    return [nearest_counts(choices, [c * rng.uniform(0.2, 1.0) for c in channels]) for _ in range(n)]
+def _calibration_counts(architecture: Architecture, grid: Grid, choices: Choices) -> list[Counts]:
+    """Uniform widths, the uncut network first; random ones too where the grid has too few."""
+    widths = [round(1 - i * (1 - grid.min_keep) / (UNIFORM - 1), 6) for i in range(UNIFORM)]
+    uniform = list(dict.fromkeys(uniform_counts(architecture, choices, width) for width in widths))
+    lacking = max(0, FEWEST_NETWORKS - len(uniform))
+    return uniform + _random_counts(architecture, grid, choices, lacking, "calibration", uniform)
+
+
+def _random_counts(
+    architecture: Architecture, grid: Grid, choices: Choices, n: int, seed: str, other_than: Sequence[Counts]
+) -> list[Counts]:
+    """`n` networks that are not among the others; fewer where the grid has no more."""
+    rng = random.Random(f"{seed} networks 0")
+    found: dict[Counts, None] = {}
+    for _ in range(20 * n):
+        counts = nearest_counts(choices, [c * rng.uniform(grid.min_keep, 1.0) for c in architecture.group_channels])
+        if len(found) < n and counts not in other_than:
+            found[counts] = None
+    return list(found)

@@ -19,7 +19,20 @@ def profile_text(report: ProfileReport) -> None:
     print(
         f"{report.table}: {report.rows:,} rows of {report.device}, {report.timed:,} of them timed now in "
         f"{report.seconds:.0f} s\n"
-        f"original network {report.original_ms:.4f} ms; networks held out of the calibration are predicted to "
+        f"original network {report.original_ms:.4f} ms; {held_out_text(report)}"
+    )
+    if report.incomplete:
+        print(f"{report.incomplete} of them failed in some rounds; the same command tries these again")
+
+
+def held_out_text(report: ProfileReport) -> str:
+    """What predictions are worth, in words."""
+    if not report.calibrated:
+        return "too few networks on this grid to calibrate on: predictions are the layers' sums"
+    if report.held_out_mape_pct is None or report.held_out_max_pct is None:
+        return "no network was held out of the calibration"
+    return (
+        "networks held out of the calibration are predicted to "
         f"{report.held_out_mape_pct:.2f} % on average, {report.held_out_max_pct:.2f} % at most"
     )
 
@@ -71,13 +84,13 @@ def _write_search(report: SearchReport, console: Console) -> None:
     ours = report.rows[-1]
     lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
     if report.best_random_held_back is not None:
-        lines.append(f"best of the random policies: {report.best_random_held_back:.1f} % of the held-back images")
+        lines.append(f"best of the random policies: {report.best_random_held_back:.2f} % of the held-back images")
     lines.append(
         f"{report.episodes} episodes, {report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
         f"{report.seconds:.0f} s; data: {report.data}; measured: {report.statistic}"
     )
     lines += [f"{row.name:9} {row.tflite}" for row in report.rows]
-    lines.append("target met on the device" if report.met else "TARGET NOT MET on the device")
+    lines.append(f"{'target met' if report.met else 'TARGET NOT MET'} on {report.device}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -36,11 +36,12 @@ class TrainResult:
 
     accuracy_held_back: float
     accuracy_test: float
+    data: str
+    checkpoint: str
 
 
 def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], None] | None = None) -> TrainResult:
-    """Train and write the checkpoint; `on_epoch` gets each report and held-back percent,
-    at the resolution of that epoch.
+    """Train and write the checkpoint; `on_epoch` gets each report and the held-back percent at its resolution.
 
     Started again after a stop, it goes on from the last whole epoch. Raises what `load_data` and `fit` raise.
     """
@@ -60,6 +61,8 @@ def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], N
         accuracy(model, data.held_back, training.image_size),
         # The only look at the test images: nothing above depends on it.
         accuracy(model, data.test, training.image_size),
+        data.source,
+        str(config.output),
     )
     extra = {
         "accuracy_held_back": f"{result.accuracy_held_back:.2f}",

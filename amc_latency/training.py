@@ -45,6 +45,13 @@ class TrainConfig:
     seed: int = 0
     """of the order of images and the augmentation"""
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or min(self.image_size, self.low_resolution) < 8:
+            raise UserError(
+                f"training takes at least 1 epoch, batches of 2 and images of 8x8; got {self.epochs} epochs, batches "
+                f"of {self.batch_size} and {self.image_size}x{self.image_size}"
+            )
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -142,11 +149,8 @@ def fit(
     `origin` tells apart runs that are alike but for the weights that they start from.
     Raises UserError for a checkpoint of another run, JobError if the loss stops being a number.
     """
-    if config.epochs < 1 or config.batch_size < 2 or len(split) < 2:
-        raise UserError(
-            f"training takes at least 1 epoch, batches of 2 and 2 images; got {config.epochs} epochs, "
-            f"batches of {config.batch_size} and {len(split)} images"
-        )
+    if len(split) < 2:
+        raise UserError(f"training takes at least 2 images; got {len(split)}")
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)

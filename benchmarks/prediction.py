@@ -1,8 +1,8 @@
 """How well a latency table predicts networks that its calibration never saw, on this computer's CPU.
 
-For MobileNetV1-224 and the bundled network: builds the table (or continues the one under `--lut`), then times
-random pruned networks in fresh processes and compares. Run nothing else meanwhile. With `--json`: one object
-on standard output, with the figures of each network.
+For MobileNetV1-224 and the bundled network: builds the table as `amc-latency profile` does (or continues the one
+under `--lut`), then times random pruned networks in fresh processes and compares. Run nothing else meanwhile. With
+`--json`: one object on standard output, with the figures of each network.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import multiprocessing
 import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from amc_latency.console import Console
 from amc_latency.export import to_tflite
-from amc_latency.graph import trace
-from amc_latency.models.mobilenet_v1 import mobilenet_v1
-from amc_latency.profiling import UNIFORM_WIDTHS
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from amc_latency.profiling import Grid, complete_table
 from device.base import Protocol
 from device.host import HostDevice
 from device.measure import Measurement, measure_many, statistic_text
-from lut.architecture import Architecture, channel_choices
-from lut.build import NETWORK_ROUNDS, BuildReport, NetworkWorkload, build_table
-from lut.plan import Choices, nearest_counts, uniform_counts
+from lut.architecture import Architecture
+from lut.build import NETWORK_ROUNDS
+from lut.plan import Choices, nearest_counts
 from lut.predict import Predictor
 from lut.shape import NetworkShape
 from lut.table import LatencyTable
@@ -39,20 +39,10 @@ from lut.table import LatencyTable
 Counts = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A MobileNetV1 to prune at random."""
-
-    name: str
-    width: float
-    input_chw: tuple[int, int, int]
-    classes: int
-
-
-CASES = (
-    Case("mobilenet_v1_224", 1.0, (3, 224, 224), 1000),
-    Case("mobilenet_v1_bundled", 0.5, (1, 64, 64), 10),
-)
+CASES = {
+    "mobilenet_v1_224": NetworkOptions("mobilenet_v1"),
+    "mobilenet_v1_bundled": NetworkOptions(),
+}
 
 
 def random_networks(architecture: Architecture, choices: Choices, n: int, seed: int) -> list[Counts]:
@@ -68,12 +58,6 @@ def random_networks(architecture: Architecture, choices: Choices, n: int, seed: 
         wanted = [keep * channels for keep, channels in zip(keeps, architecture.group_channels, strict=True)]
         networks.append(nearest_counts(choices, wanted))
     return networks
-
-
-def network_file(case: Case, counts: Counts) -> bytes:
-    """The pruned network, random weights, as `.tflite`."""
-    model = mobilenet_v1(classes=case.classes, in_channels=case.input_chw[0], channels=counts).eval()
-    return to_tflite(model, case.input_chw)
 
 
 class PeakMemory:
@@ -100,42 +84,34 @@ def _peak_kib(process: Path) -> int:
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
-def build(case: Case, device: HostDevice, table: LatencyTable, choices: Choices, memory: PeakMemory) -> BuildReport:
-    """Time whatever the table lacks: layers, and uniform widths to calibrate on."""
-    architecture = architecture_of(case)
-    widths = dict.fromkeys(uniform_counts(architecture, choices, width) for width in UNIFORM_WIDTHS)
-    networks = [NetworkWorkload(architecture.shapes(counts), partial(network_file, case, counts)) for counts in widths]
+class Meter(Console):
+    """A console that shows no message and looks at the memory whenever progress is made."""
 
-    def progress(done: int, total: int, to_go_s: float, name: str) -> None:
-        memory.look()
-        if sys.stderr.isatty():
-            print(f"\r{case.name}: {done}/{total}, {to_go_s:4.0f} s to go ", end="", file=sys.stderr)
+    def __init__(self, memory: PeakMemory) -> None:
+        super().__init__()
+        self.memory = memory
 
-    report = build_table(device, table, architecture, choices, networks, progress)
-    memory.look()
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    return report
+    def say(self, text: str) -> None: ...
 
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Any]:
+        with super().progress(what, total) as meter:
+            update = meter.update
 
-def architecture_of(case: Case) -> Architecture:
-    """The uncut network's layers."""
-    model = mobilenet_v1(case.width, case.classes, case.input_chw[0]).eval()
-    return trace(model, case.input_chw).architecture
+            def looking(*values: Any) -> None:
+                self.memory.look()
+                update(*values)
+
+            meter.update = looking
+            yield meter
 
 
 def measure(
-    case: Case, device: HostDevice, networks: Sequence[Counts], protocol: Protocol, seed: int
+    network: Network, device: HostDevice, policies: Sequence[Counts], protocol: Protocol, seed: int
 ) -> list[Measurement]:
-    """Time the networks in fresh processes, from files, so that building them doesn't disturb the timing."""
-    with tempfile.TemporaryDirectory() as folder:
-        files: dict[str, bytes | Path] = {}
-        for i, counts in enumerate(networks):
-            path = Path(folder, f"{i}.tflite")
-            path.write_bytes(network_file(case, counts))
-            files[path.stem] = path
-        measured = measure_many(device, files, protocol, seed)
-        return [measured[name] for name in files]
+    """Time the network cut to each policy, all built before the first is timed, in fresh processes."""
+    models = {str(i): to_tflite(cut_to(network, counts).model, network.spec.input) for i, counts in enumerate(policies)}
+    return list(measure_many(device, models, protocol, seed).values())
 
 
 def error_figures(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:
@@ -150,24 +126,25 @@ def error_figures(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -
     }
 
 
-def run(case: Case, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[str, object]:
+def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[str, object]:
     """All figures of one network."""
     device = HostDevice()
-    architecture = architecture_of(case)
-    choices = tuple(map(channel_choices, architecture.group_channels))
-    table = LatencyTable.open_or_create(folder / f"{case.name}.tsv", device.identity, protocol)
+    network = load_network(CASES[name])
+    architecture, grid = network.graph.architecture, Grid()
+    table = LatencyTable.open_or_create(folder / f"{name}.tsv", device.identity, protocol)
     memory = PeakMemory()
-    report = build(case, device, table, choices, memory)
+    report = complete_table(network, device, table, grid, Meter(memory))
+    memory.look()
     predictor = Predictor(table)
     uncut: NetworkShape = architecture.shapes()
     calibration = predictor.calibration(uncut)
 
-    counts = random_networks(architecture, choices, n, seed)
+    counts = random_networks(architecture, grid.choices(network), n, seed)
     networks = [architecture.shapes(each) for each in counts]
     start = time.perf_counter()
     longer = replace(protocol, rounds=NETWORK_ROUNDS * protocol.rounds)
     measured_ms, again_ms = (
-        [each.latency_ms for each in measure(case, device, counts, longer, time_seed)] for time_seed in (1, 2)
+        [each.latency_ms for each in measure(network, device, counts, longer, time_seed)] for time_seed in (1, 2)
     )
     noise = [100 * abs(one / other - 1) for one, other in zip(again_ms, measured_ms, strict=True)]
     summary = table.summary()
@@ -186,12 +163,12 @@ def run(case: Case, folder: Path, n: int, seed: int, protocol: Protocol) -> dict
             "networks": summary["networks"],
             "rows": summary["rows"],
             "timed_now": report.timed,
-            "errors": len(report.errors),
             "build_s": round(report.seconds, 1),
             "peak_resident_mb": memory.megabytes,
             "model": device.identity.model,
             "runtime": device.identity.runtime,
             "protocol": asdict(protocol),
+            "network_rounds": longer.rounds,
         },
     }
 
@@ -208,11 +185,11 @@ def show(name: str, figures: dict) -> None:
     print(f"noise: the same networks timed once more differ by {figures['noise_pct']:.2f} % (mean)")
     print(
         f"calibration: {calibration['scale']:.4f} x + {calibration['offset_ms']:.4f} ms "
-        f"from {calibration['networks']} uniform widths"
+        f"from {calibration['networks']} other networks"
     )
     print(
         f"table: {table['layers']} layers, {table['networks']} networks, {table['rows']} rows "
-        f"({table['timed_now']} timed now, {table['errors']} errors) in {table['build_s']:.0f} s, "
+        f"({table['timed_now']} timed now) in {table['build_s']:.0f} s, "
         f"peak resident {table['peak_resident_mb']:.0f} MB"
     )
 
@@ -221,7 +198,7 @@ def main() -> None:
     """Read the options and run both networks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lut", type=Path, help="folder to keep the tables in, and to continue them from")
-    parser.add_argument("--only", choices=[case.name for case in CASES], help="one of the networks")
+    parser.add_argument("--only", choices=list(CASES), help="one of the networks")
     parser.add_argument("--networks", type=int, default=24, help="how many random networks")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the protocol")
     parser.add_argument("--seed", type=int, default=777, help="of the random networks")
@@ -229,21 +206,24 @@ def main() -> None:
     options = parser.parse_args()
 
     protocol = Protocol(rounds=options.rounds)
-    cases = [case for case in CASES if options.only in (None, case.name)]
+    names = [name for name in CASES if options.only in (None, name)]
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as fresh:
-        for case in cases:
+        for name in names:
             folder = options.lut or Path(fresh)
             # A process for each network, so that neither its memory nor its speed hangs on the one before.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                job = pool.submit(run, case, folder, options.networks, options.seed, protocol)
-                results[case.name] = job.result()
+                job = pool.submit(run, name, folder, options.networks, options.seed, protocol)
+                results[name] = job.result()
     if options.json:
         print(json.dumps(results))
         return
-    table = results[cases[0].name]["table"]
+    table = results[names[0]]["table"]
     print(f"{table['model']}, {platform.system()} {platform.release()}, Python {platform.python_version()}")
-    print(f"{table['runtime']}, {protocol.threads} thread, {statistic_text(protocol, protocol.rounds)}")
+    print(
+        f"{table['runtime']}, {protocol.threads} thread, {statistic_text(protocol, protocol.rounds)}, "
+        f"whole networks over {table['network_rounds']}"
+    )
     for name, figures in results.items():
         show(name, figures)
 

@@ -36,7 +36,9 @@ class Protocol:
     runs: int = 10
     """Counted runs of each workload in a round, at least."""
     min_time_ms: float = 5.0
-    """A round goes on until its counted runs took this long: layers of microseconds are not judged by one instant."""
+    """A round goes on until this time is over: layers of microseconds are not judged by one instant."""
+    max_runs: int = 1000
+    """Or until this many runs: enough for any statistic."""
     rounds: int = 3
     """Rounds, each in fresh processes and a shuffled order. Buffer alignment changes between them, so they differ."""
     threads: int = 1
@@ -53,8 +55,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if min(self.runs, self.rounds, self.threads) < 1 or self.warmup < 0 or self.timeout_s <= 0:
             raise ProtocolError("a protocol needs at least one run, round and thread, and a positive time-out")
-        if self.min_time_ms < 0:
-            raise ProtocolError("a protocol's least time cannot be negative")
+        if self.min_time_ms < 0 or self.max_runs < self.runs:
+            raise ProtocolError("a protocol's least time cannot be negative, nor its most runs below its least")
         if self.clock not in ("cpu", "wall") or self.statistic not in ("min", "median"):
             raise ProtocolError("a protocol's clock is cpu or wall, and its statistic min or median")
         if self.threads > 1 and self.clock == "cpu":

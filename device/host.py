@@ -51,6 +51,7 @@ class HostDevice(Device):
             "warmup": protocol.warmup,
             "runs": protocol.runs,
             "min_time_ms": protocol.min_time_ms,
+            "max_runs": protocol.max_runs,
             "threads": protocol.threads,
         }
         worker: WorkerProcess | None = None

@@ -1,9 +1,9 @@
 """The process in which LiteRT runs: reads models from standard input, times each, answers in JSON lines.
 
 Run by file path, `python -P host_worker.py CORES`, so it imports nothing of this package. CORES is a comma
-list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "runs": .., "threads": ..}`
-and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
-`{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. The end of standard input ends the process.
+list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "runs": .., "min_time_ms": ..,
+"max_runs": .., "threads": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job
+gets `{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. The end of standard input ends the process.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 import numpy as np
-
-MOST_RUNS = 1000
-"""Enough for any statistic; what goes over the pipe stays small."""
 
 
 def main() -> None:
@@ -50,7 +47,7 @@ def main() -> None:
             answer = {"error": f"LiteRT failed: {text or type(error).__name__}"}
 
 
-def timed(interpreter: Any, job: dict[str, int]) -> dict[str, Any]:
+def timed(interpreter: Any, job: dict[str, Any]) -> dict[str, Any]:
     """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises."""
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
@@ -62,7 +59,7 @@ def timed(interpreter: Any, job: dict[str, int]) -> dict[str, Any]:
     cpu_ns: list[int] = []
     wall_ns: list[int] = []
     end = perf_counter_ns() + job["min_time_ms"] * 1e6
-    while len(cpu_ns) < job["runs"] or (perf_counter_ns() < end and len(cpu_ns) < MOST_RUNS):
+    while len(cpu_ns) < job["runs"] or (perf_counter_ns() < end and len(cpu_ns) < job["max_runs"]):
         wall_start = perf_counter_ns()
         cpu_start = thread_time_ns()
         invoke()

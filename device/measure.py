@@ -83,5 +83,5 @@ def read_model(path: Path) -> bytes:
     except OSError as error:
         raise BadModelError(f"cannot read {path}: {error.strerror}") from error
     if content[4:8] != _IDENTIFIER:
-        raise BadModelError(f"{path} is not a .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
+        raise BadModelError(f"{path} is not a .tflite file: its bytes 4 to 7 are not {_IDENTIFIER.decode()}")
     return content

@@ -21,7 +21,11 @@ def get_device(name: str) -> Device:
     """The device called `name`. Raises `UnknownDeviceError`, or `DeviceError` when it cannot be used."""
     if name == "host":
         return HostDevice()
-    names = list(known_devices())
+    raise unknown_device(name, list(known_devices()))
+
+
+def unknown_device(name: str, names: list[str]) -> UnknownDeviceError:
+    """The error for a name that is none of `names`."""
     nearest = difflib.get_close_matches(name.lower(), names, n=1)
     guess = f" Did you mean '{nearest[0]}'?" if nearest else ""
-    raise UnknownDeviceError(f"there is no device '{name}'; known are: {', '.join(names)}.{guess}")
+    return UnknownDeviceError(f"there is no device '{name}'; known are: {', '.join(names)}.{guess}")

@@ -30,11 +30,17 @@ class Architecture:
 
         A layer may see several values per channel (a linear layer after flattening 7x7): they scale together.
         """
+        in_count = 0 if layer.in_group is None else counts[layer.in_group]
+        out_count = 0 if layer.out_group is None else counts[layer.out_group]
+        return self.sized(layer, in_count, out_count)
+
+    def sized(self, layer: Layer, in_count: int, out_count: int) -> LayerShape:
+        """The layer's shape with those counts in its own groups; a count without a group is not looked at."""
         c_in, c_out = layer.shape.c_in, layer.shape.c_out
         if layer.in_group is not None:
-            c_in = c_in // self.group_channels[layer.in_group] * counts[layer.in_group]
+            c_in = c_in // self.group_channels[layer.in_group] * in_count
         if layer.out_group is not None:
-            c_out = c_out // self.group_channels[layer.out_group] * counts[layer.out_group]
+            c_out = c_out // self.group_channels[layer.out_group] * out_count
         return replace(layer.shape, c_in=c_in, c_out=c_out)
 
     def shapes(self, counts: Sequence[int] | None = None) -> NetworkShape:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from itertools import product
 
-from lut.architecture import Architecture, Layer
+from lut.architecture import Architecture
 from lut.shape import NOOP, LayerShape
 from lut.steps import TWO_FIGURE_KINDS, Steps, representatives
 
 Choices = Sequence[Sequence[int]]
 """For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""
-
-
-def sized(architecture: Architecture, layer: Layer, in_count: int, out_count: int) -> LayerShape:
-    """The layer's shape with `in_count` channels in its in group and `out_count` in its out group."""
-    c_in, c_out = layer.shape.c_in, layer.shape.c_out
-    if layer.in_group is not None:
-        c_in = c_in // architecture.group_channels[layer.in_group] * in_count
-    if layer.out_group is not None:
-        c_out = c_out // architecture.group_channels[layer.out_group] * out_count
-    return replace(layer.shape, c_in=c_in, c_out=c_out)
 
 
 def counts_of(choices: Choices, group: int | None) -> tuple[int, ...]:
@@ -47,9 +37,9 @@ def sweep_shapes(architecture: Architecture, choices: Choices) -> list[LayerShap
         outs = counts_of(choices, layer.out_group)
         if layer.shape.kind in TWO_FIGURE_KINDS:
             widest_in = counts_of(choices, layer.in_group)[-1]
-            shapes += [sized(architecture, layer, widest_in, out) for out in outs]
+            shapes += [architecture.sized(layer, widest_in, out) for out in outs]
         else:
-            shapes += [sized(architecture, layer, count, count) for count in outs]
+            shapes += [architecture.sized(layer, count, count) for count in outs]
     return list(dict.fromkeys(shapes))
 
 
@@ -66,11 +56,21 @@ def input_shapes(
         if layer.shape.kind not in TWO_FIGURE_KINDS:
             continue
         ins = spread(counts_of(choices, layer.in_group), input_points)[:-1]
-        widest = {sized(architecture, layer, 1, out).c_out: out for out in counts_of(choices, layer.out_group)}
+        widest = {architecture.sized(layer, 1, out).c_out: out for out in counts_of(choices, layer.out_group)}
         kept = representatives(widest, steps.width(layer.shape) if steps else 1)
-        shapes += [sized(architecture, layer, count, widest[c_out]) for count in ins for c_out in kept]
+        shapes += [architecture.sized(layer, count, widest[c_out]) for count in ins for c_out in kept]
     first_stage = set(sweep_shapes(architecture, choices))
     return [shape for shape in dict.fromkeys(shapes) if shape not in first_stage]
+
+
+def reachable_shapes(architecture: Architecture, choices: Choices) -> list[LayerShape]:
+    """Every layer shape that some network on the grid has, each once."""
+    shapes = []
+    for layer in architecture.layers:
+        ins, outs = counts_of(choices, layer.in_group), counts_of(choices, layer.out_group)
+        pairs = zip(ins, ins, strict=True) if layer.in_group == layer.out_group else product(ins, outs)
+        shapes += [architecture.sized(layer, in_count, out_count) for in_count, out_count in pairs]
+    return list(dict.fromkeys(shapes))
 
 
 def uniform_counts(architecture: Architecture, choices: Choices, width: float) -> tuple[int, ...]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
-from lut.architecture import Architecture, Layer
-from lut.plan import sized
 from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
 from lut.steps import TWO_FIGURE_KINDS, Family, Steps, family
 from lut.table import LatencyTable
@@ -36,7 +32,7 @@ class Calibration:
     scale: float = 1.0
     offset_ms: float = 0.0
     networks: int = 0
-    """Whole networks that it was fitted on; fewer than four are not fitted."""
+    """Whole networks that were timed; with fewer than four nothing is fitted."""
 
     @property
     def calibrated(self) -> bool:
@@ -57,7 +53,7 @@ def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> C
     """
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
     if len(sums) < FEWEST_NETWORKS or not (sums.min() > 0 and measured.min() > 0):
-        return Calibration(networks=0)
+        return Calibration(networks=len(sums))
     columns = [sums / measured]
     if sums.max() >= _LEAST_SPREAD * sums.min():
         columns.append(1 / measured)
@@ -68,8 +64,8 @@ def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> C
 class Predictor:
     """Predictions from what a table holds now; make a new one after the table has grown.
 
-    `networks` are those to calibrate on, which must be in the table; by default all of the table's networks
-    that differ from the predicted one only in their widths.
+    `networks` are those to calibrate on, where the table holds them; by default all of the table's. A network
+    counts for those that differ from it only in their widths.
     """
 
     def __init__(self, table: LatencyTable, networks: Iterable[NetworkShape] | None = None) -> None:
@@ -92,7 +88,6 @@ class Predictor:
         self._errors = table.errors
         self._layers_us: dict[LayerShape, float] = {}
         self._calibrations: dict[tuple[object, ...], Calibration] = {}
-        self._factor = 1.0
 
     def layer_us(self, shape: LayerShape) -> float:
         """The layer's microseconds less the no-op's, never below 0.
@@ -110,21 +105,6 @@ class Predictor:
             self._layers_us[shape] = latency_us
         return latency_us
 
-    def layer_matrix_us(
-        self, architecture: Architecture, layer: Layer, in_counts: Sequence[int], out_counts: Sequence[int]
-    ) -> np.ndarray:
-        """`layer_us` [len(in_counts), len(out_counts)] of a layer whose groups keep those counts.
-
-        A group of None ignores its counts. A layer with one group on both sides, such as a depthwise, has one
-        column: [len(in_counts), 1]. Raises `MissingShapeError`.
-        """
-        if layer.in_group == layer.out_group:
-            return np.array([[self.layer_us(sized(architecture, layer, i, i))] for i in in_counts], dtype=float)
-        return np.array(
-            [[self.layer_us(sized(architecture, layer, i, o)) for o in out_counts] for i in in_counts],
-            dtype=float,
-        )
-
     def raw_ms(self, shapes: Sequence[LayerShape]) -> float:
         """The sum of the layers in milliseconds, before calibration. Raises `MissingShapeError`."""
         return sum(self.layer_us(shape) for shape in shapes) / 1000
@@ -135,23 +115,16 @@ class Predictor:
         return calibration.scale * self.raw_ms(shapes) + calibration.offset_ms
 
     def calibration(self, shapes: Sequence[LayerShape]) -> Calibration:
-        """The calibration that holds for this network's family, times any factor of `scaled`."""
+        """The calibration that holds for this network's family."""
         name = network_family(shapes)
         if name not in self._calibrations:
             self._calibrations[name] = self._fit(name)
-        fitted = self._calibrations[name]
-        return Calibration(fitted.scale * self._factor, fitted.offset_ms * self._factor, fitted.networks)
+        return self._calibrations[name]
 
     def measured_ms(self, shapes: Sequence[LayerShape]) -> float | None:
         """The whole network's own timing, if the table holds it."""
         latency_us = self._measured_networks.get(tuple(shapes))
         return None if latency_us is None else latency_us / 1000
-
-    def scaled(self, factor: float) -> Self:
-        """The same predictor with `ms` multiplied by `factor`: what was measured, over what was predicted."""
-        shifted = copy.copy(self)
-        shifted._factor = self._factor * factor
-        return shifted
 
     def _fit(self, name: tuple[object, ...]) -> Calibration:
         sums, measured = [], []

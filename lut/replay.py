@@ -13,12 +13,14 @@ from lut.table import LatencyTable
 class ReplayDevice(Device):
     """Answers from the table's rows, else with its predictions: the same each time. Builds no `.tflite`.
 
-    `table` is a detached copy: a prediction is never stored in the file as if it had been timed.
+    `table` is a detached copy: a prediction is never stored in the file as if it had been timed. `timed` are the keys
+    that the file itself holds.
     """
 
     def __init__(self, table: LatencyTable) -> None:
         self.table = table.detached()
         self.identity = table.identity
+        self.timed = frozenset(table.keys)
         self._predictor = Predictor(table)
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:

@@ -70,15 +70,9 @@ class LayerShape:
         return self._out(self.w)
 
     @property
-    def is_pointwise(self) -> bool:
-        """A 1x1 convolution with stride 1."""
-        return self.kind == "conv" and self.kernel == 1 and self.stride == 1
-
-    @property
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and linear layers; adds and pools count 0, as in the AMC paper."""
-        weights_per_output = self._weights // self.c_out
-        return weights_per_output * self.c_out * self.h_out * self.w_out
+        return self._weights * self.h_out * self.w_out
 
     @property
     def params(self) -> int:

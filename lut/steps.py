@@ -73,7 +73,7 @@ class Steps:
         self._widths: dict[Family, int] = {}
 
     def width(self, shape: LayerShape) -> int:
-        """The step width in output channels for a layer's family; 1, each count alone, if nothing is known."""
+        """The step width in output channels for a layer's family; where none was found, the grid it was timed on."""
         name = family(shape)
         if name not in self._widths:
             relatives = [

@@ -38,6 +38,10 @@ class TableError(ValueError):
     """A table that cannot be read, written or used here: what is wrong, where, and what to do."""
 
 
+class TableWriteError(TableError):
+    """A table that the disk or its permissions don't let us write."""
+
+
 class LatencyTable:
     """Timings of one device under one protocol, keyed by `LayerShape.text` or `network_text(shapes)`.
 
@@ -57,19 +61,21 @@ class LatencyTable:
     def create(cls, path: Path, identity: DeviceIdentity, protocol: Protocol) -> Self:
         """Start an empty table. Raises `TableError` where the file exists or cannot be written."""
         path = Path(path)
-        if path.exists():
-            raise TableError(f"{path} exists already: open it, or name another file")
         header = _header_lines(identity, protocol)
         partial = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A header is never torn: the file gets its name only when it is complete.
             partial.write_text("\n".join((*header, "\t".join(COLUMNS))) + "\n", encoding="utf-8")
-            partial.replace(path)
+            # Not a rename: of two processes that start at once, one gets the name and the other an error.
+            os.link(partial, path)
+        except FileExistsError as error:
+            raise TableError(f"{path} exists already: open it, or name another file") from error
         except OSError as error:
+            raise TableWriteError(f"cannot create the latency table {path}: {error.strerror or error}") from error
+        finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            raise TableError(f"cannot create the latency table {path}: {error.strerror or error}") from error
         return cls(path, identity, protocol)
 
     @classmethod
@@ -177,6 +183,19 @@ class LatencyTable:
                 added += 1
         return added
 
+    def save_as(self, path: Path) -> None:
+        """Write what the table holds now, appended rows of a detached one too, to another file in one step.
+
+        Raises `TableError` if that can't be done.
+        """
+        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        with type(self).create(partial, self.identity, self.protocol) as copy:
+            for timing in self.rows:
+                copy.append(timing)
+        partial.replace(path)
+
     def detached(self) -> Self:
         """A copy that forgets what is appended to it: the file stays as it is."""
         copy = type(self)(self.path, self.identity, self.protocol)
@@ -259,7 +278,7 @@ class LatencyTable:
         except BlockingIOError as error:
             raise TableError(f"another process is writing {self.path}: wait for it, or pass another --lut") from error
         except OSError as error:
-            raise TableError(
+            raise TableWriteError(
                 f"cannot write to the latency table {self.path}: {error.strerror or error}; "
                 "the rows before are safe: set it right and run again to continue"
             ) from error
@@ -323,7 +342,11 @@ def _parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Proto
         raise TableError(f"{path}, line {len(_HEADER_NAMES) + 2}: the column names are missing or others: {damaged}")
     try:
         identity = DeviceIdentity(*(_unescape(values[name]) for name in ("device", "model", "runtime")))
-        protocol = Protocol(**json.loads(values["protocol"]))
+        protocol_values = json.loads(values["protocol"])
+        lacking = {field.name for field in fields(Protocol)} - set(protocol_values)
+        if lacking:
+            raise ValueError(f"its protocol says nothing of {', '.join(sorted(lacking))}")
+        protocol = Protocol(**protocol_values)
     except (ValueError, TypeError) as error:
         raise TableError(f"{path}: the header cannot be read ({error}): {damaged}") from error
     return identity, protocol

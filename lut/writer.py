@@ -203,7 +203,10 @@ class TfliteGraph:
         sides = np.array([[0, 0], [padding, padding], [padding, padding], [0, 0]], np.int32)
         inputs = [x, self._constant("sides", sides)]
         if fill == 0.0:
-            return self._operator(_OP.PAD, inputs, out, schema.BuiltinOptions.PadOptions, schema.PadOptionsT())
+            padded = self._operator(_OP.PAD, inputs, out, schema.BuiltinOptions.PadOptions, schema.PadOptionsT())
+            if x in self._non_negative:
+                self._non_negative.add(padded)
+            return padded
         inputs.append(self._constant("fill", np.array([fill], np.float32)))
         return self._operator(_OP.PADV2, inputs, out, schema.BuiltinOptions.PadV2Options, schema.PadV2OptionsT())
 

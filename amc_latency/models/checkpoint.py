@@ -3,11 +3,12 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 from amc_latency.models.registry import ModelSpec, build_model
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: d
         temporary.write_bytes(save(plain, metadata))
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error}); give another path") from error
+        raise JobError(f"{path}: can't be written ({error.strerror}); make room or name another path") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,12 @@ def load_network(options: NetworkOptions) -> Network:
         )
     model = build_model(spec)
     return Network(model, spec, trace(model, spec.input), trained=False)
+
+
+def checkpoint_digest(model: str) -> str:
+    """The sha256 of a checkpoint's file, `bundled` or a path: what tells trained weights apart."""
+    path = bundled_checkpoint() if model == BUNDLED else Path(model)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def cut_to(network: Network, counts: tuple[int, ...]) -> Network:

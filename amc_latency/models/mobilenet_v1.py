@@ -68,11 +68,11 @@ def mobilenet_v1(
 ) -> MobileNetV1:
     """Build MobileNetV1 at a width, or with 14 explicit channel counts (then `width` is not used).
 
-    Raises UserError for a width of 0 or less and for anything but 14 positive counts.
+    Raises UserError for a width outside 0..16 and for anything but 14 positive counts.
     """
     if channels is None:
-        if not width > 0:
-            raise UserError(f"width {width} is not above 0; give a multiplier such as 0.5 or 1.0")
+        if not 0 < width <= 16:
+            raise UserError(f"width {width} is not in 0..16; give a multiplier such as 0.5 or 1.0")
         channels = scaled_channels(width)
     if len(channels) != len(BASE_CHANNELS) or min(channels) < 1:
         raise UserError(
@@ -80,10 +80,3 @@ def mobilenet_v1(
             f"pointwise layers); got {len(channels)}: {','.join(map(str, channels))}"
         )
     return MobileNetV1(channels, classes, in_channels)
-
-
-def channel_counts(model: nn.Module) -> tuple[int, ...]:
-    """The 14 channel counts of a MobileNetV1, read off its weights, so of a cut one as well."""
-    stem = model.get_parameter("stem.conv.weight")
-    pointwise = (model.get_parameter(f"blocks.{i}.pointwise.weight") for i in range(len(BLOCK_STRIDES)))
-    return (stem.shape[0], *(weight.shape[0] for weight in pointwise))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -77,15 +77,7 @@ class Clamp:
         return total
 
 
-def slowest_ms(costs: LatencyCosts) -> float:
-    """Predicted ms of the slowest policy there is; not always the uncut one, where costs are uneven."""
-    if not costs.groups:
-        return costs.full_ms
-    first = _factors_alive(costs, np.max)[0]
-    return int(sum((table for _, table in first), np.int64(costs.offset_ps)).max()) / PS_PER_MS
-
-
-def _factors_alive(costs: LatencyCosts, best: Callable[..., np.ndarray] = np.min) -> list[list[Factor]]:
+def _factors_alive(costs: LatencyCosts) -> list[list[Factor]]:
     """For each group t, the factors left when all groups after t are eliminated: scopes within 0..t."""
     factors: dict[tuple[int, ...], np.ndarray] = {}
     for scope, table in costs.layers:
@@ -95,7 +87,7 @@ def _factors_alive(costs: LatencyCosts, best: Callable[..., np.ndarray] = np.min
         alive.append(list(factors.items()))
         touched = [(scope, factors.pop(scope)) for scope in list(factors) if group in scope]
         scope, table = _joined(touched, costs)
-        message = best(table, axis=-1) if group in scope else table
+        message = table.min(axis=-1) if group in scope else table
         factors[scope[:-1]] = factors.get(scope[:-1], np.int64(0)) + message
     return alive[::-1]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
 from amc_latency.models.load import BUNDLED
-from amc_latency.search.costs import Counts
+
+if TYPE_CHECKING:
+    from amc_latency.search.costs import Counts
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class SearchConfig:
     seed: int = 0
     """of agent, warm-up and fine-tuning"""
     warmup: int = 100
-    """episodes of random policies"""
+    """episodes of random policies, the uniform width first"""
     episodes: int = 300
     """episodes after the warm-up"""
     corrections: int = 3
@@ -39,7 +41,7 @@ class SearchConfig:
     margin_pct: float = 1.5
     """how far under the target to aim: about what a prediction is off by"""
     images: int = 1000
-    """held-back images that a policy is judged by"""
+    """held-back images that an episode is judged by; finalists are by all of them"""
     calibration_images: int = 512
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
@@ -50,8 +52,8 @@ class SearchConfig:
     """counts are multiples of this"""
     finetune_epochs: int = 6
     """passes over the train images after the cut; 0 leaves fine-tuning out"""
-    rounds: int = 9
-    """rounds in which a result is timed"""
+    rounds: int | None = None
+    """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
 
     def __post_init__(self) -> None:
         if (self.target_ms is None) == (self.speedup is None):
@@ -63,7 +65,10 @@ class SearchConfig:
         for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name.replace('_', '-')} cannot be negative")
-        positive = (self.images, self.calibration_images, self.recalibration_images, self.rounds)
+        if self.corrections and not self.correction_episodes:
+            raise UserError("a correction needs episodes: --correction-episodes 1 or more, or --corrections 0")
+        rounds = 1 if self.rounds is None else self.rounds
+        positive = (self.images, self.calibration_images, self.recalibration_images, rounds)
         if self.warmup + self.episodes < 1 or min(positive) < 1:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
         if not 0 <= self.margin_pct < 50:
@@ -94,7 +99,10 @@ class Row:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """How a search ended; `rows` are the original network, the uniform width and ours."""
+    """How a search ended; `rows` are the original network, the uniform width and ours.
+
+    `seconds` are those of the session that ended it; `table` is the one in the run folder.
+    """
 
     original_ms: float
     target_ms: float
@@ -106,16 +114,22 @@ class SearchReport:
     accuracy: float
     accuracy_uniform: float
     best_random_held_back: float | None
+    """percent of all held-back images, best of the warm-up's random policies"""
     macs: int
     episodes: int
     attempts: int
     seconds: float
     data: str
+    device: str
+    table: str
     tflite: str
     rows: list[Row]
 
     @staticmethod
     def from_dict(fields: dict[str, Any]) -> SearchReport:
-        """The inverse of `asdict`."""
-        rows = [Row(**{**row, "counts": tuple(row["counts"])}) for row in fields["rows"]]
-        return SearchReport(**{**fields, "rows": rows})
+        """The inverse of `asdict`. Raises `UserError` for a report of another version."""
+        try:
+            rows = [Row(**{**row, "counts": tuple(row["counts"])}) for row in fields["rows"]]
+            return SearchReport(**{**fields, "rows": rows})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"not a report of this version ({error}): name another --out") from error

@@ -19,7 +19,7 @@ class DDPGConfig:
     """Settings of the agent. "Code" is mit-han-lab/amc's default, "paper" AMC's (arXiv 1802.03494)."""
 
     hidden: int = 300
-    """Units in each of the two hidden layers of actor and critic (paper, code)."""
+    """Units in each of the two hidden layers of actor and critic (code)."""
     actor_rate: float = 1e-4
     """Adam's learning rate for the actor (code)."""
     critic_rate: float = 1e-3
@@ -31,9 +31,9 @@ class DDPGConfig:
     batch: int = 64
     """Transitions in an update (paper, code)."""
     replay: int = 2000
-    """Transitions kept, the oldest overwritten (paper; the code keeps 100 episodes)."""
+    """Transitions kept, the oldest overwritten (the code keeps 100 episodes)."""
     warmup: int = 100
-    """Episodes of uniformly random actions, without learning (paper, code)."""
+    """Episodes of uniformly random actions, without learning (code)."""
     noise: float = 0.5
     """Sigma of the truncated normal noise on the first action after warm-up (paper, code)."""
     noise_decay: float = 0.95
@@ -104,17 +104,20 @@ class DDPGAgent:
         self.baseline: float | None = None
 
     @_one_thread()
-    def act(self, state: np.ndarray, episode: int) -> float:
-        """The keep ratio wanted: random in the first `warmup` episodes, then the actor's with noise."""
+    def act(self, state: np.ndarray, age: int) -> float:
+        """The keep ratio wanted: random in the warm-up, whose `age` is negative, then the actor's with noise.
+
+        `age` counts episodes since exploration began, and the noise decays with it.
+        """
         config = self.config
-        if episode < config.warmup:
+        if age < 0:
             return float(self.rng.uniform(config.lowest, 1.0))
         with torch.no_grad():
             mean = self.actor(torch.from_numpy(state)).item()
-        sigma = config.noise * config.noise_decay ** (episode - config.warmup)
+        sigma = config.noise * config.noise_decay**age
         return truncated_normal(mean, sigma, config.lowest, 1.0, self.rng)
 
-    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, episode: int) -> None:
+    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, age: int) -> None:
         """Store a finished episode, then take one gradient step a transition, if the warm-up is over.
 
         `states` holds the terminal one too, so is one longer than `actions`: the keep ratios **executed**,
@@ -122,7 +125,7 @@ class DDPGAgent:
         """
         for t, action in enumerate(actions):
             self.store(states[t], action, reward, states[t + 1], done=t == len(actions) - 1)
-        if episode >= self.config.warmup:
+        if age >= 0:
             for _ in actions:
                 self.update()
 

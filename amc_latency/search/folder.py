@@ -7,13 +7,14 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import tomli_w
 
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.search.loop import EpisodeRecord
 
@@ -36,22 +37,35 @@ class RunFolder:
         self._wanted = tomllib.loads(tomli_w.dumps(wanted))
         self._events = path / "events.jsonl"
         self._measurements = path / "measurements.jsonl"
+        self._held: TextIO | None = None
         if (path / CONFIG).exists():
             self._lock()
             self._check_config()
-        elif path.exists() and (not path.is_dir() or any(entry.name != f".{CONFIG}.tmp" for entry in path.iterdir())):
+        elif path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
             raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
 
     def start(self) -> None:
-        """Make the folder, if it is new."""
-        if not (self.path / CONFIG).exists():
+        """Make the folder, if it is new. Raises `UserError` if another search was faster, `JobError` if it can't."""
+        if self._held is not None:
+            return
+        temporary = self.path / f".{CONFIG}.{os.getpid()}.tmp"
+        try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_text(CONFIG, tomli_w.dumps(self._wanted))
-            self._lock()
+            temporary.write_text(tomli_w.dumps(self._wanted))
+            # Not a rename: of two searches that start at once both must meet at one file, and its lock.
+            with suppress(FileExistsError):
+                os.link(temporary, self.path / CONFIG)
+        except OSError as error:
+            raise JobError(f"cannot write {self.path / CONFIG}: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        self._lock()
+        self._check_config()
 
     def episodes(self) -> list[EpisodeRecord]:
         """Every finished episode, in order."""
-        return [EpisodeRecord.from_json(json.dumps(row)) for row in read_lines(self._events)]
+        return [EpisodeRecord.from_dict(row) for row in read_lines(self._events)]
 
     def append_episode(self, record: EpisodeRecord) -> None:
         """Log one episode."""
@@ -66,19 +80,29 @@ class RunFolder:
         append_line(self._measurements, dict(row))
 
     def report(self) -> dict[str, Any] | None:
-        """The report of a search that is done."""
+        """The report of a search that is done. Raises `UserError` for one that is no JSON object."""
         path = self.path / REPORT
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it, and the search ends once more") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file in one step."""
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file in one step, so that a kill leaves the old one or the new."""
+        """Write a file in one step, so that a kill leaves the old one or the new. Raises `JobError` if it can't."""
         temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text)
-        os.replace(temporary, self.path / name)
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            raise JobError(
+                f"cannot write {self.path / name}: {error.strerror}. Set it right and run again to go on"
+            ) from error
 
     def _lock(self) -> None:
         # Held until the process ends: two searches in one folder would tear each other's logs.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,20 +39,16 @@ class EpisodeRecord:
     seconds: float
     """Wall time it took."""
 
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self))
-
     @staticmethod
-    def from_json(line: str) -> EpisodeRecord:
-        """The inverse of `to_json`. Raises `UserError` quoting a line that is no record."""
+    def from_dict(row: dict[str, Any]) -> EpisodeRecord:
+        """The inverse of `asdict`. Raises `UserError` quoting a row that is no record."""
         try:
-            fields = json.loads(line)
+            fields = dict(row)
             fields["counts"] = tuple(int(count) for count in fields["counts"])
             fields["actions"] = tuple(float(action) for action in fields["actions"])
             return EpisodeRecord(**fields)
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"not an episode of a search log: {line.strip()[:80]!r} ({error})") from error
+            raise UserError(f"not an episode of a search log: {str(row)[:80]!r} ({error})") from error
 
 
 def run_episodes(
@@ -76,13 +72,15 @@ def run_episodes(
     `on_episode` sees each new record before the next episode starts.
     Raises `UserError` if a replayed episode differs from its record: the log belongs to another search.
     """
-    records = list(log)
-    for record in records:
-        _replay(env, agent, record)
+    records: list[EpisodeRecord] = []
+    for record in log:
+        _replay(env, agent, record, _age(records, record.target_ms, agent.config.warmup))
+        records.append(record)
     while len(records) < episodes:
         started = sum(record.source == "start" and record.target_ms == target_ms for record in records)
         given = start_policies[started] if started < len(start_policies) else None
-        record = _episode(env, agent, len(records), target_ms, given)
+        age = _age(records, target_ms, agent.config.warmup)
+        record = _episode(env, agent, len(records), age, target_ms, given)
         records.append(record)
         on_episode(record)
     return records
@@ -105,9 +103,18 @@ def best_of(records: Sequence[EpisodeRecord], target_ms: float, n: int = 1) -> l
     return list(distinct.values())[:n]
 
 
-def _replay(env: ChannelEnv, agent: DDPGAgent, record: EpisodeRecord) -> None:
+def _age(records: Sequence[EpisodeRecord], target_ms: float, warmup: int) -> int:
+    """Episodes since exploration began: since the warm-up, or since the target became another. Negative in the warm-up.
+
+    A new target asks for another policy, which an agent that no longer explores would not find.
+    """
+    same = next((i for i, record in enumerate(reversed(records)) if record.target_ms != target_ms), len(records))
+    return len(records) - max(warmup, len(records) - same)
+
+
+def _replay(env: ChannelEnv, agent: DDPGAgent, record: EpisodeRecord, age: int) -> None:
     given = record.counts if record.source == "start" else None
-    again = _episode(env, agent, record.episode, record.target_ms, given, record.accuracy)
+    again = _episode(env, agent, record.episode, age, record.target_ms, given, record.accuracy)
     same_ms = math.isclose(again.predicted_ms, record.predicted_ms, rel_tol=1e-9)
     if again.counts != record.counts or again.source != record.source or not same_ms:
         raise UserError(
@@ -120,6 +127,7 @@ def _episode(
     env: ChannelEnv,
     agent: DDPGAgent,
     episode: int,
+    age: int,
     target_ms: float,
     given: Counts | None = None,
     accuracy: float | None = None,
@@ -135,16 +143,16 @@ def _episode(
             group = len(actions)
             wanted = given[group] / env.clamp.costs.full[group]
         else:
-            wanted = agent.act(state, episode)
+            wanted = agent.act(state, age)
         state, reward, done, _, info = env.step(np.array([wanted]))
         states.append(state)
         actions.append(info["action"])
     if given is not None and info["counts"] != tuple(given):
         raise UserError(f"the given policy {','.join(map(str, given))} is over the target of {target_ms:.6g} ms")
-    agent.learn(states, actions, reward, episode)
+    agent.learn(states, actions, reward, age)
     return EpisodeRecord(
         episode=episode,
-        source="start" if given is not None else "warm-up" if episode < agent.config.warmup else "learned",
+        source="start" if given is not None else "warm-up" if age < 0 else "learned",
         counts=info["counts"],
         actions=tuple(actions),
         reward=reward,

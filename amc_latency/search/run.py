@@ -14,11 +14,11 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.export import ExportReport, export
 from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
-from amc_latency.models.load import Network, NetworkOptions, load_network
+from amc_latency.models.load import Network, NetworkOptions, checkpoint_digest, load_network
 from amc_latency.models.registry import ModelSpec
-from amc_latency.profiling import Grid, complete_table, open_device, open_table
+from amc_latency.profiling import Grid, complete_table, device_text, open_device, open_table
 from amc_latency.prune.refit import collect
-from amc_latency.report import search_html
+from amc_latency.report import held_out_text, search_html
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import Row, SearchConfig, SearchReport
@@ -31,6 +31,7 @@ from amc_latency.search.rewards import NetworkEvaluator
 from amc_latency.training import accuracy, fit
 from device.base import Device, Protocol
 from device.measure import measure_many
+from lut.build import NETWORK_ROUNDS
 from lut.predict import Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable
@@ -42,26 +43,29 @@ FINALISTS = 10
 def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
     """Run a search in the folder `out`, or go on with the one that is there; a finished one is only read.
 
-    Raises `UserError` for bad input, such as a target that cannot be reached, and `JobError` if the target was not met
-    on the device after all corrections; everything made until then is in the folder.
+    A target that was not met after all corrections is a report too, with `met` false. Raises `UserError` for bad input,
+    such as a target that cannot be reached.
     """
     network = _trained(config)
     data = load_data(config.data)
-    # The source is part of the search: another one on a resume would be another search.
-    folder = RunFolder(out, {**asdict(config), "data": data.source})
+    # Other data or other weights on a resume would be another search.
+    identity = {"data": data.source, "weights_sha256": checkpoint_digest(config.model)}
+    folder = RunFolder(out, {**asdict(config), **identity})
     done = folder.report()
     if done is not None:
-        report = SearchReport.from_dict(done)
         console.say(f"{out} holds a finished search")
-    else:
-        report = _Search(config, folder, network, data, console).run()
+        return SearchReport.from_dict(done)
+    return _Search(config, folder, network, data, console).run()
+
+
+def check_met(report: SearchReport) -> None:
+    """Raise `JobError` if the target was not met, saying by how much."""
     if not report.met:
         raise JobError(
             f"the target of {report.target_ms:.4g} ms was not met after {report.attempts} attempts: measured "
             f"{report.measured_ms:.4g} ms, {100 * (report.measured_ms / report.target_ms - 1):.1f} % over. "
-            f"The best network is in {out}; a larger --margin-pct aims lower"
+            f"The last network is {report.tflite}; search on with another --out and a larger --margin-pct"
         )
-    return report
 
 
 def _trained(config: SearchConfig) -> Network:
@@ -95,6 +99,7 @@ class _Search:
         self.image_size = network.spec.input[1]
         self.architecture = network.graph.architecture
         self.device: Device = open_device(config.device, _path(config.lut))
+        self._own_table = folder.path / "table.tsv"
         self.table = self._table()
         shapes = self.architecture.shapes()
         predictor = Predictor(self.table)
@@ -105,6 +110,8 @@ class _Search:
         self.target_ms = config.target_of(measured_ms)
         self.clamp = Clamp(self.costs, self.target_ms)
         folder.start()
+        if not self._own_table.exists():
+            self.table.save_as(self._own_table)
         self._evaluator: NetworkEvaluator | None = None
         self._judged: dict[Counts, float] = {}
 
@@ -128,21 +135,20 @@ class _Search:
     def run(self) -> SearchReport:
         say = self.console.say
         say(
-            f"{self.config.model} on {self.table.identity.name} ({self.table.identity.model})\n"
+            f"{self.config.model} on {device_text(self.device)}\n"
             f"table {self.table.path}\n"
             f"data: {self.data.source}, {len(self.data.train):,} train images, "
-            f"{min(self.config.images, len(self.data.held_back)):,} held back to judge by, "
+            f"{min(self.config.images, len(self.data.held_back)):,} of {len(self.data.held_back):,} held back to judge "
+            "an episode by, "
             f"{len(self.data.test):,} test images for the end\n"
             f"original {self.original_ms:.4f} ms, target {self.target_ms:.4f} ms, "
             f"fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
-        factor = 1.0
+        factor, limit_ms = 1.0, self._limit_ms(1.0)
         report: SearchReport | None = None
-        for attempt in range(self.config.corrections + 1):
-            limit_ms = self._limit_ms(factor)
-            if limit_ms is None:
-                say("corrected by what was measured, no reachable network is fast enough")
-                break
+        attempt = -1
+        while limit_ms is not None and attempt < self.config.corrections:
+            attempt += 1
             records = self._episodes(attempt, limit_ms)
             best = self._best(records, limit_ms)
             report = None
@@ -153,9 +159,11 @@ class _Search:
             if measured_ms <= self.target_ms:
                 break
             factor = measured_ms / best.predicted_ms
+            limit_ms = self._limit_ms(factor)
             say(
                 f"attempt {attempt + 1}: measured {measured_ms:.4f} ms is over the target of {self.target_ms:.4f} ms; "
                 f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
+                + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
         report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
         self.folder.write_text("report.html", search_html(report))
@@ -166,13 +174,19 @@ class _Search:
     def _best(self, records: list[EpisodeRecord], limit_ms: float) -> EpisodeRecord:
         """The finalist that does best on all held-back images.
 
-        The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice, and the
-        uniform width is always among them.
+        The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice. The
+        uniform width is among them where it is fast enough.
         """
         finalists = best_of(records, limit_ms, FINALISTS)
         finalists += [record for record in records if record.source == "start" and record.predicted_ms <= limit_ms]
         scores = {record.counts: self._held_back(record.counts) for record in finalists}
         return max(finalists, key=lambda record: (scores[record.counts], -record.predicted_ms))
+
+    def _best_random(self, records: list[EpisodeRecord]) -> float | None:
+        """The held-back percent of the best of the warm-up's policies, chosen and judged as ours is."""
+        random = [record for record in records if record.source == "warm-up"]
+        finalists = best_of(random, self.target_ms, FINALISTS) if random else []
+        return max((self._held_back(record.counts) for record in finalists), default=None)
 
     def _held_back(self, counts: Counts) -> float:
         """Percent of all held-back images that the cut and refitted network gets right."""
@@ -197,14 +211,14 @@ class _Search:
             return None
 
     def _table(self) -> LatencyTable:
+        """The run folder's own copy if there is one: by other rows a resumed search would be another search."""
+        if self._own_table.exists():
+            return LatencyTable.open(self._own_table, self.device.identity)
         table = open_table(self.device, None, _path(self.config.lut), create=True)
         assert table is not None
         report = complete_table(self.network, self.device, table, self.grid, self.console)
         if report.timed:
-            self.console.say(
-                f"timed {report.timed:,} rows in {report.seconds:.0f} s; held-out networks are predicted to "
-                f"{report.held_out_mape_pct:.2f} % (at most {report.held_out_max_pct:.2f} %)"
-            )
+            self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         return table
 
     def _episodes(self, attempt: int, limit_ms: float) -> list[EpisodeRecord]:
@@ -238,7 +252,7 @@ class _Search:
 
     def _logged_ms(self, attempt: int, phase: str, counts: Counts) -> float | None:
         for row in self.folder.measurements():
-            if (row["attempt"], row["phase"], tuple(row["counts"])) == (attempt, phase, counts):
+            if (row.get("attempt"), row.get("phase"), row.get("counts")) == (attempt, phase, list(counts)):
                 return float(row["measured_ms"])
         return None
 
@@ -301,12 +315,14 @@ class _Search:
             accuracy_original=original.accuracy,
             accuracy=ours.accuracy,
             accuracy_uniform=rows[1].accuracy,
-            best_random_held_back=max((100 * r.accuracy for r in records if r.source == "warm-up"), default=None),
+            best_random_held_back=self._best_random(records),
             macs=ours.macs,
             episodes=len(records),
             attempts=attempt + 1,
             seconds=round(time.monotonic() - self.began, 1),
             data=self.data.source,
+            device=device_text(self.device),
+            table=str(self._own_table),
             tflite=ours.tflite,
             rows=rows,
         )
@@ -320,8 +336,8 @@ class _Search:
             if found == spec:
                 return model
         model = self.evaluator.network(counts)
-        config = finetune_config(self.config.finetune_epochs, self.image_size, self.config.seed)
-        if config.epochs:
+        if self.config.finetune_epochs:
+            config = finetune_config(self.config.finetune_epochs, self.image_size, self.config.seed)
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{'-'.join(map(str, counts))}.partial")
             with self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
@@ -349,7 +365,8 @@ class _Search:
         return self.folder.path / f"{name}.tflite"
 
     def _protocol(self) -> Protocol:
-        return replace(self.table.protocol, rounds=self.config.rounds)
+        # As the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
+        return replace(self.table.protocol, rounds=self.config.rounds or NETWORK_ROUNDS * self.table.protocol.rounds)
 
     def _log_measurement(
         self, attempt: int, phase: str, counts: Counts, predicted_ms: float, measured_ms: float

@@ -64,7 +64,7 @@ def test_width_counts_the_published_macs(run) -> None:
 
 
 def test_a_table_of_other_networks_is_no_table_unless_it_was_asked_for(run, tmp_path: Path) -> None:
-    path = table_path(get_device("host").identity, Protocol())
+    path = table_path(get_device("host").identity)
     LatencyTable.create(path, get_device("host").identity, Protocol())
     outcome = run("predict", "--json")
     assert json.loads(outcome.out)["predicted_ms"] is None

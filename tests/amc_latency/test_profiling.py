@@ -10,7 +10,7 @@ import pytest
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.profiling import UNIFORM_WIDTHS, Grid, complete_table, open_device, open_table, table_path
+from amc_latency.profiling import Grid, complete_table, open_device, open_table, table_path
 from device.base import Device, DeviceIdentity, Protocol, Timing, Workload
 from lut.table import LatencyTable
 
@@ -19,7 +19,7 @@ IDENTITY = DeviceIdentity("stand-in", "none", "none")
 
 
 class FailingDevice(Device):
-    """Fails for everything that has 5x5 kernels or none at all."""
+    """Answers, and times nothing."""
 
     identity = IDENTITY
 
@@ -35,10 +35,11 @@ def test_the_shipped_table_holds_all_that_a_search_of_the_bundled_network_needs(
     assert table is not None
     report = complete_table(load_network(NetworkOptions()), device, table, Grid(), Console(quiet=True))
     assert report.timed == 0
-    assert report.errors == {}
+    assert report.incomplete == 0
+    assert report.calibrated
     # Whole networks that the calibration on uniform widths has not seen, measured when the table was.
+    assert report.held_out_max_pct is not None
     assert report.held_out_max_pct < 5
-    assert len(UNIFORM_WIDTHS) >= 4
 
 
 def test_a_device_that_times_nothing_is_a_failed_job(tmp_path: Path) -> None:
@@ -48,13 +49,9 @@ def test_a_device_that_times_nothing_is_a_failed_job(tmp_path: Path) -> None:
         complete_table(network, FailingDevice(), table, Grid(min_keep=1.0), Console(quiet=True))
 
 
-def test_tables_of_different_devices_and_protocols_never_share_a_file() -> None:
-    paths = {
-        table_path(identity, protocol)
-        for identity in (IDENTITY, replace(IDENTITY, runtime="other"), replace(IDENTITY, model="other"))
-        for protocol in (Protocol(), Protocol(clock="wall"), Protocol(rounds=5))
-    }
-    assert len(paths) == 9
+def test_tables_of_different_devices_never_share_a_file() -> None:
+    identities = (IDENTITY, replace(IDENTITY, runtime="other"), replace(IDENTITY, model="other"))
+    assert len(set(map(table_path, identities))) == 3
 
 
 def test_bad_grids_and_devices_are_refused() -> None:

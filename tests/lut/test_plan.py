@@ -84,7 +84,7 @@ def test_the_sweep_holds_the_no_op_and_every_output_count_at_the_widest_input() 
     shapes = sweep_shapes(architecture, all_choices(architecture))
     assert shapes[0] == NOOP
     assert set(architecture.shapes()) <= set(shapes)
-    last = [(s.c_in, s.c_out) for s in shapes if s.is_pointwise and s.h == 8]
+    last = [(s.c_in, s.c_out) for s in shapes if (s.kind, s.kernel, s.h) == ("conv", 1, 8)]
     assert sorted(last) == [(64, c_out) for c_out in range(32, 129, 8)]
     assert [(s.c_in, s.c_out) for s in shapes if s.kind == "linear"] == [(128, 10)]
     assert len(shapes) == len(set(shapes))
@@ -94,7 +94,7 @@ def test_the_second_stage_times_one_output_count_a_step_at_other_inputs() -> Non
     architecture = small_architecture()
     steps = Steps({LayerShape("conv", 64, c, 8, 8, activation="relu6"): -(-c // 16) for c in range(8, 129, 8)})
     shapes = input_shapes(architecture, all_choices(architecture), steps)
-    last = [(s.c_in, s.c_out) for s in shapes if s.is_pointwise and s.h == 8]
+    last = [(s.c_in, s.c_out) for s in shapes if (s.kind, s.kernel, s.h) == ("conv", 1, 8)]
     # 64 of 16..64 was swept; its smallest and middle counts remain.
     assert sorted(last) == [(c_in, c_out) for c_in in (16, 40) for c_out in range(32, 129, 16)]
     assert sorted(s.c_in for s in shapes if s.kind == "linear") == [32, 80]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,14 +64,6 @@ def test_output_size() -> None:
     assert (valid.h_out, valid.w_out) == (3, 4)
     pooled = LayerShape("global_pool", 8, 8, 7, 9)
     assert (pooled.h_out, pooled.w_out) == (1, 1)
-
-
-def test_pointwise_is_a_1x1_with_stride_1() -> None:
-    pointwise = LayerShape("conv", 8, 16, 7, 7)
-    assert pointwise.is_pointwise
-    assert not replace(pointwise, stride=2).is_pointwise
-    assert not STEM.is_pointwise
-    assert not LayerShape("depthwise", 8, 8, 7, 7).is_pointwise
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_nothing_follows_the_last_step() -> None:
         agent.target_critic[-1].bias.fill_(100.0)  # what would leak in
     state = np.zeros(1, np.float32)
     for _ in range(300):
-        agent.learn([state, state], [0.5], -0.3, episode=1000)
+        agent.learn([state, state], [0.5], -0.3, age=1000)
     with torch.no_grad():
         value = agent.critic(torch.tensor([[0.0, 0.5]])).item()
     # The reward less its moving average, which is the reward itself: 0.
@@ -135,9 +136,9 @@ def test_no_learning_in_the_warmup_and_one_step_a_transition_after(monkeypatch: 
     def has_learned() -> bool:
         return not all(torch.equal(a, b) for a, b in zip(before, agent.actor.parameters(), strict=True))
 
-    first = run_episodes(toy_env(), agent, 2, TARGET_MS)
+    run_episodes(toy_env(), agent, 2, TARGET_MS)
     assert (len(updates), has_learned()) == (0, False)
-    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, episode=len(first))
+    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=0)
     assert (len(updates), has_learned()) == (3, True)
 
 
@@ -157,7 +158,7 @@ def test_truncated_normal_against_scipy() -> None:
 @pytest.mark.parametrize("kept", [0, 3, 7, 11])
 def test_a_resumed_search_goes_on_as_the_unbroken_one(kept: int) -> None:
     unbroken = run_episodes(toy_env(), small_agent(), 12, TARGET_MS)
-    log = [EpisodeRecord.from_json(record.to_json()) for record in unbroken[:kept]]
+    log = [EpisodeRecord.from_dict(json.loads(json.dumps(dataclasses.asdict(record)))) for record in unbroken[:kept]]
     evaluated: list[Counts] = []
 
     def accuracy(counts: Counts) -> float:
@@ -204,10 +205,10 @@ def test_a_given_policy_over_the_target_is_refused() -> None:
         run_episodes(toy_env(), small_agent(), 1, TARGET_MS, start_policies=[(CHANNELS,) * GROUPS])
 
 
-@pytest.mark.parametrize("line", ["", "[]", "{}", '{"counts": 3, "actions": []}', '{"counts": [], "actions": []}'])
-def test_a_line_that_is_no_record_is_refused(line: str) -> None:
+@pytest.mark.parametrize("row", [{}, {"counts": 3, "actions": []}, {"counts": [], "actions": []}])
+def test_a_row_that_is_no_record_is_refused(row: dict[str, object]) -> None:
     with pytest.raises(UserError, match="not an episode of a search log"):
-        EpisodeRecord.from_json(line)
+        EpisodeRecord.from_dict(row)
 
 
 def test_best_of_is_the_most_accurate_under_the_target() -> None:

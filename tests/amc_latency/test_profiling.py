@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import Grid, complete_table, open_device, open_table, table_path
-from device.base import Device, DeviceIdentity, Protocol, Timing, Workload
+from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from lut.shape import parse_network
 from lut.table import LatencyTable
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
@@ -40,6 +42,62 @@ def test_the_shipped_table_holds_all_that_a_search_of_the_bundled_network_needs(
     # Whole networks that the calibration on uniform widths has not seen, measured when the table was.
     assert report.held_out_max_pct is not None
     assert report.held_out_max_pct < 5
+
+
+class CountingDevice(Device):
+    """Builds every workload and takes a nanosecond for each weight that it finds in the file."""
+
+    identity = IDENTITY
+
+    def __init__(self) -> None:
+        self.weights: dict[str, int] = {}
+        self.built = 0
+
+    def time_round(self, workloads, protocol: Protocol, round_index: int):
+        for workload in workloads:
+            self.weights[workload.name] = weights_in(workload.build())
+            self.built += 1
+            us = 1 + self.weights[workload.name] / 1000
+            summary = Summary(us, us, us, 0.0)
+            yield Timing(workload.name, round_index, 1, summary, summary)
+
+
+def weights_in(model: bytes) -> int:
+    """Constant floats in a `.tflite`."""
+    root = schema.Model.GetRootAs(model, 0)
+    graph = root.Subgraphs(0)
+    tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+    floats = [tensor for tensor in tensors if tensor.Type() == schema.TensorType.FLOAT32]
+    return sum(root.Buffers(tensor.Buffer()).DataLength() // 4 for tensor in floats)
+
+
+@pytest.mark.parametrize("min_keep", [0.5, 0.9])
+def test_every_timed_file_is_the_layer_or_network_that_its_key_says(tmp_path: Path, min_keep: float) -> None:
+    table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, Protocol(rounds=1))
+    network = load_network(NetworkOptions("mobilenet_v1", 0.25, "3x32x32", 10))
+    device = CountingDevice()
+    report = complete_table(network, device, table, Grid(min_keep), Console(quiet=True))
+    assert report.timed == device.built == report.rows
+    for key, weights in device.weights.items():
+        assert weights == sum(shape.params for shape in parse_network(key)), key
+    networks = [key for key in table.keys if " + " in key]
+    assert len(networks) >= 4 + 4
+    assert report.calibrated
+    # The device is the sum of its layers, so networks that no calibration saw are predicted to the table's digits.
+    assert report.held_out_max_pct is not None
+    assert report.held_out_max_pct < 0.1
+    params = sum(shape.params for shape in network.graph.architecture.shapes())
+    assert report.original_ms == pytest.approx((1 + params / 1000) / 1000, rel=1e-4)
+
+
+def test_a_replayed_prediction_is_not_taken_for_a_timing(tmp_path: Path) -> None:
+    device = open_device("replay", TABLE)
+    table = open_table(device, None, TABLE, create=False)
+    assert table is not None
+    # On this grid the table was never asked for networks, but the uncut one.
+    report = complete_table(load_network(NetworkOptions()), device, table, Grid(0.85), Console(quiet=True))
+    assert report.held_out_mape_pct is None
+    assert report.device.startswith("replay of host")
 
 
 def test_a_device_that_times_nothing_is_a_failed_job(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,15 @@ import torch
 from amc_latency.console import Console
 from amc_latency.data import load_data, to_input
 from amc_latency.errors import JobError, UserError
-from amc_latency.models.checkpoint import load_checkpoint
+from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
+from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.folder import RunFolder
 from amc_latency.search.run import check_met, search
 from device.base import Protocol, Summary, Timing, Workload
 from lut.replay import ReplayDevice
+from lut.shape import network_text
 from lut.table import LatencyTable
 from lut.tflite import run_tflite
 
@@ -136,6 +139,38 @@ def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
     assert run(tmp_path, nine_rounds, name="second").met
 
 
+def test_a_broken_search_goes_on_though_its_table_has_grown_since(tmp_path: Path) -> None:
+    lut = tmp_path / "table.tsv"
+    lut.write_bytes(TABLE.read_bytes())
+    whole = run(tmp_path, replace(SMALL, lut=str(lut)))
+    # Broken off after five episodes; then somebody times a network that shifts the calibration.
+    folder = tmp_path / "run"
+    (folder / "report.json").unlink()
+    log = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    (folder / "events.jsonl").write_text("".join(log[:5]))
+    architecture = load_network(NetworkOptions()).graph.architecture
+    key = network_text(architecture.shapes((8, *architecture.group_channels[1:])))
+    slow = Summary(9000.0, 9000.0, 9000.0, 0.0)
+    with LatencyTable.open(lut) as table:
+        table.append(Timing(key, 0, 10, slow, slow))
+    again = run(tmp_path, replace(SMALL, lut=str(lut)))
+    # The replayed device is another one now; the search is not.
+    assert [(row.counts, row.predicted_ms, row.accuracy) for row in again.rows] == [
+        (row.counts, row.predicted_ms, row.accuracy) for row in whole.rows
+    ]
+
+
+def test_other_weights_are_another_search(tmp_path: Path) -> None:
+    model = tmp_path / "net.safetensors"
+    model.write_bytes(bundled_checkpoint().read_bytes())
+    config = replace(SMALL, model=str(model))
+    folder = RunFolder(tmp_path / "run", {**asdict(config), "data": "bundled", "weights_sha256": "of others"})
+    folder.start()
+    del folder
+    with pytest.raises(UserError, match="weights_sha256 = of others"):
+        run(tmp_path, config)
+
+
 def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
     lines = TABLE.read_text().splitlines()
     lines[50] = lines[50][:-30]
@@ -145,40 +180,42 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) -> None:
-    config = replace(SMALL, warmup=10, episodes=40)
-    run(tmp_path, config, name="unbroken")
+    config = replace(SMALL, warmup=10, episodes=40, finetune_epochs=1)
+    unbroken = run(tmp_path, config, name="unbroken")
     rng = random.Random(5)
     killed = 0
     for _ in range(40):
         process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        if killed < 5:
-            wait_for_progress(tmp_path / "killed", process, rng)
+        if killed < 6:
+            # Five times among the episodes, once when the uniform width is fine-tuned and ours is not.
+            wait_for_progress(tmp_path / "killed" / ("events.jsonl" if killed < 5 else "uniform.tflite"), process)
+            time.sleep(rng.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
         elif process.wait() == 0:
             break
-    assert killed == 5
+    assert killed == 6
     assert events(tmp_path / "killed") == events(tmp_path / "unbroken")
-    policies = [(tmp_path / name / "policy.json").read_text() for name in ("killed", "unbroken")]
-    assert policies[0] == policies[1]
+    for name in ("policy.json", "ours.tflite", "uniform.tflite"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    report = json.loads((tmp_path / "killed" / "report.json").read_text())
+    assert (report["accuracy"], report["measured_ms"]) == (unbroken.accuracy, unbroken.measured_ms)
 
 
 def command(out: Path) -> list[str]:
     options = (
         f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 40 "
-        "--correction-episodes 2 --images 100 --calibration-images 64 --finetune-epochs 0 --rounds 1"
+        "--correction-episodes 2 --images 100 --calibration-images 64 --finetune-epochs 1 --rounds 1"
     )
     script = "from amc_latency.cli import main; main()"
     return [sys.executable, "-c", script, *options.split(), "--out", str(out)]
 
 
-def wait_for_progress(folder: Path, process: subprocess.Popen[bytes], rng: random.Random) -> None:
-    """Wait until the search has logged another few episodes, then a moment more."""
-    log = folder / "events.jsonl"
-    before = log.stat().st_size if log.exists() else 0
-    while process.poll() is None and (log.stat().st_size if log.exists() else 0) <= before:
+def wait_for_progress(file: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the search has made the file, or added to it."""
+    before = file.stat().st_size if file.exists() else 0
+    while process.poll() is None and (file.stat().st_size if file.exists() else 0) <= before:
         time.sleep(0.01)
-    time.sleep(rng.uniform(0, 0.3))
 
 
 def events(folder: Path) -> list[dict[str, object]]:

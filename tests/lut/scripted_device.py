@@ -57,7 +57,7 @@ class ScriptedDevice(Device):
             if self.fails(workload.name, attempt):
                 yield Timing(workload.name, round_index, error="scripted\tfailure\nof this")
                 continue
-            # Rounds differ; their median is round 1.
+            # Rounds differ; the smallest is round 1.
             us = latency_us(workload.name) * (1.0, 1.02, 1.05)[(round_index + 2) % 3]
             cpu = Summary(us, us * 1.5, us * 1.5, us * 0.25)
             yield Timing(workload.name, round_index, protocol.runs, cpu, Summary(us * 2, us * 3, us * 3, us))

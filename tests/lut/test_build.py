@@ -17,14 +17,16 @@ from scripted_device import (
     ScriptedDevice,
     all_choices,
     built,
+    key_of,
     latency_us,
     small_architecture,
     uniform_networks,
 )
 
-from device.base import DeviceIdentity
+from device.base import DeviceIdentity, Summary, Timing
 from lut.build import build_table
-from lut.plan import sweep_shapes
+from lut.plan import reachable_shapes, sweep_shapes
+from lut.predict import Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable, TableError
 
@@ -56,6 +58,29 @@ def test_the_second_stage_follows_the_steps_of_the_first(tmp_path: Path) -> None
     narrow = [key for key in table.keys if key.startswith("conv 16x8x8>") and "+" not in key]
     # The scripted device has steps of 16: of 32, 40 .. 128 only their ends.
     assert len(narrow) == 7
+
+
+def test_narrower_steps_that_only_other_rows_show_are_timed_too(tmp_path: Path) -> None:
+    architecture = small_architecture((16, 24, 128))
+    choices = all_choices(architecture)
+
+    def build(path: Path, others: list[Timing]) -> tuple[Predictor, int]:
+        table = LatencyTable.create(path, IDENTITY, PROTOCOL)
+        for timing in others:
+            table.append(timing)
+        return Predictor(table), build_table(ScriptedDevice(), table, architecture, choices).planned
+
+    # Rows of another network, without steps of 16. The 16x16 pointwise, with three counts, goes by all its relatives.
+    others = []
+    for c_in in (8, 64):
+        for c_out in range(8, 129, 8):
+            us = Summary(*[float(c_in * c_out)] * 3, 0.0)
+            others += [Timing(key_of("conv", c_in, c_out, 4, activation="relu6"), i, 5, us, us) for i in range(3)]
+    _, alone = build(tmp_path / "alone.tsv", [])
+    _, beside = build(tmp_path / "beside.tsv", others)
+    assert beside == alone + 3
+    predictor = Predictor(LatencyTable.open(tmp_path / "beside.tsv"))
+    assert min(map(predictor.layer_us, reachable_shapes(architecture, choices))) > 0
 
 
 def test_each_round_is_shuffled_differently(tmp_path: Path) -> None:

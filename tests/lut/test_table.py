@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,6 +210,28 @@ def test_merging_adds_what_is_lacking_and_keeps_its_own(table: LatencyTable, tmp
     stranger = LatencyTable.create(tmp_path / "s.tsv", IDENTITY, replace(PROTOCOL, runs=6))
     with pytest.raises(TableError, match="protocol runs '5', this is '6'"):
         table.merge(stranger)
+
+
+def test_a_copy_holds_what_the_table_holds_now(table: LatencyTable, tmp_path: Path) -> None:
+    table.append(timing())
+    table.append(Timing(OTHER, 0, error="gone"))
+    detached = table.detached()
+    detached.append(timing(OTHER, us=5))
+    detached.save_as(tmp_path / "copy.tsv")
+    copy = LatencyTable.open(tmp_path / "copy.tsv", IDENTITY, PROTOCOL)
+    assert copy.rows == detached.rows
+    assert copy.latency_us(OTHER) == 5
+    assert table.latency_us(OTHER) is None
+    assert sorted(os.listdir(tmp_path)) == ["copy.tsv", "table.tsv"]
+
+
+def test_a_protocol_that_says_less_than_ours_is_refused(table: LatencyTable) -> None:
+    lines = table.path.read_text().split("\n")
+    lines[4] = lines[4].replace('"warmup": 3, ', "")
+    lines[5] = f"# check: {zlib.crc32(chr(10).join(lines[:5]).encode()):08x}"
+    table.path.write_text("\n".join(lines))
+    with pytest.raises(TableError, match="its protocol says nothing of warmup"):
+        LatencyTable.open(table.path)
 
 
 def test_a_second_writer_is_turned_away(table: LatencyTable) -> None:

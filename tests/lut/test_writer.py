@@ -138,6 +138,14 @@ def test_max_pool_pads_below_any_value_unless_nothing_is_below_zero() -> None:
     assert ops("relu") == {"CONV_2D": 1, "MAX_POOL_2D": 1, "PAD": 1}
 
 
+def test_a_second_padded_max_pool_is_still_above_zero() -> None:
+    graph = TfliteGraph()
+    pool = graph.input(16, 16, 4, non_negative=True)
+    for _ in range(2):
+        pool = graph.max_pool(pool, 3, 2, 1)
+    assert tflite_ops(graph.finish([pool])) == {"MAX_POOL_2D": 2, "PAD": 2}
+
+
 ONE_OF_EACH = [
     LayerShape("conv", 3, 32, 32, 32, 3, 2, 1, "relu6"),
     LayerShape("conv", 40, 24, 7, 7, activation="relu"),

@@ -191,6 +191,18 @@ def test_start_policies_and_a_tighter_target_are_resumed_too() -> None:
         assert what_happened(search(14, 2.0, whole[:kept])) == what_happened(whole)
 
 
+def test_exploration_begins_again_with_each_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    ages: list[int] = []
+    act = DDPGAgent.act
+    monkeypatch.setattr(DDPGAgent, "act", lambda self, state, age: (ages.append(age), act(self, state, age))[1])
+    first = run_episodes(toy_env(), small_agent(warmup=3), 6, TARGET_MS)
+    assert ages[::GROUPS] == [-3, -2, -1, 0, 1, 2]
+    ages.clear()
+    # The first six are learned again from the log, then it explores anew.
+    run_episodes(toy_env(), small_agent(warmup=3), 9, 2.0, first)
+    assert ages[::GROUPS] == [-3, -2, -1, 0, 1, 2, 0, 1, 2]
+
+
 def test_a_log_of_another_search_is_refused() -> None:
     log = run_episodes(toy_env(), small_agent(0), 3, TARGET_MS)
     with pytest.raises(UserError, match=r"episode 0 of the log .* another config"):

@@ -62,6 +62,24 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
         RunFolder(tmp_path, CONFIG)
 
 
+def test_of_two_that_start_at_once_one_is_turned_away(tmp_path: Path) -> None:
+    first, second = (RunFolder(tmp_path / "run", CONFIG) for _ in range(2))
+    first.start()
+    with pytest.raises(UserError, match="another search is running"):
+        second.start()
+    other = RunFolder(tmp_path / "other", {**CONFIG, "seed": 1})
+    started(tmp_path / "other")
+    with pytest.raises(UserError, match="seed = 0, this one has 1"):
+        other.start()
+
+
+def test_a_damaged_report_is_named(tmp_path: Path) -> None:
+    folder = started(tmp_path)
+    (tmp_path / "report.json").write_text('{"met": tr')
+    with pytest.raises(UserError, match=r"report\.json is damaged"):
+        folder.report()
+
+
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
     held = started(tmp_path)
     script = (

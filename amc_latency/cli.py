@@ -155,7 +155,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
-    from amc_latency.report import search_text
+    from amc_latency.search.report import search_text
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
 

@@ -7,8 +7,6 @@ what the latency table was asked about. Everything is NHWC: no TRANSPOSE is ever
 from __future__ import annotations
 
 import copy
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from amc_latency.errors import JobError, UserError
+from amc_latency.files import replacing
 from amc_latency.graph import NetworkGraph, trace
 from lut.shape import LayerShape
 from lut.tflite import TfliteError, run_tflite, tflite_ops
@@ -77,16 +76,12 @@ def export(
     graph = _traced(frozen, input_chw)
     content = _write(frozen, graph)
     path = Path(path)
-    unchecked = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        unchecked.write_bytes(content)
-        error = _checked_error(frozen, images.detach().float().cpu(), unchecked, tolerance)
-        os.replace(unchecked, path)
+        with replacing(path) as unchecked:
+            unchecked.write_bytes(content)
+            error = _checked_error(frozen, images.detach().float().cpu(), unchecked, tolerance)
     except OSError as failure:
         raise ExportError(f"can't write {path}: {failure.strerror}") from failure
-    finally:
-        with suppress(OSError):
-            unchecked.unlink()
     shapes = graph.architecture.shapes()
     return ExportReport(
         macs=sum(shape.macs for shape in shapes),

@@ -1,14 +1,13 @@
 """A network on disk: safetensors, with what it takes to rebuild it as metadata. Nothing is unpickled."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import JobError, UserError
+from amc_latency.files import replacing
 from amc_latency.models.registry import ModelSpec, build_model
 
 if TYPE_CHECKING:
@@ -28,16 +27,12 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], metadata: d
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(plain, metadata))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(plain, metadata))
     except OSError as error:
         raise JobError(f"{path}: can't be written ({error.strerror}); make room or name another path") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import tomli_w
 
 from amc_latency.errors import JobError, UserError
+from amc_latency.files import replacing
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.search.loop import EpisodeRecord
 
@@ -95,10 +96,9 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file in one step, so that a kill leaves the old one or the new. Raises `JobError` if it can't."""
-        temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_text(text)
-            os.replace(temporary, self.path / name)
+            with replacing(self.path / name) as temporary:
+                temporary.write_text(text)
         except OSError as error:
             raise JobError(
                 f"cannot write {self.path / name}: {error.strerror}. Set it right and run again to go on"

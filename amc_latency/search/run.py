@@ -18,7 +18,7 @@ from amc_latency.models.load import Network, NetworkOptions, checkpoint_digest, 
 from amc_latency.models.registry import ModelSpec
 from amc_latency.profiling import Grid, complete_table, device_text, open_device, open_table
 from amc_latency.prune.refit import collect
-from amc_latency.report import held_out_text, search_html
+from amc_latency.report import held_out_text
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import Row, SearchConfig, SearchReport
@@ -27,6 +27,7 @@ from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
 from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.folder import REPORT, RunFolder
 from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
+from amc_latency.search.report import search_html
 from amc_latency.search.rewards import NetworkEvaluator
 from amc_latency.training import accuracy, fit
 from device.base import Device, Protocol

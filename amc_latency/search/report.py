@@ -1,0 +1,55 @@
+"""A search's result as text for a terminal, and as a page."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+from amc_latency.report import WIDTH, console, right
+from amc_latency.search.config import SearchReport
+
+
+def search_text(report: SearchReport) -> None:
+    """Original, uniform width and ours, then the policy and the files."""
+    _write_search(report, console())
+
+
+def search_html(report: SearchReport) -> str:
+    """The same as a page of its own, for the run folder."""
+    page = Console(record=True, file=io.StringIO(), width=WIDTH)
+    _write_search(report, page)
+    return page.export_html()
+
+
+def _write_search(report: SearchReport, target: Console) -> None:
+    table = Table(
+        "",
+        *map(right, ("predicted ms", "measured ms", "target ms", "MACs", "size kB", "held back %", "test %")),
+        title="held back: after cut and refit, before fine-tuning; test: the standard 10,000 images, at the end",
+    )
+    for row in report.rows:
+        table.add_row(
+            row.name,
+            f"{row.predicted_ms:.4f}",
+            f"{row.measured_ms:.4f}",
+            "" if row.name == "original" else f"{report.target_ms:.4f}",
+            f"{row.macs / 1e6:.2f}M",
+            f"{row.bytes / 1000:,.0f}",
+            f"{row.held_back:.2f}",
+            f"{row.accuracy:.2f}",
+        )
+    target.print(table)
+    ours = report.rows[-1]
+    lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
+    if report.best_random_held_back is not None:
+        lines.append(f"best of the random policies: {report.best_random_held_back:.2f} % of the held-back images")
+    lines.append(
+        f"{report.episodes} episodes, {report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
+        f"{report.seconds:.0f} s; data: {report.data}; measured: {report.statistic}"
+    )
+    lines += [f"{row.name:9} {row.tflite}" for row in report.rows]
+    lines.append(f"{'target met' if report.met else 'TARGET NOT MET'} on {report.device}")
+    for line in lines:
+        target.print(line, markup=False, highlight=False, soft_wrap=True)

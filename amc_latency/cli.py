@@ -99,6 +99,7 @@ def predict(
     from amc_latency.profiling import open_device, open_table
     from amc_latency.report import prediction_text
     from lut.predict import MissingShapeError
+    from lut.shape import network_text
 
     chosen = open_device(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes))
@@ -107,8 +108,10 @@ def predict(
     try:
         report = predict_network(network, table, counts)
     except MissingShapeError as error:
-        # A table that was asked for must answer; the one that happens to lie there may be of other networks.
-        if lut is not None:
+        # A table that was asked for must answer, and one of this network; the one that lies there may be of others.
+        if lut is not None or (
+            table is not None and table.latency_us(network_text(network.graph.architecture.shapes()))
+        ):
             raise
         report = replace(predict_network(network, None, counts), note=str(error))
     if report.note:
@@ -236,10 +239,12 @@ def export(
     """Write a network as .tflite, and check its outputs against PyTorch's."""
     from amc_latency.data import load_data, to_input
     from amc_latency.export import export as export_network
-    from amc_latency.models.load import NetworkOptions, cut_to, load_network, parse_counts
+    from amc_latency.models.load import NetworkOptions, cut_to, load_network, parse_counts, settled
 
     check_out(out)
     network = load_network(NetworkOptions(model, width, input_size, classes))
+    if not network.trained:
+        network = settled(network)
     if channels is not None:
         network = cut_to(network, parse_counts(channels))
     images = None
@@ -293,8 +298,8 @@ def check_out(path: Path) -> None:
     from amc_latency.errors import UserError
 
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
-    if not path.name or path.is_dir():
-        raise UserError(f"--out {path} is a folder: name a file")
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UserError(f"--out {path} is no file that can be replaced: name another")
     if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"--out {path} cannot be made: {existing} is no folder that can be written to")
 

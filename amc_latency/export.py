@@ -40,6 +40,8 @@ class ExportReport:
     macs: int
     params: int
     max_abs_error: float
+    max_abs_output: float
+    """what that error is to be seen beside: a network whose outputs all but vanish shows little"""
     """largest difference between an output of the file and of PyTorch, over all images"""
     ops: dict[str, int]
     """how often each TFLite operator occurs"""
@@ -79,7 +81,7 @@ def export(
     try:
         with replacing(path) as unchecked:
             unchecked.write_bytes(content)
-            error = _checked_error(frozen, images.detach().float().cpu(), unchecked, tolerance)
+            error, largest = _checked_error(frozen, images.detach().float().cpu(), unchecked, tolerance)
     except OSError as failure:
         raise ExportError(f"can't write {path}: {failure.strerror}") from failure
     shapes = graph.architecture.shapes()
@@ -87,6 +89,7 @@ def export(
         macs=sum(shape.macs for shape in shapes),
         params=sum(shape.params for shape in shapes),
         max_abs_error=error,
+        max_abs_output=largest,
         ops=tflite_ops(content),
         bytes=len(content),
     )
@@ -103,7 +106,7 @@ def _traced(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
         raise ExportError(f"the network can't be exported: {error}. Supported: {_SUPPORTED}") from error
 
 
-def _checked_error(model: nn.Module, images: Tensor, path: Path, tolerance: float) -> float:
+def _checked_error(model: nn.Module, images: Tensor, path: Path, tolerance: float) -> tuple[float, float]:
     with torch.inference_mode():
         expected = model(images).numpy()
     try:
@@ -113,13 +116,14 @@ def _checked_error(model: nn.Module, images: Tensor, path: Path, tolerance: floa
     if got.shape != expected.shape:
         raise ExportError(f"the exported file returns {list(got.shape)}, PyTorch {list(expected.shape)}")
     error = float(np.abs(got - expected).max())
-    allowed = tolerance * max(1.0, float(np.abs(expected).max()))
+    largest = float(np.abs(expected).max())
+    allowed = tolerance * max(1.0, largest)
     if not error <= allowed:  # also for NaN
         raise ExportError(
             f"the exported file differs from PyTorch by {error:.2g} where {allowed:.2g} is allowed; "
             "it was not kept. An in-place operation on a tensor that is read again has this effect."
         )
-    return error
+    return error, largest
 
 
 def _write(model: nn.Module, graph: NetworkGraph) -> bytes:

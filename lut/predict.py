@@ -167,8 +167,8 @@ class Predictor:
     def _missing(self, shape: LayerShape) -> MissingShapeError:
         error = self._errors.get(shape.text)
         why = f"could not be timed: {error}" if error else "is not in the latency table"
-        advice = "" if error else "; run `amc-latency profile` for the network that it belongs to"
-        return MissingShapeError(shape, f"layer '{shape}' {why} ({self.table.path}){advice}")
+        advice = "; run `amc-latency profile` for its network, with a --step that its counts are multiples of"
+        return MissingShapeError(shape, f"layer '{shape}' {why} ({self.table.path}){'' if error else advice}")
 
 
 def missing_shapes(table: LatencyTable, shapes: Iterable[LayerShape]) -> list[LayerShape]:

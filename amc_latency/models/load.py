@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,8 +61,27 @@ def load_network(options: NetworkOptions) -> Network:
             f"there is no model '{spec.name}'; did you mean '{nearest(spec.name, names)}'? "
             f"Known are {', '.join(names)}, and any checkpoint (.safetensors)"
         )
-    model = build_model(spec)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(spec)
     return Network(model, spec, trace(model, spec.input), trained=False)
+
+
+def settled(network: Network) -> Network:
+    """An untrained network whose batch norms have seen images: without that its signal fades to nothing on the way."""
+    import torch
+
+    model = copy.deepcopy(network.model).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    with torch.no_grad():
+        model(torch.randn(4, *network.spec.input, generator=torch.Generator().manual_seed(0)))
+    return replace(network, model=model.eval())
 
 
 def checkpoint_digest(model: str) -> str:

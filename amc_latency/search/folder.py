@@ -35,7 +35,7 @@ class RunFolder:
         self.path = path
         # TOML has no null: what is None is left out.
         wanted = {name: value for name, value in config.items() if value is not None}
-        self._wanted = tomllib.loads(tomli_w.dumps(wanted))
+        self.settings = tomllib.loads(tomli_w.dumps(wanted))
         self._events = path / "events.jsonl"
         self._measurements = path / "measurements.jsonl"
         self._held: TextIO | None = None
@@ -52,7 +52,7 @@ class RunFolder:
         temporary = self.path / f".{CONFIG}.{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(tomli_w.dumps(self._wanted))
+            temporary.write_text(tomli_w.dumps(self.settings))
             # Not a rename: of two searches that start at once both must meet at one file, and its lock.
             with suppress(FileExistsError):
                 os.link(temporary, self.path / CONFIG)
@@ -113,7 +113,7 @@ class RunFolder:
             raise UserError(f"another search is running in {self.path}: wait for it, or name another --out") from None
 
     def _check_config(self) -> None:
-        wanted = self._wanted
+        wanted = self.settings
         try:
             found = tomllib.loads((self.path / CONFIG).read_text())
         except (ValueError, OSError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,10 +18,18 @@ def search_text(report: SearchReport) -> None:
     _write_search(report, console())
 
 
-def search_html(report: SearchReport) -> str:
-    """The same as a page of its own, for the run folder."""
+def search_html(report: SearchReport, settings: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]]) -> str:
+    """The same as a page of its own for the run folder, with the settings and every timing on the way."""
     page = Console(record=True, file=io.StringIO(), width=WIDTH)
+    page.print(f"{settings['model']} for {report.target_ms:.4f} ms on {report.device}", style="bold", markup=False)
     _write_search(report, page)
+    timings = Table("attempt", "timed", right("predicted ms"), right("measured ms"), "channels", title="timings")
+    for row in measurements:
+        counts = ",".join(map(str, row["counts"]))
+        figures = f"{row['predicted_ms']:.4f}", f"{row['measured_ms']:.4f}"
+        timings.add_row(str(row["attempt"] + 1), row["phase"], *figures, counts)
+    page.print(timings)
+    page.print("settings: " + ", ".join(f"{name} = {value}" for name, value in settings.items()), markup=False)
     return page.export_html()
 
 

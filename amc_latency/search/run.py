@@ -167,7 +167,7 @@ class _Search:
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
         report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
-        self.folder.write_text("report.html", search_html(report))
+        self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))
         # Last: a folder with this file holds a finished search.
         self.folder.write_json(REPORT, asdict(report))
         return report

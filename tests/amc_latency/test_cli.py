@@ -12,7 +12,7 @@ import pytest
 from amc_latency.cli import main
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import table_path
-from device.base import Protocol
+from device.base import Protocol, Summary, Timing
 from device.registry import get_device
 from lut.shape import network_text
 from lut.table import LatencyTable
@@ -65,13 +65,19 @@ def test_width_counts_the_published_macs(run) -> None:
 
 def test_a_table_of_other_networks_is_no_table_unless_it_was_asked_for(run, tmp_path: Path) -> None:
     path = table_path(get_device("host").identity)
-    LatencyTable.create(path, get_device("host").identity, Protocol())
+    table = LatencyTable.create(path, get_device("host").identity, Protocol())
     outcome = run("predict", "--json")
     assert json.loads(outcome.out)["predicted_ms"] is None
     assert "layer 'noop" in outcome.err
     asked = run("predict", "--lut", path)
     assert asked.code == 2
     assert "layer 'noop" in asked.err
+    us = Summary(1.0, 1.0, 1.0, 0.0)
+    with table:
+        table.append(Timing(network_text(load_network(NetworkOptions()).graph.architecture.shapes()), 0, 1, us, us))
+    of_this_network = run("predict")
+    assert of_this_network.code == 2
+    assert "layer 'noop" in of_this_network.err
 
 
 def test_predictions_come_from_the_named_table(run) -> None:
@@ -132,8 +138,9 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["predict", "--device", "replya"], "Did you mean 'replay'"),
     (["predict", "--lut", "missing.tsv"], "no latency table missing.tsv"),
     (["predict", "--model", "mobilenet_v1", "--width", "inf"], "width inf"),
-    (["export", "--out", "."], "is a folder"),
-    (["train", "--out", "/"], "is a folder"),
+    (["export", "--out", "."], "no file that can be replaced"),
+    (["export", "--out", "/dev/null"], "no file that can be replaced"),
+    (["train", "--out", "/"], "no file that can be replaced"),
     (["train", "--out", f"{__file__}/x.safetensors"], "cannot be made"),
     (["train", "--out", "x.safetensors", "--image-size", "0"], "images of 8x8"),
     (["search", "--speedup", "2", "--correction-episodes", "0"], "correction"),

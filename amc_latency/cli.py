@@ -339,5 +339,8 @@ def main() -> None:
         code = exit_code(error)
         if code is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename or 'writing the output'}: {error.strerror}"
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(code)

@@ -146,7 +146,10 @@ def load_data(source: str = "auto", data_dir: Path | None = None, download: bool
         source = next((s for s in SOURCES if _find(folders[s], "train-images-idx3-ubyte").exists()), "bundled")
     folder = folders[source]
     if not folder.is_dir():
-        hint = {"torchvision": "ask for a download", "debian": "apt install dataset-fashion-mnist"}
+        hint = {
+            "torchvision": "fetch it with `amc-latency train --download`, or pass --data bundled",
+            "debian": "apt install dataset-fashion-mnist",
+        }
         raise UserError(f"{folder}: no such folder; {hint.get(source, 'reinstall amc-latency')}")
     prefix = "train-part" if source == "bundled" else "train"
     both = _read_split(folder, prefix)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,9 +90,12 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
     example = torch.empty(1, *input_chw, device="meta")
     try:
         traced = fx.symbolic_trace(skeleton)
-        ShapeProp(traced).propagate(example)
+        # ShapeProp prints a traceback of its own.
+        with redirect_stderr(io.StringIO()):
+            ShapeProp(traced).propagate(example)
     except Exception as error:  # whatever a network's own code raises
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause = error.__cause__ or error
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         size = "x".join(map(str, input_chw))
         raise UserError(f"the network can't be traced on a {size} input: {reason}") from error
     walk = _Walk(skeleton, traced)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.export import to_tflite
+from amc_latency.files import replacing
 from amc_latency.models.load import Network, cut_to
 from device.base import Device, DeviceIdentity, Protocol
 from device.registry import get_device, known_devices, unknown_device
@@ -140,14 +141,19 @@ def complete_table(
             for some in (seen, held_out)
         )
         seen = seen or [architecture.group_channels]
-    with TemporaryDirectory() as folder, console.progress(f"timing on {device.identity.name}", 1) as meter:
-        networks = [
-            NetworkWorkload(architecture.shapes(counts), partial(_network_file, Path(folder, str(i)), network, counts))
-            for i, counts in enumerate((*seen, *held_out))
-        ]
-        report = build_table(
-            device, table, architecture, choices, networks, lambda done, total, *_: meter.update(done, total)
-        )
+    # Beside the table, where a build that goes on after a kill finds and then removes it.
+    folder = table.path.with_name(f"{table.path.name}.networks")
+    networks = [
+        NetworkWorkload(architecture.shapes(counts), partial(_network_file, folder, network, counts))
+        for counts in (*seen, *held_out)
+    ]
+    with console.progress(f"timing on {device.identity.name}", 1) as meter:
+        try:
+            report = build_table(
+                device, table, architecture, choices, networks, lambda done, total, *_: meter.update(done, total)
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     _check_errors(report)
     predictor = Predictor(table, map(architecture.shapes, seen))
     errors_pct = []
@@ -183,10 +189,14 @@ def _check_errors(report: BuildReport) -> None:
         )
 
 
-def _network_file(path: Path, network: Network, counts: Counts) -> bytes:
-    """Cut and written once a build: each round asks again."""
+def _network_file(folder: Path, network: Network, counts: Counts) -> bytes:
+    """Cut and written once a build, since each round asks again; named by its shapes, which are all that is timed."""
+    shapes = network_text(network.graph.architecture.shapes(counts))
+    path = folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
     if not path.exists():
-        path.write_bytes(to_tflite(cut_to(network, counts).model, network.spec.input))
+        folder.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(to_tflite(cut_to(network, counts).model, network.spec.input))
     return path.read_bytes()
 
 

@@ -128,10 +128,13 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str) ->
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     check_fit(path, model, weights)
     model.load_state_dict(weights)
-    for name, parameter in model.named_parameters():
-        buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-        optimizer.state[parameter]["momentum_buffer"] = buffer
-    return int(metadata["epoch"])
+    try:
+        for name, parameter in model.named_parameters():
+            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+        return int(metadata["epoch"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: no whole training state ({error}); delete it to start over") from error
 
 
 def fit(

@@ -53,6 +53,8 @@ class Protocol:
     """A workload that takes longer is recorded as an error."""
 
     def __post_init__(self) -> None:
+        if self.threads > 256:
+            raise ProtocolError(f"{self.threads} threads are more than the 256 that make sense")
         if min(self.runs, self.rounds, self.threads) < 1 or self.warmup < 0 or self.timeout_s <= 0:
             raise ProtocolError("a protocol needs at least one run, round and thread, and a positive time-out")
         if self.min_time_ms < 0 or self.max_runs < self.runs:

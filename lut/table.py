@@ -323,6 +323,8 @@ def _parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Proto
     texts = [line.decode("utf-8", "replace") for line in lines[: len(_HEADER_NAMES) + 2]]
     if not texts or not texts[0].startswith(TITLE):
         raise TableError(f"{path} is not a latency table: it does not begin with '{TITLE}{SCHEMA}'")
+    if texts[0].endswith("\r"):
+        raise TableError(f"{path} has Windows line ends (CRLF), which a table never has: copy it anew, as it was")
     if texts[0] != f"{TITLE}{SCHEMA}":
         raise TableError(
             f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "

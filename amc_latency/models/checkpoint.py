@@ -40,12 +40,12 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a safetensors file, or truncated ({error}); copy it anew") from error
+        raise UserError(f"{path}: not a safetensors file, or truncated ({error}); copy or make it anew") from error
 
 
 def check_fit(path: Path, model: "nn.Module", tensors: Mapping[str, "torch.Tensor"]) -> None:

@@ -59,8 +59,10 @@ def build_model(spec: ModelSpec) -> "nn.Module":
             f'no network is called "{spec.name}"; did you mean "{nearest(spec.name, known_models())}"? '
             f"Known: {', '.join(known_models())}"
         )
-    if spec.classes < 1:
-        raise UserError(f"classes is {spec.classes}; a classifier needs at least 1")
+    if not 1 <= spec.classes <= 1_000_000:
+        raise UserError(f"classes is {spec.classes}; a classifier has 1 to 1,000,000")
+    if min(spec.input) < 1:
+        raise UserError(f"input is {'x'.join(map(str, spec.input))}; its sizes are at least 1")
     if spec.name == "mobilenet_v1":
         from amc_latency.models.mobilenet_v1 import mobilenet_v1
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
+from amc_latency.jsonl import checked
 from amc_latency.models.load import BUNDLED
 
 if TYPE_CHECKING:
@@ -125,11 +127,21 @@ class SearchReport:
     tflite: str
     rows: list[Row]
 
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; files are named within the run folder, which may be moved."""
+        rows = [{**asdict(row), "tflite": Path(row.tflite).name} for row in self.rows]
+        return {**asdict(self), "tflite": Path(self.tflite).name, "table": Path(self.table).name, "rows": rows}
+
     @staticmethod
-    def from_dict(fields: dict[str, Any]) -> SearchReport:
-        """The inverse of `asdict`. Raises `UserError` for a report of another version."""
-        try:
-            rows = [Row(**{**row, "counts": tuple(row["counts"])}) for row in fields["rows"]]
-            return SearchReport(**{**fields, "rows": rows})
-        except (KeyError, TypeError) as error:
-            raise UserError(f"not a report of this version ({error}): name another --out") from error
+    def from_json(value: object, folder: Path) -> SearchReport:
+        """The inverse of `to_json`, for the run folder that the files lie in. Raises `ValueError` if it is none."""
+        report = checked(SearchReport, value)
+        if not isinstance(report.rows, list) or len(report.rows) != 3:
+            raise ValueError("it has not three rows")
+        rows = [checked(Row, row) for row in report.rows]
+        return replace(
+            report,
+            tflite=str(folder / report.tflite),
+            table=str(folder / report.table),
+            rows=[replace(row, tflite=str(folder / row.tflite)) for row in rows],
+        )

@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,10 +17,26 @@ import tomli_w
 from amc_latency.errors import JobError, UserError
 from amc_latency.files import replacing
 from amc_latency.jsonl import append_line, read_lines
+from amc_latency.search.config import SearchReport
+from amc_latency.search.costs import Counts
 from amc_latency.search.loop import EpisodeRecord
 
 CONFIG = "config.toml"
 REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class TimedFile:
+    """One timing of an exported file."""
+
+    attempt: int
+    """from 0; each correction is another"""
+    phase: str
+    """`cut`, before fine-tuning, or `final` with the row's name"""
+    counts: Counts
+    predicted_ms: float
+    measured_ms: float
+    target_ms: float
 
 
 class RunFolder:
@@ -44,6 +60,18 @@ class RunFolder:
             self._check_config()
         elif path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
             raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
+        else:
+            self._check_can_be_made()
+
+    def _check_can_be_made(self) -> None:
+        """Before minutes of timing; what it makes to see is taken away again."""
+        try:
+            new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in new:
+                folder.rmdir()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be made ({error.strerror}): name another --out") from error
 
     def start(self) -> None:
         """Make the folder, if it is new. Raises `UserError` if another search was faster, `JobError` if it can't."""
@@ -66,29 +94,33 @@ class RunFolder:
 
     def episodes(self) -> list[EpisodeRecord]:
         """Every finished episode, in order."""
-        return [EpisodeRecord.from_dict(row) for row in read_lines(self._events)]
+        return read_lines(self._events, EpisodeRecord)
 
     def append_episode(self, record: EpisodeRecord) -> None:
         """Log one episode."""
-        append_line(self._events, asdict(record))
+        append_line(self._events, record)
 
-    def measurements(self) -> list[dict[str, Any]]:
+    def measurements(self) -> list[TimedFile]:
         """Every timing of an exported file, in order."""
-        return read_lines(self._measurements)
+        return read_lines(self._measurements, TimedFile)
 
-    def append_measurement(self, row: Mapping[str, Any]) -> None:
+    def append_measurement(self, timed: TimedFile) -> None:
         """Log one timing of an exported file."""
-        append_line(self._measurements, dict(row))
+        append_line(self._measurements, timed)
 
-    def report(self) -> dict[str, Any] | None:
-        """The report of a search that is done. Raises `UserError` for one that is no JSON object."""
+    def report(self) -> SearchReport | None:
+        """The report of a search that is done, its paths those of the folder as it lies now. Raises `UserError`."""
         path = self.path / REPORT
         if not path.exists():
             return None
         try:
-            return dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+            return SearchReport.from_json(json.loads(path.read_text()), self.path)
+        except (ValueError, OSError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, and the search ends once more") from error
+
+    def write_report(self, report: SearchReport) -> None:
+        """Say that the search is done: from now on it is only read."""
+        self.write_json(REPORT, report.to_json())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file in one step."""
@@ -116,6 +148,8 @@ class RunFolder:
         wanted = self.settings
         try:
             found = tomllib.loads((self.path / CONFIG).read_text())
+            if not found:
+                raise ValueError("it is empty")
         except (ValueError, OSError) as error:
             raise UserError(f"{self.path / CONFIG} cannot be read ({error}): name another --out") from error
         for name in sorted(wanted.keys() | found.keys()):

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,17 +37,6 @@ class EpisodeRecord:
     """The target that the clamp held it to."""
     seconds: float
     """Wall time it took."""
-
-    @staticmethod
-    def from_dict(row: dict[str, Any]) -> EpisodeRecord:
-        """The inverse of `asdict`. Raises `UserError` quoting a row that is no record."""
-        try:
-            fields = dict(row)
-            fields["counts"] = tuple(int(count) for count in fields["counts"])
-            fields["actions"] = tuple(float(action) for action in fields["actions"])
-            return EpisodeRecord(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"not an episode of a search log: {str(row)[:80]!r} ({error})") from error
 
 
 def run_episodes(
@@ -113,14 +101,16 @@ def _age(records: Sequence[EpisodeRecord], target_ms: float, warmup: int) -> int
 
 
 def _replay(env: ChannelEnv, agent: DDPGAgent, record: EpisodeRecord, age: int) -> None:
+    foreign = f"episode {record.episode} of the log kept {_text(record)}"
+    other = "the log belongs to another config, table or version; start a new run folder"
+    groups = env.clamp.costs.groups
+    if not len(record.counts) == len(record.actions) == groups or record.target_ms < env.clamp.fastest_ms:
+        raise UserError(f"{foreign} under {record.target_ms:.6g} ms, which this network can't: {other}")
     given = record.counts if record.source == "start" else None
     again = _episode(env, agent, record.episode, age, record.target_ms, given, record.accuracy)
     same_ms = math.isclose(again.predicted_ms, record.predicted_ms, rel_tol=1e-9)
     if again.counts != record.counts or again.source != record.source or not same_ms:
-        raise UserError(
-            f"episode {record.episode} of the log kept {_text(record)}, but replayed it keeps "
-            f"{_text(again)}: the log belongs to another config, table or version; start a new run folder"
-        )
+        raise UserError(f"{foreign}, but replayed it keeps {_text(again)}: {other}")
 
 
 def _episode(

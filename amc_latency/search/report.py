@@ -11,6 +11,7 @@ from rich.table import Table
 
 from amc_latency.report import WIDTH, console, right
 from amc_latency.search.config import SearchReport
+from amc_latency.search.folder import TimedFile
 
 
 def search_text(report: SearchReport) -> None:
@@ -18,16 +19,15 @@ def search_text(report: SearchReport) -> None:
     _write_search(report, console())
 
 
-def search_html(report: SearchReport, settings: Mapping[str, Any], measurements: Sequence[Mapping[str, Any]]) -> str:
+def search_html(report: SearchReport, settings: Mapping[str, Any], measurements: Sequence[TimedFile]) -> str:
     """The same as a page of its own for the run folder, with the settings and every timing on the way."""
     page = Console(record=True, file=io.StringIO(), width=WIDTH)
     page.print(f"{settings['model']} for {report.target_ms:.4f} ms on {report.device}", style="bold", markup=False)
     _write_search(report, page)
     timings = Table("attempt", "timed", right("predicted ms"), right("measured ms"), "channels", title="timings")
     for row in measurements:
-        counts = ",".join(map(str, row["counts"]))
-        figures = f"{row['predicted_ms']:.4f}", f"{row['measured_ms']:.4f}"
-        timings.add_row(str(row["attempt"] + 1), row["phase"], *figures, counts)
+        counts = ",".join(map(str, row.counts))
+        timings.add_row(str(row.attempt + 1), row.phase, f"{row.predicted_ms:.4f}", f"{row.measured_ms:.4f}", counts)
     page.print(timings)
     page.print("settings: " + ", ".join(f"{name} = {value}" for name, value in settings.items()), markup=False)
     return page.export_html()

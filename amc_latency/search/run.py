@@ -25,7 +25,7 @@ from amc_latency.search.config import Row, SearchConfig, SearchReport
 from amc_latency.search.costs import Counts, predicted_costs
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
 from amc_latency.search.env import FEATURES, ChannelEnv
-from amc_latency.search.folder import REPORT, RunFolder
+from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import NetworkEvaluator
@@ -33,7 +33,7 @@ from amc_latency.training import accuracy, fit
 from device.base import Device, Protocol
 from device.measure import measure_many
 from lut.build import NETWORK_ROUNDS
-from lut.predict import Predictor
+from lut.predict import MissingShapeError, Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable
 
@@ -55,7 +55,7 @@ def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
     done = folder.report()
     if done is not None:
         console.say(f"{out} holds a finished search")
-        return SearchReport.from_dict(done)
+        return done
     return _Search(config, folder, network, data, console).run()
 
 
@@ -104,9 +104,13 @@ class _Search:
         self.table = self._table()
         shapes = self.architecture.shapes()
         predictor = Predictor(self.table)
-        self.costs = predicted_costs(self.architecture, self.grid.choices(network), predictor)
         measured_ms = predictor.measured_ms(shapes)
-        assert measured_ms is not None, "complete_table times the uncut network"
+        try:
+            self.costs = predicted_costs(self.architecture, self.grid.choices(network), predictor)
+        except MissingShapeError as error:
+            raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another --out") from error
+        if measured_ms is None:
+            raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
         self.original_ms = measured_ms
         self.target_ms = config.target_of(measured_ms)
         self.clamp = Clamp(self.costs, self.target_ms)
@@ -169,7 +173,7 @@ class _Search:
         report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
         self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))
         # Last: a folder with this file holds a finished search.
-        self.folder.write_json(REPORT, asdict(report))
+        self.folder.write_report(report)
         return report
 
     def _best(self, records: list[EpisodeRecord], limit_ms: float) -> EpisodeRecord:
@@ -215,6 +219,8 @@ class _Search:
         """The run folder's own copy if there is one: by other rows a resumed search would be another search."""
         if self._own_table.exists():
             return LatencyTable.open(self._own_table, self.device.identity)
+        if self.folder.episodes():
+            raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
         table = open_table(self.device, None, _path(self.config.lut), create=True)
         assert table is not None
         report = complete_table(self.network, self.device, table, self.grid, self.console)
@@ -253,8 +259,8 @@ class _Search:
 
     def _logged_ms(self, attempt: int, phase: str, counts: Counts) -> float | None:
         for row in self.folder.measurements():
-            if (row.get("attempt"), row.get("phase"), row.get("counts")) == (attempt, phase, list(counts)):
-                return float(row["measured_ms"])
+            if (row.attempt, row.phase, row.counts) == (attempt, phase, counts):
+                return row.measured_ms
         return None
 
     def _quick_measurement(self, attempt: int, best: EpisodeRecord) -> float:
@@ -266,7 +272,8 @@ class _Search:
         self._export(self.evaluator.network(best.counts), path)
         shapes = self.architecture.shapes(best.counts)
         measurement = measure_many(self.device, {network_text(shapes): path}, self._protocol())[network_text(shapes)]
-        self._log_measurement(attempt, "cut", best.counts, best.predicted_ms, measurement.latency_ms)
+        timed = TimedFile(attempt, "cut", best.counts, best.predicted_ms, measurement.latency_ms, self.target_ms)
+        self.folder.append_measurement(timed)
         return measurement.latency_ms
 
     def _finish(
@@ -289,7 +296,8 @@ class _Search:
         for name, counts in policies.items():
             predicted_ms = self.costs.ms(counts) * factor
             measurement = measured[keys[name]]
-            self._log_measurement(attempt, f"final {name}", counts, predicted_ms, measurement.latency_ms)
+            timed = TimedFile(attempt, f"final {name}", counts, predicted_ms, measurement.latency_ms, self.target_ms)
+            self.folder.append_measurement(timed)
             rows.append(
                 Row(
                     name=name,
@@ -368,20 +376,6 @@ class _Search:
     def _protocol(self) -> Protocol:
         # As the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
         return replace(self.table.protocol, rounds=self.config.rounds or NETWORK_ROUNDS * self.table.protocol.rounds)
-
-    def _log_measurement(
-        self, attempt: int, phase: str, counts: Counts, predicted_ms: float, measured_ms: float
-    ) -> None:
-        self.folder.append_measurement(
-            {
-                "attempt": attempt,
-                "phase": phase,
-                "counts": list(counts),
-                "predicted_ms": predicted_ms,
-                "measured_ms": measured_ms,
-                "target_ms": self.target_ms,
-            }
-        )
 
 
 def _path(text: str | None) -> Path | None:

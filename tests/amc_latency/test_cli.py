@@ -138,6 +138,8 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["predict", "--device", "replya"], "Did you mean 'replay'"),
     (["predict", "--lut", "missing.tsv"], "no latency table missing.tsv"),
     (["predict", "--model", "mobilenet_v1", "--width", "inf"], "width inf"),
+    (["predict", "--model", "mobilenet_v1", "--classes", "99999999999"], "1 to 1,000,000"),
+    (["predict", "--model", "vgg11_bn", "--input", "3x8x8"], "can't be traced on a 3x8x8 input"),
     (["export", "--out", "."], "no file that can be replaced"),
     (["export", "--out", "/dev/null"], "no file that can be replaced"),
     (["train", "--out", "/"], "no file that can be replaced"),

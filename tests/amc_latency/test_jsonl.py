@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, checked, read_lines
 
-ROWS = [{"episode": 0, "counts": [8, 16]}, {"episode": 1, "note": "ü\n"}]
+Counts = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    number: int
+    ms: float
+    note: str
+    good: bool
+    counts: Counts
+    spread: float | None = None
+
+
+ROWS = [Row(0, 0.5, "ü\n", True, (8, 16)), Row(1, 2, "", False, (), 0.25)]
 
 
 def write(path: Path) -> bytes:
@@ -24,8 +40,8 @@ def write(path: Path) -> bytes:
 
 def test_what_was_appended_is_read(tmp_path: Path) -> None:
     write(tmp_path / "log")
-    assert read_lines(tmp_path / "log") == ROWS
-    assert read_lines(tmp_path / "none") == []
+    assert read_lines(tmp_path / "log", Row) == ROWS
+    assert read_lines(tmp_path / "none", Row) == []
 
 
 def test_a_torn_last_line_is_dropped_wherever_it_was_torn(tmp_path: Path) -> None:
@@ -34,24 +50,51 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(tmp_path: Path) -> Non
     first = whole.index(b"\n") + 1
     for end in range(first, len(whole)):
         path.write_bytes(whole[:end])
-        assert read_lines(path) == ROWS[:1]
+        assert read_lines(path, Row) == ROWS[:1]
         append_line(path, ROWS[1])
         assert path.read_bytes() == whole
 
 
 @given(st.binary(max_size=40).filter(lambda line: b"\n" not in line and b"\r" not in line))
 def test_a_damaged_line_is_named(line: bytes) -> None:
-    try:
-        valid = isinstance(json.loads(line), dict)
-    except ValueError:
-        valid = False
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log"
-        path.write_bytes(b'{"a": 1}\n' + line + b"\n")
-        if valid:
-            assert len(read_lines(path)) == 2
-        else:
-            with pytest.raises(UserError, match="line 2"):
-                read_lines(path)
+        append_line(path, ROWS[0])
+        with path.open("ab") as file:
+            file.write(line + b"\n")
+        with pytest.raises(UserError, match="line 2 is damaged"):
+            read_lines(path, Row)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("number", None),
+        ("number", 1.5),
+        ("number", True),
+        ("ms", "0.5"),
+        ("ms", float("nan")),
+        ("note", 3),
+        ("good", 1),
+        ("counts", 8),
+        ("counts", [8, "16"]),
+        ("spread", "x"),
+    ],
+)
+def test_a_field_of_another_type_is_named(name: str, value: Any) -> None:
+    row = json.loads(json.dumps(asdict(ROWS[1])))
+    assert checked(Row, row) == ROWS[1]
+    assert checked(Row, {**row, "spread": None}).spread is None
+    with pytest.raises(ValueError, match=f"{name} is"):
+        checked(Row, {**row, name: value})
+
+
+def test_fields_too_many_or_too_few_are_named() -> None:
+    row = asdict(ROWS[0])
+    with pytest.raises(ValueError, match="more"):
+        checked(Row, {**row, "more": 1})
+    del row["ms"]
+    with pytest.raises(ValueError, match="ms"):
+        checked(Row, row)
+    with pytest.raises(ValueError, match="no object"):
+        checked(Row, [])

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import truncnorm
 
 from amc_latency.errors import UserError
+from amc_latency.jsonl import checked
 from amc_latency.search.baselines import random_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts
@@ -158,7 +159,7 @@ def test_truncated_normal_against_scipy() -> None:
 @pytest.mark.parametrize("kept", [0, 3, 7, 11])
 def test_a_resumed_search_goes_on_as_the_unbroken_one(kept: int) -> None:
     unbroken = run_episodes(toy_env(), small_agent(), 12, TARGET_MS)
-    log = [EpisodeRecord.from_dict(json.loads(json.dumps(dataclasses.asdict(record)))) for record in unbroken[:kept]]
+    log = [checked(EpisodeRecord, json.loads(json.dumps(dataclasses.asdict(record)))) for record in unbroken[:kept]]
     evaluated: list[Counts] = []
 
     def accuracy(counts: Counts) -> float:
@@ -217,10 +218,11 @@ def test_a_given_policy_over_the_target_is_refused() -> None:
         run_episodes(toy_env(), small_agent(), 1, TARGET_MS, start_policies=[(CHANNELS,) * GROUPS])
 
 
-@pytest.mark.parametrize("row", [{}, {"counts": 3, "actions": []}, {"counts": [], "actions": []}])
-def test_a_row_that_is_no_record_is_refused(row: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="not an episode of a search log"):
-        EpisodeRecord.from_dict(row)
+@pytest.mark.parametrize("change", [{"counts": (16,) * 4}, {"actions": ()}, {"target_ms": 0.1}, {"target_ms": -1.0}])
+def test_a_record_that_fits_no_such_network_is_refused(change: dict[str, object]) -> None:
+    log = run_episodes(toy_env(), small_agent(), 3, TARGET_MS)
+    with pytest.raises(UserError, match=r"episode 1 of the log .* another config"):
+        run_episodes(toy_env(), small_agent(), 3, TARGET_MS, [log[0], dataclasses.replace(log[1], **change)])
 
 
 def test_best_of_is_the_most_accurate_under_the_target() -> None:

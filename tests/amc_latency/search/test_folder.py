@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,44 @@ from pathlib import Path
 import pytest
 
 from amc_latency.errors import UserError
-from amc_latency.search.folder import RunFolder
+from amc_latency.search.config import Row, SearchReport
+from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.loop import EpisodeRecord
 
 CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": 'a "quoted" \\ name'}
 RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.1, 0.2, 0.3)
+
+
+TIMED = TimedFile(0, "cut", (8, 16), 0.1, 0.125, 0.2)
+
+
+def report_in(folder: Path) -> SearchReport:
+    """A report whose files lie in that folder."""
+    rows = [
+        Row(name, (8, 16), 0.1, 0.125, None, 7, 100, 90.0, 91.0, str(folder / f"{name}.tflite"))
+        for name in ("original", "uniform", "ours")
+    ]
+    return SearchReport(
+        original_ms=0.4,
+        target_ms=0.2,
+        predicted_ms=0.1,
+        measured_ms=0.125,
+        met=True,
+        statistic="minimum",
+        accuracy_original=92.0,
+        accuracy=90.0,
+        accuracy_uniform=90.0,
+        best_random_held_back=None,
+        macs=7,
+        episodes=1,
+        attempts=1,
+        seconds=1.5,
+        data="bundled",
+        device="host",
+        table=str(folder / "table.tsv"),
+        tflite=str(folder / "ours.tflite"),
+        rows=rows,
+    )
 
 
 def started(path: Path) -> RunFolder:
@@ -30,13 +64,13 @@ def test_nothing_is_made_before_the_start(tmp_path: Path) -> None:
 def test_what_was_logged_is_there_again(tmp_path: Path) -> None:
     folder = started(tmp_path / "run")
     folder.append_episode(RECORD)
-    folder.append_measurement({"phase": "cut", "measured_ms": 0.125})
-    folder.write_json("report.json", {"met": True})
+    folder.append_measurement(TIMED)
+    folder.write_report(report_in(Path("elsewhere")))
     del folder
     again = RunFolder(tmp_path / "run", CONFIG)
     assert again.episodes() == [RECORD]
-    assert again.measurements() == [{"phase": "cut", "measured_ms": 0.125}]
-    assert again.report() == {"met": True}
+    assert again.measurements() == [TIMED]
+    assert again.report() == report_in(tmp_path / "run")
 
 
 def test_another_config_is_refused_and_the_difference_named(tmp_path: Path) -> None:
@@ -56,10 +90,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-def test_a_damaged_config_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text("seed = ")
+@pytest.mark.parametrize("text", ["seed = ", ""])
+def test_a_damaged_config_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
     with pytest.raises(UserError, match=r"config\.toml cannot be read"):
         RunFolder(tmp_path, CONFIG)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        RunFolder(tmp_path / "file" / "run", CONFIG)
 
 
 def test_of_two_that_start_at_once_one_is_turned_away(tmp_path: Path) -> None:
@@ -75,9 +116,13 @@ def test_of_two_that_start_at_once_one_is_turned_away(tmp_path: Path) -> None:
 
 def test_a_damaged_report_is_named(tmp_path: Path) -> None:
     folder = started(tmp_path)
-    (tmp_path / "report.json").write_text('{"met": tr')
-    with pytest.raises(UserError, match=r"report\.json is damaged"):
-        folder.report()
+    folder.write_report(report_in(Path("elsewhere")))
+    whole = (tmp_path / "report.json").read_text()
+    damages = [whole[:50], "[]", "{}", whole.replace("0.125", '"x"', 1), whole.replace('"macs": 7', '"macs": null')]
+    for damaged in [*damages, json.dumps({**json.loads(whole), "rows": []})]:
+        (tmp_path / "report.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"report\.json is damaged"):
+            folder.report()
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:

@@ -179,8 +179,9 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
         run(tmp_path, replace(SMALL, lut=str(tmp_path / "table.tsv")))
 
 
+@pytest.mark.timeout(900)
 def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) -> None:
-    config = replace(SMALL, warmup=10, episodes=40, finetune_epochs=1)
+    config = replace(SMALL, warmup=10, episodes=25, finetune_epochs=1)
     unbroken = run(tmp_path, config, name="unbroken")
     rng = random.Random(5)
     killed = 0
@@ -204,7 +205,7 @@ def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) ->
 
 def command(out: Path) -> list[str]:
     options = (
-        f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 40 "
+        f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 25 "
         "--correction-episodes 2 --images 100 --calibration-images 64 --finetune-epochs 1 --rounds 1"
     )
     script = "from amc_latency.cli import main; main()"

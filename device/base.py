@@ -6,7 +6,8 @@ import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from types import TracebackType
+from typing import Literal, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -32,7 +33,9 @@ class Protocol:
     """How timing is done. A table holds timings of one protocol only."""
 
     warmup: int = 3
-    """Runs before the first counted one, in each round."""
+    """Runs before the first counted one, in each round, at least."""
+    warmup_ms: float = 0.0
+    """The warm-up goes on until this time is over: a phone's cores need a while to reach their speed."""
     runs: int = 10
     """Counted runs of each workload in a round, at least."""
     min_time_ms: float = 5.0
@@ -44,10 +47,11 @@ class Protocol:
     threads: int = 1
     clock: Literal["cpu", "wall"] = "cpu"
     """Which clock counts; both are recorded. Thread CPU time is steadier, and means nothing with several threads."""
-    statistic: Literal["min", "median"] = "min"
-    """What counts: the smallest of all samples, or the median over rounds of each round's median.
+    statistic: Literal["min", "median", "mean"] = "min"
+    """What counts: the smallest of all samples, the median over rounds of each round's median, or the mean of means.
 
-    Other programs only ever slow a workload down, in bursts of half a second, so the smallest is the steadier one.
+    On a computer other programs only ever slow a workload down, in bursts of half a second, so the smallest is the
+    steadier one. A phone changes its own speed, so the median is. A mean is all that some programs print.
     """
     timeout_s: float = 60.0
     """A workload that takes longer is recorded as an error."""
@@ -57,26 +61,31 @@ class Protocol:
             raise ProtocolError(f"{self.threads} threads are more than the 256 that make sense")
         if min(self.runs, self.rounds, self.threads) < 1 or self.warmup < 0 or self.timeout_s <= 0:
             raise ProtocolError("a protocol needs at least one run, round and thread, and a positive time-out")
-        if self.min_time_ms < 0 or self.max_runs < self.runs:
+        if min(self.min_time_ms, self.warmup_ms) < 0 or self.max_runs < self.runs:
             raise ProtocolError("a protocol's least time cannot be negative, nor its most runs below its least")
-        if self.clock not in ("cpu", "wall") or self.statistic not in ("min", "median"):
-            raise ProtocolError("a protocol's clock is cpu or wall, and its statistic min or median")
+        if self.clock not in ("cpu", "wall") or self.statistic not in ("min", "median", "mean"):
+            raise ProtocolError("a protocol's clock is cpu or wall, and its statistic min, median or mean")
         if self.threads > 1 and self.clock == "cpu":
             raise ProtocolError("thread CPU time misses the other threads: use clock='wall' with more than one")
 
     def over_rounds(self, rounds: Iterable[float]) -> float:
         """One latency from those of each round (`Timing.latency_us`), in the same unit."""
-        return min(rounds) if self.statistic == "min" else statistics.median(rounds)
+        match self.statistic:
+            case "min":
+                return min(rounds)
+            case "median":
+                return statistics.median(rounds)
+        return statistics.fmean(rounds)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Samples of one clock in one round, in microseconds."""
+    """Samples of one clock in one round, in microseconds; None is what a program did not print."""
 
-    min_us: float
-    median_us: float
-    mean_us: float
-    std_us: float
+    min_us: float | None
+    median_us: float | None
+    mean_us: float | None
+    std_us: float | None
 
 
 @dataclass(frozen=True)
@@ -89,13 +98,23 @@ class Timing:
     cpu: Summary | None = None
     wall: Summary | None = None
     error: str | None = None
+    conditions: str = ""
+    """What it was measured under, as JSON, where a device says so: see `device.conditions`."""
+
+    def counted_us(self, protocol: Protocol) -> float | None:
+        """The figure that counts under `protocol`, None where there is none."""
+        summary = self.cpu if protocol.clock == "cpu" else self.wall
+        if self.error is not None or summary is None:
+            return None
+        return getattr(summary, f"{protocol.statistic}_us")
 
     def latency_us(self, protocol: Protocol) -> float:
         """The figure that counts under `protocol`. Raises `DeviceError` for an error row."""
-        summary = self.cpu if protocol.clock == "cpu" else self.wall
-        if summary is None:
-            raise DeviceError(f"{self.workload} was not timed: {self.error or f'no {protocol.clock} clock'}")
-        return summary.min_us if protocol.statistic == "min" else summary.median_us
+        latency_us = self.counted_us(protocol)
+        if latency_us is None:
+            why = self.error or f"no {protocol.statistic} of the {protocol.clock} clock"
+            raise DeviceError(f"{self.workload} was not timed: {why}")
+        return latency_us
 
 
 @dataclass(frozen=True)
@@ -114,6 +133,19 @@ class Device:
     """Times workloads. A subclass says who it is and times one round; everything else is shared."""
 
     identity: DeviceIdentity
+    protocol: Protocol = Protocol()
+    """How this device is timed unless a table or the user says otherwise."""
+
+    def close(self) -> None:
+        """Let go of the hardware and leave nothing behind on it; harmless when done twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """Time each workload once, in the given order, in fresh processes; yield each timing as it comes.

@@ -49,6 +49,7 @@ class HostDevice(Device):
         """
         job = {
             "warmup": protocol.warmup,
+            "warmup_ms": protocol.warmup_ms,
             "runs": protocol.runs,
             "min_time_ms": protocol.min_time_ms,
             "max_runs": protocol.max_runs,

@@ -1,9 +1,10 @@
 """The process in which LiteRT runs: reads models from standard input, times each, answers in JSON lines.
 
 Run by file path, `python -P host_worker.py CORES`, so it imports nothing of this package. CORES is a comma
-list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "runs": .., "min_time_ms": ..,
-"max_runs": .., "threads": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job
-gets `{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. The end of standard input ends the process.
+list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": ..,
+"min_time_ms": .., "max_runs": .., "threads": ..}` and then the model's N bytes. The first answer is
+`{"ready": true}`; then each job gets `{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. The end of standard
+input ends the process.
 """
 
 from __future__ import annotations
@@ -54,8 +55,11 @@ def timed(interpreter: Any, job: dict[str, Any]) -> dict[str, Any]:
     for details in interpreter.get_input_details():
         interpreter.set_tensor(details["index"], input_values(rng, details["shape"], np.dtype(details["dtype"])))
     invoke = interpreter.invoke
-    for _ in range(job["warmup"]):
+    warm = perf_counter_ns() + job["warmup_ms"] * 1e6
+    runs = 0
+    while runs < job["warmup"] or perf_counter_ns() < warm:
         invoke()
+        runs += 1
     cpu_ns: list[int] = []
     wall_ns: list[int] = []
     end = perf_counter_ns() + job["min_time_ms"] * 1e6

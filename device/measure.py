@@ -31,8 +31,8 @@ class Measurement:
 
 def statistic_text(protocol: Protocol, rounds: int) -> str:
     """The statistic that counts in words, e.g. `minimum over 3 rounds of thread CPU time`."""
-    what = "minimum" if protocol.statistic == "min" else "median"
-    of = "" if protocol.statistic == "min" else "the median "
+    what = {"min": "minimum", "median": "median", "mean": "mean"}[protocol.statistic]
+    of = "" if protocol.statistic == "min" else f"the {protocol.statistic} "
     clock = "thread CPU time" if protocol.clock == "cpu" else "wall time"
     return f"{what} over {rounds} round{'' if rounds == 1 else 's'} of {of}{clock}"
 

@@ -18,7 +18,7 @@ from typing import Self
 from device.base import DeviceIdentity, Protocol, Summary, Timing
 from lut.shape import ShapeError, parse_network
 
-SCHEMA = 1
+SCHEMA = 2
 TITLE = "# amc-latency latency table, schema "
 _HEADER_NAMES = ("device", "model", "runtime", "protocol", "check")
 _STATISTICS = ("min_us", "median_us", "mean_us", "std_us")
@@ -29,6 +29,7 @@ COLUMNS = (
     *(f"cpu_{name}" for name in _STATISTICS),
     *(f"wall_{name}" for name in _STATISTICS),
     "error",
+    "conditions",
     "check",
 )
 _LONGEST_ERROR = 500
@@ -236,8 +237,7 @@ class LatencyTable:
             self.close()
 
     def _counts(self, timing: Timing) -> bool:
-        clock = timing.cpu if self.protocol.clock == "cpu" else timing.wall
-        return timing.error is None and clock is not None
+        return timing.counted_us(self.protocol) is not None
 
     def _measured(self, key: str) -> list[Timing]:
         return [timing for timing in self._timings.get(key, {}).values() if self._counts(timing)]
@@ -357,10 +357,10 @@ def _parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Proto
 def _row_line(timing: Timing) -> bytes:
     cells = [timing.workload, str(timing.round), str(timing.n)]
     for summary in (timing.cpu, timing.wall):
-        values = [getattr(summary, name) for name in _STATISTICS] if summary else []
+        values = [getattr(summary, name) if summary else None for name in _STATISTICS]
         # 10 ns: below what any clock resolves, and enough digits for the fastest layer.
-        cells += [f"{value:.2f}" for value in values] if values else [""] * len(_STATISTICS)
-    cells.append(_escape((timing.error or "")[:_LONGEST_ERROR]))
+        cells += ["" if value is None else f"{value:.2f}" for value in values]
+    cells += [_escape((timing.error or "")[:_LONGEST_ERROR]), timing.conditions]
     text = "\t".join(cells)
     return f"{text}\t{_check(text)}".encode()
 
@@ -383,7 +383,7 @@ def _parse_row(path: Path, number: int, line: bytes, known_keys: set[str]) -> Ti
         error = _unescape(cells[11]) or None
         if error is None and clocks == [None, None]:
             raise ValueError("it has neither a timing nor an error")
-        return Timing(key, round_index, n, clocks[0], clocks[1], error)
+        return Timing(key, round_index, n, clocks[0], clocks[1], error, cells[12])
     except (ValueError, ShapeError) as error:
         where = f"{path}, line {number}" if number else f"cannot store in {path}"
         quoted = line[:120].decode("utf-8", "replace") + ("..." if len(line) > 120 else "")
@@ -395,7 +395,7 @@ def _parse_row(path: Path, number: int, line: bytes, known_keys: set[str]) -> Ti
 def _parse_summary(cells: list[str]) -> Summary | None:
     if not any(cells):
         return None
-    values = [float(cell) for cell in cells]
-    if not all(math.isfinite(value) and value >= 0 for value in values):
+    values = [float(cell) if cell else None for cell in cells]
+    if not all(value is None or (math.isfinite(value) and value >= 0) for value in values):
         raise ValueError("a time is negative or no number")
     return Summary(*values)

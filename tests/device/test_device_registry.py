@@ -1,31 +1,259 @@
-"""Devices by name."""
+"""Devices by name: profiles, serial numbers and addresses, over phones that only say what they are."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+
 import pytest
 
+from device.base import DeviceError, DeviceIdentity
 from device.host import HostDevice
-from device.registry import UnknownDeviceError, get_device, known_devices
+from device.phone import PhoneOptions
+from device.profiles import DeviceProfile
+from device.registry import UnknownDeviceError, attached_phones, get_device, known_devices
+from device.transport import CommandResult, Transport, TransportError, UnauthorizedError
+
+PIXEL_8 = ("Pixel 8", "shiba", "Tensor G3")
+PIXEL_9 = ("Pixel 9", "tokay", "Tensor G4")
+OTHER = ("X1", "x1", "MT6771")
 
 
-def test_every_known_device_is_to_be_had() -> None:
-    assert "host" in known_devices()
-    for name in known_devices():
-        assert get_device(name).identity.name == name
-    assert isinstance(get_device("host"), HostDevice)
+@dataclass(frozen=True)
+class Attached:
+    serial: str
+    state: str = "device"
+    via: str = "usb"
+
+
+class SayingPhone(Transport):
+    """Says what it is and no more."""
+
+    def __init__(self, serial: str, model: str, device: str, soc: str) -> None:
+        self.serial = serial
+        self.info = {"model": model, "device": device, "soc": soc, "android": "14", "bionic": "1"}
+        self.open = True
+
+    def connect(self) -> None:
+        self.open = True
+
+    def run(self, command: str, timeout_s: float = 30.0) -> CommandResult:
+        if "dumpsys" in command:
+            return CommandResult(0, "time=1\nbattery=  level: 83\nzone=cpu-0\ntemp=41500\nend=4\n")
+        keys = [
+            "model",
+            "manufacturer",
+            "device",
+            "soc",
+            "platform",
+            "android",
+            "sdk",
+            "abi",
+            "fingerprint",
+            "machine",
+            "bionic",
+            "temporary",
+        ]
+        return CommandResult(0, "".join(f"{key}={self.info.get(key, '')}\n" for key in keys) + f"end={len(keys)}\n")
+
+    def push(self, files: Mapping[str, bytes], mode: int = 0o644) -> None:
+        raise NotImplementedError
+
+    def pull(self, path: str) -> bytes:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.open = False
+
+
+@dataclass
+class FakePhone:
+    """What `AndroidDevice.open` was asked for."""
+
+    transport: Transport
+    profile: DeviceProfile
+    options: PhoneOptions
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        return DeviceIdentity(self.profile.name, "", "")
+
+
+@dataclass
+class World:
+    """What is attached, in place of `device.adb` and `device.android`."""
+
+    phones: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    opened: list[SayingPhone] = field(default_factory=list)
+    broken: str | None = None
+
+    def attached(self) -> list[Attached]:
+        if self.broken:
+            raise DeviceError(self.broken)
+        serials = [serial for serial in self.phones if ":" not in serial]
+        return [Attached(serial, self.states.get(serial, "device")) for serial in [*serials, *self.states]]
+
+    def open_transport(self, serial: str, transport: str = "auto", answer_s: float = 20.0) -> Transport:
+        if serial not in self.phones:
+            raise TransportError(f"no answer from {serial}")
+        self.opened.append(SayingPhone(serial, *self.phones[serial]))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    adb, android = ModuleType("device.adb"), ModuleType("device.android")
+    adb.attached, adb.open_transport = world.attached, world.open_transport  # type: ignore[attr-defined]
+    android.AndroidDevice = type("AndroidDevice", (), {"open": staticmethod(FakePhone)})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "device.adb", adb)
+    monkeypatch.setitem(sys.modules, "device.android", android)
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    return world
+
+
+def chosen(name: str, options: PhoneOptions = PhoneOptions()) -> tuple[str, str]:
+    """The serial number and the profile that a name leads to."""
+    device = get_device(name, options)
+    assert isinstance(device, FakePhone)
+    assert device.options == options
+    return device.transport.serial, device.profile.name
 
 
 def test_the_host_is_described_by_its_cpu() -> None:
-    assert get_device("host").identity.model in known_devices()["host"]
+    device = get_device("host")
+    assert isinstance(device, HostDevice)
+    assert device.identity.model in known_devices()["host"]
+    assert set(known_devices()) >= {"host", "android", "pixel1", "pixel8", "titan-xp", "cuda"}
 
 
-@pytest.mark.parametrize("name", ["hots", "Host", "hosts"])
-def test_a_misspelt_name_gets_the_nearest(name: str) -> None:
-    with pytest.raises(UnknownDeviceError, match=f"no device '{name}'.*Did you mean 'host'"):
+@pytest.mark.parametrize("name", ["cuda", "titan-xp"])
+def test_a_gpu_is_not_there_yet(name: str) -> None:
+    with pytest.raises(DeviceError, match="timing on a GPU is not there yet"):
         get_device(name)
 
 
-def test_a_name_like_no_other_gets_the_list() -> None:
-    with pytest.raises(UnknownDeviceError, match="known are: host") as caught:
-        get_device("pixel-9")
+@pytest.mark.parametrize("name", ["hots", "Host", "hosts"])
+def test_a_misspelt_name_gets_the_nearest(world: World, name: str) -> None:
+    with pytest.raises(UnknownDeviceError, match=rf"no device '{name}'.*Did you mean 'host'"):
+        get_device(name)
+
+
+def test_a_name_like_no_other_gets_the_list(world: World) -> None:
+    world.phones = {"R5CX": PIXEL_8}
+    with pytest.raises(UnknownDeviceError, match=r"known are: host, .*, R5CX") as caught:
+        get_device("nothing-like-it")
     assert "mean" not in str(caught.value)
+    with pytest.raises(UnknownDeviceError, match="Did you mean 'R5CX'"):
+        get_device("R5CY")
+    world.broken = "adb is broken"
+    with pytest.raises(UnknownDeviceError, match="known are: host"):
+        get_device("nothing-like-it")
+
+
+@pytest.mark.parametrize("name", ["pixel8@R5CX", "R5CX", "10.0.0.7:5555", "pixel8@10.0.0.7:5555", "pixel8", "android"])
+def test_a_phone_has_several_names(world: World, name: str) -> None:
+    world.phones = {"R5CX": PIXEL_8, "10.0.0.7:5555": PIXEL_8}
+    serial = "10.0.0.7:5555" if "5555" in name else "R5CX"
+    assert chosen(name) == (serial, "android" if name == "android" else "pixel8")
+    assert [phone.open for phone in world.opened] == [True]
+
+
+def test_a_phone_that_no_profile_knows_is_any_phone(world: World) -> None:
+    world.phones = {"R5CX": OTHER}
+    assert chosen("R5CX") == ("R5CX", "android")
+
+
+def test_a_phone_of_another_kind_is_refused_unless_forced(world: World) -> None:
+    world.phones = {"R5CX": PIXEL_9}
+    with pytest.raises(DeviceError, match=r"R5CX is Pixel 9 \(Tensor G4\), which is pixel9.*--force"):
+        get_device("pixel8")
+    assert [phone.open for phone in world.opened] == [False]
+    assert chosen("pixel8", PhoneOptions(force=True)) == ("R5CX", "pixel8")
+    world.phones = {"R5CX": OTHER}
+    with pytest.raises(DeviceError, match=r"R5CX is X1 \(MT6771\), and not .*--device android"):
+        get_device("pixel8@R5CX")
+
+
+def test_no_phone_says_what_to_do(world: World) -> None:
+    with pytest.raises(DeviceError, match="no phone is attached: plug one in with USB debugging on"):
+        get_device("android")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "says"),
+    [
+        ("unauthorized", UnauthorizedError, "R5CX is unauthorized: unlock it and tap Allow"),
+        ("offline", DeviceError, "R5CX is offline: unplug it"),
+        ("sideload", DeviceError, "R5CX is sideload: see `amc-latency devices`"),
+    ],
+)
+def test_a_phone_that_is_not_ready_says_what_to_do(world: World, state: str, error: type, says: str) -> None:
+    world.states = {"R5CX": state}
+    with pytest.raises(error, match=says):
+        get_device("android")
+
+
+def test_of_several_phones_the_matching_one_is_taken(world: World) -> None:
+    world.phones = {"A": PIXEL_8, "B": PIXEL_9, "C": OTHER}
+    world.states = {"D": "offline"}
+    assert chosen("pixel9") == ("B", "pixel9")
+    assert [phone.serial for phone in world.opened if phone.open] == ["B"]
+
+
+def test_several_phones_that_match_must_be_told_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.phones = {"A": PIXEL_8, "B": PIXEL_8, "C": PIXEL_9}
+    with pytest.raises(DeviceError, match=r"could be pixel8: A, B\. Say which, as --device pixel8@A or in ANDR"):
+        get_device("pixel8")
+    with pytest.raises(DeviceError, match="could be android: A, B, C"):
+        get_device("android")
+    assert not any(phone.open for phone in world.opened)
+    monkeypatch.setenv("ANDROID_SERIAL", "B")
+    assert chosen("pixel8") == ("B", "pixel8")
+    assert chosen("pixel8@A") == ("A", "pixel8")
+    assert chosen("C") == ("C", "pixel9")
+
+
+def test_none_of_several_phones_matches(world: World) -> None:
+    world.phones = {"A": PIXEL_8, "B": OTHER}
+    with pytest.raises(DeviceError, match=r"of the attached phones \(A, B\) is Google Pixel 9.*pixel9@A --force"):
+        get_device("pixel9")
+    with pytest.raises(DeviceError, match="could be pixel9: A, B"):
+        get_device("pixel9", PhoneOptions(force=True))
+
+
+def test_a_profile_that_is_none_is_named(world: World) -> None:
+    with pytest.raises(UnknownDeviceError, match=r"no device 'pixle8'.*Did you mean 'pixel8'"):
+        get_device("pixle8@R5CX")
+    with pytest.raises(DeviceError, match="host is this computer and has no serial number"):
+        get_device("host@R5CX")
+
+
+def test_what_cannot_be_reached_says_so(world: World) -> None:
+    with pytest.raises(TransportError, match="no answer from localhost:1"):
+        get_device("localhost:1")
+
+
+def test_attached_phones_are_asked_in_turn(world: World) -> None:
+    world.phones = {"A": PIXEL_8, "10.0.0.7:5555": PIXEL_9}
+    world.states = {"B": "unauthorized"}
+    first, second, third, fourth = attached_phones(["10.0.0.7:5555", "10.0.0.8:5555", "10.0.0.8:5555"])
+    assert (first.serial, first.profile, first.info and first.info.model) == ("A", "pixel8", "Pixel 8")
+    assert first.now is not None
+    assert first.now.battery_pct == 83
+    assert (second.serial, second.state, second.info) == ("B", "unauthorized", None)
+    assert "tap Allow" in (second.problem or "")
+    assert (third.serial, third.profile, third.via) == ("10.0.0.7:5555", "pixel9", "address")
+    assert (fourth.serial, fourth.problem) == ("10.0.0.8:5555", "no answer from 10.0.0.8:5555")
+    assert not any(phone.open for phone in world.opened)
+
+
+def test_addresses_are_asked_where_nothing_can_be_looked_for(world: World) -> None:
+    world.broken = "adb is\nbroken"
+    world.phones = {"10.0.0.7:5555": PIXEL_9}
+    failed, phone = attached_phones(["10.0.0.7:5555"])
+    assert failed.problem == "adb is broken"
+    assert phone.profile == "pixel9"

@@ -1,0 +1,208 @@
+"""What is asked of a phone before and while it is timed, and the settings that are changed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from android_bench.runner import ParseError
+from android_bench.settings import (
+    FormerSettings,
+    parse_prepared,
+    parse_restored,
+    prepare_command,
+    restore_command,
+)
+from android_bench.state import (
+    INFO_COMMAND,
+    STATE_COMMAND,
+    TOPOLOGY_COMMAND,
+    Core,
+    PhoneInfo,
+    PhoneState,
+    Topology,
+    parse_info,
+    parse_state,
+    parse_topology,
+)
+from device.base import DeviceError
+from device.profiles import DeviceProfile
+from device.transport import Transport
+from device.trust import wait_until_cool
+
+T = TypeVar("T")
+DEFAULT_FOLDER = "/data/local/tmp"
+"""Where the shell's user may write and start programs."""
+_ANSWER_S = 30.0
+
+
+@dataclass(frozen=True)
+class PhoneOptions:
+    """What the user may say of a phone beyond its name."""
+
+    force: bool = False
+    """take a phone that does not match the profile"""
+    transport: Literal["auto", "direct", "server"] = "auto"
+    """how commands reach it: by our own connection, or through a running adb server"""
+    runner: str = "auto"
+    """`auto`, `benchmark_model` or `amc_bench`; the profile's unless told"""
+    runner_path: Path | None = None
+    """the program, on this computer"""
+    library: Path | None = None
+    """the `libLiteRt.so` that `amc_bench` loads, for the phone's processor"""
+
+
+def read_info(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneInfo:
+    """What the phone is. Raises `DeviceError`."""
+    return _read(transport, INFO_COMMAND, parse_info, timeout_s)
+
+
+def read_topology(transport: Transport, timeout_s: float = _ANSWER_S) -> Topology:
+    """The phone's cores and thermometers. Raises `DeviceError`."""
+    return _read(transport, TOPOLOGY_COMMAND, parse_topology, timeout_s)
+
+
+def read_state(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneState:
+    """How the phone does just now. Raises `DeviceError`."""
+    return _read(transport, STATE_COMMAND, parse_state, timeout_s)
+
+
+def cores_of(profile: DeviceProfile, topology: Topology, threads: int | None = None) -> tuple[int, ...]:
+    """The cores that timings are pinned to; none if the phone does not say which it has.
+
+    Raises `DeviceError` if the profile names a core that is not there, or for more threads (the profile's unless told)
+    than there are cores: they would wait for each other.
+    """
+    threads = threads or profile.protocol.threads
+    online = tuple(core.number for core in topology.cores)
+    if not online:
+        return ()
+    if profile.cores == "fastest":
+        cores, which = topology.clusters[0].cores, "fastest cluster"
+    elif profile.cores == "all":
+        cores, which = online, "phone"
+    else:
+        cores, which = profile.cores, f"list of the profile {profile.name}"
+        gone = [core for core in cores if core not in online]
+        if gone:
+            raise DeviceError(
+                f"the profile {profile.name} times on core {gone[0]}, which is not online: the phone has "
+                f"{_numbers(online)}. Switch battery saving off, or change `cores` in the profile"
+            )
+    if threads > len(cores):
+        raise DeviceError(
+            f"{threads} threads need {threads} cores, and the {which} has {len(cores)} ({_numbers(cores)}): use "
+            f"--threads {len(cores)}, or name more `cores` in the profile"
+        )
+    return cores
+
+
+class Preparation:
+    """A phone's settings while it is timed: awake, and at a speed that it can keep up. Nothing needs root."""
+
+    def __init__(self, transport: Transport, info: PhoneInfo) -> None:
+        self._transport = transport
+        self._sdk = info.sdk
+        self._record = f"{info.temporary or DEFAULT_FOLDER}/amc-latency.settings"
+        self._former: FormerSettings | None = None
+
+    def apply(self) -> None:
+        """Change the settings; harmless when done twice. Raises `DeviceError`."""
+        if self._former is None:
+            self._former = _read(self._transport, prepare_command(self._sdk, self._record), parse_prepared, _ANSWER_S)
+
+    def restore(self) -> None:
+        """Put them back as they were; harmless when done twice. Raises `DeviceError` if that failed."""
+        if self._former is None:
+            return
+        command = restore_command(self._former, self._record)
+        now = _read(self._transport, command, parse_restored, _ANSWER_S)
+        if now != self._former.stay_on:
+            raise DeviceError(
+                f"{self._transport.serial} did not take its setting back: stay_on_while_plugged_in is {now}, and was "
+                f"{self._former.stay_on}"
+            )
+        self._former = None
+
+
+class Phone:
+    """A phone that was recognised: what it is, where on it timings run, and how it does.
+
+    Raises `DeviceError` if it lacks what its profile asks for.
+    """
+
+    def __init__(self, transport: Transport, profile: DeviceProfile) -> None:
+        self.transport = transport
+        self.profile = profile
+        self.info = read_info(transport)
+        if self.info.missing:
+            raise DeviceError(
+                f"{transport.serial} ({self.info.title}) lacks {', '.join(self.info.missing)}, which timing needs: "
+                "Android has them since version 8"
+            )
+        if self.info.temporary is None:
+            raise DeviceError(f"{transport.serial} ({self.info.title}) has no folder {DEFAULT_FOLDER}")
+        self.folder = self.info.temporary
+        self.topology = read_topology(transport)
+        self.cores = cores_of(profile, self.topology)
+        self.state_command = STATE_COMMAND
+        self._preparation = Preparation(transport, self.info)
+
+    @property
+    def title(self) -> str:
+        """What the phone calls itself."""
+        return self.info.title
+
+    @property
+    def frequency_files(self) -> tuple[str, ...]:
+        """Files that say the pinned cores' frequencies; as many as `highest_khz`."""
+        return tuple(core.cur_path for core in self._watched if core.cur_path)
+
+    @property
+    def highest_khz(self) -> tuple[int | None, ...]:
+        """The highest frequency of each core that a file of `frequency_files` belongs to."""
+        return tuple(core.max_khz for core in self._watched)
+
+    @property
+    def _watched(self) -> list[Core]:
+        return [core for core in self.topology.cores if core.number in self.cores and core.cur_path]
+
+    def prepare(self) -> None:
+        """Change the phone's settings for timing, until `settle`. Raises `DeviceError`."""
+        self._preparation.apply()
+
+    def settle(self) -> None:
+        """Put the settings back, as far as the phone is there; the next session restores those of one that is gone."""
+        with suppress(DeviceError):
+            self._preparation.restore()
+
+    def read_state(self) -> PhoneState:
+        """How the phone does just now. Raises `DeviceError`."""
+        return read_state(self.transport)
+
+    def wait_until_cool(self, say: Callable[[str], object]) -> bool:
+        """Wait until the phone may be timed; False if it is no cooler at the profile's time limit."""
+        return wait_until_cool(self.read_state, self.profile.trust, self.profile.cool_down, say)
+
+    def close(self) -> None:
+        """Restore the settings and let go of the phone; harmless when done twice."""
+        self.settle()
+        self.transport.close()
+
+
+def _read(transport: Transport, command: str, parse: Callable[[str], T], timeout_s: float) -> T:
+    # A connection may garble what passes; a phone that is always garbled is told apart by asking again.
+    for last in (False, False, True):
+        try:
+            return parse(transport.run(command, timeout_s).output)
+        except ParseError as error:
+            if last:
+                raise DeviceError(f"{transport.serial} cannot be understood: {error}") from error
+    raise AssertionError("unreachable")
+
+
+def _numbers(cores: tuple[int, ...]) -> str:
+    return ", ".join(map(str, cores))

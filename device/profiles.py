@@ -1,0 +1,221 @@
+"""Device profiles: one short TOML file a device says how it is recognised, how it is timed, and when it is trusted."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from android_bench.state import PhoneInfo
+from device.base import DeviceError, Protocol, ProtocolError
+from device.trust import CoolDown, Trust
+
+ANY_PHONE = "android"
+"""The profile of a phone that no other recognises."""
+Cores = Literal["fastest", "all"] | tuple[int, ...]
+KINDS = ("host", "android", "cuda")
+RUNNERS = ("auto", "benchmark_model", "amc_bench")
+PHONE_PROTOCOL = Protocol(warmup_ms=200.0, runs=20, min_time_ms=100.0, clock="wall", statistic="median", timeout_s=60.0)
+"""How a phone is timed unless its profile says otherwise."""
+_FOLDER = Path(__file__).with_name("profiles")
+
+
+class ProfileError(DeviceError):
+    """A profile that says what no profile can: the file, the key, and what is wrong."""
+
+
+class UnknownDeviceError(ValueError):
+    """A device name that no device has: which exist, and the nearest one."""
+
+    def __init__(self, message: str, known: list[str]) -> None:
+        super().__init__(message)
+        self.known = known
+
+
+def unknown_device(name: str, names: list[str]) -> UnknownDeviceError:
+    """The error for a name that is none of `names`."""
+    lowered = {known.lower(): known for known in names}
+    nearest = difflib.get_close_matches(name.lower(), lowered, n=1)
+    guess = f" Did you mean '{lowered[nearest[0]]}'?" if nearest else ""
+    return UnknownDeviceError(f"there is no device '{name}'; known are: {', '.join(names)}.{guess}", names)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a phone must say of itself: one value of every list that is not empty, upper and lower case as given."""
+
+    models: tuple[str, ...] = ()
+    """`ro.product.model`"""
+    devices: tuple[str, ...] = ()
+    """`ro.product.device`, the code name"""
+    socs: tuple[str, ...] = ()
+    """`ro.soc.model` or `ro.board.platform`"""
+
+    def matches(self, info: PhoneInfo) -> bool:
+        """Whether this phone is meant; without any list, every phone is."""
+        said = ((self.models, {info.model}), (self.devices, {info.device}), (self.socs, {info.soc, info.platform}))
+        return all(not wanted or not values.isdisjoint(wanted) for wanted, values in said)
+
+    @property
+    def strictness(self) -> int:
+        """How many lists must match."""
+        return sum(bool(wanted) for wanted in (self.models, self.devices, self.socs))
+
+    @property
+    def text(self) -> str:
+        """The lists in a line."""
+        named = (("model", self.models), ("device", self.devices), ("SoC", self.socs))
+        return "; ".join(f"{name} {', '.join(wanted)}" for name, wanted in named if wanted)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """All that is known of a device before it is seen."""
+
+    name: str
+    kind: Literal["android", "host", "cuda"]
+    title: str
+    match: Match = field(default_factory=Match)
+    cores: Cores = "fastest"
+    """which cores a phone's timings are pinned to; `fastest` is the cluster with the highest frequency"""
+    protocol: Protocol = PHONE_PROTOCOL
+    runner: str = "auto"
+    """`auto`, `benchmark_model` or `amc_bench`"""
+    trust: Trust = field(default_factory=Trust)
+    cool_down: CoolDown = field(default_factory=CoolDown)
+
+
+def get_profile(name: str) -> DeviceProfile:
+    """The profile called `name`. Raises `UnknownDeviceError` with the nearest name, and `ProfileError`."""
+    known = profiles()
+    if name not in known:
+        raise unknown_device(name, list(known))
+    return known[name]
+
+
+def profile_for(info: PhoneInfo, among: Iterable[DeviceProfile] | None = None) -> DeviceProfile:
+    """The profile that recognises this phone: of several the strictest, and `android` if no other does."""
+    phones = [p for p in (profiles().values() if among is None else among) if p.kind == "android"]
+    return max((p for p in phones if p.match.matches(info)), key=lambda p: (p.match.strictness, p.name))
+
+
+@functools.cache
+def profiles() -> dict[str, DeviceProfile]:
+    """Every profile by name: this computer, phones, any phone, GPUs. Raises `ProfileError`."""
+    loaded = [load_profile(path) for path in _FOLDER.glob("*.toml")]
+    loaded.sort(key=lambda p: (KINDS.index(p.kind), p.name == ANY_PHONE, p.name))
+    return {profile.name: profile for profile in loaded}
+
+
+def load_profile(path: Path) -> DeviceProfile:
+    """The profile in a file, which gives it its name. Raises `ProfileError`."""
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+        return _profile(path.stem, content)
+    except (OSError, ValueError) as error:
+        # tomllib's own error is a ValueError, and so is a UnicodeDecodeError.
+        raise ProfileError(f"{path.name}: {' '.join(str(error).split())}") from error
+
+
+def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
+    kind, title = content.pop("kind", None), content.pop("title", None)
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
+    if not isinstance(title, str) or not title.strip():
+        raise ValueError(f"title is some words, not {title!r}")
+    known = ("match", "timing", "runner", "trust", "cool_down") if kind == "android" else ("timing",)
+    for section, table in content.items():
+        if section not in known:
+            raise ValueError(f"a profile of kind {kind} has no [{section}]; known are: {', '.join(known)}")
+        if not isinstance(table, dict):
+            raise ValueError(f"{section} is a section, not {table!r}")
+    timing = content.get("timing", {})
+    cores: Cores = _cores(timing.pop("cores", "fastest")) if kind == "android" else "fastest"
+    runner = content.get("runner", {})
+    runner_name = runner.pop("name", "auto")
+    if runner or runner_name not in RUNNERS:
+        raise ValueError(f"[runner] has a name, which is one of {', '.join(RUNNERS)}, not {runner or runner_name!r}")
+    profile = DeviceProfile(
+        name,
+        kind,
+        title,
+        _section("match", Match(), content.get("match", {})),
+        cores,
+        _section("timing", PHONE_PROTOCOL if kind == "android" else Protocol(), timing),
+        runner_name,
+        _section("trust", Trust(), content.get("trust", {})),
+        _section("cool_down", CoolDown(), content.get("cool_down", {})),
+    )
+    _check_trust(profile.trust)
+    _check_cool_down(profile.cool_down)
+    return profile
+
+
+def _section(name: str, default: Any, table: Mapping[str, Any]) -> Any:
+    """`default` with the table's values in place of its own. Raises `ValueError` naming the key."""
+    known = [each.name for each in fields(default)]
+    values = {}
+    for key, value in table.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            guess = f"; did you mean {nearest[0]}?" if nearest else f"; known are: {', '.join(known)}"
+            raise ValueError(f"[{name}] has no {key}{guess}")
+        values[key] = _like(getattr(default, key), value, f"[{name}] {key}")
+    try:
+        return replace(default, **values)
+    except (ValueError, ProtocolError) as error:
+        raise ValueError(f"[{name}] {error}") from None
+
+
+def _like(default: Any, value: Any, what: str) -> Any:
+    """`value` if it is of the default's type; a whole number may stand for any number."""
+    if isinstance(default, tuple):
+        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
+            return tuple(value)
+        raise ValueError(f"{what} is a list of strings, not {value!r}")
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif type(value) is type(default):
+        return value
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+    raise ValueError(f"{what} is {words[type(default)]}, not {value!r}")
+
+
+def _cores(value: Any) -> Cores:
+    if value == "fastest" or value == "all":
+        return value
+    numbers = isinstance(value, list) and all(type(core) is int and 0 <= core < 1024 for core in value)
+    if not numbers or not value or len(set(value)) < len(value):
+        raise ValueError(f"[timing] cores is fastest, all or a list of core numbers, not {value!r}")
+    return tuple(sorted(value))
+
+
+def _check_trust(trust: Trust) -> None:
+    _check(trust.sentinel_every >= 1, "[trust] sentinel_every is at least 1")
+    _check(trust.drift_pct > 0, "[trust] drift_pct is above 0")
+    _check(0 <= trust.max_thermal_status <= 6, "[trust] max_thermal_status is 0 to 6")
+    _check(0 <= trust.min_battery_pct <= 100, "[trust] min_battery_pct is 0 to 100")
+    _check(trust.tries >= 1, "[trust] tries is at least 1")
+
+
+def _check_cool_down(cool_down: CoolDown) -> None:
+    try:
+        re.compile(cool_down.zones)
+    except re.error as error:
+        raise ValueError(f"[cool_down] zones is no regular expression: {error}") from None
+    _check(0 < cool_down.start_below_c <= 100, "[cool_down] start_below_c is above 0 and at most 100")
+    _check(cool_down.timeout_s >= 0, "[cool_down] timeout_s is not negative")
+    _check(cool_down.poll_s > 0, "[cool_down] poll_s is above 0")
+
+
+def _check(good: bool, rule: str) -> None:
+    if not good:
+        raise ValueError(rule)

@@ -1,0 +1,146 @@
+"""The ops of an op-profile log, joined to a network's layers on their order: a log says kinds and names, no shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from android_bench.op_profile import Op
+from lut.shape import LayerShape
+
+PAD = "pad"
+"""Belongs to the padded layer after it, whose shape holds the padding."""
+ACTIVATION = "activation"
+"""Belongs to the layer before it, whose shape has an activation."""
+LEFT_OUT = "left out"
+"""Is no layer: moves data, or makes probabilities of logits."""
+POINTWISE = "pointwise"
+"""A 1x1 convolution that is a matrix product."""
+
+OPS: dict[str, tuple[str, ...]] = {
+    "ADD": ("add",),
+    "AVERAGE_POOL_2D": ("avg_pool", "global_pool"),
+    # A 1x1 convolution on a 1x1 input is a linear layer: TF-slim's classifiers are written that way.
+    "CONV_2D": ("conv", "linear"),
+    "DEPTHWISE_CONV_2D": ("depthwise",),
+    "FULLY_CONNECTED": ("linear",),
+    "MAX_POOL_2D": ("max_pool",),
+    "MEAN": ("global_pool",),
+    "PAD": (PAD,),
+    "PADV2": (PAD,),
+    "RELU": (ACTIVATION,),
+    "RELU6": (ACTIVATION,),
+    "EXPAND_DIMS": (LEFT_OUT,),
+    "RESHAPE": (LEFT_OUT,),
+    "SOFTMAX": (LEFT_OUT,),
+    "SQUEEZE": (LEFT_OUT,),
+    "TRANSPOSE": (LEFT_OUT,),
+    # XNNPACK's, without the layout and types in brackets.
+    "Add": ("add",),
+    "Average Pooling": ("avg_pool", "global_pool"),
+    "Binary Elementwise": ("add",),
+    "Clamp": (ACTIVATION,),
+    "Constant Pad": (PAD,),
+    "Convolution": ("conv", "depthwise", "linear"),
+    "Convolution DWConv": ("depthwise",),
+    "Convolution GEMM": (POINTWISE, "linear"),
+    "Convolution IGEMM": ("conv", "linear"),
+    "Convolution VMulCAddC": ("depthwise",),
+    "Copy": (LEFT_OUT,),
+    "Fully Connected": ("linear", POINTWISE),
+    "Global Average Pooling": ("global_pool",),
+    "Max Pooling": ("max_pool",),
+    "Mean": ("global_pool",),
+    "Reshape": (LEFT_OUT,),
+    "Softmax": (LEFT_OUT,),
+    "Static Reshape": (LEFT_OUT,),
+    "Transpose": (LEFT_OUT,),
+    "Unary Elementwise": (ACTIVATION,),
+}
+"""What an op of a log may be: kinds of layer, or one of the names above."""
+
+
+class JoinError(ValueError):
+    """Ops that are not those of the network: which one does not fit which layer."""
+
+
+@dataclass(frozen=True)
+class LayerOps:
+    """One layer of the network with its ops in a log: its own, perhaps a PAD before it and an activation after it."""
+
+    shape: LayerShape
+    ops: tuple[Op, ...]
+
+    @property
+    def us(self) -> float:
+        """The ops' mean microseconds."""
+        return 1000 * sum(op.avg_ms for op in self.ops)
+
+    @property
+    def lacks_activation(self) -> bool:
+        """Whether an activation may follow: its own op may hold one, which a log does not say."""
+        return self.shape.activation != "none" and op_kinds(self.ops[-1].node_type) != (ACTIVATION,)
+
+
+@dataclass(frozen=True)
+class Join:
+    """All ops of a log: those of each layer in order of execution, and those that are no layer's."""
+
+    layers: tuple[LayerOps, ...]
+    left_out: tuple[Op, ...]
+
+
+def join(ops: Sequence[Op], shapes: Sequence[LayerShape], names: Sequence[str]) -> Join:
+    """Give each layer, in order of execution, the next op of its kind, and a PAD or an activation of its own.
+
+    Raises `JoinError` that names layer and op where they don't match, and for ops too many or too few.
+    """
+    layers: list[LayerOps] = []
+    left_out: list[Op] = []
+    pads: list[Op] = []
+    for place, op in enumerate(ops, start=1):
+        what = f"op {place} of {len(ops)}, {op.node_type} '{op.name[:120]}',"
+        kinds = op_kinds(op.node_type)
+        if not kinds:
+            raise JoinError(f"{what} is nothing that a layer of a latency table could be")
+        if op.times_called != 1:
+            raise JoinError(f"{what} was called {op.times_called} times a run: it is several ops of one name")
+        shape = shapes[len(layers)] if len(layers) < len(shapes) else None
+        if kinds == (LEFT_OUT,):
+            left_out.append(op)
+        elif kinds == (ACTIVATION,) and layers and layers[-1].lacks_activation and not pads:
+            layers[-1] = LayerOps(layers[-1].shape, (*layers[-1].ops, op))
+        elif shape is None:
+            raise JoinError(f"{what} is left over after the network's {len(shapes)} layers: another --model?")
+        elif kinds == (PAD,) and shape.padding and not pads:
+            pads.append(op)
+        elif _layer_kinds(shape).intersection(kinds):
+            layers.append(LayerOps(shape, (*pads, op)))
+            pads = []
+        else:
+            raise JoinError(
+                f"{what} does not match layer {len(layers) + 1} of {len(shapes)}, "
+                f"{_layer_text(shape, names[len(layers)])}: another --model?"
+            )
+    if len(layers) < len(shapes):
+        first = _layer_text(shapes[len(layers)], names[len(layers)])
+        raise JoinError(
+            f"its {len(ops)} ops are used up at layer {len(layers) + 1} of {len(shapes)}, {first}: another --model?"
+        )
+    return Join(tuple(layers), tuple(left_out))
+
+
+def op_kinds(node_type: str) -> tuple[str, ...]:
+    """What an op may be: `OPS` of its name, with XNNPACK's kernel behind the brackets if that matters, else none."""
+    name, _, rest = node_type.removeprefix("Delegate/").partition(" (")
+    kernel = rest.partition(")")[2]
+    return OPS.get(name + kernel) or OPS.get(name, ())
+
+
+def _layer_kinds(shape: LayerShape) -> set[str]:
+    pointwise = shape.kind == "conv" and (shape.kernel, shape.stride) == (1, 1)
+    return {shape.kind, POINTWISE} if pointwise else {shape.kind}
+
+
+def _layer_text(shape: LayerShape, name: str) -> str:
+    return f"'{name or shape.kind}' ({shape})"

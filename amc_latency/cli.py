@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
+app.add_typer(lut_app, name="lut")
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
 LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
@@ -36,21 +38,38 @@ MinKeepOption = Annotated[float, typer.Option("--min-keep", help="smallest share
 StepOption = Annotated[int, typer.Option("--step", help="channel counts are multiples of this")]
 DataOption = Annotated[str, typer.Option("--data", help="auto, torchvision, debian or bundled")]
 SeedOption = Annotated[int, typer.Option("--seed")]
-RoundsOption = Annotated[int, typer.Option("--rounds", help="rounds of timing, each in fresh processes")]
+ForceOption = Annotated[bool, typer.Option("--force", help="take a phone that does not match the profile")]
+TransportOption = Annotated[
+    Literal["auto", "direct", "server"],
+    typer.Option("--transport", help="to a phone: our own connection, or a running adb server's"),
+]
+RunnerOption = Annotated[
+    Literal["auto", "benchmark_model", "amc_bench"], typer.Option("--runner", help="which program times on a phone")
+]
+RunnerPathOption = Annotated[
+    Path | None, typer.Option("--runner-path", help="that program, built for the phone; found or built unless told")
+]
+LibraryOption = Annotated[
+    Path | None, typer.Option("--litert-library", help="libLiteRt.so for the phone, which amc_bench needs")
+]
 OutOption = Annotated[Path, typer.Option("--out", help="file to write")]
 
 
 @app.command()
-def devices(as_json: JsonOption = False) -> None:
-    """Which devices there are, and what is there now."""
-    from amc_latency.profiling import device_names
+def devices(
+    addresses: Annotated[
+        list[str] | None, typer.Argument(metavar="[HOST:PORT]...", help="phones in the network to ask as well")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which devices there are, and what is attached now."""
+    from amc_latency.devices import devices_report, devices_text
 
-    names = device_names()
+    report = devices_report(addresses or ())
     if as_json:
-        print_json(names)
-        return
-    for name, text in names.items():
-        print(f"{name:10} {text}")
+        print_json(report)
+    else:
+        devices_text(report)
 
 
 @app.command()
@@ -64,27 +83,56 @@ def profile(
     min_keep: MinKeepOption = 0.2,
     step: StepOption = 8,
     rounds: Annotated[int | None, typer.Option("--rounds", help="rounds of timing, 3 unless told")] = None,
+    force: ForceOption = False,
+    transport: TransportOption = "auto",
+    runner: RunnerOption = "auto",
+    runner_path: RunnerPathOption = None,
+    litert_library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.profiling import Grid, complete_table, open_device, open_table
     from amc_latency.report import profile_text
-    from device.base import Protocol
+    from device.phone import PhoneOptions
 
-    grid = Grid(min_keep, step)
-    protocol = None if rounds is None else Protocol(rounds=rounds)
-    chosen = open_device(device, lut)
+    grid, console = Grid(min_keep, step), Console()
+    options = PhoneOptions(force, transport, runner, runner_path, litert_library)
     network = load_network(NetworkOptions(model, width, input_size, classes))
-    table = open_table(chosen, protocol, lut, create=True)
-    assert table is not None
-    report = complete_table(network, chosen, table, grid, Console())
+    with open_device(device, lut, options, console) as chosen:
+        protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
+        table = open_table(chosen, protocol, lut, create=True)
+        assert table is not None
+        report = complete_table(network, chosen, table, grid, console)
     show(report, as_json, profile_text)
+
+
+@lut_app.command("import")
+def import_(
+    logs: Annotated[list[Path], typer.Argument(help="op-profile logs of the network, from benchmark_model")],
+    out: Annotated[Path, typer.Option("--out", help="latency table to make or add to")],
+    model: ModelOption = "bundled",
+    width: WidthOption = None,
+    input_size: InputOption = None,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
+    device: Annotated[str, typer.Option("--device", help="whose timings these are")] = "imported",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a latency table of op-profile logs that are there already, without any device."""
+    from amc_latency.importing import import_into, import_text
+    from amc_latency.models.load import NetworkOptions, load_network, parse_counts
+
+    counts = None if channels is None else parse_counts(channels)
+    network = load_network(NetworkOptions(model, width, input_size, classes))
+    show(import_into(network, counts, logs, out, device), as_json, import_text)
 
 
 @app.command()
 def predict(
-    device: DeviceOption = "host",
+    device: Annotated[
+        str | None, typer.Option("--device", help="whose table: host unless told, or whoever measured --lut")
+    ] = None,
     model: ModelOption = "bundled",
     width: WidthOption = None,
     input_size: InputOption = None,
@@ -96,14 +144,13 @@ def predict(
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
     from amc_latency.models.load import NetworkOptions, load_network, parse_counts
     from amc_latency.prediction import predict as predict_network
-    from amc_latency.profiling import open_device, open_table
+    from amc_latency.profiling import identity_text, prediction_table
     from amc_latency.report import prediction_text
     from lut.predict import MissingShapeError
     from lut.shape import network_text
 
-    chosen = open_device(device, lut)
+    table = prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes))
-    table = open_table(chosen, None, lut, create=False)
     counts = None if channels is None else parse_counts(channels)
     try:
         report = predict_network(network, table, counts)
@@ -117,6 +164,8 @@ def predict(
     if report.note:
         Console().say(report.note)
     show(report, as_json, prediction_text)
+    if report.table is not None and table is not None and not as_json:
+        print(f"by {report.table}, measured on {identity_text(table.identity)}")
 
 
 @app.command()
@@ -155,19 +204,26 @@ def search(
     rounds: Annotated[
         int | None, typer.Option("--rounds", help="rounds of the final timing; as the table's networks unless told")
     ] = None,
+    force: ForceOption = False,
+    transport: TransportOption = "auto",
+    runner: RunnerOption = "auto",
+    runner_path: RunnerPathOption = None,
+    litert_library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
     from amc_latency.search.report import search_text
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
+    from device.phone import PhoneOptions
 
     given = dict(locals())
     values = {field.name: given[field.name] for field in fields(SearchConfig)}
     config = SearchConfig(**{**values, "lut": None if lut is None else str(lut)})
     target = f"{target_ms:g}ms" if target_ms is not None else f"{speedup:g}x"
     folder = out or Path("runs") / f"{Path(model).stem}-{device}-{target}-seed{seed}"
-    report = run_search(config, folder, Console())
+    options = PhoneOptions(force, transport, runner, runner_path, litert_library)
+    report = run_search(config, folder, Console(), options)
     show(report, as_json, search_text)
     check_met(report)
 
@@ -258,39 +314,27 @@ def export(
 def bench(
     file: Annotated[Path, typer.Argument(help="any .tflite")],
     device: DeviceOption = "host",
-    rounds: RoundsOption = 9,
-    runs: Annotated[int, typer.Option("--runs", help="counted runs a round, at least")] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", help="rounds of timing, each in fresh processes")] = 9,
+    runs: Annotated[int | None, typer.Option("--runs", help="counted runs a round, at least")] = None,
     threads: Annotated[int, typer.Option("--threads", help="more than one is timed by the wall clock")] = 1,
+    op_profile: Annotated[
+        bool, typer.Option("--op-profile", help="also what each operator takes, on a phone, from a run of its own")
+    ] = False,
+    force: ForceOption = False,
+    transport: TransportOption = "auto",
+    runner: RunnerOption = "auto",
+    runner_path: RunnerPathOption = None,
+    litert_library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time a .tflite on a device."""
-    from amc_latency.errors import UserError
-    from amc_latency.profiling import REPLAY, open_device
-    from device.base import Protocol
-    from device.measure import measure_file
+    from amc_latency.bench import BenchConfig, bench_text
+    from amc_latency.bench import bench as run_bench
+    from device.phone import PhoneOptions
 
-    if device == REPLAY:
-        raise UserError("the replay device has no hardware to time a file on: name another --device")
-    most = max(runs, Protocol.max_runs)
-    clock: Literal["cpu", "wall"] = "cpu" if threads == 1 else "wall"
-    protocol = Protocol(runs=runs, max_runs=most, rounds=rounds, threads=threads, clock=clock)
-    chosen = open_device(device)
-    measurement = measure_file(chosen, file, protocol)
-    report = {
-        "latency_ms": measurement.latency_ms,
-        "statistic": measurement.statistic,
-        "spread": measurement.spread_pct,
-        "runtime": chosen.identity.runtime,
-        "device": f"{chosen.identity.name}: {chosen.identity.model}",
-        "n": measurement.n,
-    }
-    if as_json:
-        print_json(report)
-    else:
-        print(
-            f"{measurement.latency_ms:.4f} ms ({measurement.statistic}, ±{measurement.spread_pct or 0:.1f} %, "
-            f"{measurement.n} runs) on {report['device']}, {report['runtime']}"
-        )
+    options = PhoneOptions(force, transport, runner, runner_path, litert_library)
+    config = BenchConfig(file, device, rounds, runs, threads, op_profile, options)
+    show(run_bench(config, Console()), as_json, bench_text)
 
 
 def check_out(path: Path) -> None:

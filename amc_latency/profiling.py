@@ -7,7 +7,7 @@ import random
 import shutil
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from amc_latency.export import to_tflite
 from amc_latency.files import replacing
 from amc_latency.models.load import Network, cut_to
 from device.base import Device, DeviceIdentity, Protocol
-from device.registry import get_device, known_devices, unknown_device
+from device.phone import PhoneOptions
+from device.profiles import profiles
+from device.registry import UnknownDeviceError, get_device, known_devices, unknown_device
 from lut.architecture import Architecture, channel_choices
 from lut.build import BuildReport, NetworkWorkload, build_table
 from lut.plan import Choices, nearest_counts, uniform_counts
@@ -26,6 +28,7 @@ from lut.replay import ReplayDevice
 from lut.shape import NetworkShape, network_text
 from lut.table import LatencyTable
 
+HOST = "host"
 REPLAY = "replay"
 Counts = tuple[int, ...]
 UNIFORM = 9
@@ -77,12 +80,18 @@ class ProfileReport:
     """False if the grid has too few networks to calibrate on"""
 
 
-def open_device(name: str, lut: Path | None = None) -> Device:
+def open_device(
+    name: str, lut: Path | None = None, phone: PhoneOptions | None = None, console: Console | None = None
+) -> Device:
     """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise."""
-    if name not in device_names():
-        raise unknown_device(name, list(device_names()))
     if name != REPLAY:
-        return get_device(name)
+        try:
+            device = get_device(name, phone or PhoneOptions())
+        except UnknownDeviceError as error:
+            raise unknown_device(name, [*error.known, REPLAY]) from None
+        if console is not None:
+            device.say = console.say
+        return device
     if lut is None:
         raise UserError("the replay device answers from a latency table: name one with --lut")
     return ReplayDevice(LatencyTable.open(lut))
@@ -95,17 +104,27 @@ def device_names() -> dict[str, str]:
 
 def device_text(device: Device) -> str:
     """Who measured, or whose measurements are replayed."""
-    who = ", ".join((device.identity.name, device.identity.model, device.identity.runtime))
+    who = identity_text(device.identity)
     return f"replay of {who}" if isinstance(device, ReplayDevice) else who
+
+
+def identity_text(identity: DeviceIdentity) -> str:
+    """Name, hardware and runtime in a line."""
+    return ", ".join((identity.name, identity.model, identity.runtime))
 
 
 def table_path(identity: DeviceIdentity) -> Path:
     """Where a device's table lies unless `--lut` says otherwise: one file a device and runtime."""
-    from platformdirs import user_data_path
-
     who = repr(sorted(asdict(identity).items()))
     digest = hashlib.sha256(who.encode()).hexdigest()[:8]
-    return user_data_path("amc-latency") / "tables" / f"{identity.name}-{digest}.tsv"
+    return tables_folder() / f"{identity.name}-{digest}.tsv"
+
+
+def tables_folder() -> Path:
+    """Where tables lie unless `--lut` says otherwise."""
+    from platformdirs import user_data_path
+
+    return user_data_path("amc-latency") / "tables"
 
 
 def open_table(device: Device, protocol: Protocol | None, lut: Path | None, create: bool) -> LatencyTable | None:
@@ -120,7 +139,32 @@ def open_table(device: Device, protocol: Protocol | None, lut: Path | None, crea
     path = lut or table_path(device.identity)
     if path.exists() or (lut is not None and not create):
         return LatencyTable.open(path, device.identity, protocol)
-    return LatencyTable.create(path, device.identity, protocol or Protocol()) if create else None
+    return LatencyTable.create(path, device.identity, protocol or device.protocol) if create else None
+
+
+def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
+    """The table that a prediction is read from; no phone or GPU needs to be there for it.
+
+    With neither name nor table, this computer's; a table alone answers whoever measured it. None where the device has
+    no table yet. Raises `UserError` where it has several, and what registry and table raise.
+    """
+    if name is None and lut is not None:
+        return LatencyTable.open(lut)
+    name = name or HOST
+    profile = profiles().get(name)
+    if profile is None or profile.kind == HOST:
+        with open_device(name, lut) as device:
+            return open_table(device, None, lut, create=False)
+    if lut is None:
+        found = sorted(tables_folder().glob(f"{name}-*.tsv"))
+        if len(found) > 1:
+            raise UserError(f"there are {len(found)} tables of {name}: choose with --lut: {', '.join(map(str, found))}")
+        if not found:
+            return None
+        lut = found[0]
+    table = LatencyTable.open(lut)
+    table.expect(replace(table.identity, name=name))
+    return table
 
 
 def complete_table(

@@ -135,6 +135,8 @@ class Device:
     identity: DeviceIdentity
     protocol: Protocol = Protocol()
     """How this device is timed unless a table or the user says otherwise."""
+    say: Callable[[str], object] = staticmethod(lambda text: None)
+    """Called with what the user should know while a device makes them wait."""
 
     def close(self) -> None:
         """Let go of the hardware and leave nothing behind on it; harmless when done twice."""

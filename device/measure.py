@@ -27,6 +27,8 @@ class Measurement:
     rounds: int
     n: int
     """Counted runs, all rounds together."""
+    conditions: tuple[str, ...] = ()
+    """What each round was measured under, where the device says so: see `device.conditions`."""
 
 
 def statistic_text(protocol: Protocol, rounds: int) -> str:
@@ -48,7 +50,9 @@ def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
     if len(rounds_us) > 1 and latency_us > 0:
         spread_pct = 100 * (max(rounds_us) - min(rounds_us)) / 2 / latency_us
     n = sum(timing.n for timing in timings)
-    return Measurement(latency_us / 1e3, statistic_text(protocol, len(rounds_us)), spread_pct, len(rounds_us), n)
+    conditions = tuple(timing.conditions for timing in timings if timing.conditions)
+    statistic = statistic_text(protocol, len(rounds_us))
+    return Measurement(latency_us / 1e3, statistic, spread_pct, len(rounds_us), n, conditions)
 
 
 def measure_many(

@@ -70,20 +70,20 @@ def build_table(
     rounds = table.protocol.rounds
     try:
         run.total = _pairs(table, len(sweep) + len(input_shapes(architecture, choices, None)), len(whole))
-        run.stage(_layer_workloads(sweep), range(rounds))
+        run.stage(layer_workloads(sweep), range(rounds))
         # The sweep alone decides, so that a resumed build finds the same steps.
         timed = {shape: table.latency_us(shape.text) for shape in sweep}
         steps = Steps({shape: latency_us for shape, latency_us in timed.items() if latency_us is not None})
         others = input_shapes(architecture, choices, steps)
         run.total = _pairs(table, len(sweep) + len(others), len(whole))
         # Networks among the layers, so that a slow minute of the device meets both alike.
-        run.stage([*_layer_workloads(others), *whole], range(rounds))
+        run.stage([*layer_workloads(others), *whole], range(rounds))
         run.stage(whole, range(rounds, NETWORK_ROUNDS * rounds))
         # A prediction sees the whole table, and may find narrower steps there than the sweep alone showed.
         unseen = missing_shapes(table, reachable_shapes(architecture, choices))
         left = [shape for shape in unseen if shape.text not in table.errors]
         run.total += rounds * len(left)
-        run.stage(_layer_workloads(left), range(rounds))
+        run.stage(layer_workloads(left), range(rounds))
     finally:
         table.close()
     layers = [shape.text for shape in (*sweep, *others, *left)]
@@ -96,7 +96,8 @@ def _pairs(table: LatencyTable, layers: int, networks: int) -> int:
     return table.protocol.rounds * (layers + NETWORK_ROUNDS * networks)
 
 
-def _layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
+def layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
+    """Each layer by its text, its `.tflite` made when it is timed."""
     return [Workload(shape.text, partial(_layer_file, shape)) for shape in shapes]
 
 

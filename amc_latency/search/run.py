@@ -32,6 +32,7 @@ from amc_latency.search.rewards import NetworkEvaluator
 from amc_latency.training import accuracy, fit
 from device.base import Device, Protocol
 from device.measure import measure_many
+from device.phone import PhoneOptions
 from lut.build import NETWORK_ROUNDS
 from lut.predict import MissingShapeError, Predictor
 from lut.shape import network_text
@@ -41,7 +42,7 @@ FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
 
 
-def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
+def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOptions = PhoneOptions()) -> SearchReport:
     """Run a search in the folder `out`, or go on with the one that is there; a finished one is only read.
 
     A target that was not met after all corrections is a report too, with `met` false. Raises `UserError` for bad input,
@@ -56,7 +57,8 @@ def search(config: SearchConfig, out: Path, console: Console) -> SearchReport:
     if done is not None:
         console.say(f"{out} holds a finished search")
         return done
-    return _Search(config, folder, network, data, console).run()
+    with open_device(config.device, _path(config.lut), phone, console) as device:
+        return _Search(config, folder, network, data, console, device).run()
 
 
 def check_met(report: SearchReport) -> None:
@@ -89,7 +91,13 @@ class _Search:
     """One run of a search: what its phases share."""
 
     def __init__(
-        self, config: SearchConfig, folder: RunFolder, network: Network, data: ImageData, console: Console
+        self,
+        config: SearchConfig,
+        folder: RunFolder,
+        network: Network,
+        data: ImageData,
+        console: Console,
+        device: Device,
     ) -> None:
         self.began = time.monotonic()
         self.config = config
@@ -99,7 +107,7 @@ class _Search:
         self.console = console
         self.image_size = network.spec.input[1]
         self.architecture = network.graph.architecture
-        self.device: Device = open_device(config.device, _path(config.lut))
+        self.device = device
         self._own_table = folder.path / "table.tsv"
         self.table = self._table()
         shapes = self.architecture.shapes()

@@ -110,7 +110,7 @@ def test_export_then_bench(run, tmp_path: Path) -> None:
 
 
 def test_devices_are_listed(run) -> None:
-    assert set(json.loads(run("devices", "--json").out)) >= {"host", "replay"}
+    assert set(json.loads(run("devices", "--json").out)["profiles"]) >= {"host", "replay"}
 
 
 BAD_INPUT: list[tuple[list[str], str]] = [

@@ -63,7 +63,7 @@ class SlowDevice(ReplayDevice):
 def slow_device(monkeypatch: pytest.MonkeyPatch, factor: float, growth: float = 1.0) -> None:
     device = SlowDevice(LatencyTable.open(TABLE))
     device.factor, device.growth = factor, growth
-    monkeypatch.setattr(search_run, "open_device", lambda name, lut: device)
+    monkeypatch.setattr(search_run, "open_device", lambda *_: device)
 
 
 def run(tmp_path: Path, config: SearchConfig = SMALL, name: str = "run") -> SearchReport:

@@ -1,0 +1,131 @@
+"""`amc-latency bench`: one file's milliseconds on a device, and what they were measured under."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from amc_latency.console import Console
+from amc_latency.errors import UserError
+from amc_latency.profiling import REPLAY, open_device
+from device.android import AndroidDevice
+from device.base import Device, Protocol
+from device.conditions import suspicions
+from device.measure import measure_many, read_model
+from device.phone import PhoneOptions
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What to time, and how."""
+
+    file: Path
+    device: str = "host"
+    rounds: int = 9
+    runs: int | None = None
+    """counted runs a round, at least; the device's own unless told"""
+    threads: int = 1
+    op_profile: bool = False
+    """also what each operator takes, from a run of its own"""
+    phone: PhoneOptions = PhoneOptions()
+
+
+@dataclass(frozen=True)
+class OpCost:
+    """One operator of an op profile."""
+
+    type: str
+    name: str
+    ms: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What a file takes."""
+
+    latency_ms: float
+    statistic: str
+    spread: float | None
+    """half the range of the rounds, in percent"""
+    runtime: str
+    device: str
+    n: int
+    suspect: list[str]
+    """why rounds cannot be trusted, if some can't"""
+    conditions: list[dict[str, Any]]
+    """what each round was measured under, where the device says so: see `device.conditions`"""
+    ops: list[OpCost] | None
+    """in order of execution; slower than without a profile, so read them as shares"""
+
+
+def bench(config: BenchConfig, console: Console) -> BenchReport:
+    """Time the file. Raises `UserError`, `BadModelError` and `DeviceError`."""
+    if config.device == REPLAY:
+        raise UserError("the replay device has no hardware to time a file on: name another --device")
+    content = read_model(config.file)
+    with open_device(config.device, None, config.phone, console) as device:
+        protocol = _protocol(config, device)
+        if config.op_profile and not isinstance(device, AndroidDevice):
+            raise UserError(f"an op profile is to be had on a phone only, not on {device.identity.name}")
+        measured = measure_many(device, {config.file.name: content}, protocol)[config.file.name]
+        ops = None
+        if config.op_profile and isinstance(device, AndroidDevice):
+            profile = device.op_profile(content, protocol)
+            ops = [OpCost(op.node_type, op.name, op.avg_ms * op.times_called) for op in profile.ops]
+    suspect = [why for text in measured.conditions for why in suspicions(text)]
+    return BenchReport(
+        latency_ms=measured.latency_ms,
+        statistic=measured.statistic,
+        spread=measured.spread_pct,
+        runtime=device.identity.runtime,
+        device=f"{device.identity.name}: {device.identity.model}",
+        n=measured.n,
+        suspect=list(dict.fromkeys(suspect)),
+        conditions=[json.loads(text) for text in measured.conditions],
+        ops=ops,
+    )
+
+
+def _protocol(config: BenchConfig, device: Device) -> Protocol:
+    own = device.protocol
+    runs = own.runs if config.runs is None else config.runs
+    return replace(
+        own,
+        runs=runs,
+        max_runs=max(runs, own.max_runs),
+        rounds=config.rounds,
+        threads=config.threads,
+        clock="wall" if config.threads > 1 else own.clock,
+    )
+
+
+def bench_text(report: BenchReport) -> None:
+    """For people."""
+    print(
+        f"{report.latency_ms:.4f} ms ({report.statistic}, ±{report.spread or 0:.1f} %, {report.n} runs) on "
+        f"{report.device}, {report.runtime}"
+    )
+    if report.suspect:
+        print(f"not to be trusted: {'; '.join(report.suspect)}")
+    if report.conditions:
+        print("measured under:")
+        first = report.conditions[0]
+        for key in ("serial", "build", "flags", "cores", "delegated"):
+            if key in first:
+                print(f"  {key:16} {first[key]}")
+        for key in ("khz_after", "temperature_c", "battery_pct", "thermal_status", "sentinel_us", "tries"):
+            values = [row.get(key) for row in report.conditions]
+            if any(value is not None for value in values):
+                print(f"  {key:16} {_rounds_text(values)}")
+    if report.ops is not None:
+        total_ms = sum(op.ms for op in report.ops)
+        print(f"operators, {total_ms:.3f} ms in a run of their own:")
+        for op in report.ops:
+            print(f"  {100 * op.ms / total_ms if total_ms else 0:5.1f} %  {op.ms:9.3f} ms  {op.type}  {op.name}")
+
+
+def _rounds_text(values: list[Any]) -> str:
+    """A value that all rounds share once, or each round's."""
+    return str(values[0]) if all(value == values[0] for value in values) else " | ".join(map(str, values))

@@ -1,0 +1,200 @@
+"""The shell script that times blocks of models on the phone by itself, and the text that it leaves of each block.
+
+It runs detached, so that a pulled cable doesn't stop it. A finished block is a file under `blocks/` that never changes
+again, with its checksum beside it. POSIX sh; programs that toybox has.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from android_bench.runner import Job, ParseError, Runner, Sample
+from android_bench.state import PhoneState, parse_state
+
+_MARK = "@amc"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Models timed one after the other, between two looks at the phone's state."""
+
+    name: str
+    """a number of digits, new in its run folder"""
+    models: tuple[str, ...]
+    """file names in the models folder"""
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What a block's text says."""
+
+    models: tuple[str, ...]
+    before: PhoneState
+    after: PhoneState
+    samples: tuple[Sample, ...]
+    """in the models' order; a sample's `model` is the file name"""
+    codes: tuple[int, ...]
+    """exit code of each command, one a model or one for all"""
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a script works on the phone."""
+
+    program_folder: str
+    models: str
+    run: str
+
+
+def block_script(
+    runner: Runner, job: Job, blocks: Sequence[Block], state_command: str, paths: RunPaths, number: int
+) -> str:
+    """The script of one launch, `number` in its run folder: times the blocks in order, then leaves `done-<number>`."""
+    lines = [
+        f"cd {shlex.quote(paths.run)} || exit 1",
+        f"echo $$ > pid-{number}.new && mv pid-{number}.new pid-{number} || exit 1",
+        f"state() {{\n{state_command}\n}}",
+        # A checksum of what is on the disk, taken after the last byte: a torn file never gets its name.
+        "finish() { sha256sum $1.part > $1.sum.new && mv $1.part $1.txt && mv $1.sum.new $1.sum || exit 1; }",
+    ]
+    for block in blocks:
+        part = f"blocks/{block.name}"
+        lines += [
+            "{",
+            f"echo {_MARK} models {' '.join(map(shlex.quote, block.models))}",
+            f"echo {_MARK} state; state",
+        ]
+        for models in _commands(runner, block.models):
+            command = runner.command([f"{paths.models}/{model}" for model in models], job)
+            # In a subshell, so that a command that calls `exit` or changes folder ends nothing but itself.
+            lines += [
+                f"echo {_MARK} run",
+                f"( cd {shlex.quote(paths.program_folder)} && {command}\n)",
+                # The program's last line may lack its end.
+                f'code=$?; echo; echo "{_MARK} code $code"',
+            ]
+        lines += [f"echo {_MARK} state; state", f"echo {_MARK} end", f"}} > {part}.part 2>&1", f"finish {part}"]
+    lines += [f"echo > done-{number}", ""]
+    return "\n".join(lines)
+
+
+def _commands(runner: Runner, models: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The models of each command."""
+    step = runner.models_per_process or len(models)
+    for start in range(0, len(models), step):
+        yield models[start : start + step]
+
+
+def parse_block(text: str, runner: Runner, paths: RunPaths) -> BlockResult:
+    """Read a block's text. Raises `ParseError`."""
+    sections = _sections(text)
+    name, models_text, _ = sections[0]
+    if name != "models" or sections[-1][0] != "end":
+        raise ParseError(f"a block's text begins with its models and ends with its end, not '{text[:80]}'")
+    models = tuple(shlex.split(models_text))
+    states = [parse_state(body) for kind, _, body in sections if kind == "state"]
+    runs = [body for kind, _, body in sections if kind == "run"]
+    codes = tuple(_code(rest) for kind, rest, _ in sections if kind == "code")
+    wanted = list(_commands(runner, models))
+    if len(states) != 2 or not len(runs) == len(codes) == len(wanted):
+        raise ParseError(f"a block of {len(models)} models has {len(runs)} runs and {len(states)} states")
+    samples: list[Sample] = []
+    for some, body, code in zip(wanted, runs, codes, strict=True):
+        samples += runner.parse(body, [f"{paths.models}/{model}" for model in some], code)
+    return BlockResult(models, states[0], states[1], tuple(samples), codes)
+
+
+def command_output(text: str) -> tuple[str, int]:
+    """The output and the exit code of a block's first command. Raises `ParseError`."""
+    sections = _sections(text)
+    outputs = [body for kind, _, body in sections if kind == "run"]
+    codes = [rest for kind, rest, _ in sections if kind == "code"]
+    if not outputs or not codes:
+        raise ParseError("a block's text has no command's output")
+    return outputs[0], _code(codes[0])
+
+
+def _sections(text: str) -> list[tuple[str, str, str]]:
+    """Each marker's name, the rest of its line, and the text up to the next marker."""
+    found: list[tuple[str, str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith(f"{_MARK} "):
+            name, _, rest = line.removeprefix(f"{_MARK} ").partition(" ")
+            found.append((name, rest, []))
+        elif found:
+            found[-1][2].append(line)
+        else:
+            raise ParseError(f"expected '{_MARK} models', found '{line[:120]}'")
+    if not found:
+        raise ParseError("a block's text is empty")
+    return [(name, rest, "\n".join(body)) for name, rest, body in found]
+
+
+def _code(text: str) -> int:
+    if not text.isdigit():
+        raise ParseError(f"an exit code is a number, not '{text[:40]}'")
+    return int(text)
+
+
+def launch_command(run: str, number: int) -> str:
+    """Starts `run-<number>.sh` detached, once: given again after a lost answer it does nothing."""
+    return (
+        f"cd {shlex.quote(run)} && mkdir started-{number} 2>/dev/null && "
+        f"{{ setsid sh run-{number}.sh </dev/null >log-{number} 2>&1 & }}; [ -d started-{number} ]"
+    )
+
+
+def poll_command(run: str, number: int) -> str:
+    """Prints the checksums of finished blocks, and whether the script runs or has come to its end."""
+    return (
+        # The state first: of a script that is done, all blocks are then there to be listed.
+        f"cd {shlex.quote(run)} && {{ if [ -e done-{number} ]; then echo {_MARK} done; "
+        f"elif [ ! -e pid-{number} ]; then echo {_MARK} starting; "
+        f"else p=$(cat pid-{number}); grep -q run-{number}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
+        # It may have finished between the two looks.
+        f"{{ [ -e done-{number} ] && echo {_MARK} done || echo {_MARK} dead; }}; fi; "
+        "cat blocks/*.sum 2>/dev/null; true; }"
+    )
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What a poll found: the checksum of each finished block, and the script's state."""
+
+    finished: dict[str, str]
+    state: str
+    """`starting`, `running`, `done` or `dead`"""
+
+
+def parse_poll(text: str) -> Poll:
+    """Read what `poll_command` printed. Raises `ParseError`."""
+    finished: dict[str, str] = {}
+    states = []
+    for line in text.splitlines():
+        if line.startswith(f"{_MARK} "):
+            states.append(line.removeprefix(f"{_MARK} "))
+            continue
+        digest, _, path = line.partition("  ")
+        name = path.removeprefix("blocks/").removesuffix(".part")
+        if len(digest) != 64 or not name.isdigit():
+            raise ParseError(f"expected a block's checksum, found '{line[:120]}'")
+        finished[name] = digest
+    if len(states) != 1 or states[0] not in ("starting", "running", "done", "dead"):
+        raise ParseError(f"a poll says one state, not {states}")
+    return Poll(finished, states[0])
+
+
+def stop_command(run: str) -> str:
+    """Kills every process of every script that was started in the run folder.
+
+    By session: `timeout` puts what it runs into a process group of its own. A session whose leader is another program
+    is left alone: after a restart of the phone the number may be anybody's.
+    """
+    return (
+        f"cd {shlex.quote(run)} 2>/dev/null || exit 0; for f in pid-*; do [ -e $f ] || continue; s=$(cat $f); "
+        "[ ! -d /proc/$s ] || grep -q run-${f#pid-}.sh /proc/$s/cmdline || continue; "
+        "for d in /proc/[0-9]*; do read l < $d/stat || continue; set -- ${l##*) }; "
+        '[ "$4" = "$s" ] && kill -9 ${d#/proc/}; done; done 2>/dev/null; true'
+    )

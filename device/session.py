@@ -1,0 +1,197 @@
+"""A run on the phone: files staged, a script started, its finished blocks collected.
+
+The connection may go and come at any moment (`device.patient`): every command here may be given twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from android_bench.runner import Job, ParseError, Runner
+from android_bench.script import (
+    Block,
+    Poll,
+    RunPaths,
+    block_script,
+    launch_command,
+    parse_poll,
+    poll_command,
+    stop_command,
+)
+from device.base import DeviceError
+from device.patient import RECONNECT_S
+from device.transport import PullError, Transport
+
+_PUSH_BYTES = 16 << 20
+_LAUNCHES = 3
+"""A script that dies so often in a row without finishing a block always will."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what."""
+
+    reconnect_s: float = RECONNECT_S
+    """a phone that is away for longer is gone"""
+    poll_s: float = 1.0
+    """the longest pause between two looks at a running script: a look takes the phone's time"""
+    start_s: float = 20.0
+    """a script that has not started by then never will"""
+
+
+class PhoneRun:
+    """A folder on the phone in which scripts time blocks, under `root`; gone again after `remove`.
+
+    Raises `DeviceError` when the phone stays away or makes no progress.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        root: str,
+        scope: str,
+        program_folder: str,
+        patience: Patience = Patience(),
+    ) -> None:
+        self.paths = RunPaths(program_folder, f"{root}/models", f"{root}/run-{scope}")
+        self._transport = transport
+        self._patience = patience
+        self._launches = 0
+        self._names = 0
+        self._collected: set[str] = set()
+
+    def begin(self) -> None:
+        """Make the folders, stop what an earlier session left running here, and see what it has finished."""
+        run = shlex.quote(self.paths.run)
+        self._run(f"mkdir -p {shlex.quote(self.paths.models)} {run}/blocks")
+        self._run(f"( {stop_command(self.paths.run)} )")
+        found = self._run(f"cd {run} && ls -d blocks/*.* started-* 2>/dev/null; true").split()
+        self._names = max((int(name) for path in found if (name := path[7:].partition(".")[0]).isdigit()), default=0)
+        self._launches = max((int(path[8:]) for path in found if path[8:].isdigit()), default=0)
+
+    def leftovers(self) -> list[str]:
+        """Texts of the blocks that an earlier session's script finished and nobody collected."""
+        finished = self._poll(self._launches).finished
+        return [self._collect(name, digest) for name, digest in sorted(finished.items())]
+
+    def block(self, models: Sequence[str]) -> Block:
+        """A block with a name of its own."""
+        self._names += 1
+        return Block(f"{self._names:05d}", tuple(models))
+
+    def stage(self, models: Mapping[str, Callable[[], bytes]]) -> None:
+        """Have these models on the phone, each verified: file name, which is its sha256 and `.tflite`, to content.
+
+        What is there already, whole, is not pushed again. Raises `PushError` when they don't arrive.
+        """
+        folder = shlex.quote(self.paths.models)
+        listing = self._run(f"find {folder} -name '*.tflite' -exec sha256sum {{}} +", 120.0)
+        whole = {line.split("  ")[0] + ".tflite" for line in listing.splitlines()}
+        pushing: dict[str, bytes] = {}
+        for name in (name for name in models if name not in whole):
+            pushing[f"{self.paths.models}/{name}"] = models[name]()
+            if sum(map(len, pushing.values())) > _PUSH_BYTES:
+                self._transport.push(pushing)
+                pushing = {}
+        if pushing:
+            self._transport.push(pushing)
+
+    def forget_models(self) -> None:
+        """Make room: remove all models."""
+        self._run(f"rm -f {shlex.quote(self.paths.models)}/*.tflite")
+
+    def results(
+        self, blocks: Sequence[Block], runner: Runner, job: Job, state_command: str
+    ) -> Generator[tuple[Block, str], None, None]:
+        """Time the blocks and yield each with its text when it is finished. Closing the generator stops the script."""
+        waiting = {block.name: block for block in blocks}
+        done, fruitless = False, 0
+        try:
+            while waiting:
+                number = self._launch(list(waiting.values()), runner, job, state_command)
+                before = len(waiting)
+                for name, text in self._watch(number, waiting, job):
+                    yield waiting.pop(name), text
+                fruitless = fruitless + 1 if len(waiting) == before else 0
+                if fruitless == _LAUNCHES:
+                    log = self._run(f"tail -c 300 {shlex.quote(self.paths.run)}/log-{number} 2>/dev/null; true")
+                    raise DeviceError(f"the phone's script ends before its first block: {' '.join(log.split())[-200:]}")
+            done = True
+        finally:
+            if not done:
+                with suppress(DeviceError):
+                    self.stop()
+
+    def stop(self) -> None:
+        """Kill whatever runs in the folder."""
+        self._run(f"( {stop_command(self.paths.run)} )")
+
+    def remove(self) -> None:
+        """Stop, and leave nothing of the run; the next session does it on a phone that is gone."""
+        with suppress(DeviceError):
+            self._run(f"( {stop_command(self.paths.run)} ); rm -rf {shlex.quote(self.paths.run)}")
+
+    def _launch(self, blocks: Sequence[Block], runner: Runner, job: Job, state_command: str) -> int:
+        self._launches += 1
+        number, run = self._launches, self.paths.run
+        text = block_script(runner, job, blocks, state_command, self.paths, number).encode()
+        self._transport.push({f"{run}/run-{number}.sh": text})
+        self._run(launch_command(run, number))
+        return number
+
+    def _watch(self, number: int, waiting: Mapping[str, Block], job: Job) -> Iterator[tuple[str, str]]:
+        """Finished blocks of a launch, until its script has ended."""
+        most = max((len(block.models) for block in waiting.values()), default=1)
+        # Each model is stopped by the phone itself; this is for a phone that has stopped.
+        patience_s = self._patience.start_s + 2 * most * (job.timeout_s + 5)
+        began = last = time.monotonic()
+        pause_s = 0.01
+        while True:
+            poll = self._poll(number)
+            new = [name for name in sorted(poll.finished) if name in waiting and name not in self._collected]
+            for name in new:
+                yield name, self._collect(name, poll.finished[name])
+            now = time.monotonic()
+            if new:
+                last, pause_s = now, 0.01
+                continue
+            if poll.state in ("done", "dead"):
+                return
+            if poll.state == "starting" and now - began > self._patience.start_s:
+                return
+            if now - last > patience_s:
+                raise DeviceError(
+                    f"the phone has finished nothing for {now - last:.0f} s: is it asleep, or out of memory? "
+                    "What was timed is kept; run again to go on"
+                )
+            time.sleep(pause_s)
+            pause_s = min(1.3 * pause_s, self._patience.poll_s)
+
+    def _collect(self, name: str, digest: str) -> str:
+        for _ in range(3):
+            content = self._transport.pull(f"{self.paths.run}/blocks/{name}.txt")
+            if hashlib.sha256(content).hexdigest() == digest:
+                self._collected.add(name)
+                return content.decode("utf-8", "backslashreplace")
+        raise PullError(f"block {name} does not arrive as it lies on the phone {self._transport.serial}")
+
+    def _run(self, command: str, timeout_s: float = 30.0) -> str:
+        result = self._transport.run(command, timeout_s)
+        if result.code:
+            raise DeviceError(f"the phone failed at '{command[:80]}': {' '.join(result.output.split())[-200:]}")
+        return result.output
+
+    def _poll(self, number: int) -> Poll:
+        """How a launch does. Raises `DeviceError` if the phone's answer is garbled again and again."""
+        for last in (False, False, True):
+            try:
+                return parse_poll(self._run(poll_command(self.paths.run, number)))
+            except ParseError as error:
+                if last:
+                    raise DeviceError(f"the phone {self._transport.serial} cannot be understood: {error}") from error
+        raise AssertionError("unreachable")

@@ -1,0 +1,105 @@
+"""When a timing on a phone is believed, and how to wait until one can be."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from android_bench.runner import Sample
+from android_bench.state import PhoneState
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What makes a block of timings believable; one that is not is repeated after a cool-down."""
+
+    sentinel_every: int = 20
+    """layers between two timings of the sentinel layer"""
+    drift_pct: float = 5.0
+    """by how much the sentinel may change"""
+    max_thermal_status: int = 0
+    """of Android's thermal service: 0 is none, 1 light"""
+    full_frequency: bool = True
+    """whether the pinned cores must be at their highest frequency after each model"""
+    min_battery_pct: int = 20
+    tries: int = 3
+    """after so many a timing is kept as suspect"""
+
+
+@dataclass(frozen=True)
+class CoolDown:
+    """When a phone is cool enough to go on."""
+
+    zones: str = "cpu|tsens"
+    """regular expression of the thermal zones that count; where none matches, the battery's temperature does"""
+    start_below_c: float = 45.0
+    timeout_s: float = 600.0
+    """a phone that is no cooler by then won't be"""
+    poll_s: float = 3.0
+
+
+def state_doubts(trust: Trust, state: PhoneState) -> list[str]:
+    """What speaks against timings made in this state; what a phone does not say is not held against it."""
+    doubts = []
+    if state.thermal_status is not None and state.thermal_status > trust.max_thermal_status:
+        doubts.append(f"thermal status {state.thermal_status}")
+    if state.battery_pct is not None and state.battery_pct < trust.min_battery_pct:
+        doubts.append(f"battery at {state.battery_pct:.0f} %, under {trust.min_battery_pct} %")
+    return doubts
+
+
+def sentinel_doubts(trust: Trust, sentinel_us: Sequence[float | None], reference_us: float | None) -> list[str]:
+    """Whether the sentinel, before and after a block, tells of another speed than `reference_us` or each other."""
+    times_us = [time_us for time_us in sentinel_us if time_us]
+    if len(times_us) < len(sentinel_us):
+        return ["the sentinel layer was not timed"]
+    fastest_us = min([*times_us, reference_us] if reference_us else times_us)
+    drift_pct = 100 * (max(times_us) / fastest_us - 1)
+    return [f"sentinel drift {drift_pct:.1f} %"] if drift_pct > trust.drift_pct else []
+
+
+def sample_doubts(trust: Trust, sample: Sample, highest_khz: Sequence[int | None]) -> list[str]:
+    """What speaks against one model's timing: its operators or its cores' frequency. `highest_khz` is a core's each."""
+    doubts = []
+    if sample.delegated is False:
+        doubts.append("XNNPACK did not take every operator")
+    for after, highest in zip(frequencies_khz(sample.after), highest_khz, strict=False):
+        if trust.full_frequency and after is not None and highest is not None and after < highest:
+            doubts.append(f"a core at {after / 1000:.0f} of {highest / 1000:.0f} MHz")
+            break
+    return doubts
+
+
+def frequencies_khz(watched: Sequence[str]) -> tuple[int | None, ...]:
+    """Frequencies as the phone's files give them; None for one that could not be read."""
+    return tuple(int(text) if text.isdigit() else None for text in watched)
+
+
+def hottest_c(state: PhoneState, cool_down: CoolDown) -> float | None:
+    """The hottest zone that counts, or the battery; None if the phone says neither."""
+    known = state.zones_c.items()
+    zones = [celsius for name, celsius in known if re.search(cool_down.zones, name, re.IGNORECASE)]
+    return max(zones, default=state.battery_c)
+
+
+def wait_until_cool(
+    read_state: Callable[[], PhoneState], trust: Trust, cool_down: CoolDown, say: Callable[[str], object]
+) -> bool:
+    """Wait for the temperature, not for a time; False if the phone was no cooler at the end of the time limit."""
+    began = time.monotonic()
+    said = False
+    while True:
+        state = read_state()
+        doubts, celsius = state_doubts(trust, state), hottest_c(state, cool_down)
+        if celsius is not None and celsius > cool_down.start_below_c:
+            doubts.append(f"{celsius:.0f} °C, waiting for {cool_down.start_below_c:.0f} °C")
+        if not doubts:
+            return True
+        if not said:
+            say(f"cooling down: {', '.join(doubts)}")
+            said = True
+        if time.monotonic() - began >= cool_down.timeout_s:
+            return False
+        time.sleep(cool_down.poll_s)

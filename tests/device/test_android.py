@@ -1,0 +1,253 @@
+"""A phone as a device: real connections to a fake phone, whose stand-in program makes every latency known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_phone.faults import Fault
+from fake_phone.opened import QUICK, OpenedPhone, opened, quick_profile
+from fake_phone.stand_in import stand_in_us
+
+from device.base import DeviceError, Protocol, Timing, Workload
+from device.conditions import suspicions
+from lut.build import layer_workloads
+from lut.shape import LayerShape
+
+SHAPES = [LayerShape("conv", 8, 8 * width, 4, 4) for width in range(1, 8)]
+WORKLOADS = layer_workloads(SHAPES)
+EXPECTED_US = {workload.name: float(stand_in_us(workload.build())) for workload in WORKLOADS}
+
+
+def medians_us(timings: list[Timing]) -> dict[str, float | None]:
+    assert len({timing.workload for timing in timings}) == len(timings), "a row is doubled"
+    return {timing.workload: timing.wall.median_us if timing.wall else None for timing in timings}
+
+
+def time_all(phone: OpenedPhone, workloads: list[Workload] = WORKLOADS, protocol: Protocol = QUICK) -> list[Timing]:
+    return list(phone.device.time_round(workloads, protocol, 0))
+
+
+def test_a_round_of_layers_and_what_they_were_measured_under(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        timings = time_all(phone)
+        assert medians_us(timings) == EXPECTED_US
+        assert [timing.workload for timing in timings] == [workload.name for workload in WORKLOADS]
+        values = json.loads(timings[0].conditions)
+        assert values["serial"] == phone.daemon.address
+        assert values["cores"] == list(phone.device.phone.cores) == [max(os.sched_getaffinity(0))]
+        assert values["khz_before"] == values["khz_after"] == [2_150_400]
+        assert (values["battery_pct"], values["battery_c"], values["thermal_status"]) == (85, 28.5, 0)
+        assert values["temperature_c"] == [32.6, 32.6]
+        assert values["build"] == "google/sailfish/sailfish:10/TEST.1/1:user/release-keys"
+        assert "--use_xnnpack=true" in values["flags"]
+        assert (values["delegated"], values["tries"]) == (True, 1)
+        sentinel = Path(__file__).resolve().parents[2] / "android_bench/sentinel.tflite"
+        assert values["sentinel_us"] == [stand_in_us(sentinel.read_bytes())] * 2
+        assert not any(path.name.startswith("run-") for path in (tmp_path / "data/local/tmp/amc-latency").iterdir())
+        assert phone.state.setting("stay_on_while_plugged_in") is None
+    assert phone.left_behind() == []
+
+
+def test_the_sentinel_file_is_the_layer_that_it_is_said_to_be() -> None:
+    from lut.writer import layer_model
+
+    sentinel = Path(__file__).resolve().parents[2] / "android_bench/sentinel.tflite"
+    assert sentinel.read_bytes() == layer_model(LayerShape("conv", 32, 32, 28, 28, 3, 1, 1, "relu6"))
+
+
+def test_a_sentinel_stands_between_every_so_many_layers(tmp_path: Path) -> None:
+    with opened(tmp_path, quick_profile(sentinel_every=3)) as phone:
+        before = len(phone.asked)
+        time_all(phone)
+        asked = phone.asked[before:]
+        sentinel = asked[0]
+        # 7 layers in blocks of 3, 3 and 1.
+        assert [name == sentinel for name in asked] == [1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1]
+
+
+def test_a_throttled_phone_is_waited_for_and_the_block_repeated(tmp_path: Path) -> None:
+    with opened(tmp_path, quick_profile(sentinel_every=3)) as phone:
+        phone.state.throttle(1_000_000, status=2)
+        phone.state.set_temperature(70.0)
+        (tmp_path / "state/slow").write_text("40\n")
+
+        def cool(text: str) -> None:
+            phone.said.append(text)
+            phone.state.unthrottle()
+            phone.state.set_temperature(40.0)
+            (tmp_path / "state/slow").write_text("0\n")
+
+        phone.device.say = cool
+        timings = time_all(phone)
+        assert medians_us(timings) == EXPECTED_US
+        assert phone.said == ["cooling down: thermal status 2, 70 °C, waiting for 45 °C"]
+        tries = {timing.workload: json.loads(timing.conditions)["tries"] for timing in timings}
+        assert sorted(tries.values()) == [1, 1, 1, 1, 2, 2, 2]
+        assert not any(suspicions(timing.conditions) for timing in timings)
+
+
+def test_drift_of_the_sentinel_repeats_the_block(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        time_all(phone)  # the phone's speed is known from here on
+        (tmp_path / "state/slow").write_text("6\n")
+        timings = time_all(phone)
+        # Nothing is hot, so nothing is waited for: three tries, and then as it is.
+        drift = {tuple(suspicions(timing.conditions)) for timing in timings}
+        assert len(drift) == 1
+        (doubts,) = drift
+        assert len(doubts) == 1
+        assert doubts[0].startswith("sentinel drift ")
+        assert 5.5 < float(doubts[0].split()[2]) < 6.1
+        assert {json.loads(timing.conditions)["tries"] for timing in timings} == {3}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "doubt"),
+    [
+        (lambda phone: phone.state.set_battery(level_pct=19), "battery at 19 %, under 20 %"),
+        (lambda phone: phone.state.set_thermal_status(1), "thermal status 1"),
+        (
+            lambda phone: phone.state.set_frequency(phone.device.phone.cores[0], 1_000_000),
+            "a core at 1000 of 2150 MHz",
+        ),
+        (
+            lambda phone: (phone.daemon_root / "state/partial").touch(),
+            "XNNPACK did not take every operator",
+        ),
+    ],
+    ids=["battery", "thermal", "frequency", "delegation"],
+)
+def test_what_cannot_be_trusted_in_the_end_is_kept_as_suspect(tmp_path: Path, spoil, doubt: str) -> None:
+    profile = quick_profile(tries=2)
+    profile = replace(profile, cool_down=replace(profile.cool_down, timeout_s=0.05))
+    with opened(tmp_path, profile) as phone:
+        spoil(phone)
+        timings = time_all(phone)
+        assert medians_us(timings) == EXPECTED_US
+        assert {tuple(suspicions(timing.conditions)) for timing in timings} == {(doubt,)}
+        assert {json.loads(timing.conditions)["tries"] for timing in timings} <= {1, 2}
+
+
+def test_a_layer_that_cannot_be_built_or_loaded_is_an_error_and_the_others_are_timed(tmp_path: Path) -> None:
+    def unbuildable() -> bytes:
+        raise ValueError("no such\nlayer")
+
+    with opened(tmp_path, stand_in=False) as phone:
+        workloads = [*WORKLOADS[:3], Workload("odd", unbuildable), Workload("broken", lambda: b"\0\0\0\0TFL3broken")]
+        timings = {timing.workload: timing for timing in time_all(phone, workloads)}
+        assert timings["odd"].error == "not built: ValueError: no such layer"
+        assert "not readable as a .tflite" in (timings["broken"].error or "")
+        assert all(timings[workload.name].wall for workload in WORKLOADS[:3])
+        assert len(timings) == 5
+
+
+def test_a_model_that_kills_the_program_takes_no_other_with_it(tmp_path: Path) -> None:
+    whole = WORKLOADS[6].build()
+    with opened(tmp_path, stand_in=False) as phone:
+        workloads = [WORKLOADS[0], Workload("cut off", lambda: whole[: len(whole) // 2]), *WORKLOADS[1:4]]
+        timings = {timing.workload: timing for timing in time_all(phone, workloads)}
+        assert timings["cut off"].error is not None
+        assert [timings[workload.name].error for workload in WORKLOADS[:4]] == [None] * 4
+        assert len(timings) == 5
+
+
+def test_two_names_for_one_file_are_both_timed(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        twice = [WORKLOADS[0], Workload("the same", WORKLOADS[0].build)]
+        before = len(phone.asked)
+        found = medians_us(time_all(phone, twice))
+        us = EXPECTED_US[WORKLOADS[0].name]
+        assert found == {WORKLOADS[0].name: us, "the same": us}
+        assert len(phone.asked) - before == 3
+
+
+def test_models_that_do_not_fit_at_once_go_in_batches(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        sizes = [len(workload.build()) for workload in WORKLOADS]
+        phone.device.batch_bytes = max(sizes) + min(sizes)
+        assert medians_us(time_all(phone)) == EXPECTED_US
+
+
+def test_a_full_disk_makes_the_batches_smaller(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        phone.daemon.faults.add(Fault("full", "push", nth=4, matching=".tflite"))
+        assert medians_us(time_all(phone)) == EXPECTED_US
+        assert [fault.kind for fault in phone.daemon.faults.fired] == ["full"]
+
+
+def test_a_disk_that_stays_full_is_said_so(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        phone.daemon.faults.add(*[Fault("full", "push", matching=".tflite")] * 40)
+        with pytest.raises(DeviceError, match=r"[Nn]o space left"):
+            time_all(phone)
+
+
+def test_a_phone_that_is_gone_and_back_goes_on(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        (tmp_path / "state/sleep").write_text("0.05")
+        rounds = phone.device.time_round(WORKLOADS, QUICK, 0)
+        phone.daemon.faults.add(Fault("cut", "run", nth=8, seconds=1.0))
+        assert medians_us(list(rounds)) == EXPECTED_US
+        assert len(phone.daemon.faults.fired) == 1
+        # The script went on meanwhile: nothing was timed twice.
+        assert len(phone.asked) == 1 + len(WORKLOADS) + 2
+
+
+def test_a_phone_that_stays_away_is_said_so(tmp_path: Path) -> None:
+    with opened(tmp_path, reconnect_s=0.5) as phone:
+        rounds = phone.device.time_round(WORKLOADS, QUICK, 0)
+        phone.daemon.faults.add(Fault("cut", "run", nth=8, seconds=30.0))
+        with pytest.raises(DeviceError, match=r"the phone 127.* is gone .*What was timed is kept"):
+            list(rounds)
+
+
+def test_threads_that_do_not_fit_and_another_clock_are_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        with pytest.raises(DeviceError, match="3 threads need 3 cores"):
+            time_all(phone, protocol=replace(QUICK, threads=3))
+        with pytest.raises(DeviceError, match="wall clock"):
+            time_all(phone, protocol=replace(QUICK, clock="cpu"))
+
+
+def test_what_a_killed_session_had_timed_is_taken_up_by_the_next(tmp_path: Path) -> None:
+    with opened(tmp_path, quick_profile(sentinel_every=2)) as phone:
+        (tmp_path / "state/sleep").write_text("0.1")
+        source = (
+            "import sys; sys.path[:0] = sys.argv[2:]\n"
+            "from device.registry import get_device, PhoneOptions\n"
+            "from device.adb_direct import DirectTransport\n"
+            "from device.android import AndroidDevice\n"
+            "from fake_phone.opened import QUICK, quick_profile\n"
+            "from lut.build import layer_workloads\n"
+            "from lut.shape import LayerShape\n"
+            "transport = DirectTransport(sys.argv[1]); transport.connect()\n"
+            "profile = quick_profile(sentinel_every=2)\n"
+            "device = AndroidDevice.open(transport, profile, PhoneOptions(runner='benchmark_model'))\n"
+            "shapes = [LayerShape('conv', 8, 8 * width, 4, 4) for width in range(1, 8)]\n"
+            "timings = device.time_round(layer_workloads(shapes), QUICK, 0)\n"
+            "next(timings)\n"
+            "sys.stdin.read()\n"
+        )
+        root = Path(__file__).resolve().parents[2]
+        client = subprocess.Popen(
+            [sys.executable, "-c", source, phone.daemon.address, str(root), str(root / "tests")], stdin=subprocess.PIPE
+        )
+        blocks = tmp_path / "data/local/tmp/amc-latency"
+        while len(list(blocks.glob("run-*/blocks/*.sum"))) < 3:
+            assert client.poll() is None
+            time.sleep(0.02)
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+        asked = len(phone.asked)
+        (tmp_path / "state/sleep").unlink()
+        assert medians_us(time_all(phone)) == EXPECTED_US
+        # 4 blocks of 2 layers (the last has 1); at least 3 of them were finished.
+        assert len(phone.asked) - asked <= 4

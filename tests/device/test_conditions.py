@@ -1,0 +1,37 @@
+"""What a row says of how it was measured."""
+
+from __future__ import annotations
+
+import json
+
+from device.conditions import Conditions, suspicions
+
+CONDITIONS = Conditions(
+    serial="FA6A1\t\n",
+    build=None,
+    binary_sha256="ab",
+    flags="--num_threads=1",
+    cores=(2, 3),
+    khz_before=(1, None),
+    khz_after=(2, 2),
+    temperature_c=(31.4, None),
+    battery_pct=0,
+    battery_c=None,
+    thermal_status=0,
+    sentinel_us=(10.0, 10.5),
+    delegated=False,
+    tries=2,
+)
+
+
+def test_a_line_of_json_without_what_is_unknown() -> None:
+    assert not set("\t\n") & set(CONDITIONS.text)
+    values = json.loads(CONDITIONS.text)
+    # Zero and no are answers, nothing is not.
+    assert {"battery_pct": 0, "thermal_status": 0, "delegated": False}.items() <= values.items()
+    assert not {"build", "battery_c", "suspect", "time_s"} & set(values)
+
+
+def test_suspicions() -> None:
+    assert suspicions("") == suspicions(CONDITIONS.text) == []
+    assert suspicions('{"suspect": ["sentinel drift 7.0 %"]}') == ["sentinel drift 7.0 %"]

@@ -6,6 +6,7 @@ again, with its checksum beside it. POSIX sh; programs that toybox has.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Block:
     """Models timed one after the other, between two looks at the phone's state."""
 
     name: str
-    """a number of digits, new in its run folder"""
+    """letters and digits, new in its run folder"""
     models: tuple[str, ...]
     """file names in the models folder"""
 
@@ -49,12 +50,12 @@ class RunPaths:
 
 
 def block_script(
-    runner: Runner, job: Job, blocks: Sequence[Block], state_command: str, paths: RunPaths, number: int
+    runner: Runner, job: Job, blocks: Sequence[Block], state_command: str, paths: RunPaths, launch: str
 ) -> str:
-    """The script of one launch, `number` in its run folder: times the blocks in order, then leaves `done-<number>`."""
+    """The script of `launch`, a name new in its run folder: times the blocks in order, then leaves `done-<launch>`."""
     lines = [
         f"cd {shlex.quote(paths.run)} || exit 1",
-        f"echo $$ > pid-{number}.new && mv pid-{number}.new pid-{number} || exit 1",
+        f"echo $$ > pid-{launch}.new && mv pid-{launch}.new pid-{launch} || exit 1",
         f"state() {{\n{state_command}\n}}",
         # A checksum of what is on the disk, taken after the last byte: a torn file never gets its name.
         "finish() { sha256sum $1.part > $1.sum.new && mv $1.part $1.txt && mv $1.sum.new $1.sum || exit 1; }",
@@ -76,7 +77,7 @@ def block_script(
                 f'code=$?; echo; echo "{_MARK} code $code"',
             ]
         lines += [f"echo {_MARK} state; state", f"echo {_MARK} end", f"}} > {part}.part 2>&1", f"finish {part}"]
-    lines += [f"echo > done-{number}", ""]
+    lines += [f"echo > done-{launch}", ""]
     return "\n".join(lines)
 
 
@@ -138,23 +139,23 @@ def _code(text: str) -> int:
     return int(text)
 
 
-def launch_command(run: str, number: int) -> str:
-    """Starts `run-<number>.sh` detached, once: given again after a lost answer it does nothing."""
+def launch_command(run: str, launch: str) -> str:
+    """Starts `run-<launch>.sh` detached, once: given again after a lost answer it does nothing."""
     return (
-        f"cd {shlex.quote(run)} && mkdir started-{number} 2>/dev/null && "
-        f"{{ setsid sh run-{number}.sh </dev/null >log-{number} 2>&1 & }}; [ -d started-{number} ]"
+        f"cd {shlex.quote(run)} && mkdir started-{launch} 2>/dev/null && "
+        f"{{ setsid sh run-{launch}.sh </dev/null >log-{launch} 2>&1 & }}; [ -d started-{launch} ]"
     )
 
 
-def poll_command(run: str, number: int) -> str:
+def poll_command(run: str, launch: str) -> str:
     """Prints the checksums of finished blocks, and whether the script runs or has come to its end."""
     return (
         # The state first: of a script that is done, all blocks are then there to be listed.
-        f"cd {shlex.quote(run)} && {{ if [ -e done-{number} ]; then echo {_MARK} done; "
-        f"elif [ ! -e pid-{number} ]; then echo {_MARK} starting; "
-        f"else p=$(cat pid-{number}); grep -q run-{number}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
+        f"cd {shlex.quote(run)} && {{ if [ -e done-{launch} ]; then echo {_MARK} done; "
+        f"elif [ ! -e pid-{launch} ]; then echo {_MARK} starting; "
+        f"else p=$(cat pid-{launch}); grep -q run-{launch}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
         # It may have finished between the two looks.
-        f"{{ [ -e done-{number} ] && echo {_MARK} done || echo {_MARK} dead; }}; fi; "
+        f"{{ [ -e done-{launch} ] && echo {_MARK} done || echo {_MARK} dead; }}; fi; "
         "cat blocks/*.sum 2>/dev/null; true; }"
     )
 
@@ -178,7 +179,7 @@ def parse_poll(text: str) -> Poll:
             continue
         digest, _, path = line.partition("  ")
         name = path.removeprefix("blocks/").removesuffix(".part")
-        if len(digest) != 64 or not name.isdigit():
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not re.fullmatch("[0-9a-z]+", name):
             raise ParseError(f"expected a block's checksum, found '{line[:120]}'")
         finished[name] = digest
     if len(states) != 1 or states[0] not in ("starting", "running", "done", "dead"):

@@ -33,14 +33,20 @@ _DISK_FULL = "No space left"
 _WATCHED = """\
 exec </dev/null 2>&1
 sleep {timeout} & w=$!
-setsid sh -c 'sh -c "$1"; r=$?; {trailer}; kill -s KILL $2' {nonce} {command} $w & p=$!
+setsid sh -c 'o=$(exec 2>&1; sh -c "$1"; r=$?; echo .; exit $r); r=$?; {trailer}; kill -s KILL $2' {nonce} {command} $w & p=$!
 trap '' HUP
-if wait $w 2>/dev/null; then {kill}; r={late}; {trailer}; fi"""
+if wait $w 2>/dev/null; then {kill}; o=.; r={late}; {trailer}; fi"""
 _UNWATCHED = """\
 exec </dev/null 2>&1
-{command}
+o=$(exec 2>&1; {command}
+r=$?; echo .; exit $r)
 r=$?; {trailer}"""
-_TRAILER = r"""printf "\n%s %s %s %s\n" {nonce} $r $r {nonce}"""
+# The dot kept the line ends before it from the shell, which drops those at the end. A phone's shell has `print` and no
+# `printf` of its own, and a program takes only so much in one argument; others have it the other way round.
+_TRAILER = (
+    r"""o=${{o%.}}; if [ "$KSH_VERSION" ]; then say() {{ print -rn -- "$o"; }}; else say() {{ printf %s "$o"; }}; fi; """
+    r"""h=$(say | sha256sum 2>/dev/null); say; printf "\n%s %s %s %s- %s\n" {nonce} $r $r "${{h%% *}}" {nonce}"""
+)
 # `pkill` finds those of the session that have left the group of its leader, such as the children of `timeout`.
 _KILL_SESSION = "{{ kill -s KILL -- -$p; pkill -KILL -s $p .; }} 2>/dev/null"
 _KILL_LEFTOVERS = """\
@@ -236,8 +242,8 @@ class AdbTransport(Transport):
     def _framed(self, script: str, nonce: str, timeout_s: float) -> tuple[str, str]:
         """What a script prints before the trailer that ends it, and the code in that.
 
-        The trailer says the code twice between words that nobody can guess, so that output which is cut off or
-        garbled there is never taken for a result.
+        The trailer says the code twice between words that nobody can guess, and the output's checksum where the phone
+        has `sha256sum`: what is cut off or garbled is never taken for a result.
         """
         with self._dropped_when_lost():
             if len(script.encode()) > self._longest_command():
@@ -245,10 +251,13 @@ class AdbTransport(Transport):
                     f"{self.serial} takes no command of {len(script)} bytes: push it as a script and run that"
                 )
             output = self._execute(script, timeout_s)
-            trailer = re.search(rf"\n{nonce} (\d+|{_LATE}) \1 {nonce}\n".encode(), output)
+            trailer = re.search(rf"\n{nonce} (\d+|{_LATE}) \1 ([0-9a-f]{{64}})?- {nonce}\n".encode(), output)
             if trailer is None:
                 raise TransportError(f"{self.serial}: the connection was lost in the middle of a command")
-            return output[: trailer.start()].decode(errors="replace"), trailer[1].decode()
+            said = output[: trailer.start()]
+            if trailer[2] and hashlib.sha256(said).hexdigest() != trailer[2].decode():
+                raise TransportError(f"{self.serial}: what a command printed did not arrive as it was")
+            return said.decode(errors="replace"), trailer[1].decode()
 
     @contextmanager
     def _dropped_when_lost(self) -> Iterator[None]:

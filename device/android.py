@@ -175,15 +175,20 @@ class _Round:
             results = self.run.results(blocks, self.device.runner, self.job, self.phone.state_command)
             waiting = {file.name: file for file in batch}
             again: list[_File] = []
-            for block, text in results:
-                for name in block.models:
-                    waiting.pop(name, None)
-                verdict = self._judge(block, text)
-                yield from verdict.timings
-                again += verdict.again
-                if verdict.doubtful and verdict.again:
-                    break
-            results.close()
+            try:
+                for block, text in results:
+                    for name in block.models:
+                        waiting.pop(name, None)
+                    verdict = self._judge(block, text)
+                    yield from verdict.timings
+                    again += verdict.again
+                    if verdict.doubtful and verdict.again:
+                        break
+            except PushError:
+                # No room for the script.
+                self._make_room(batch)
+            finally:
+                results.close()
             self.todo.extendleft(reversed([*again, *waiting.values()]))
             if again and not self.device.stays_hot:
                 self.device.stays_hot = not self.phone.wait_until_cool(self.device.say)
@@ -239,15 +244,19 @@ class _Round:
             try:
                 self.run.stage({self.sentinel_name: lambda: self.sentinel, **builds})
             except PushError:
-                # Full, perhaps with models of earlier batches.
-                self.run.forget_models()
-                self.lying = {}
+                self._make_room(batch)
                 self.todo.extendleft(reversed(batch))
-                if len(batch) == 1 and self.batch_bytes <= size:
-                    raise
-                self.batch_bytes = min(self.batch_bytes, size) // 2
                 continue
             return batch
+
+    def _make_room(self, batch: Sequence[_File]) -> None:
+        """After a push that failed: clear the models away and take fewer at once. Raises it where that is no help."""
+        self.run.forget_models()
+        self.lying = {}
+        size = sum(file.size for file in batch)
+        if len(batch) == 1 and self.batch_bytes <= size:
+            raise  # noqa: PLE0704
+        self.batch_bytes = min(self.batch_bytes, size) // 2
 
     def _parts(self, batch: Sequence[_File]) -> Iterator[list[_File]]:
         part: list[_File] = []

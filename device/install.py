@@ -46,22 +46,27 @@ def _tried(phone: Phone, folder: str, candidate: Candidate) -> tuple[Runner, str
     transport.run(f"mkdir -p {shlex.quote(folder)}")
     transport.push({f"{folder}/{name}": content for name, content in candidate.files.items()}, 0o755)
     runner = _runner(phone, folder, candidate)
-    sentinel = f"{folder}/trial.tflite"
-    transport.push({sentinel: (Path(android_bench.__file__).with_name("sentinel.tflite")).read_bytes()})
-    result = transport.run(f"cd {shlex.quote(folder)} && {runner.command([sentinel], _TRIAL)}", _TRIAL_S)
-    (sample,) = runner.parse(result.output, [sentinel], result.code)
-    if sample.error is not None:
-        raise RunnerError(f"{candidate.source}: {sample.error}")
+    _try(phone, folder, runner, candidate)
     return runner, folder
 
 
 def _runner(phone: Phone, folder: str, candidate: Candidate) -> Runner:
     if candidate.name == AmcBench.name:
         return AmcBench(candidate.files)
-    program = candidate.program if not candidate.files else f"./{candidate.program}"
+    program = f"./{candidate.program}" if candidate.files else candidate.program
     # The classic program exits with 1 when it is asked for its flags.
     said = phone.transport.run(f"cd {shlex.quote(folder)} && {shlex.quote(program)} --help 2>&1", _TRIAL_S)
     if said.code in (126, 127):
         raise RunnerError(f"{candidate.source} does not run there: {' '.join(said.output.split())[:200]}")
     digest = phone.transport.run(f"cd {shlex.quote(folder)} && sha256sum {shlex.quote(program)}").output.split(" ")[0]
     return BenchmarkModel.from_help(said.output, program, digest)
+
+
+def _try(phone: Phone, folder: str, runner: Runner, candidate: Candidate) -> None:
+    """Time a layer. Raises `RunnerError` and `ParseError`."""
+    sentinel = f"{folder}/trial.tflite"
+    phone.transport.push({sentinel: Path(android_bench.__file__).with_name("sentinel.tflite").read_bytes()})
+    result = phone.transport.run(f"cd {shlex.quote(folder)} && {runner.command([sentinel], _TRIAL)}", _TRIAL_S)
+    (sample,) = runner.parse(result.output, [sentinel], result.code)
+    if sample.error is not None:
+        raise RunnerError(f"{candidate.source}: {sample.error}")

@@ -6,6 +6,7 @@ The connection may go and come at any moment (`device.patient`): every command h
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from android_bench.script import (
 )
 from device.base import DeviceError
 from device.patient import RECONNECT_S
-from device.transport import PullError, Transport
+from device.transport import Transport
 
 _PUSH_BYTES = 16 << 20
 _LAUNCHES = 3
@@ -61,28 +62,25 @@ class PhoneRun:
         self.paths = RunPaths(program_folder, f"{root}/models", f"{root}/run-{scope}")
         self._transport = transport
         self._patience = patience
-        self._launches = 0
-        self._names = 0
+        # Not numbers that would have to be asked for: no two sessions give the same names.
+        self._session = secrets.token_hex(4)
+        self._named = 0
         self._collected: set[str] = set()
 
     def begin(self) -> None:
-        """Make the folders, stop what an earlier session left running here, and see what it has finished."""
+        """Make the folders, and stop what an earlier session left running here."""
         run = shlex.quote(self.paths.run)
         self._run(f"mkdir -p {shlex.quote(self.paths.models)} {run}/blocks")
         self._run(f"( {stop_command(self.paths.run)} )")
-        found = self._run(f"cd {run} && ls -d blocks/*.* started-* 2>/dev/null; true").split()
-        self._names = max((int(name) for path in found if (name := path[7:].partition(".")[0]).isdigit()), default=0)
-        self._launches = max((int(path[8:]) for path in found if path[8:].isdigit()), default=0)
 
     def leftovers(self) -> list[str]:
         """Texts of the blocks that an earlier session's script finished and nobody collected."""
-        finished = self._poll(self._launches).finished
+        finished = self._poll(self._name()).finished
         return [self._collect(name, digest) for name, digest in sorted(finished.items())]
 
     def block(self, models: Sequence[str]) -> Block:
         """A block with a name of its own."""
-        self._names += 1
-        return Block(f"{self._names:05d}", tuple(models))
+        return Block(self._name(), tuple(models))
 
     def stage(self, models: Mapping[str, Callable[[], bytes]]) -> None:
         """Have these models on the phone, each verified: file name, which is its sha256 and `.tflite`, to content.
@@ -113,13 +111,13 @@ class PhoneRun:
         done, fruitless = False, 0
         try:
             while waiting:
-                number = self._launch(list(waiting.values()), runner, job, state_command)
+                launch = self._launch(list(waiting.values()), runner, job, state_command)
                 before = len(waiting)
-                for name, text in self._watch(number, waiting, job):
+                for name, text in self._watch(launch, waiting, job):
                     yield waiting.pop(name), text
                 fruitless = fruitless + 1 if len(waiting) == before else 0
                 if fruitless == _LAUNCHES:
-                    log = self._run(f"tail -c 300 {shlex.quote(self.paths.run)}/log-{number} 2>/dev/null; true")
+                    log = self._run(f"tail -c 300 {shlex.quote(self.paths.run)}/log-{launch} 2>/dev/null; true")
                     raise DeviceError(f"the phone's script ends before its first block: {' '.join(log.split())[-200:]}")
             done = True
         finally:
@@ -136,15 +134,18 @@ class PhoneRun:
         with suppress(DeviceError):
             self._run(f"( {stop_command(self.paths.run)} ); rm -rf {shlex.quote(self.paths.run)}")
 
-    def _launch(self, blocks: Sequence[Block], runner: Runner, job: Job, state_command: str) -> int:
-        self._launches += 1
-        number, run = self._launches, self.paths.run
-        text = block_script(runner, job, blocks, state_command, self.paths, number).encode()
-        self._transport.push({f"{run}/run-{number}.sh": text})
-        self._run(launch_command(run, number))
-        return number
+    def _name(self) -> str:
+        self._named += 1
+        return f"{self._session}{self._named:05d}"
 
-    def _watch(self, number: int, waiting: Mapping[str, Block], job: Job) -> Iterator[tuple[str, str]]:
+    def _launch(self, blocks: Sequence[Block], runner: Runner, job: Job, state_command: str) -> str:
+        launch, run = self._name(), self.paths.run
+        text = block_script(runner, job, blocks, state_command, self.paths, launch).encode()
+        self._transport.push({f"{run}/run-{launch}.sh": text})
+        self._run(launch_command(run, launch))
+        return launch
+
+    def _watch(self, launch: str, waiting: Mapping[str, Block], job: Job) -> Iterator[tuple[str, str]]:
         """Finished blocks of a launch, until its script has ended."""
         most = max((len(block.models) for block in waiting.values()), default=1)
         # Each model is stopped by the phone itself; this is for a phone that has stopped.
@@ -152,7 +153,7 @@ class PhoneRun:
         began = last = time.monotonic()
         pause_s = 0.01
         while True:
-            poll = self._poll(number)
+            poll = self._poll(launch)
             new = [name for name in sorted(poll.finished) if name in waiting and name not in self._collected]
             for name in new:
                 yield name, self._collect(name, poll.finished[name])
@@ -173,12 +174,12 @@ class PhoneRun:
             pause_s = min(1.3 * pause_s, self._patience.poll_s)
 
     def _collect(self, name: str, digest: str) -> str:
-        for _ in range(3):
-            content = self._transport.pull(f"{self.paths.run}/blocks/{name}.txt")
-            if hashlib.sha256(content).hexdigest() == digest:
-                self._collected.add(name)
-                return content.decode("utf-8", "backslashreplace")
-        raise PullError(f"block {name} does not arrive as it lies on the phone {self._transport.serial}")
+        content = self._transport.pull(f"{self.paths.run}/blocks/{name}.txt")
+        self._collected.add(name)
+        if hashlib.sha256(content).hexdigest() != digest:
+            # It arrived as it lies there, so it lies there damaged.
+            return ""
+        return content.decode("utf-8", "backslashreplace")
 
     def _run(self, command: str, timeout_s: float = 30.0) -> str:
         result = self._transport.run(command, timeout_s)
@@ -186,12 +187,9 @@ class PhoneRun:
             raise DeviceError(f"the phone failed at '{command[:80]}': {' '.join(result.output.split())[-200:]}")
         return result.output
 
-    def _poll(self, number: int) -> Poll:
-        """How a launch does. Raises `DeviceError` if the phone's answer is garbled again and again."""
-        for last in (False, False, True):
-            try:
-                return parse_poll(self._run(poll_command(self.paths.run, number)))
-            except ParseError as error:
-                if last:
-                    raise DeviceError(f"the phone {self._transport.serial} cannot be understood: {error}") from error
-        raise AssertionError("unreachable")
+    def _poll(self, launch: str) -> Poll:
+        """How a launch does."""
+        try:
+            return parse_poll(self._run(poll_command(self.paths.run, launch)))
+        except ParseError as error:
+            raise DeviceError(f"the phone {self._transport.serial} cannot be understood: {error}") from error

@@ -71,9 +71,9 @@ def paths(tmp_path: Path) -> RunPaths:
     return RunPaths(str(tmp_path), str(tmp_path / "models"), str(tmp_path / "run"))
 
 
-def write(paths: RunPaths, runner: Runner, blocks: Sequence[Block], number: int = 1) -> None:
-    script = block_script(runner, Job(), blocks, STATE_COMMAND, paths, number)
-    (Path(paths.run) / f"run-{number}.sh").write_text(script)
+def write(paths: RunPaths, runner: Runner, blocks: Sequence[Block], launch: str = "1") -> None:
+    script = block_script(runner, Job(), blocks, STATE_COMMAND, paths, launch)
+    (Path(paths.run) / f"run-{launch}.sh").write_text(script)
 
 
 def shell(command: str, name: str = "sh") -> str:
@@ -82,9 +82,9 @@ def shell(command: str, name: str = "sh") -> str:
     return done.stdout
 
 
-def wait_for(paths: RunPaths, number: int, *states: str) -> dict[str, str]:
+def wait_for(paths: RunPaths, launch: str, *states: str) -> dict[str, str]:
     for _ in range(1000):
-        poll = parse_poll(shell(poll_command(paths.run, number)))
+        poll = parse_poll(shell(poll_command(paths.run, launch)))
         if poll.state in states:
             return poll.finished
         time.sleep(0.01)
@@ -97,7 +97,7 @@ def test_a_script_leaves_its_blocks_with_their_checksums(paths: RunPaths, name: 
     runner = Echo(models_per_process)
     write(paths, runner, [Block("00001", ("a", "b", "a")), Block("00002", ("b", "bad"))])
     subprocess.run([name, "run-1.sh"], cwd=paths.run, check=True, timeout=20)
-    finished = wait_for(paths, 1, "done")
+    finished = wait_for(paths, "1", "done")
     assert list(finished) == ["00001", "00002"]
     results = []
     for block, digest in finished.items():
@@ -115,10 +115,10 @@ def test_a_script_leaves_its_blocks_with_their_checksums(paths: RunPaths, name: 
 
 def test_a_launch_that_is_given_twice_starts_once(paths: RunPaths) -> None:
     write(paths, Echo(pause=f"echo started >> {paths.run}/count; sleep 0.2"), [Block("00001", ("a",))])
-    shell(launch_command(paths.run, 1))
-    shell(launch_command(paths.run, 1))
-    assert list(wait_for(paths, 1, "done")) == ["00001"]
-    shell(launch_command(paths.run, 1))
+    shell(launch_command(paths.run, "1"))
+    shell(launch_command(paths.run, "1"))
+    assert list(wait_for(paths, "1", "done")) == ["00001"]
+    shell(launch_command(paths.run, "1"))
     time.sleep(0.3)
     assert (Path(paths.run) / "count").read_text() == "started\n"
 
@@ -129,12 +129,12 @@ def test_a_stop_leaves_nothing_running_and_finished_blocks_stand(paths: RunPaths
     mark = "31.4159"
     pause = f"[ -e {paths.run}/blocks/00001.sum ] && timeout 100 sh -c 'sleep {mark}; true'"
     write(paths, Echo(pause=pause), [Block("00001", ("a",)), Block("00002", ("b",))])
-    shell(launch_command(paths.run, 1), name)
+    shell(launch_command(paths.run, "1"), name)
     while not (Path(paths.run) / "blocks/00001.sum").exists() or not running(mark):
         time.sleep(0.01)
     shell(f"( {stop_command(paths.run)} )", name)
     assert not running(mark)
-    assert list(wait_for(paths, 1, "dead")) == ["00001"]
+    assert list(wait_for(paths, "1", "dead")) == ["00001"]
     shell(f"( {stop_command(paths.run)} )", name)
 
 
@@ -147,7 +147,7 @@ def test_another_programs_process_number_is_left_alone(paths: RunPaths) -> None:
         # As after a restart of the phone: the number of a script that is long gone is somebody else's.
         (Path(paths.run) / "pid-1").write_text(f"{other.pid}\n")
         (Path(paths.run) / "started-1").mkdir()
-        assert parse_poll(shell(poll_command(paths.run, 1))).state == "dead"
+        assert parse_poll(shell(poll_command(paths.run, "1"))).state == "dead"
         shell(f"( {stop_command(paths.run)} )")
         assert other.poll() is None
         other.kill()

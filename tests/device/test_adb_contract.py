@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_a_silent_phone_is_given_up(phone: Phone) -> None:
 def test_what_a_lost_connection_leaves_running_is_stopped_by_the_next(any_phone: Phone) -> None:
     sleep = long_sleep()
     transport = any_phone.transport()
-    any_phone.daemon.faults.add(Fault("cut", after=3))
+    threading.Timer(0.3, any_phone.daemon.cut).start()
     with pytest.raises(TransportError):
         transport.run(f"echo started; {sleep}", timeout_s=600)
     assert running(sleep)
@@ -234,7 +235,7 @@ def test_what_a_lost_connection_leaves_running_is_stopped_by_the_next(any_phone:
 def test_without_another_connection_the_phone_itself_keeps_the_time(any_phone: Phone) -> None:
     sleep = long_sleep()
     transport = any_phone.transport()
-    any_phone.daemon.faults.add(Fault("cut", after=3))
+    threading.Timer(0.3, any_phone.daemon.cut).start()
     with pytest.raises(TransportError):
         transport.run(f"echo started; {sleep}", timeout_s=0.5)
     assert gone(sleep)

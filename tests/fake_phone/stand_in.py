@@ -1,8 +1,9 @@
 """A stand-in for `benchmark_model` on a fake phone: real flags, real output, but latencies that are arithmetic.
 
 The median of a model is its `cksum` modulo 9,000 plus 1,000 microseconds, whoever asks and however often, so that two
-tables of the same layers must be equal. Under ROOT/state, `slow` makes everything slower by so many percent, `sleep`
-makes each model take so many seconds, `partial` leaves an operator to the built-in kernels, and `asked` logs models.
+tables of the same layers must be equal. Under ROOT/state, `slow` makes everything slower by so many percent,
+`throttle` so many models by a core that is slow, `sleep` makes each model take so many seconds, `partial` leaves an
+operator to the built-in kernels, and `asked` logs models.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ esac; done
 echo "${graph##*/}" >> $here/state/asked
 set -- $(cksum < "$graph")
 slow=0; read -r slow < $here/state/slow
+if [ -e $here/state/throttle ]; then  # so many models at half the frequency, and slow
+    left=0; read -r left < $here/state/throttle
+    for f in $here/sys/devices/system/cpu/cpu*/cpufreq; do
+        read -r khz < $f/cpuinfo_max_freq
+        [ "$left" -gt 0 ] && khz=$((khz / 2))
+        echo $khz > $f/scaling_cur_freq
+    done
+    if [ "$left" -gt 0 ]; then slow=40; echo $((left - 1)) > $here/state/throttle; else rm $here/state/throttle; fi
+fi
 us=$(( ($1 % 9000 + 1000) * (100 + slow) / 100 ))
 [ -e $here/state/sleep ] && sleep $(cat $here/state/sleep)
 echo "INFO: STARTING!"

@@ -1,0 +1,44 @@
+"""Builds the scripted network's table on a phone: `python phone_client.py ADDRESS TABLE`, to be killed at will."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "lut"))
+
+from fake_phone.opened import Impatient, quick_profile
+from scripted_device import all_choices, small_architecture
+
+from device.android import AndroidDevice
+from device.phone import PhoneOptions
+from device.session import Patience
+from lut.build import build_table
+from lut.table import LatencyTable
+
+
+def main() -> None:
+    """Build, or go on building."""
+    transport = Impatient(sys.argv[1], answer_s=1.0)
+    for attempt in range(100):
+        try:
+            transport.connect()
+            break
+        except Exception:
+            if attempt == 99:
+                raise
+    # Many tries: here each of them may meet another fault.
+    profile = quick_profile(sentinel_every=4, tries=50)
+    patience = Patience(poll_s=0.05, reconnect_s=30.0)
+    device = AndroidDevice.open(transport, profile, PhoneOptions(runner="benchmark_model"), patience)
+    with device:
+        table = LatencyTable.open_or_create(Path(sys.argv[2]), device.identity, replace(device.protocol, rounds=2))
+        architecture = small_architecture((16, 32, 32))
+        report = build_table(device, table, architecture, all_choices(architecture))
+    sys.exit(f"errors: {report.errors}" if report.errors or report.incomplete else 0)
+
+
+if __name__ == "__main__":
+    main()

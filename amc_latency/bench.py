@@ -26,7 +26,8 @@ class BenchConfig:
     rounds: int = 9
     runs: int | None = None
     """counted runs a round, at least; the device's own unless told"""
-    threads: int = 1
+    threads: int | None = None
+    """the device's own unless told"""
     op_profile: bool = False
     """also what each operator takes, from a run of its own"""
     phone: PhoneOptions = PhoneOptions()
@@ -69,6 +70,8 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         protocol = _protocol(config, device)
         if config.op_profile and not isinstance(device, AndroidDevice):
             raise UserError(f"an op profile is to be had on a phone only, not on {device.identity.name}")
+        if config.op_profile and isinstance(device, AndroidDevice):
+            device.check_op_profile(protocol)
         measured = measure_many(device, {config.file.name: content}, protocol)[config.file.name]
         ops = None
         if config.op_profile and isinstance(device, AndroidDevice):
@@ -91,13 +94,14 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
 def _protocol(config: BenchConfig, device: Device) -> Protocol:
     own = device.protocol
     runs = own.runs if config.runs is None else config.runs
+    threads = own.threads if config.threads is None else config.threads
     return replace(
         own,
         runs=runs,
         max_runs=max(runs, own.max_runs),
         rounds=config.rounds,
-        threads=config.threads,
-        clock="wall" if config.threads > 1 else own.clock,
+        threads=threads,
+        clock="wall" if threads > 1 else own.clock,
     )
 
 

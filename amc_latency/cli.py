@@ -316,7 +316,9 @@ def bench(
     device: DeviceOption = "host",
     rounds: Annotated[int, typer.Option("--rounds", help="rounds of timing, each in fresh processes")] = 9,
     runs: Annotated[int | None, typer.Option("--runs", help="counted runs a round, at least")] = None,
-    threads: Annotated[int, typer.Option("--threads", help="more than one is timed by the wall clock")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="1 unless told; more than one is timed by the wall clock")
+    ] = None,
     op_profile: Annotated[
         bool, typer.Option("--op-profile", help="also what each operator takes, on a phone, from a run of its own")
     ] = False,
@@ -371,12 +373,14 @@ def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
     from amc_latency.errors import exit_code
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         resumable = sys.argv[1:2] and sys.argv[1] in ("profile", "search", "train", "finetune")
         print("stopped" + ("; the same command goes on from here" if resumable else ""), file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + number)
 
-    signal.signal(signal.SIGINT, stop)
+    # Whatever ends a command, a phone is to be left as it was.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         app()
     except Exception as error:

@@ -6,6 +6,7 @@ import hashlib
 import random
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from amc_latency.export import to_tflite
 from amc_latency.files import replacing
 from amc_latency.models.load import Network, cut_to
 from device.base import Device, DeviceIdentity, Protocol
+from device.conditions import suspicions
 from device.phone import PhoneOptions
 from device.profiles import profiles
 from device.registry import UnknownDeviceError, get_device, known_devices, unknown_device
@@ -76,6 +78,10 @@ class ProfileReport:
     held_out_mape_pct: float | None
     """of networks that were timed, and that the calibration did not see; None if there are none"""
     held_out_max_pct: float | None
+    suspect: int
+    """timings in the table that cannot be trusted: see their conditions"""
+    suspect_because: str | None
+    """the most frequent reason"""
     calibrated: bool
     """False if the grid has too few networks to calibrate on"""
 
@@ -204,6 +210,8 @@ def complete_table(
     for counts in held_out:
         shapes = architecture.shapes(counts)
         errors_pct.append(100 * abs(predictor.ms(shapes) / _measured_ms(predictor, shapes) - 1))
+    suspect = [reasons for timing in table.rows if (reasons := suspicions(timing.conditions))]
+    because = Counter(why for reasons in suspect for why in reasons).most_common(1)
     return ProfileReport(
         table=str(table.path),
         device=device_text(device),
@@ -214,6 +222,8 @@ def complete_table(
         original_ms=_measured_ms(predictor, architecture.shapes()),
         held_out_mape_pct=round(statistics.fmean(errors_pct), 2) if errors_pct else None,
         held_out_max_pct=round(max(errors_pct), 2) if errors_pct else None,
+        suspect=len(suspect),
+        suspect_because=because[0][0] if because else None,
         calibrated=Predictor(table).calibration(architecture.shapes()).calibrated,
     )
 

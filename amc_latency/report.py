@@ -20,6 +20,15 @@ def profile_text(report: ProfileReport) -> None:
     )
     if report.incomplete:
         print(f"{report.incomplete} of them failed in some rounds; the same command tries these again")
+    if report.suspect:
+        print(suspect_text(report))
+
+
+def suspect_text(report: ProfileReport) -> str:
+    """How much of a table cannot be trusted, and why."""
+    return (
+        f"{report.suspect:,} of {report.rows:,} rows cannot be trusted, most often because of: {report.suspect_because}"
+    )
 
 
 def held_out_text(report: ProfileReport) -> str:

@@ -56,9 +56,12 @@ def block_script(
     lines = [
         f"cd {shlex.quote(paths.run)} || exit 1",
         f"echo $$ > pid-{launch}.new && mv pid-{launch}.new pid-{launch} || exit 1",
+        # It was given up before it began.
+        f"[ -e stopped-{launch} ] && exit 1",
         f"state() {{\n{state_command}\n}}",
-        # A checksum of what is on the disk, taken after the last byte: a torn file never gets its name.
-        "finish() { sha256sum $1.part > $1.sum.new && mv $1.part $1.txt && mv $1.sum.new $1.sum || exit 1; }",
+        # Only what came to its end, for a disk may be full; and a checksum of what is on it, taken after the last byte.
+        f"finish() {{ [ \"$(tail -n 1 $1.part)\" = '{_MARK} end' ] || exit 1",
+        "sha256sum $1.part > $1.sum.new && mv $1.part $1.txt && mv $1.sum.new $1.sum || exit 1; }",
     ]
     for block in blocks:
         part = f"blocks/{block.name}"
@@ -152,6 +155,7 @@ def poll_command(run: str, launch: str) -> str:
     return (
         # The state first: of a script that is done, all blocks are then there to be listed.
         f"cd {shlex.quote(run)} && {{ if [ -e done-{launch} ]; then echo {_MARK} done; "
+        f"elif [ -e stopped-{launch} ]; then echo {_MARK} dead; "
         f"elif [ ! -e pid-{launch} ]; then echo {_MARK} starting; "
         f"else p=$(cat pid-{launch}); grep -q run-{launch}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
         # It may have finished between the two looks.
@@ -187,15 +191,16 @@ def parse_poll(text: str) -> Poll:
     return Poll(finished, states[0])
 
 
-def stop_command(run: str) -> str:
-    """Kills every process of every script that was started in the run folder.
+def stop_command(runs: str) -> str:
+    """Kills all processes of all scripts that were started in the run folders that the quoted pattern `runs` names.
 
     By session: `timeout` puts what it runs into a process group of its own. A session whose leader is another program
     is left alone: after a restart of the phone the number may be anybody's.
     """
     return (
-        f"cd {shlex.quote(run)} 2>/dev/null || exit 0; for f in pid-*; do [ -e $f ] || continue; s=$(cat $f); "
-        "[ ! -d /proc/$s ] || grep -q run-${f#pid-}.sh /proc/$s/cmdline || continue; "
-        "for d in /proc/[0-9]*; do read l < $d/stat || continue; set -- ${l##*) }; "
-        '[ "$4" = "$s" ] && kill -9 ${d#/proc/}; done; done 2>/dev/null; true'
+        f"for f in {runs}/started-*; do [ -d $f ] && : > ${{f%/*}}/stopped-${{f##*-}}; done 2>/dev/null; "
+        f"all=' '; for f in {runs}/pid-*; do [ -e $f ] || continue; s=$(cat $f); rm -f $f; "
+        '[ ! -d /proc/$s ] || grep -q run-${f##*-}.sh /proc/$s/cmdline || continue; all="$all$s "; done; '
+        "[ \"$all\" = ' ' ] || for d in /proc/[0-9]*; do read l < $d/stat || continue; set -- ${l##*) }; "
+        'case $all in *" $4 "*) kill -9 ${d#/proc/};; esac; done; true'
     )

@@ -22,14 +22,16 @@ class FormerSettings:
 
 
 def prepare_command(sdk: int | None, record: str) -> str:
-    """Keeps the screen from sleeping while plugged in and fixes the performance mode, where Android has one.
+    """Keeps a screen that is on from sleeping while plugged in, and fixes the performance mode where Android has one.
 
+    A screen that is off stays off: the phone is not woken. Harmless when run again, as after a restart of the phone.
     The former setting is kept in the file `record` on the phone: a run that was killed and could not restore it must
     not make the next one take our setting for the user's. `parse_prepared` reads the output.
     """
     # 7: with any charger, USB and wireless. There is no way to ask whether the mode was on; it never is unless a
-    # developer said so since the last start.
-    mode = 'say fixed "$(cmd power set-fixed-performance-mode-enabled true >&2 && echo 1)"'
+    # developer said so since the last start. The power service passes it on without waiting, hence the pause: what is
+    # asked next is how fast the cores may be.
+    mode = 'say fixed "$(cmd power set-fixed-performance-mode-enabled true >&2 && echo 1 && sleep 0.2)"'
     return counted(
         f"""
 record={shlex.quote(record)}; was=; read -r was < "$record"

@@ -1,16 +1,18 @@
 """What a phone is and how it does: one shell command for each question, and what its output means.
 
-Each command is one round trip and runs in any POSIX shell. What is missing on the phone, or may not be read, is an
-empty value and so None.
+Each command is one round trip and runs in any POSIX shell. What is missing on the phone, may not be read, or is worded
+as no phone known words it is None: makers change their programs' output. The `key=value` lines that our commands make
+of it are read strictly.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from android_bench.answers import Lines, counted, matched
+from android_bench.answers import Lines, counted
 from android_bench.runner import ParseError
 
 NEEDED_PROGRAMS = ("setsid", "sha256sum", "timeout", "taskset")
@@ -27,7 +29,9 @@ _PROPERTIES = {
     "abi": "ro.product.cpu.abi",
     "fingerprint": "ro.build.fingerprint",
 }
-_BATTERY = r"  ([A-Z][A-Za-z]* powered|level|scale|temperature): (true|false|-?[0-9]{1,6})"
+_SENSOR = r"\s*Temperature\{mValue=(-?[0-9]+\.[0-9]+(?:E-?[0-9]+)?), mType=(-?[0-9]+), mName=([^,}]+)[,}].*"
+_CPU = "0"
+"""a sensor's type in the thermal service"""
 _ABIS = {"x86_64": "x86_64", "i686": "x86", "aarch64": "arm64-v8a", "armv8l": "armeabi-v7a", "armv7l": "armeabi-v7a"}
 
 
@@ -42,7 +46,7 @@ for f in /data/local/tmp/*benchmark_model*; do [ -f "$f" ] && [ -x "$f" ] && say
 """
 )
 
-# `read` from a file and not `cat`: a phone has a hundred zones, and each process that it starts takes milliseconds.
+# `read` from a file and not `cat`: each process that a phone starts takes milliseconds.
 TOPOLOGY_COMMAND = counted(
     """
 readable() { [ -r "$2" ] && say $1 "$2" || say $1 ""; }
@@ -53,22 +57,22 @@ read -r on < "$c/online"; read -r max < "$c/cpufreq/cpuinfo_max_freq"; read -r c
 say core "$c"; say online "$on"; say max_khz "$max"; say capacity "$capacity"
 readable cur_path "$c/cpufreq/scaling_cur_freq"; readable limit_path "$c/cpufreq/scaling_max_freq"
 done
-for z in /sys/class/thermal/thermal_zone*; do
-[ -r "$z/temp" ] || continue
-name=; read -r name < "$z/type"; say zone "${name:-${z##*/}}"; say temp_path "$z/temp"
-done
 """
 )
 
-# Not `for line in $(dumpsys)`: Android's shell would expand the braces of `Temperature{a, b}`.
+# Not `for line in $(dumpsys)`: Android's shell would expand the braces of `Temperature{a, b}`. And nothing with a
+# backslash, which some shells' `echo` takes for a line's end.
 STATE_COMMAND = counted(
     """
 say time "$(date +%s)"
 while IFS= read -r l && [ "$l" != @ ]; do case $l in
+*\\\\*) ;;
 "  level: "*|"  scale: "*|"  temperature: "*|"  "[ADUW]*" powered: "*) say battery "$l";;
 esac; done
 while IFS= read -r l; do case $l in
+*\\\\*) ;;
 "Thermal Status: "*) say thermal "$l";;
+"Current temperatures from HAL:"*) say current "";;
 *"Temperature{mValue="*"mName="*) say sensor "$l";;
 esac; done
 for z in /sys/class/thermal/thermal_zone*; do
@@ -129,7 +133,7 @@ class Core:
     cur_path: str | None
     """says the frequency now, in kHz"""
     limit_path: str | None
-    """says the most that is allowed now, in kHz: less than `max_khz` if the phone is throttled"""
+    """says the most that is allowed now, in kHz: less than `max_khz` in some power modes, or if throttled"""
 
 
 @dataclass(frozen=True)
@@ -141,19 +145,13 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Zone:
-    """A thermal zone: its name, and the file that holds its temperature."""
-
-    name: str
-    temp_path: str
-
-
-@dataclass(frozen=True)
 class Topology:
-    """What of a phone does not change while it is on: its cores and its thermometers."""
+    """A phone's cores."""
 
     cores: tuple[Core, ...]
-    zones: tuple[Zone, ...]
+    """those that are online"""
+    offline: tuple[int, ...] = ()
+    """numbers of those that are not: a phone switches cores off, and on again when it has work for them"""
 
     @property
     def clusters(self) -> tuple[Cluster, ...]:
@@ -183,7 +181,10 @@ class PhoneState:
     thermal_status: int | None = None
     """0 none, 1 light, 2 moderate, 3 severe, 4 critical, 5 emergency, 6 shutdown"""
     zones_c: Mapping[str, float] = field(default_factory=dict)
-    """by the name of the zone or sensor; of two with the same name the hotter"""
+    """By the name of the kernel's zone or the thermal service's sensor; of two zones with the same name the hotter.
+
+    A sensor that the service says is the CPU's has a name with `cpu` in it: `cpu AP` for what Samsung calls `AP`.
+    """
 
 
 def parse_info(text: str) -> PhoneInfo:
@@ -202,7 +203,7 @@ def parse_info(text: str) -> PhoneInfo:
         raise ParseError(f"nobody asked the phone for the program '{missing[-1]}'")
     benchmark_models = tuple(lines.take_all("benchmark_model"))
     lines.expect_end()
-    sdk = _number(found.pop("sdk"), "sdk")
+    sdk = _number(found.pop("sdk"))
     abi = found.pop("abi") or _ABIS.get(machine)
     named = {key: value.strip() or None for key, value in found.items()}
     return PhoneInfo(
@@ -217,9 +218,9 @@ def parse_info(text: str) -> PhoneInfo:
 
 
 def parse_topology(text: str) -> Topology:
-    """What `TOPOLOGY_COMMAND` printed; cores that are offline are left out. Raises `ParseError`."""
+    """What `TOPOLOGY_COMMAND` printed. Raises `ParseError`."""
     lines = Lines(text)
-    cores, zones = [], []
+    cores, offline = [], []
     while lines.next_key == "core":
         path = lines.take("core")
         number = re.search(r"/cpu([0-9]{1,4})$", path)
@@ -230,46 +231,62 @@ def parse_topology(text: str) -> Topology:
             raise ParseError(f"a core is online with 0 or 1, not '{online}'")
         core = Core(
             int(number[1]),
-            _number(lines.take("max_khz"), "max_khz") or None,
-            _number(lines.take("capacity"), "capacity") or None,
+            _number(lines.take("max_khz")) or None,
+            _number(lines.take("capacity")) or None,
             lines.take("cur_path") or None,
             lines.take("limit_path") or None,
         )
         if online == "1":
             cores.append(core)
-    while lines.next_key == "zone":
-        zones.append(Zone(lines.take("zone"), lines.take("temp_path")))
+        else:
+            offline.append(core.number)
     lines.expect_end()
-    return Topology(tuple(sorted(cores, key=lambda core: core.number)), tuple(zones))
+    return Topology(tuple(sorted(cores, key=lambda core: core.number)), tuple(sorted(offline)))
+
+
+def values_command(paths: Iterable[str]) -> str:
+    """Prints the number in each of these files; `parse_values` reads it."""
+    return counted("\n".join(f'v=; read -r v < {shlex.quote(path)}; say value "$v"' for path in paths))
+
+
+def parse_values(text: str, count: int) -> list[int | None]:
+    """What `values_command` printed of `count` files: None for one that could not be read. Raises `ParseError`."""
+    lines = Lines(text)
+    values = [_number(lines.take("value")) for _ in range(count)]
+    lines.expect_end()
+    return values
 
 
 def parse_state(text: str) -> PhoneState:
     """What `STATE_COMMAND` printed. Raises `ParseError`."""
     lines = Lines(text)
-    time_s = _number(lines.take("time"), "time")
-    battery = dict(_battery(lines.take_all("battery")))
+    time_s = _number(lines.take("time"))
+    battery = _battery(lines.take_all("battery"))
     statuses: list[str] = []
     sensors: dict[str, float] = {}
-    while lines.next_key in ("thermal", "sensor"):
-        statuses += [matched(r"Thermal Status: ([0-6])", line)[1] for line in lines.take_all("thermal")]
+    while lines.next_key in ("thermal", "current", "sensor"):
+        statuses += lines.take_all("thermal")
+        if lines.take_all("current"):
+            # What came before is what the service remembers: of a phone that was hot an hour ago, that it is hot.
+            sensors.clear()
         sensors |= dict(_sensors(lines.take_all("sensor")))
     zones: dict[str, float] = {}
     while lines.next_key == "zone":
         name, temp = lines.take("zone"), lines.take("temp")
-        value_c = zone_c(int(matched("-?[0-9]{1,12}", temp)[0])) if temp else None
+        value_c = zone_c(int(temp)) if re.fullmatch("-?[0-9]{1,12}", temp) else None
         if value_c is not None:
             zones[name] = max(value_c, zones.get(name, value_c))
     lines.expect_end()
-    level, scale, tenths_c = (battery.get(key) for key in ("level", "scale", "temperature"))
-    powered = [value for key, value in battery.items() if key.endswith("powered")]
-    if level is not None and not 0 <= level <= (scale or 100):
-        raise ParseError(f"a battery cannot have the level {level} of {scale or 100}")
+    level, scale, tenths_c = (_number(battery.get(key, ""), signed=True) for key in ("level", "scale", "temperature"))
+    scale = scale or 100
+    powered = [value for key, value in battery.items() if key.endswith("powered") and value in ("true", "false")]
+    status = re.fullmatch("Thermal Status: ([0-6])", statuses[0]) if statuses else None
     return PhoneState(
         time_s=time_s,
-        battery_pct=None if level is None else 100 * level // (scale or 100),
+        battery_pct=100 * level // scale if level is not None and 0 <= level <= scale else None,
         battery_c=None if tenths_c is None else _sensible(tenths_c / 10),
-        charging=any(powered) if powered else None,
-        thermal_status=int(statuses[0]) if statuses else None,
+        charging="true" in powered if powered else None,
+        thermal_status=int(status[1]) if status else None,
         zones_c={**sensors, **zones},
     )
 
@@ -285,29 +302,23 @@ def zone_c(value: int) -> float | None:
     return _sensible(value / 10 if value > 125 else value)
 
 
-def _battery(lines: list[str]) -> Iterator[tuple[str, int]]:
+def _battery(lines: list[str]) -> dict[str, str]:
     # The first of a kind comes last, and so wins: makers append lines of their own.
-    for line in reversed(lines):
-        key, value = matched(_BATTERY, line).groups()
-        if key.endswith("powered") != (value in ("true", "false")):
-            raise ParseError(f"no battery says '{line.strip()}'")
-        yield key, int(value == "true") if key.endswith("powered") else int(value)
+    return {key.strip(): value for key, found, value in (line.partition(": ") for line in reversed(lines)) if found}
 
 
 def _sensors(lines: list[str]) -> Iterator[tuple[str, float]]:
-    # Cached values come first and those of now after them, so the last of a name wins.
     for line in lines:
-        match = matched(r"\s*Temperature\{mValue=(NaN|-?[0-9]+\.[0-9]+(?:E-?[0-9]+)?), .*\bmName=([^,}]+).*", line)
-        value_c = None if match[1] == "NaN" else _sensible(float(match[1]))
-        if value_c is not None:
-            yield match[2], value_c
+        match = re.fullmatch(_SENSOR, line)
+        value_c = _sensible(float(match[1])) if match else None
+        if match and value_c is not None:
+            kind, name = match[2], match[3]
+            yield f"cpu {name}" if kind == _CPU and "cpu" not in name.lower() else name, value_c
 
 
 def _sensible(value_c: float) -> float | None:
     return value_c if -40 <= value_c <= 200 else None
 
 
-def _number(text: str, what: str) -> int | None:
-    if text and not re.fullmatch(r"[0-9]{1,15}", text):
-        raise ParseError(f"the phone's {what} is no number: '{text[:200]}'")
-    return int(text) if text else None
+def _number(text: str, signed: bool = False) -> int | None:
+    return int(text) if re.fullmatch(f"{'-?' if signed else ''}[0-9]{{1,15}}", text) else None

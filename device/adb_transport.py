@@ -33,7 +33,8 @@ _DISK_FULL = "No space left"
 _WATCHED = """\
 exec </dev/null 2>&1
 sleep {timeout} & w=$!
-setsid sh -c 'o=$(exec 2>&1; sh -c "$1"; r=$?; echo .; exit $r); r=$?; {trailer}; kill -s KILL $2' {nonce} {command} $w & p=$!
+setsid sh -c 'o=$(exec 2>&1; sh -c "$1"; r=$?; echo .; exit $r)
+r=$?; {trailer}; kill -s KILL $2' {nonce} {command} $w & p=$!
 trap '' HUP
 if wait $w 2>/dev/null; then {kill}; o=.; r={late}; {trailer}; fi"""
 _UNWATCHED = """\
@@ -44,7 +45,7 @@ r=$?; {trailer}"""
 # The dot kept the line ends before it from the shell, which drops those at the end. A phone's shell has `print` and no
 # `printf` of its own, and a program takes only so much in one argument; others have it the other way round.
 _TRAILER = (
-    r"""o=${{o%.}}; if [ "$KSH_VERSION" ]; then say() {{ print -rn -- "$o"; }}; else say() {{ printf %s "$o"; }}; fi; """
+    r"""o=${{o%.}}; say() {{ printf %s "$o"; }}; [ "$KSH_VERSION" ] && say() {{ print -rn -- "$o"; }}; """
     r"""h=$(say | sha256sum 2>/dev/null); say; printf "\n%s %s %s %s- %s\n" {nonce} $r $r "${{h%% *}}" {nonce}"""
 )
 # `pkill` finds those of the session that have left the group of its leader, such as the children of `timeout`.

@@ -150,9 +150,10 @@ class Device:
         self.close()
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
-        """Time each workload once, in the given order, in fresh processes; yield each timing as it comes.
+        """Time each workload in fresh processes, in the given order as far as may be; yield each timing as it comes.
 
-        A workload that fails yields a timing with an error and the round goes on.
+        A workload that fails yields a timing with an error and the round goes on. A second timing of a workload takes
+        the place of the first.
         Raises `DeviceError` when the device itself is gone.
         """
         raise NotImplementedError

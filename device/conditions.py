@@ -23,6 +23,7 @@ class Conditions:
     """the hottest zone that counts, before and after the block"""
     battery_pct: int | None
     battery_c: float | None
+    charging: bool | None
     thermal_status: int | None
     """of Android's thermal service, after the block: 0 is none, 6 shutdown"""
     sentinel_us: tuple[float | None, float | None]
@@ -44,6 +45,6 @@ class Conditions:
 
 def suspicions(text: str) -> list[str]:
     """Why the row with these conditions cannot be trusted; empty for one that can."""
-    if not text:
+    if '"suspect"' not in text:
         return []
     return list(json.loads(text).get("suspect", []))

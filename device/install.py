@@ -12,8 +12,8 @@ from android_bench.benchmark_model import BenchmarkModel
 from android_bench.find import candidates
 from android_bench.runner import Candidate, Job, ParseError, Runner, RunnerError
 from device.base import DeviceError
+from device.patient import PhoneGoneError
 from device.phone import Phone
-from device.transport import TransportError
 
 _TRIAL = Job(warmup=1, warmup_ms=0.0, runs=2, min_time_ms=0.0, max_runs=2, timeout_s=60.0)
 _TRIAL_S = 90.0
@@ -31,7 +31,7 @@ def install(phone: Phone, folder: str, wanted: str, path: Path | None, library: 
             if isinstance(candidate, RunnerError):
                 raise candidate
             return _tried(phone, folder, candidate)
-        except TransportError:
+        except PhoneGoneError:
             raise
         except (RunnerError, ParseError, DeviceError) as error:
             reasons.append(str(error))
@@ -70,3 +70,6 @@ def _try(phone: Phone, folder: str, runner: Runner, candidate: Candidate) -> Non
     (sample,) = runner.parse(result.output, [sentinel], result.code)
     if sample.error is not None:
         raise RunnerError(f"{candidate.source}: {sample.error}")
+    statistic = phone.profile.protocol.statistic
+    if getattr(sample, f"{statistic}_us") is None:
+        raise RunnerError(f"{candidate.source} is too old: it prints no {statistic}. Use a newer one")

@@ -63,11 +63,11 @@ def measure_many(
     Raises `BadModelError` before anything is timed, and `DeviceError` at the first model that fails.
     """
     workloads = [_workload(name, model) for name, model in models.items()]
-    timings: dict[str, list[Timing]] = {name: [] for name in models}
+    timings: dict[str, dict[int, Timing]] = {name: {} for name in models}
     for timing in device.time(workloads, protocol, seed):
         timing.latency_us(protocol)  # a failure ends it here, not after the last round
-        timings[timing.workload].append(timing)
-    return {name: summarise(timings[name], protocol) for name in models}
+        timings[timing.workload][timing.round] = timing
+    return {name: summarise(timings[name].values(), protocol) for name in models}
 
 
 def measure_file(device: Device, path: Path, protocol: Protocol) -> Measurement:

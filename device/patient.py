@@ -10,19 +10,24 @@ from device.base import DeviceError
 from device.transport import CommandResult, CommandTimeout, Transport, TransportError
 
 T = TypeVar("T")
-_LOST = (TransportError, CommandTimeout)
 RECONNECT_S = 120.0
 """A phone that is away for longer is gone."""
+
+
+class PhoneGoneError(DeviceError):
+    """A phone that stayed away for too long."""
 
 
 class PatientTransport(Transport):
     """Repeats what a lost connection broke, on a new one. So every command must be such that twice is once.
 
-    Raises `DeviceError` when the phone stays away for `reconnect_s`; from then on each call tries only once.
+    A command that is too slow is given once more too. Raises `PhoneGoneError` when the phone stays away for
+    `reconnect_s`; from then on each call tries only once. `say` hears of a phone that is waited for.
     """
 
     def __init__(self, transport: Transport, reconnect_s: float = RECONNECT_S) -> None:
         self.serial = transport.serial
+        self.say: Callable[[str], object] = lambda text: None
         self._transport = transport
         self._reconnect_s = reconnect_s
         self._gone = False
@@ -32,7 +37,7 @@ class PatientTransport(Transport):
         self._patiently(self._transport.connect)
 
     def run(self, command: str, timeout_s: float = 30.0) -> CommandResult:
-        """As any transport's; a command that hangs is stopped and given once more, within the same patience."""
+        """As any transport's."""
         return self._patiently(lambda: self._transport.run(command, timeout_s))
 
     def push(self, files: Mapping[str, bytes], mode: int = 0o644) -> None:
@@ -48,27 +53,38 @@ class PatientTransport(Transport):
         self._transport.close()
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        deadline = time.monotonic() + (0 if self._gone else self._reconnect_s)
-        pause_s = 0.05
+        slow, began = False, time.monotonic()
         while True:
             try:
-                result = action()
-                self._gone = False
-                return result
-            except _LOST as error:
-                self._give_up_after(deadline, error)
-            while True:
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, 2.0)
-                try:
-                    self._transport.connect()
-                    break
-                except _LOST as error:
-                    self._give_up_after(deadline, error)
+                return action()
+            except CommandTimeout:
+                if slow:
+                    raise
+                slow = True
+            except TransportError as error:
+                self._reconnect(error, began)
 
-    def _give_up_after(self, deadline: float, error: DeviceError) -> None:
-        if time.monotonic() > deadline:
-            self._gone = True
-            raise DeviceError(
-                f"the phone {self.serial} is gone ({error}). What was timed is kept; connect it and run again to go on"
-            ) from error
+    def _reconnect(self, error: TransportError, began: float) -> None:
+        """Make the connection anew, however often that takes. Raises `PhoneGoneError`, too long after `began`."""
+        pause_s, said = 0.05, False
+        while True:
+            away_s = time.monotonic() - began
+            try:
+                self._transport.connect()
+                self._gone = False
+                # A phone that comes back each time and never answers is gone as well.
+                if away_s <= self._reconnect_s:
+                    return
+            except (TransportError, CommandTimeout) as again:
+                error = again if isinstance(again, TransportError) else error
+            if self._gone or away_s > self._reconnect_s:
+                self._gone = True
+                raise PhoneGoneError(
+                    f"the phone {self.serial} is gone ({error}). What was timed is kept; connect it and run again to "
+                    "go on"
+                ) from error
+            if away_s > 3 and not said:
+                self.say(f"the phone {self.serial} is away ({error}): waiting {self._reconnect_s:.0f} s for it")
+                said = True
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 2.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -27,6 +28,8 @@ from android_bench.state import (
     parse_info,
     parse_state,
     parse_topology,
+    parse_values,
+    values_command,
 )
 from device.base import DeviceError
 from device.profiles import DeviceProfile
@@ -44,7 +47,7 @@ class PhoneOptions:
     """What the user may say of a phone beyond its name."""
 
     force: bool = False
-    """take a phone that does not match the profile"""
+    """take a phone that does not match the profile, or some of whose cores are offline"""
     transport: Literal["auto", "direct", "server"] = "auto"
     """how commands reach it: by our own connection, or through a running adb server"""
     runner: str = "auto"
@@ -61,7 +64,7 @@ def read_info(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneInfo:
 
 
 def read_topology(transport: Transport, timeout_s: float = _ANSWER_S) -> Topology:
-    """The phone's cores and thermometers. Raises `DeviceError`."""
+    """The phone's cores. Raises `DeviceError`."""
     return _read(transport, TOPOLOGY_COMMAND, parse_topology, timeout_s)
 
 
@@ -70,16 +73,26 @@ def read_state(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneState
     return _read(transport, STATE_COMMAND, parse_state, timeout_s)
 
 
-def cores_of(profile: DeviceProfile, topology: Topology, threads: int | None = None) -> tuple[int, ...]:
+def cores_of(
+    profile: DeviceProfile, topology: Topology, threads: int | None = None, force: bool = False
+) -> tuple[int, ...]:
     """The cores that timings are pinned to; none if the phone does not say which it has.
 
     Raises `DeviceError` if the profile names a core that is not there, or for more threads (the profile's unless told)
-    than there are cores: they would wait for each other.
+    than there are cores: they would wait for each other. Unless `force`, also if the profile names none and some core
+    is offline: it may be one of the fastest.
     """
     threads = threads or profile.protocol.threads
     online = tuple(core.number for core in topology.cores)
     if not online:
         return ()
+    if topology.offline and profile.cores in ("fastest", "all") and not force:
+        one = len(topology.offline) == 1
+        raise DeviceError(
+            f"{'core' if one else 'cores'} {_numbers(topology.offline)} of the phone {'is' if one else 'are'} offline, "
+            "and may be the fastest: wake the phone, switch battery saving off, or name `cores` in the profile; "
+            f"--force times on the others ({_numbers(online)})"
+        )
     if profile.cores == "fastest":
         cores, which = topology.clusters[0].cores, "fastest cluster"
     elif profile.cores == "all":
@@ -101,7 +114,10 @@ def cores_of(profile: DeviceProfile, topology: Topology, threads: int | None = N
 
 
 class Preparation:
-    """A phone's settings while it is timed: awake, and at a speed that it can keep up. Nothing needs root."""
+    """A phone's settings while it is timed: at a speed that it can keep up, with a screen that, if it is on, stays on.
+
+    A screen that is off is not switched on. Nothing needs root.
+    """
 
     def __init__(self, transport: Transport, info: PhoneInfo) -> None:
         self._transport = transport
@@ -111,8 +127,10 @@ class Preparation:
 
     def apply(self) -> None:
         """Change the settings; harmless when done twice. Raises `DeviceError`."""
-        if self._former is None:
-            self._former = _read(self._transport, prepare_command(self._sdk, self._record), parse_prepared, _ANSWER_S)
+        # Again even if they are changed already: a restart of the phone ends the fixed performance mode.
+        now = _read(self._transport, prepare_command(self._sdk, self._record), parse_prepared, _ANSWER_S)
+        was = self._former or now
+        self._former = FormerSettings(was.stay_on or now.stay_on, was.fixed_performance or now.fixed_performance)
 
     def restore(self) -> None:
         """Put them back as they were; harmless when done twice. Raises `DeviceError` if that failed."""
@@ -131,10 +149,10 @@ class Preparation:
 class Phone:
     """A phone that was recognised: what it is, where on it timings run, and how it does.
 
-    Raises `DeviceError` if it lacks what its profile asks for.
+    Raises `DeviceError` if it lacks what its profile asks for, or, unless `force`, if it has cores offline.
     """
 
-    def __init__(self, transport: Transport, profile: DeviceProfile) -> None:
+    def __init__(self, transport: Transport, profile: DeviceProfile, force: bool = False) -> None:
         self.transport = transport
         self.profile = profile
         self.info = read_info(transport)
@@ -147,9 +165,11 @@ class Phone:
             raise DeviceError(f"{transport.serial} ({self.info.title}) has no folder {DEFAULT_FOLDER}")
         self.folder = self.info.temporary
         self.topology = read_topology(transport)
-        self.cores = cores_of(profile, self.topology)
+        self.cores = cores_of(profile, self.topology, force=force)
         self.state_command = STATE_COMMAND
         self._preparation = Preparation(transport, self.info)
+        self._allowed_khz: dict[int, int] = {}
+        """by core: the most that the phone allowed at any `prepare`"""
 
     @property
     def title(self) -> str:
@@ -163,16 +183,29 @@ class Phone:
 
     @property
     def highest_khz(self) -> tuple[int | None, ...]:
-        """The highest frequency of each core that a file of `frequency_files` belongs to."""
-        return tuple(core.max_khz for core in self._watched)
+        """What counts as full speed for each core that a file of `frequency_files` belongs to.
+
+        That is what the hardware can, or less if a power mode allows less (the fixed performance mode, battery saving).
+        """
+        known = [(core.max_khz, self._allowed_khz.get(core.number)) for core in self._watched]
+        return tuple(min((khz for khz in both if khz), default=None) for both in known)
 
     @property
     def _watched(self) -> list[Core]:
         return [core for core in self.topology.cores if core.number in self.cores and core.cur_path]
 
     def prepare(self) -> None:
-        """Change the phone's settings for timing, until `settle`. Raises `DeviceError`."""
+        """Change the phone's settings for timing, until `settle`, and see what speed they allow.
+
+        The screen is left as it is. Raises `DeviceError`.
+        """
         self._preparation.apply()
+        limits = {core.number: core.limit_path for core in self._watched if core.limit_path}
+        parse = partial(parse_values, count=len(limits))
+        values = _read(self.transport, values_command(limits.values()), parse, _ANSWER_S) if limits else []
+        # The highest of all: throttling lowers the limit too, and must not pass for full speed later.
+        for number, khz in zip(limits, values, strict=True):
+            self._allowed_khz[number] = max(khz or 0, self._allowed_khz.get(number, 0))
 
     def settle(self) -> None:
         """Put the settings back, as far as the phone is there; the next session restores those of one that is gone."""

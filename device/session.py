@@ -65,18 +65,23 @@ class PhoneRun:
         # Not numbers that would have to be asked for: no two sessions give the same names.
         self._session = secrets.token_hex(4)
         self._named = 0
+        self._launched = False
         self._collected: set[str] = set()
+        self._whole: set[str] | None = None
+        """models on the phone that were verified in this run"""
 
     def begin(self) -> None:
         """Make the folders, and stop what an earlier session left running here."""
         run = shlex.quote(self.paths.run)
         self._run(f"mkdir -p {shlex.quote(self.paths.models)} {run}/blocks")
-        self._run(f"( {stop_command(self.paths.run)} )")
+        self.stop()
 
     def leftovers(self) -> list[str]:
-        """Texts of the blocks that an earlier session's script finished and nobody collected."""
+        """Texts of the blocks that an earlier session's script finished and nobody judged; none is there any more."""
         finished = self._poll(self._name()).finished
-        return [self._collect(name, digest) for name, digest in sorted(finished.items())]
+        texts = [self._collect(name, digest) for name, digest in sorted(finished.items())]
+        self._run(f"rm -rf {shlex.quote(self.paths.run)}/blocks && mkdir {shlex.quote(self.paths.run)}/blocks")
+        return texts
 
     def block(self, models: Sequence[str]) -> Block:
         """A block with a name of its own."""
@@ -87,20 +92,21 @@ class PhoneRun:
 
         What is there already, whole, is not pushed again. Raises `PushError` when they don't arrive.
         """
-        folder = shlex.quote(self.paths.models)
-        listing = self._run(f"find {folder} -name '*.tflite' -exec sha256sum {{}} +", 120.0)
-        whole = {line.split("  ")[0] + ".tflite" for line in listing.splitlines()}
+        if self._whole is None:
+            folder = shlex.quote(self.paths.models)
+            listing = self._run(f"find {folder} -name '*.tflite' -exec sha256sum {{}} +", 120.0)
+            self._whole = {line.split("  ")[0] + ".tflite" for line in listing.splitlines()}
         pushing: dict[str, bytes] = {}
-        for name in (name for name in models if name not in whole):
-            pushing[f"{self.paths.models}/{name}"] = models[name]()
+        for name in (name for name in models if name not in self._whole):
+            pushing[name] = models[name]()
             if sum(map(len, pushing.values())) > _PUSH_BYTES:
-                self._transport.push(pushing)
+                self._push(pushing)
                 pushing = {}
-        if pushing:
-            self._transport.push(pushing)
+        self._push(pushing)
 
     def forget_models(self) -> None:
         """Make room: remove all models."""
+        self._whole = None
         self._run(f"rm -f {shlex.quote(self.paths.models)}/*.tflite")
 
     def results(
@@ -111,14 +117,16 @@ class PhoneRun:
         done, fruitless = False, 0
         try:
             while waiting:
+                if self._launched:
+                    # Its shell is dead; what it started may not be.
+                    self.stop()
                 launch = self._launch(list(waiting.values()), runner, job, state_command)
                 before = len(waiting)
                 for name, text in self._watch(launch, waiting, job):
                     yield waiting.pop(name), text
                 fruitless = fruitless + 1 if len(waiting) == before else 0
                 if fruitless == _LAUNCHES:
-                    log = self._run(f"tail -c 300 {shlex.quote(self.paths.run)}/log-{launch} 2>/dev/null; true")
-                    raise DeviceError(f"the phone's script ends before its first block: {' '.join(log.split())[-200:]}")
+                    raise self._fruitless(launch)
             done = True
         finally:
             if not done:
@@ -127,21 +135,41 @@ class PhoneRun:
 
     def stop(self) -> None:
         """Kill whatever runs in the folder."""
-        self._run(f"( {stop_command(self.paths.run)} )")
+        self._run(f"( {stop_command(shlex.quote(self.paths.run))} )")
+
+    def forget(self, block: Block) -> None:
+        """Remove what was collected and judged: a later session must not judge it again."""
+        self._run(f"rm -f {shlex.quote(self.paths.run)}/blocks/{block.name}.*")
 
     def remove(self) -> None:
         """Stop, and leave nothing of the run; the next session does it on a phone that is gone."""
         with suppress(DeviceError):
-            self._run(f"( {stop_command(self.paths.run)} ); rm -rf {shlex.quote(self.paths.run)}")
+            self._run(f"( {stop_command(shlex.quote(self.paths.run))} ); rm -rf {shlex.quote(self.paths.run)}")
 
     def _name(self) -> str:
         self._named += 1
         return f"{self._session}{self._named:05d}"
 
+    def _push(self, models: Mapping[str, bytes]) -> None:
+        assert self._whole is not None
+        if models:
+            self._transport.push({f"{self.paths.models}/{name}": content for name, content in models.items()})
+            self._whole |= set(models)
+
+    def _fruitless(self, launch: str) -> DeviceError:
+        """Why a script that dies again and again may do so."""
+        run = shlex.quote(self.paths.run)
+        said = " ".join(self._run(f"tail -c 300 {run}/log-{launch} 2>/dev/null; df -h {run} | tail -n 1").split())
+        return DeviceError(
+            f"the script on the phone {self._transport.serial} ends before its first block: is its disk full, or does "
+            f"something kill it? It says: {said[-200:]}"
+        )
+
     def _launch(self, blocks: Sequence[Block], runner: Runner, job: Job, state_command: str) -> str:
         launch, run = self._name(), self.paths.run
         text = block_script(runner, job, blocks, state_command, self.paths, launch).encode()
         self._transport.push({f"{run}/run-{launch}.sh": text})
+        self._launched = True
         self._run(launch_command(run, launch))
         return launch
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from android_bench.runner import Sample
 from android_bench.state import PhoneState
+
+_REMEMBERED = 9
+"""Blocks whose sentinels say how fast the phone is."""
+_FREQUENCY_SLACK = 0.98
+"""A kernel may work out a core's frequency a little off."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Trust:
     sentinel_every: int = 20
     """layers between two timings of the sentinel layer"""
     drift_pct: float = 5.0
-    """by how much the sentinel may change"""
+    """by how much the sentinel may differ across a block, and from the blocks before"""
     max_thermal_status: int = 0
     """of Android's thermal service: 0 is none, 1 light"""
     full_frequency: bool = True
@@ -30,14 +37,39 @@ class Trust:
 
 @dataclass(frozen=True)
 class CoolDown:
-    """When a phone is cool enough to go on."""
+    """When a phone is cool enough to start, or to go on."""
 
-    zones: str = "cpu|tsens"
+    zones: str = "cpu|tsens|^(big|mid|little|ap)$"
     """regular expression of the thermal zones that count; where none matches, the battery's temperature does"""
     start_below_c: float = 45.0
     timeout_s: float = 600.0
     """a phone that is no cooler by then won't be"""
     poll_s: float = 3.0
+
+
+class Reference:
+    """How fast the phone is: the median of the sentinel over the last blocks that were believed."""
+
+    def __init__(self) -> None:
+        self._recent_us: deque[float] = deque(maxlen=2 * _REMEMBERED)
+
+    @property
+    def us(self) -> float | None:
+        """None before the first block."""
+        return statistics.median(self._recent_us) if self._recent_us else None
+
+    def learn(self, sentinel_us: Sequence[float | None]) -> None:
+        """A block that was believed."""
+        self._recent_us.extend(time_us for time_us in sentinel_us if time_us)
+
+    def outrun_by(self, sentinel_us: Sequence[float | None], drift_pct: float) -> bool:
+        """Whether the phone has become faster than it was thought to be, by more than `drift_pct`."""
+        times_us = [time_us for time_us in sentinel_us if time_us]
+        return self.us is not None and len(times_us) > 0 and self.us > max(times_us) * (1 + drift_pct / 100)
+
+    def restart(self) -> None:
+        """Forget all blocks."""
+        self._recent_us.clear()
 
 
 def state_doubts(trust: Trust, state: PhoneState) -> list[str]:
@@ -46,7 +78,7 @@ def state_doubts(trust: Trust, state: PhoneState) -> list[str]:
     if state.thermal_status is not None and state.thermal_status > trust.max_thermal_status:
         doubts.append(f"thermal status {state.thermal_status}")
     if state.battery_pct is not None and state.battery_pct < trust.min_battery_pct:
-        doubts.append(f"battery at {state.battery_pct:.0f} %, under {trust.min_battery_pct} %")
+        doubts.append(f"battery at {state.battery_pct} %, under {trust.min_battery_pct} %")
     return doubts
 
 
@@ -55,8 +87,8 @@ def sentinel_doubts(trust: Trust, sentinel_us: Sequence[float | None], reference
     times_us = [time_us for time_us in sentinel_us if time_us]
     if len(times_us) < len(sentinel_us):
         return ["the sentinel layer was not timed"]
-    fastest_us = min([*times_us, reference_us] if reference_us else times_us)
-    drift_pct = 100 * (max(times_us) / fastest_us - 1)
+    known_us = [*times_us, reference_us] if reference_us else times_us
+    drift_pct = 100 * (max(known_us) / min(known_us) - 1)
     return [f"sentinel drift {drift_pct:.1f} %"] if drift_pct > trust.drift_pct else []
 
 
@@ -66,7 +98,7 @@ def sample_doubts(trust: Trust, sample: Sample, highest_khz: Sequence[int | None
     if sample.delegated is False:
         doubts.append("XNNPACK did not take every operator")
     for after, highest in zip(frequencies_khz(sample.after), highest_khz, strict=False):
-        if trust.full_frequency and after is not None and highest is not None and after < highest:
+        if trust.full_frequency and after is not None and highest is not None and after < _FREQUENCY_SLACK * highest:
             doubts.append(f"a core at {after / 1000:.0f} of {highest / 1000:.0f} MHz")
             break
     return doubts
@@ -98,8 +130,9 @@ def wait_until_cool(
         if not doubts:
             return True
         if not said:
-            say(f"cooling down: {', '.join(doubts)}")
+            say(f"waiting for the phone: {', '.join(doubts)}")
             said = True
         if time.monotonic() - began >= cool_down.timeout_s:
+            say(f"no better after {cool_down.timeout_s:.0f} s: going on, and what is timed so is marked as suspect")
             return False
         time.sleep(cool_down.poll_s)

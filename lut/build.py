@@ -134,9 +134,10 @@ class _Run:
         if not workloads:
             return
         for timing in self.device.time_round(workloads, self.table.protocol, round_index):
+            known = self.table.has(timing.workload, round_index)
             self.table.append(timing)
-            self.timed += timing.error is None
-            self.done += first
+            self.timed += timing.error is None and not known
+            self.done += first and not known
             if self.progress is not None:
                 elapsed_s = time.perf_counter() - self.start
                 to_go_s = elapsed_s / max(1, self.timed) * max(0, self.total - self.done)

@@ -18,7 +18,7 @@ from amc_latency.models.load import Network, NetworkOptions, checkpoint_digest, 
 from amc_latency.models.registry import ModelSpec
 from amc_latency.profiling import Grid, complete_table, device_text, open_device, open_table
 from amc_latency.prune.refit import collect
-from amc_latency.report import held_out_text
+from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import Row, SearchConfig, SearchReport
@@ -234,6 +234,8 @@ class _Search:
         report = complete_table(self.network, self.device, table, self.grid, self.console)
         if report.timed:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
+        if report.suspect:
+            self.console.say(suspect_text(report))
         return table
 
     def _episodes(self, attempt: int, limit_ms: float) -> list[EpisodeRecord]:

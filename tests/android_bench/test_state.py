@@ -23,10 +23,11 @@ from android_bench.state import (
     Cluster,
     PhoneInfo,
     PhoneState,
-    Zone,
     parse_info,
     parse_state,
     parse_topology,
+    parse_values,
+    values_command,
     zone_c,
 )
 
@@ -35,14 +36,17 @@ ro.product.model) echo "Pixel 8";; ro.product.manufacturer) echo Google;; ro.pro
 ro.soc.model) echo "Tensor G3";; ro.board.platform) echo zuma;; ro.build.version.release) echo 14;;
 ro.build.version.sdk) echo 34;; ro.product.cpu.abi) echo arm64-v8a;;
 ro.build.fingerprint) echo google/shiba/shiba:14/UD1A.230803.041/10808477:user/release-keys;; *) echo "";; esac"""
-# As Android 14 words it; makers add lines of their own, here the last but one.
+# As Android 14 words it; makers add lines of their own, here the last two. AP is Samsung's name of the processor.
 DUMPSYS = """case "$1" in
 battery) printf 'Current Battery Service state:\\n  AC powered: false\\n  USB powered: true
   Max charging current: 500000
   level: 83\\n  scale: 100\\n  temperature: 293\\n  technology: Li-ion\\n  batteryMiscEvent: 0\\n  level: 12\\n';;
 thermalservice) printf 'IsStatusOverride: false\\nThermal Status: 1\\nCached temperatures:
-\\tTemperature{mValue=39.5, mType=0, mName=BIG, mStatus=0}\\nHAL Ready: true\\nCurrent temperatures from HAL:
+\\tTemperature{mValue=84.208, mType=0, mName=BIG, mStatus=0}
+\\tTemperature{mValue=83.5, mType=0, mName=remembered, mStatus=0}\\nHAL Ready: true\\nCurrent temperatures from HAL:
 \\tTemperature{mValue=41.2, mType=0, mName=BIG, mStatus=0}
+\\tTemperature{mValue=38.5, mType=0, mName=AP, mStatus=0}
+\\tTemperature{mValue=37.5, mType=0, mName=CPU0, mStatus=0}
 \\tTemperature{mValue=NaN, mType=3, mName=VIRTUAL-SKIN, mStatus=0}
 \\tTemperature{mValue=31.75, mType=2, mName=battery, mStatus=0}\\nCurrent cooling devices from HAL:\\n';;
 esac"""
@@ -128,7 +132,7 @@ def test_a_phone_is_read(phone: Path, shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_its_cores_and_thermometers_are_read(phone: Path, shell: str) -> None:
+def test_its_cores_are_read(phone: Path, shell: str) -> None:
     topology = parse_topology(run(phone, TOPOLOGY_COMMAND, shell))
     assert topology.clusters == (
         Cluster((4,), 2914000), Cluster((6, 7), 2914000), Cluster((0, 1, 2, 3), 1704000),
@@ -138,18 +142,46 @@ def test_its_cores_and_thermometers_are_read(phone: Path, shell: str) -> None:
     assert fourth.limit_path is not None
     assert Path(fourth.cur_path).read_text() == "1457000\n"
     assert Path(fourth.limit_path).read_text() == "2914000\n"
-    assert topology.zones[0] == Zone("BIG", f"{phone}/sys/class/thermal/thermal_zone0/temp")
-    assert len(topology.zones) == 5
+    assert topology.offline == (5,)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_numbers_in_files_are_read(phone: Path, shell: str) -> None:
+    (phone / "odd name's").write_text("performance\n")
+    (phone / "last").write_text("12")
+    names = ["sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "missing", "odd name's", "last"]
+    command = values_command(f"{phone}/{name}" for name in names)
+    assert parse_values(run(phone, command, shell), 4) == [1704000, None, None, 12]
+    with pytest.raises(ParseError, match=r"'value=12' where the end"):
+        parse_values(run(phone, command, shell), 3)
+    assert parse_values(run(phone, values_command([]), shell), 0) == []
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_its_state_is_read(phone: Path, shell: str) -> None:
     state = parse_state(run(phone, STATE_COMMAND, shell))
-    # The zone BIG stands for the thermal service's; of two zones with a name the hotter counts; -273 degrees is none.
-    zones_c = {"BIG": 45.12, "battery": 31.75, "tsens_tz_sensor1": 41.2, "cpu-0-0": 40.1}
+    # Of two zones with a name the hotter counts; -273 degrees is none; and none of what the service only remembers.
+    sensors_c = {"cpu BIG": 41.2, "cpu AP": 38.5, "CPU0": 37.5, "battery": 31.75}
+    zones_c = {**sensors_c, "BIG": 45.12, "tsens_tz_sensor1": 41.2, "cpu-0-0": 40.1}
     assert state == PhoneState(state.time_s, 83, 29.3, True, 1, zones_c)
     assert state.time_s is not None
     assert state.time_s > 1_700_000_000
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_makers_backslash_adds_no_line(phone: Path, shell: str) -> None:
+    write_program(
+        phone / "bin",
+        "dumpsys",
+        """cat <<'END'
+  level: 83\\n\\c
+  temperature: 293
+\tTemperature{mValue=41.2, mType=3, mName=a\\nb, mStatus=0}
+Thermal Status: 2
+END""",
+    )
+    state = parse_state(run(phone, STATE_COMMAND, shell))
+    assert (state.battery_pct, state.battery_c, state.thermal_status) == (None, 29.3, 2)
 
 
 def test_the_commands_run_with_toybox_alone(phone: Path) -> None:
@@ -247,10 +279,10 @@ def test_a_setting_that_could_not_be_kept_is_not_changed(phone: Path, why: str) 
 INFO = """model=Pixel 8\nmanufacturer=Google\ndevice=shiba\nsoc=Tensor G3\nplatform=zuma\nandroid=14\nsdk=34
 abi=arm64-v8a\nfingerprint=google/shiba\nmachine=aarch64\nbionic=1\ntemporary=/data/local/tmp\nmissing=taskset\nend=13\n"""
 TOPOLOGY = """core=/sys/devices/system/cpu/cpu10\nonline=1\nmax_khz=2150400\ncapacity=1024
-cur_path=/sys/cur\nlimit_path=/sys/limit\nzone=BIG\ntemp_path=/sys/temp\nend=8\n"""
+cur_path=/sys/cur\nlimit_path=/sys/limit\nend=6\n"""
 STATE = """time=1795281853\nbattery=  USB powered: true\nbattery=  level: 83\nbattery=  scale: 100
-battery=  temperature: 293\nthermal=Thermal Status: 1
-sensor=\tTemperature{mValue=31.75, mType=2, mName=battery, mStatus=0}\nzone=BIG\ntemp=45120\nend=9\n"""
+battery=  temperature: 293\nthermal=Thermal Status: 1\ncurrent=
+sensor=\tTemperature{mValue=31.75, mType=2, mName=battery, mStatus=0}\nzone=BIG\ntemp=45120\nend=10\n"""
 TEXTS = [(parse_info, INFO), (parse_topology, TOPOLOGY), (parse_state, STATE)]
 texts = st.sampled_from(TEXTS)
 
@@ -309,19 +341,87 @@ def test_other_text_is_refused_and_nothing_worse(case, text: str) -> None:
 @pytest.mark.parametrize(
     ("parse", "text", "old", "new", "quoted"),
     [
-        (parse_info, INFO, "sdk=34", "sdk=3x", "3x"),
         (parse_info, INFO, "bionic=1", "bionic=2", "'2'"),
         (parse_info, INFO, "=/data", "=data", "data/local/tmp"),
         (parse_info, INFO, "missing=taskset", "missing=grep", "grep"),
         (parse_topology, TOPOLOGY, "cpu10\n", "cpu1o\n", "cpu1o"),
         (parse_topology, TOPOLOGY, "online=1", "online=yes", "yes"),
-        (parse_state, STATE, "level: 83", "level: 183", "183"),
-        (parse_state, STATE, "Status: 1", "Status: 9", "Thermal Status: 9"),
-        (parse_state, STATE, "temp=45120", "temp=45.1", "45.1"),
-        (parse_state, STATE, "mValue=31.75", "mValue=?", "mValue=?"),
+        (parse_state, STATE, "thermal=", "thermel=", "thermel=Thermal Status: 1"),
     ],
 )
-def test_nonsense_is_quoted(parse, text: str, old: str, new: str, quoted: str) -> None:
+def test_nonsense_of_ours_is_quoted(parse, text: str, old: str, new: str, quoted: str) -> None:
     assert text.count(old) == 1
     with pytest.raises(ParseError, match=re.escape(quoted)):
         parse(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "old", "new", "name", "value"),
+    [
+        (parse_info, INFO, "sdk=34", "sdk=3x", "sdk", None),
+        (parse_topology, TOPOLOGY, "=2150400", "=<unsupported>", "clusters", (Cluster((10,), None),)),
+        (parse_state, STATE, "time=1", "time=:1", "time_s", None),
+        (parse_state, STATE, "level: 83", "level: 183", "battery_pct", None),
+        (parse_state, STATE, "level: 83", "level: -1", "battery_pct", None),
+        # The battery's own line is odd, and the maker's, which follows, is about another.
+        (
+            parse_state,
+            STATE,
+            "level: 83\nbattery=  scale: 100",
+            "level: 83 %\nbattery=  level: 12",
+            "battery_pct",
+            None,
+        ),
+        (parse_state, STATE, "temperature: 293", "temperature: 29.3", "battery_c", None),
+        (parse_state, STATE, "powered: true", "powered: yes", "charging", None),
+        (parse_state, STATE, "Status: 1", "Status: 9", "thermal_status", None),
+        (parse_state, STATE, "temp=45120", "temp=45.1", "zones_c", {"battery": 31.75}),
+        (parse_state, STATE, "mValue=31.75", "mValue=?", "zones_c", {"BIG": 45.12}),
+        (parse_state, STATE, "mType=2", "mType=CPU", "zones_c", {"BIG": 45.12}),
+        (parse_state, STATE, "mName=battery", "mName=", "zones_c", {"BIG": 45.12}),
+        (parse_state, STATE, "mType=2, mName=battery", "mType=0, mName=", "zones_c", {"BIG": 45.12}),
+        (
+            parse_state,
+            STATE,
+            "mType=2, mName=battery",
+            "mType=0, mName=MID",
+            "zones_c",
+            {"BIG": 45.12, "cpu MID": 31.75},
+        ),
+    ],
+)
+def test_an_odd_line_of_anothers_is_unknown(parse, text: str, old: str, new: str, name: str, value: object) -> None:
+    assert text.count(old) == 1
+    assert getattr(parse(text.replace(old, new)), name) == value
+
+
+BATTERY_LINES = ["  USB powered: true", "  level: 83", "  scale: 100", "  temperature: 293"]
+SENSOR_LINE = "\tTemperature{mValue=31.75, mType=0, mName=AP, mStatus=0}"
+one_line = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30)
+
+
+@st.composite
+def odd_lines(draw, lines: list[str]) -> list[str]:
+    """Some of these lines, with any text, or none, in place of some of theirs."""
+    odd = []
+    for line in draw(st.lists(st.sampled_from(lines), max_size=6)):
+        start, end = sorted(draw(st.tuples(*2 * [st.integers(0, len(line))])))
+        odd.append(line[:start] + draw(st.just(line[start:end]) | one_line) + line[end:])
+    return odd
+
+
+@given(odd_lines(BATTERY_LINES), odd_lines(["Thermal Status: 1"]), odd_lines([SENSOR_LINE]), one_line)
+def test_whatever_others_print_a_phone_has_a_state(battery, statuses, sensors, temp) -> None:
+    pairs = [("time", "1"), *(("battery", line) for line in battery), *(("thermal", line) for line in statuses)]
+    pairs += [*(("sensor", line) for line in sensors), ("zone", "z"), ("temp", temp)]
+    state = parse_state("\n".join([*(f"{key}={value}" for key, value in pairs), f"end={len(pairs)}"]))
+    whole = {int(number) for line in [*battery, *statuses] for number in re.findall("-?[0-9]+", line)}
+    decimal = {float(number) for line in sensors for number in re.findall("-?[0-9]+[.][0-9]+(?:E-?[0-9]+)?", line)}
+    scales = {number for number in whole if number > 0} | {100}
+    assert state.battery_pct in {None, *(100 * n // scale for n in whole for scale in scales if 0 <= n <= scale)}
+    assert state.battery_c in {None, *(n / 10 for n in whole if -400 <= n <= 2000)}
+    assert state.thermal_status in {None, *(n for n in whole if 0 <= n <= 6)}
+    zone = state.zones_c.get("z")
+    readings = {name: value for name, value in state.zones_c.items() if name != "z"}
+    assert set(readings.values()) <= decimal
+    assert zone is None or temp.lstrip("-").isdecimal()

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
-from fake_phone.opened import QUICK, OpenedPhone, opened, quick_profile
-from fake_phone.stand_in import stand_in_us
+from fake_phone.opened import HELP, QUICK, OpenedPhone, open_device, opened, quick_profile
+from fake_phone.programs import make_phone
+from fake_phone.stand_in import install_stand_in, stand_in_us
 
 from device.base import DeviceError, Protocol, Timing, Workload
 from device.conditions import suspicions
@@ -69,29 +71,89 @@ def test_a_sentinel_stands_between_every_so_many_layers(tmp_path: Path) -> None:
         time_all(phone)
         asked = phone.asked[before:]
         sentinel = asked[0]
-        # 7 layers in blocks of 3, 3 and 1.
-        assert [name == sentinel for name in asked] == [1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1]
+        # First looks, then 7 layers in blocks of 3, 3 and 1.
+        assert [name == sentinel for name in asked] == [1] * 5 + [1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1]
+        before = len(phone.asked)
+        time_all(phone)
+        assert len(phone.asked) - before == 13, "the speed is known by then"
 
 
-def test_a_throttled_phone_is_waited_for_and_the_block_repeated(tmp_path: Path) -> None:
-    with opened(tmp_path, quick_profile(sentinel_every=3)) as phone:
-        phone.state.throttle(1_000_000, status=2)
-        phone.state.set_temperature(70.0)
-        (tmp_path / "state/slow").write_text("40\n")
+class Heat:
+    """Makes a phone hot and slow, until the device says that it waits."""
 
-        def cool(text: str) -> None:
-            phone.said.append(text)
-            phone.state.unthrottle()
-            phone.state.set_temperature(40.0)
-            (tmp_path / "state/slow").write_text("0\n")
+    def __init__(self, phone: OpenedPhone) -> None:
+        self.phone = phone
+        phone.device.say = self.cool
 
-        phone.device.say = cool
+    def heat(self) -> None:
+        (self.phone.daemon_root / "state/slow").write_text("40\n")
+        self.phone.state.throttle(1_000_000, status=2)
+        self.phone.state.set_temperature(70.0)
+
+    def cool(self, text: str) -> None:
+        self.phone.said.append(text)
+        (self.phone.daemon_root / "state/slow").write_text("0\n")
+        self.phone.state.unthrottle()
+        self.phone.state.set_temperature(40.0)
+
+
+def test_a_hot_phone_is_waited_for_before_anything_is_timed(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        Heat(phone).heat()
         timings = time_all(phone)
         assert medians_us(timings) == EXPECTED_US
-        assert phone.said == ["cooling down: thermal status 2, 70 °C, waiting for 45 °C"]
+        assert phone.said == ["waiting for the phone: thermal status 2, 70 °C, waiting for 45 °C"]
+        assert {json.loads(timing.conditions)["tries"] for timing in timings} == {1}
+
+
+def test_a_phone_that_becomes_hot_is_waited_for_and_the_block_repeated(tmp_path: Path) -> None:
+    with opened(tmp_path, quick_profile(sentinel_every=3)) as phone:
+        (tmp_path / "state/sleep").write_text("0.1")
+        heat = Heat(phone)
+        rounds = phone.device.time_round(WORKLOADS, QUICK, 0)
+        timings = [next(rounds)]
+        heat.heat()
+        timings += rounds
+        assert medians_us(timings) == EXPECTED_US
+        assert phone.said == ["waiting for the phone: thermal status 2, 70 °C, waiting for 45 °C"]
         tries = {timing.workload: json.loads(timing.conditions)["tries"] for timing in timings}
         assert sorted(tries.values()) == [1, 1, 1, 1, 2, 2, 2]
         assert not any(suspicions(timing.conditions) for timing in timings)
+
+
+def test_what_a_phone_timed_while_it_was_slow_is_timed_again(tmp_path: Path) -> None:
+    with opened(tmp_path, quick_profile(sentinel_every=3)) as phone:
+        # Slow for no reason that it tells, and so from the start.
+        (tmp_path / "state/slow").write_text("30\n")
+        (tmp_path / "state/sleep").write_text("0.1")
+        rounds = phone.device.time_round(WORKLOADS, QUICK, 0)
+        timings = [next(rounds)]
+        (tmp_path / "state/slow").write_text("0\n")
+        timings += rounds
+        assert phone.said == ["the phone has become faster: 3 timings of this round are repeated"]
+        # The last of a workload counts.
+        assert medians_us(list({timing.workload: timing for timing in timings}.values())) == EXPECTED_US
+        assert len(timings) == len(WORKLOADS) + 3
+
+
+def test_the_sentinel_may_be_among_the_layers(tmp_path: Path) -> None:
+    sentinel = layer_workloads([LayerShape("conv", 32, 32, 28, 28, 3, 1, 1, "relu6")])
+    with opened(tmp_path, quick_profile(sentinel_every=3)) as phone:
+        assert len(medians_us(time_all(phone, [*WORKLOADS[:4], *sentinel, *WORKLOADS[4:]]))) == len(WORKLOADS) + 1
+
+
+def test_a_program_that_fails_at_once_each_time_is_said_so(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        (tmp_path / "data/local/tmp/benchmark_model").write_text("#!/bin/sh\necho no such core >&2\nexit 4\n")
+        with pytest.raises(DeviceError, match=r"benchmark_model fails on 127.*no such core"):
+            time_all(phone)
+
+
+def test_one_session_at_a_time(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        with pytest.raises(DeviceError, match="another amc-latency is timing on"):
+            open_device(phone.daemon.address)
+        assert medians_us(time_all(phone)) == EXPECTED_US
 
 
 def test_drift_of_the_sentinel_repeats_the_block(tmp_path: Path) -> None:
@@ -166,7 +228,7 @@ def test_two_names_for_one_file_are_both_timed(tmp_path: Path) -> None:
         found = medians_us(time_all(phone, twice))
         us = EXPECTED_US[WORKLOADS[0].name]
         assert found == {WORKLOADS[0].name: us, "the same": us}
-        assert len(phone.asked) - before == 3
+        assert len(phone.asked) - before == 5 + 3
 
 
 def test_models_that_do_not_fit_at_once_go_in_batches(tmp_path: Path) -> None:
@@ -198,7 +260,7 @@ def test_a_phone_that_is_gone_and_back_goes_on(tmp_path: Path) -> None:
         assert medians_us(list(rounds)) == EXPECTED_US
         assert len(phone.daemon.faults.fired) == 1
         # The script went on meanwhile: nothing was timed twice.
-        assert len(phone.asked) == 1 + len(WORKLOADS) + 2
+        assert len(phone.asked) == 1 + 5 + len(WORKLOADS) + 2
 
 
 def test_a_phone_that_stays_away_is_said_so(tmp_path: Path) -> None:
@@ -218,36 +280,54 @@ def test_threads_that_do_not_fit_and_another_clock_are_refused(tmp_path: Path) -
 
 
 def test_what_a_killed_session_had_timed_is_taken_up_by_the_next(tmp_path: Path) -> None:
-    with opened(tmp_path, quick_profile(sentinel_every=2)) as phone:
-        (tmp_path / "state/sleep").write_text("0.1")
-        source = (
-            "import sys; sys.path[:0] = sys.argv[2:]\n"
-            "from device.registry import get_device, PhoneOptions\n"
-            "from device.adb_direct import DirectTransport\n"
-            "from device.android import AndroidDevice\n"
-            "from fake_phone.opened import QUICK, quick_profile\n"
-            "from lut.build import layer_workloads\n"
-            "from lut.shape import LayerShape\n"
-            "transport = DirectTransport(sys.argv[1]); transport.connect()\n"
-            "profile = quick_profile(sentinel_every=2)\n"
-            "device = AndroidDevice.open(transport, profile, PhoneOptions(runner='benchmark_model'))\n"
-            "shapes = [LayerShape('conv', 8, 8 * width, 4, 4) for width in range(1, 8)]\n"
-            "timings = device.time_round(layer_workloads(shapes), QUICK, 0)\n"
-            "next(timings)\n"
-            "sys.stdin.read()\n"
-        )
-        root = Path(__file__).resolve().parents[2]
+    make_phone(tmp_path)
+    install_stand_in(tmp_path, HELP.read_text())
+    (tmp_path / "state/sleep").write_text("0.1")
+    source = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from fake_phone.opened import QUICK, open_device, quick_profile\n"
+        "from lut.build import layer_workloads\n"
+        "from lut.shape import LayerShape\n"
+        "device = open_device(sys.argv[1], quick_profile(sentinel_every=2))\n"
+        "shapes = [LayerShape('conv', 8, 8 * width, 4, 4) for width in range(1, 8)]\n"
+        "timings = device.time_round(layer_workloads(shapes), QUICK, 0)\n"
+        "next(timings)\n"
+        "sys.stdin.read()\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    asked = tmp_path / "state/asked"
+    with FakeAdbd(tmp_path) as daemon:
         client = subprocess.Popen(
-            [sys.executable, "-c", source, phone.daemon.address, str(root), str(root / "tests")], stdin=subprocess.PIPE
+            [sys.executable, "-c", source, daemon.address, str(root), str(root / "tests")], stdin=subprocess.PIPE
         )
-        blocks = tmp_path / "data/local/tmp/amc-latency"
-        while len(list(blocks.glob("run-*/blocks/*.sum"))) < 3:
+        runs = tmp_path / "data/local/tmp/amc-latency"
+        # The first block was collected and is gone.
+        while len(list(runs.glob("run-*/blocks/*.sum"))) < 2:
             assert client.poll() is None
             time.sleep(0.02)
         client.send_signal(signal.SIGKILL)
         client.wait()
-        asked = len(phone.asked)
-        (tmp_path / "state/sleep").unlink()
-        assert medians_us(time_all(phone)) == EXPECTED_US
-        # 4 blocks of 2 layers (the last has 1); at least 3 of them were finished.
-        assert len(phone.asked) - asked <= 4
+        with open_device(daemon.address, quick_profile(sentinel_every=2)) as device:
+            before = len(asked.read_text().split())
+            (tmp_path / "state/sleep").unlink()
+            timings = list(device.time_round(WORKLOADS, QUICK, 0))
+            assert medians_us(timings) == EXPECTED_US
+            # Of 4 blocks, with 2 layers each and 1 in the last, the second and the third were finished.
+            assert len(asked.read_text().split()) - before <= 5 + 4 + 3
+        assert [path.name for path in (tmp_path / "data/local/tmp").iterdir()] == ["benchmark_model"]
+
+
+def test_what_another_kind_of_session_left_running_is_stopped(tmp_path: Path) -> None:
+    make_phone(tmp_path)
+    install_stand_in(tmp_path, HELP.read_text())
+    run = tmp_path / "data/local/tmp/amc-latency/run-other-0"
+    run.mkdir(parents=True)
+    (run / "run-x1.sh").write_text("echo $$ > pid-x1; sleep 27.1828; sleep 27.1828\n")
+    (run / "started-x1").mkdir()
+    with FakeAdbd(tmp_path) as daemon:
+        orphan = subprocess.Popen(["setsid", "sh", "run-x1.sh"], cwd=run)
+        while not (run / "pid-x1").exists():
+            time.sleep(0.01)
+        with open_device(daemon.address):
+            assert orphan.wait(timeout=10) == -signal.SIGKILL
+            assert subprocess.run(["pgrep", "-f", "^sleep 27.1828"]).returncode == 1

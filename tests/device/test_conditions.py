@@ -17,6 +17,7 @@ CONDITIONS = Conditions(
     temperature_c=(31.4, None),
     battery_pct=0,
     battery_c=None,
+    charging=True,
     thermal_status=0,
     sentinel_us=(10.0, 10.5),
     delegated=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,15 +97,17 @@ def test_an_answer_that_makes_no_sense_names_the_phone(shell: ShellPhone) -> Non
         read_info(shell)
 
 
-def topology_of(*cores: tuple[int, int]) -> Topology:
+def topology_of(*cores: tuple[int, int], offline: Collection[int] = ()) -> Topology:
     """Cores as number and kHz."""
     lines = []
     for number, khz in cores:
-        lines += [f"core=/cpu{number}", "online=1", f"max_khz={khz}", "capacity=", "cur_path=", "limit_path="]
+        online = int(number not in offline)
+        lines += [f"core=/cpu{number}", f"online={online}", f"max_khz={khz}", "capacity=", "cur_path=", "limit_path="]
     return parse_topology("\n".join([*lines, f"end={len(lines)}"]))
 
 
-EIGHT = topology_of(*((n, 1700) for n in range(4)), *((n, 2370) for n in range(4, 7)), (7, 2910))
+CORES = [*((n, 1700) for n in range(4)), *((n, 2370) for n in range(4, 7)), (7, 2910)]
+EIGHT = topology_of(*CORES)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,25 @@ def test_cores_that_cannot_be_had_are_refused(cores, threads: int, says: str) ->
         cores_of(profile, EIGHT, threads)
 
 
+@pytest.mark.parametrize(("cores", "forced"), [("fastest", (4, 5)), ("all", (0, 1, 2, 3, 4, 5)), ((0, 1), (0, 1))])
+def test_cores_that_sleep_are_not_replaced_by_slower_ones(cores, forced: tuple[int, ...]) -> None:
+    profile, parked = replace(ANDROID, cores=cores), topology_of(*CORES, offline=(6, 7))
+    assert cores_of(profile, parked, force=True) == forced
+    if cores == (0, 1):
+        assert cores_of(profile, parked) == forced
+        return
+    with pytest.raises(DeviceError, match=r"cores 6, 7 of the phone are offline.*wake the phone.*--force") as caught:
+        cores_of(profile, parked)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_phone_with_a_core_offline_is_taken_by_force(shell: ShellPhone) -> None:
+    (shell.root / "sys/devices/system/cpu/cpu3/online").write_text("0\n")
+    with pytest.raises(DeviceError, match="core 3 of the phone is offline"):
+        Phone(shell, ANDROID)
+    assert Phone(shell, ANDROID, force=True).cores == (2,)
+
+
 def test_threads_are_the_profiles_unless_told() -> None:
     profile = replace(ANDROID, protocol=replace(ANDROID.protocol, threads=2))
     with pytest.raises(DeviceError, match="2 threads"):
@@ -154,6 +175,31 @@ def test_settings_are_changed_once_and_put_back_once(shell: ShellPhone, stay_on:
     assert list((shell.root / "data/local/tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_restart_between_rounds_does_not_end_the_preparation(
+    shell: ShellPhone, stay_on: Path, restored: bool
+) -> None:
+    shell.program("getprop", "case $1 in ro.build.version.sdk) echo 30;; esac")
+    shell.program("cmd", "echo $3 > $STORE/mode")
+    phone, mode = Phone(shell, ANDROID), shell.root / "store/mode"
+    phone.prepare()
+    if restored:
+        phone.settle()
+        assert mode.read_text() == "false\n"
+    else:
+        # It is off just when its settings are to be put back; the mode does not survive that, the settings do.
+        settings = (shell.root / "bin/settings").read_text()
+        shell.program("settings", "exit 1")
+        phone.settle()
+        (shell.root / "bin/settings").write_text(settings)
+        stay_on.write_text("7\n")
+        mode.write_text("false\n")
+    phone.prepare()
+    assert (mode.read_text(), stay_on.read_text()) == ("true\n", "7\n")
+    phone.close()
+    assert (mode.read_text(), stay_on.read_text()) == ("false\n", "3\n")
+
+
 def test_a_setting_that_does_not_come_back_is_told(shell: ShellPhone, stay_on: Path) -> None:
     preparation = Preparation(shell, PhoneInfo(temporary=str(shell.root / "data/local/tmp")))
     preparation.apply()
@@ -169,6 +215,43 @@ def test_a_phone_knows_where_it_is_timed(shell: ShellPhone) -> None:
     assert [Path(path).read_text() for path in phone.frequency_files] == ["2150400\n", "2150400\n"]
     assert phone.folder == str((shell.root / "data/local/tmp").resolve())
     assert phone.title == "Pixel"
+
+
+def limit(shell: ShellPhone, core: int, khz: str) -> None:
+    (shell.root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_max_freq").write_text(f"{khz}\n")
+
+
+def test_full_speed_is_what_a_power_mode_allows(shell: ShellPhone) -> None:
+    phone = Phone(shell, ANDROID)
+    limit(shell, 2, "1900000")
+    limit(shell, 3, "none")
+    phone.prepare()
+    assert phone.highest_khz == (1900000, 2150400)  # the third core's limit is unknown, so the hardware's
+    limit(shell, 2, "1100000")
+    phone.prepare()
+    assert phone.highest_khz == (1900000, 2150400)  # throttling is no power mode
+    limit(shell, 2, "2000000")
+    limit(shell, 3, "2500000")
+    phone.prepare()
+    assert phone.highest_khz == (2000000, 2150400)
+
+
+def test_the_limit_is_read_in_the_fixed_performance_mode(shell: ShellPhone) -> None:
+    shell.program("getprop", "case $1 in ro.build.version.sdk) echo 30;; esac")
+    files = f"{shell.root}/sys/devices/system/cpu/cpu[23]/cpufreq/scaling_max_freq"
+    shell.program("cmd", f'[ "$3" = true ] && khz=1800000 || khz=2150400; for f in {files}; do echo $khz > $f; done')
+    phone = Phone(shell, ANDROID)
+    phone.prepare()
+    phone.settle()
+    assert phone.highest_khz == (1800000, 1800000)
+
+
+def test_a_core_without_a_limit_keeps_its_highest_frequency(shell: ShellPhone) -> None:
+    for core in (2, 3):
+        (shell.root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_max_freq").unlink()
+    phone = Phone(shell, ANDROID)
+    phone.prepare()
+    assert phone.highest_khz == (2150400, 2150400)
 
 
 def test_files_and_frequencies_stay_together(shell: ShellPhone) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from android_bench.state import PhoneInfo
+from android_bench.state import PhoneInfo, PhoneState
 from device.base import Protocol
 from device.profiles import (
     PHONE_PROTOCOL,
@@ -20,6 +20,7 @@ from device.profiles import (
     profile_for,
     profiles,
 )
+from device.trust import hottest_c
 
 PIXEL_8 = PhoneInfo(model="Pixel 8", device="shiba", soc="Tensor G3", platform="zuma")
 S24 = PhoneInfo(model="SM-S921B", device="e1s", soc="s5e9945", platform="erd9945")
@@ -59,6 +60,15 @@ def test_the_shipped_profiles_are_there() -> None:
 )
 def test_a_phone_finds_its_profile(info: PhoneInfo, name: str) -> None:
     assert profile_for(info).name == name
+
+
+@pytest.mark.parametrize(
+    "zone", ["cpu AP", "cpu-1-0-usr", "mtktscpu", "tsens_tz_sensor4", "BIG", "MID", "LITTLE", "AP"]
+)
+def test_every_phones_processor_is_waited_for(zone: str) -> None:
+    state = PhoneState(battery_c=30.0, zones_c={zone: 60.0, "G3D": 70.0, "battery": 80.0, "mtktsAP": 90.0})
+    for profile in profiles().values():
+        assert hottest_c(state, profile.cool_down) == 60.0
 
 
 def test_no_phone_is_recognised_by_two_profiles() -> None:

@@ -69,17 +69,21 @@ def opened(
     state = make_phone(root)
     if stand_in:
         install_stand_in(root, HELP.read_text())
-    with FakeAdbd(root) as daemon:
-        transport: Transport = Impatient(daemon.address, answer_s=2.0)
-        transport.connect()
-        options = PhoneOptions(runner="benchmark_model" if stand_in else "amc_bench")
-        device = AndroidDevice.open(
-            transport, profile or quick_profile(), options, Patience(poll_s=0.05, reconnect_s=reconnect_s)
-        )
+    runner = "benchmark_model" if stand_in else "amc_bench"
+    with FakeAdbd(root) as daemon, open_device(daemon.address, profile, runner, reconnect_s) as device:
         said: list[str] = []
         device.say = said.append
-        with device:
-            yield OpenedPhone(daemon, state, device, said)
+        yield OpenedPhone(daemon, state, device, said)
+
+
+def open_device(
+    address: str, profile: DeviceProfile | None = None, runner: str = "benchmark_model", reconnect_s: float = 20.0
+) -> AndroidDevice:
+    """A phone that is on already."""
+    transport: Transport = Impatient(address, answer_s=2.0)
+    transport.connect()
+    patience = Patience(poll_s=0.05, reconnect_s=reconnect_s)
+    return AndroidDevice.open(transport, profile or quick_profile(), PhoneOptions(runner=runner), patience)
 
 
 if __name__ == "__main__":

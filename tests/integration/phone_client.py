@@ -6,9 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
-sys.path.append(str(Path(__file__).resolve().parents[1] / "lut"))
-
 from fake_phone.opened import Impatient, quick_profile
 from scripted_device import all_choices, small_architecture
 

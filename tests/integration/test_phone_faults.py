@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from lut.table import LatencyTable
 from lut.writer import layer_model
 
 CLIENT = Path(__file__).with_name("phone_client.py")
+TESTS = CLIENT.parents[1]
+PATH = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "lut")))
 FAULTS = 200
 KILLS = 10
 THROTTLES = 10
@@ -76,7 +79,8 @@ class Trouble:
 
 def built(path: Path, daemon: FakeAdbd, trouble: Trouble | None = None) -> LatencyTable:
     for _ in range(100):
-        client = subprocess.Popen([sys.executable, str(CLIENT), daemon.address, str(path)], stderr=subprocess.PIPE)
+        command = [sys.executable, str(CLIENT), daemon.address, str(path)]
+        client = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": PATH})
         if trouble is not None:
             trouble.make(client)
         _, said = client.communicate(timeout=120)
@@ -118,5 +122,6 @@ def test_faults_lose_double_and_change_nothing(tmp_path: Path) -> None:
         assert left == ["benchmark_model"], "the last session cleans up after all"
         kinds = Counter(f"{fault.kind} {fault.on}" for fault in daemon.faults.fired)
         print(
-            f"{trouble.total} faults in {number} tables: {dict(kinds)}, {trouble.killed} kills, {trouble.throttled} throttles"
+            f"{trouble.total} faults in {number} tables: {dict(kinds)}, {trouble.killed} kills, "
+            f"{trouble.throttled} throttles"
         )

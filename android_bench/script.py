@@ -123,7 +123,7 @@ def command_output(text: str) -> tuple[str, int]:
 def _sections(text: str) -> list[tuple[str, str, str]]:
     """Each marker's name, the rest of its line, and the text up to the next marker."""
     found: list[tuple[str, str, list[str]]] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         if line.startswith(f"{_MARK} "):
             name, _, rest = line.removeprefix(f"{_MARK} ").partition(" ")
             found.append((name, rest, []))

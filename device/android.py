@@ -158,6 +158,8 @@ class AndroidDevice(Device):
         """Wait until the phone may be timed; one that would not cool is not waited for again soon."""
         if time.monotonic() >= self._wait_again_s and not self.phone.wait_until_cool(self.say):
             self._wait_again_s = time.monotonic() + _IN_VAIN_S
+        # What a hot phone allowed its cores is not the most that they may.
+        self.phone.prepare()
 
     def _run(self, protocol: Protocol, what: str) -> PhoneRun:
         """A run folder that a later session finds again if this one is killed, by what is timed in it."""

@@ -135,7 +135,12 @@ class BlockRound:
 
     def _look(self) -> None:
         """Learn the phone's speed from the sentinel alone, before anything is judged by it."""
-        self._run.stage({self._sentinel_name: lambda: self._sentinel})
+        try:
+            self._run.stage({self._sentinel_name: lambda: self._sentinel})
+        except PushError:
+            # Full of what a killed session left, perhaps.
+            self._run.forget_models()
+            self._run.stage({self._sentinel_name: lambda: self._sentinel})
         for number in range(1, self._trust.tries + 1):
             ((block, text),) = self._results([self._run.block([self._sentinel_name] * _FIRST_LOOKS)])
             self._run.forget(block)

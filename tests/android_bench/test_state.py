@@ -364,14 +364,7 @@ def test_nonsense_of_ours_is_quoted(parse, text: str, old: str, new: str, quoted
         (parse_state, STATE, "level: 83", "level: 183", "battery_pct", None),
         (parse_state, STATE, "level: 83", "level: -1", "battery_pct", None),
         # The battery's own line is odd, and the maker's, which follows, is about another.
-        (
-            parse_state,
-            STATE,
-            "level: 83\nbattery=  scale: 100",
-            "level: 83 %\nbattery=  level: 12",
-            "battery_pct",
-            None,
-        ),
+        (parse_state, STATE, "83\nbattery=  scale: 100", "83 %\nbattery=  level: 12", "battery_pct", None),
         (parse_state, STATE, "temperature: 293", "temperature: 29.3", "battery_c", None),
         (parse_state, STATE, "powered: true", "powered: yes", "charging", None),
         (parse_state, STATE, "Status: 1", "Status: 9", "thermal_status", None),
@@ -379,15 +372,8 @@ def test_nonsense_of_ours_is_quoted(parse, text: str, old: str, new: str, quoted
         (parse_state, STATE, "mValue=31.75", "mValue=?", "zones_c", {"BIG": 45.12}),
         (parse_state, STATE, "mType=2", "mType=CPU", "zones_c", {"BIG": 45.12}),
         (parse_state, STATE, "mName=battery", "mName=", "zones_c", {"BIG": 45.12}),
-        (parse_state, STATE, "mType=2, mName=battery", "mType=0, mName=", "zones_c", {"BIG": 45.12}),
-        (
-            parse_state,
-            STATE,
-            "mType=2, mName=battery",
-            "mType=0, mName=MID",
-            "zones_c",
-            {"BIG": 45.12, "cpu MID": 31.75},
-        ),
+        (parse_state, STATE, "2, mName=battery", "0, mName=", "zones_c", {"BIG": 45.12}),
+        (parse_state, STATE, "2, mName=battery", "0, mName=MID", "zones_c", {"BIG": 45.12, "cpu MID": 31.75}),
     ],
 )
 def test_an_odd_line_of_anothers_is_unknown(parse, text: str, old: str, new: str, name: str, value: object) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from android_bench.state import PhoneInfo, Topology, parse_topology
 from device.base import DeviceError
+from device.patient import PatientTransport
 from device.phone import Phone, Preparation, cores_of, read_info, read_state, read_topology
 from device.profiles import DeviceProfile, get_profile
 from device.transport import CommandResult, Transport, TransportError
@@ -175,6 +176,15 @@ def test_settings_are_changed_once_and_put_back_once(shell: ShellPhone, stay_on:
     assert list((shell.root / "data/local/tmp").iterdir()) == []
 
 
+def test_our_own_setting_is_never_taken_for_the_users(shell: ShellPhone, stay_on: Path) -> None:
+    preparation = Preparation(shell, read_info(shell))
+    preparation.apply()
+    (shell.root / "data/local/tmp/amc-latency.settings").unlink()
+    preparation.apply()
+    preparation.restore()
+    assert stay_on.read_text() == "3\n"
+
+
 @pytest.mark.parametrize("restored", [True, False])
 def test_a_restart_between_rounds_does_not_end_the_preparation(
     shell: ShellPhone, stay_on: Path, restored: bool
@@ -262,7 +272,7 @@ def test_files_and_frequencies_stay_together(shell: ShellPhone) -> None:
 
 
 def test_closing_puts_settings_back_over_a_new_connection(shell: ShellPhone, stay_on: Path) -> None:
-    phone = Phone(shell, ANDROID)
+    phone = Phone(PatientTransport(shell, 1.0), ANDROID)
     phone.prepare()
     assert stay_on.read_text() == "7\n"
     shell.connected = False

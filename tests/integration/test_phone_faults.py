@@ -32,14 +32,19 @@ THROTTLES = 10
 
 def random_fault(draw: random.Random) -> Fault:
     """Cuts most of all: before, in the middle of and after whatever passes."""
-    on = draw.choice(["run", "run", "push", "pull", "receive"])
+    on = draw.choice(["run", "push", "push", "pull", "pull", "receive"])
     if on == "receive":
-        return Fault("cut", on, after=draw.randrange(1, 40_000), seconds=draw.choice([0.0, 0.2]))
-    kinds = ["cut", "cut", "cut", "garble", "truncate", "delay"] + (["full"] if on == "push" else [])
+        return Fault("cut", on, after=draw.randrange(1, 200_000), seconds=draw.choice([0.0, 0.2]))
+    # A hung command is waited for, so there are few of these.
+    kinds = ["cut", "cut", "cut", "garble", "truncate", "delay"] + {"push": ["full"], "run": ["hang"]}.get(on, [])
     kind = draw.choice(kinds)
     after = draw.choice([0, 1, 50, 1000, 1 << 30]) if kind in ("cut", "garble", "truncate") else 0
     seconds = {"cut": draw.choice([0.0, 0.0, 0.3]), "delay": 0.1}.get(kind, 0.0)
-    return Fault(kind, on, nth=draw.randrange(1, 4), after=after, seconds=seconds)  # type: ignore[arg-type]
+    # A disk without room for a script ends a session, as it should; of models there may be fewer at once.
+    matching = "/models/" if kind == "full" else ""
+    return Fault(
+        kind, on, matching=matching, nth=draw.randrange(1, 8 if on == "run" else 3), after=after, seconds=seconds
+    )  # type: ignore[arg-type]
 
 
 class Trouble:
@@ -63,7 +68,9 @@ class Trouble:
             pending = {fault.on for fault in self.daemon.faults.pending}
             if self.total < FAULTS and len(pending) < 3:
                 fault = random_fault(self.draw)
-                if fault.on not in pending:
+                # A disk that is full again as soon as room was made ends a session, as it should.
+                again = fault.kind == "full" and "full" in [fired.kind for fired in self.daemon.faults.fired[-20:]]
+                if fault.on not in pending and not again:
                     self.daemon.faults.add(fault)
             throttle = self.root / "state/throttle"
             if self.throttled < THROTTLES and self.draw.random() < 0.02 and not throttle.exists():

@@ -36,7 +36,7 @@ def random_fault(draw: random.Random) -> Fault:
     if on == "receive":
         return Fault("cut", on, after=draw.randrange(1, 200_000), seconds=draw.choice([0.0, 0.2]))
     # A hung command is waited for, so there are few of these.
-    kinds = ["cut", "cut", "cut", "garble", "truncate", "delay"] + {"push": ["full"], "run": ["hang"]}.get(on, [])
+    kinds = ["cut", "cut", "cut", "garble", "truncate", "delay", *{"push": ["full"], "run": ["hang"]}.get(on, [])]
     kind = draw.choice(kinds)
     after = draw.choice([0, 1, 50, 1000, 1 << 30]) if kind in ("cut", "garble", "truncate") else 0
     seconds = {"cut": draw.choice([0.0, 0.0, 0.3]), "delay": 0.1}.get(kind, 0.0)

@@ -94,7 +94,7 @@ def open_device(
         try:
             device = get_device(name, phone or PhoneOptions())
         except UnknownDeviceError as error:
-            raise unknown_device(name, [*error.known, REPLAY]) from None
+            raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
         if console is not None:
             device.say = console.say
         return device

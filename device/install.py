@@ -59,7 +59,10 @@ def _runner(phone: Phone, folder: str, candidate: Candidate) -> Runner:
     if said.code in (126, 127):
         raise RunnerError(f"{candidate.source} does not run there: {' '.join(said.output.split())[:200]}")
     digest = phone.transport.run(f"cd {shlex.quote(folder)} && sha256sum {shlex.quote(program)}").output.split(" ")[0]
-    return BenchmarkModel.from_help(said.output, program, digest)
+    try:
+        return BenchmarkModel.from_help(said.output, program, digest)
+    except RunnerError as error:
+        raise RunnerError(f"{candidate.source}: {error}") from None
 
 
 def _try(phone: Phone, folder: str, runner: Runner, candidate: Candidate) -> None:

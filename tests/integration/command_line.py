@@ -62,18 +62,13 @@ class Cli:
 
     def run(self, *arguments: object, environment: Mapping[str, str] | None = None) -> Outcome:
         """A command that has ended."""
-        return outcome_of(self.start(*arguments, environment=environment))
-
-
-def outcome_of(process: subprocess.Popen[str]) -> Outcome:
-    """How a command that was started ends."""
-    with process:
-        try:
-            out, err = process.communicate(timeout=250)
-        except BaseException:
-            process.kill()
-            raise
-    return Outcome(process.returncode, out, err)
+        with self.start(*arguments, environment=environment) as process:
+            try:
+                out, err = process.communicate(timeout=250)
+            except BaseException:
+                process.kill()
+                raise
+        return Outcome(process.returncode, out, err)
 
 
 QUICK = Protocol(warmup=1, runs=3, min_time_ms=0.0, max_runs=1000, rounds=1, clock="wall", statistic="median")

@@ -102,7 +102,7 @@ def test_an_op_profile_of_a_network(
     file = tmp_path / "network.tflite"
     file.write_bytes(to_tflite(network.model, network.spec.input))
     way, environment = transport
-    options = ["--transport", way, "--runner", "benchmark_model", "--rounds", 1, "--op-profile", "--json"]
+    options = ["--transport", way, "--runner", "benchmark_model", "--rounds", 1, "--runs", 1, "--op-profile", "--json"]
     report = cli.run("bench", file, "--device", f"pixel1@{phone.address}", *options, environment=environment).report
     assert report["runtime"].startswith("benchmark_model")
     assert report["latency_ms"] > 0

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,17 @@ from amc_latency.models.checkpoint import save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec, build_model
 from amc_latency.profiling import Grid
+from device.adb import open_transport
 from device.adb_direct import usb_phones
+from device.registry import get_device
 from lut.plan import reachable_shapes
 from lut.predict import missing_shapes
 from lut.shape import LayerShape
 from lut.table import LatencyTable
 from lut.writer import layer_model
-from tests.integration.command_line import QUICK, Cli, Outcome, make_table, outcome_of, table_lines
+from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 
 STAY_ON = "stay_on_while_plugged_in"
-ROUNDS = 2
-PROTOCOL = replace(QUICK, min_time_ms=5.0, rounds=ROUNDS)
 COARSE = ["--step", 64, "--min-keep", 0.5]
 POLL = "blocks/*.sum"
 CUTS = [
@@ -104,7 +105,7 @@ def check_complete(lut: Path, serial: str, report: dict[str, Any]) -> LatencyTab
         rounds[row.workload].add(row.round)
     for key, timed in rounds.items():
         # Whole networks are timed three times as often as layers.
-        assert timed == set(range((3 if " + " in key else 1) * ROUNDS)), key
+        assert timed == set(range((3 if " + " in key else 1) * table.protocol.rounds)), key
     return table
 
 
@@ -124,7 +125,7 @@ def profiled(cli: Cli, phone: Phone, checkpoint: Path, tmp_path_factory: pytest.
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cli.environment.items():
             patch.setenv(name, value)
-        make_table(lut, phone.address, PROTOCOL)
+        make_table(lut, phone.address, replace(QUICK, min_time_ms=5.0, rounds=2))
     before = phone.daemon.connections
     phone.daemon.faults.add(*CUTS)
     outcome = cli.run("profile", "--device", phone.address, "--model", checkpoint, *COARSE, "--lut", lut, "--json")
@@ -199,7 +200,7 @@ def test_a_profile_that_is_killed_goes_on_and_cleans_up(
     cli: Cli, phone: Phone, checkpoint: Path, tmp_path: Path, at_home: None
 ) -> None:
     lut = tmp_path / "table.tsv"
-    make_table(lut, phone.address, replace(PROTOCOL, min_time_ms=20.0))
+    make_table(lut, phone.address, replace(QUICK, min_time_ms=20.0))
     command = ["profile", "--device", phone.address, "--model", checkpoint, "--step", 512, "--lut", lut, "--json"]
     with cli.start(*command) as killed:
         while not table_lines(lut):
@@ -264,7 +265,6 @@ def check_refused(outcome: Outcome, code: int, *words: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--device", "127.0.0.1:1"], 1, ["nothing listens at 127.0.0.1:1"]),
         (["--device", "R5CX"], 2, ["there is no device 'R5CX'; known are: host"]),
         (["--device", "pixel1@R5CX"], 1, ["there is no phone R5CX"]),
         (["--device", "pixle1@PHONE"], 2, ["there is no device 'pixle1'", "Did you mean 'pixel1'"]),
@@ -355,13 +355,23 @@ def test_a_full_disk_is_said_so(here: Here, tmp_path: Path, matching: str) -> No
     assert list((tmp_path / "phone/data/local/tmp").iterdir()) == []
 
 
-@pytest.mark.slow
-def test_phones_that_do_not_let_us_in_are_given_up_on(cli: Cli, tmp_path: Path) -> None:
-    """Both at once, for either is waited for ten seconds; in processes, for the exit code that a shell sees."""
-    file = layer_file(tmp_path)
-    with FakeAdbd(tmp_path, auth="known") as strange, socket.create_server(("127.0.0.1", 0)) as mute:
-        addresses = [strange.address, f"127.0.0.1:{mute.getsockname()[1]}"]
-        started = [cli.start("bench", file, "--device", address) for address in addresses]
-        unauthorised, silent = map(outcome_of, started)
-    check_refused(unauthorised, 1, f"{strange.address} does not know this computer yet", "tap Allow")
-    check_refused(silent, 1, f"{addresses[1]} does not answer")
+def test_phones_that_do_not_let_us_in_are_given_up_on(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("device.adb.open_transport", partial(open_transport, answer_s=1.0))  # a user waits for ten
+    with FakeAdbd(tmp_path, auth="known") as stranger:
+        outcome = here.bench("--device", stranger.address)
+        check_refused(outcome, 1, f"{stranger.address} does not know this computer yet", "tap Allow")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        check_refused(here.bench("--device", address), 1, f"{address} does not answer")
+
+
+def test_a_phone_is_timed_by_one_session_at_a_time(here: Here, phone: Phone) -> None:
+    with get_device(phone.address):
+        check_refused(here.bench("--device", phone.address), 1, "another amc-latency is timing on")
+
+
+def test_a_shell_sees_the_exit_code(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli.run("bench", layer_file(tmp_path), "--device", "127.0.0.1:1")
+    check_refused(outcome, 1, "nothing listens at 127.0.0.1:1")

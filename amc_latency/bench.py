@@ -9,7 +9,7 @@ from typing import Any
 
 from amc_latency.console import Console
 from amc_latency.errors import UserError
-from amc_latency.profiling import REPLAY, open_device
+from amc_latency.opening import REPLAY, open_device
 from device.android import AndroidDevice
 from device.base import Device, Protocol
 from device.conditions import suspicions

@@ -8,12 +8,15 @@ import signal
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from amc_latency.console import Console
 from amc_latency.search.config import SearchConfig
+
+if TYPE_CHECKING:
+    from device.phone import PhoneOptions
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -92,12 +95,12 @@ def profile(
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
     from amc_latency.models.load import NetworkOptions, load_network
-    from amc_latency.profiling import Grid, complete_table, open_device, open_table
+    from amc_latency.opening import open_device
+    from amc_latency.profiling import Grid, complete_table, open_table
     from amc_latency.report import profile_text
-    from device.phone import PhoneOptions
 
     grid, console = Grid(min_keep, step), Console()
-    options = PhoneOptions(force, transport, runner, runner_path, litert_library)
+    options = phone_options(force, transport, runner, runner_path, litert_library)
     network = load_network(NetworkOptions(model, width, input_size, classes))
     with open_device(device, lut, options, console) as chosen:
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
@@ -143,8 +146,9 @@ def predict(
 ) -> None:
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
     from amc_latency.models.load import NetworkOptions, load_network, parse_counts
+    from amc_latency.opening import identity_text
     from amc_latency.prediction import predict as predict_network
-    from amc_latency.profiling import identity_text, prediction_table
+    from amc_latency.profiling import prediction_table
     from amc_latency.report import prediction_text
     from lut.predict import MissingShapeError
     from lut.shape import network_text
@@ -215,14 +219,13 @@ def search(
     from amc_latency.search.report import search_text
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
-    from device.phone import PhoneOptions
 
     given = dict(locals())
     values = {field.name: given[field.name] for field in fields(SearchConfig)}
     config = SearchConfig(**{**values, "lut": None if lut is None else str(lut)})
     target = f"{target_ms:g}ms" if target_ms is not None else f"{speedup:g}x"
     folder = out or Path("runs") / f"{Path(model).stem}-{device}-{target}-seed{seed}"
-    options = PhoneOptions(force, transport, runner, runner_path, litert_library)
+    options = phone_options(force, transport, runner, runner_path, litert_library)
     report = run_search(config, folder, Console(), options)
     show(report, as_json, search_text)
     check_met(report)
@@ -332,11 +335,27 @@ def bench(
     """Time a .tflite on a device."""
     from amc_latency.bench import BenchConfig, bench_text
     from amc_latency.bench import bench as run_bench
-    from device.phone import PhoneOptions
 
-    options = PhoneOptions(force, transport, runner, runner_path, litert_library)
+    options = phone_options(force, transport, runner, runner_path, litert_library)
     config = BenchConfig(file, device, rounds, runs, threads, op_profile, options)
     show(run_bench(config, Console()), as_json, bench_text)
+
+
+def phone_options(
+    force: bool,
+    transport: Literal["auto", "direct", "server"],
+    runner: str,
+    runner_path: Path | None,
+    library: Path | None,
+) -> PhoneOptions:
+    """What was said of a phone. Raises `UserError` for a file that is not there, before the phone is asked anything."""
+    from amc_latency.errors import UserError
+    from device.phone import PhoneOptions
+
+    for name, path in (("--runner-path", runner_path), ("--litert-library", library)):
+        if path is not None and not path.is_file():
+            raise UserError(f"{name} {path} is no file")
+    return PhoneOptions(force, transport, runner, runner_path, library)
 
 
 def check_out(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from amc_latency import profiling
+from amc_latency import opening
 from amc_latency.report import console, right
 from device.profiles import get_profile, profiles
 from device.registry import AttachedPhone, attached_phones
@@ -24,7 +24,7 @@ def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:
             "kind": known[name].kind if name in known else name,
             "matches": known[name].match.text if name in known else "",
         }
-        for name, title in profiling.device_names().items()
+        for name, title in opening.device_names().items()
     }
     return {"profiles": named, "attached": [_fields(phone) for phone in attached_phones(addresses)]}
 

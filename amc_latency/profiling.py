@@ -17,11 +17,10 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.export import to_tflite
 from amc_latency.files import replacing
 from amc_latency.models.load import Network, cut_to
+from amc_latency.opening import HOST, device_text, open_device
 from device.base import Device, DeviceIdentity, Protocol
 from device.conditions import suspicions
-from device.phone import PhoneOptions
 from device.profiles import profiles
-from device.registry import UnknownDeviceError, get_device, known_devices, unknown_device
 from lut.architecture import Architecture, channel_choices
 from lut.build import BuildReport, NetworkWorkload, build_table
 from lut.plan import Choices, nearest_counts, uniform_counts
@@ -30,8 +29,6 @@ from lut.replay import ReplayDevice
 from lut.shape import NetworkShape, network_text
 from lut.table import LatencyTable
 
-HOST = "host"
-REPLAY = "replay"
 Counts = tuple[int, ...]
 UNIFORM = 9
 """Uniform widths, from the uncut network to the narrowest on the grid, that a table is calibrated on."""
@@ -84,39 +81,6 @@ class ProfileReport:
     """the most frequent reason"""
     calibrated: bool
     """False if the grid has too few networks to calibrate on"""
-
-
-def open_device(
-    name: str, lut: Path | None = None, phone: PhoneOptions | None = None, console: Console | None = None
-) -> Device:
-    """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise."""
-    if name != REPLAY:
-        try:
-            device = get_device(name, phone or PhoneOptions())
-        except UnknownDeviceError as error:
-            raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
-        if console is not None:
-            device.say = console.say
-        return device
-    if lut is None:
-        raise UserError("the replay device answers from a latency table: name one with --lut")
-    return ReplayDevice(LatencyTable.open(lut))
-
-
-def device_names() -> dict[str, str]:
-    """Every device's name, and what is there now in a few words."""
-    return {**known_devices(), REPLAY: "no hardware: answers from the table named by --lut"}
-
-
-def device_text(device: Device) -> str:
-    """Who measured, or whose measurements are replayed."""
-    who = identity_text(device.identity)
-    return f"replay of {who}" if isinstance(device, ReplayDevice) else who
-
-
-def identity_text(identity: DeviceIdentity) -> str:
-    """Name, hardware and runtime in a line."""
-    return ", ".join((identity.name, identity.model, identity.runtime))
 
 
 def table_path(identity: DeviceIdentity) -> Path:

@@ -16,7 +16,8 @@ from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, checkpoint_digest, load_network
 from amc_latency.models.registry import ModelSpec
-from amc_latency.profiling import Grid, complete_table, device_text, open_device, open_table
+from amc_latency.opening import device_text, open_device
+from amc_latency.profiling import Grid, complete_table, open_table
 from amc_latency.prune.refit import collect
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.baselines import uniform_policies, uniform_policy

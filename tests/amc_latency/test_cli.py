@@ -173,12 +173,12 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import amc_latency.profiling
+    import amc_latency.opening
 
     def broken() -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(amc_latency.profiling, "device_names", broken)
+    monkeypatch.setattr(amc_latency.opening, "device_names", broken)
     monkeypatch.setattr(sys, "argv", ["amc-latency", "devices"])
     with pytest.raises(RuntimeError, match="a fault"):
         main()

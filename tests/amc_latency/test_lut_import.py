@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from amc_latency import profiling
+from amc_latency import opening, profiling
 from amc_latency.cli import main
 from device.base import DeviceIdentity, Protocol
 from lut.table import LatencyTable
@@ -44,8 +44,8 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def touched(*arguments: object, **options: object) -> None:
         raise AssertionError("a device was asked for")
 
-    for name in ("open_device", "get_device"):
-        monkeypatch.setattr(profiling, name, touched)
+    monkeypatch.setattr(profiling, "open_device", touched)
+    monkeypatch.setattr(opening, "get_device", touched)
 
 
 def as_json(outcome: tuple[int, str, str]) -> dict:

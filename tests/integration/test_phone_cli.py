@@ -275,7 +275,7 @@ def check_refused(outcome: Outcome, code: int, *words: str) -> None:
         (["--device", "PHONE", "--threads", 3], 1, ["3 threads need 3 cores", "--threads 1"]),
         (["--device", "PHONE", "--runner-path", __file__], 1, ["is not an ELF file"]),
         (["--device", "PHONE", "--runner-path", shutil.which("true")], 1, ["is no benchmark_model: it says"]),
-        (["--device", "PHONE", "--runner-path", "missing"], 1, ["cannot read missing: No such file"]),
+        (["--device", "PHONE", "--runner-path", "missing"], 2, ["--runner-path missing is no file"]),
     ],
     ids=lambda value: " ".join(map(str, value))[:40] if isinstance(value, list) else str(value),
 )

@@ -107,9 +107,9 @@ def _protocol(config: BenchConfig, device: Device) -> Protocol:
 
 def bench_text(report: BenchReport) -> None:
     """For people."""
+    spread = "" if report.spread is None else f", ±{report.spread:.1f} %"
     print(
-        f"{report.latency_ms:.4f} ms ({report.statistic}, ±{report.spread or 0:.1f} %, {report.n} runs) on "
-        f"{report.device}, {report.runtime}"
+        f"{report.latency_ms:.4f} ms ({report.statistic}{spread}, {report.n} runs) on {report.device}, {report.runtime}"
     )
     if report.suspect:
         print(f"not to be trusted: {'; '.join(report.suspect)}")

@@ -114,12 +114,13 @@ def profile(
 def import_(
     logs: Annotated[list[Path], typer.Argument(help="op-profile logs of the network, from benchmark_model")],
     out: Annotated[Path, typer.Option("--out", help="latency table to make or add to")],
-    model: ModelOption = "bundled",
+    model: ModelOption,
     width: WidthOption = None,
     input_size: InputOption = None,
     classes: ClassesOption = None,
     channels: ChannelsOption = None,
     device: Annotated[str, typer.Option("--device", help="whose timings these are")] = "imported",
+    force: Annotated[bool, typer.Option("--force", help="take logs that look like another network's")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a latency table of op-profile logs that are there already, without any device."""
@@ -128,7 +129,7 @@ def import_(
 
     counts = None if channels is None else parse_counts(channels)
     network = load_network(NetworkOptions(model, width, input_size, classes))
-    show(import_into(network, counts, logs, out, device), as_json, import_text)
+    show(import_into(network, counts, logs, out, device, force), as_json, import_text)
 
 
 @app.command()

@@ -93,9 +93,16 @@ class PlainMeter(Meter):
         super().__init__(what, total)
         self._began = self._last = time.monotonic()
         self._first_done: int | None = None
+        self._ended = False
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         super().update(done, total, note)
+        if done < self.total:
+            self._ended = False
+        elif self._ended:
+            return
+        else:
+            self._ended = True
         now = time.monotonic()
         if self._first_done is None:
             self._first_done = done

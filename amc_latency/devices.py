@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from amc_latency import opening
+from amc_latency.errors import UserError
 from amc_latency.report import console, right
+from device.adb_direct import address_of
 from device.profiles import get_profile, profiles
 from device.registry import AttachedPhone, attached_phones
 from device.trust import hottest_c
@@ -17,6 +19,9 @@ from device.trust import hottest_c
 
 def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:
     """Profiles by name, and every phone that is attached or at one of `addresses`, each asked what it is."""
+    for address in addresses:
+        if address_of(address) is None:
+            raise UserError(f"'{address}' is no HOST:PORT, such as 192.168.1.20:5555")
     known = profiles()
     named = {
         name: {

@@ -11,7 +11,7 @@ from lut.importers import ImportLogError, ImportReport, import_logs
 
 
 def import_into(
-    network: Network, counts: tuple[int, ...] | None, logs: Sequence[Path], out: Path, device: str
+    network: Network, counts: tuple[int, ...] | None, logs: Sequence[Path], out: Path, device: str, force: bool
 ) -> ImportReport:
     """Add logs of the network cut to `counts` (uncut if None) to the table `out`.
 
@@ -21,7 +21,7 @@ def import_into(
     if counts is not None:
         check_counts(architecture.group_channels, counts)
     try:
-        return import_logs(logs, architecture.shapes(counts), network.graph.layer_names, out, device)
+        return import_logs(logs, architecture.shapes(counts), network.graph.layer_names, out, device, force)
     except ImportLogError as error:
         raise UserError(str(error)) from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.errors import UserError
+from device.android import AndroidDevice
 from device.base import Device, DeviceIdentity
 from device.phone import PhoneOptions
 from device.registry import UnknownDeviceError, get_device, known_devices, unknown_device
@@ -25,6 +26,8 @@ def open_device(
             device = get_device(name, phone or PhoneOptions())
         except UnknownDeviceError as error:
             raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
+        if phone not in (None, PhoneOptions()) and not isinstance(device, AndroidDevice):
+            raise UserError(f"--force, --transport, --runner and the like are for phones, not for {name}")
         if console is not None:
             device.say = console.say
         return device

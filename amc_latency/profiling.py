@@ -19,7 +19,7 @@ from amc_latency.files import replacing
 from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
 from device.base import Device, DeviceIdentity, Protocol
-from device.conditions import suspicions
+from device.conditions import measured_by, suspicions
 from device.profiles import profiles
 from lut.architecture import Architecture, channel_choices
 from lut.build import BuildReport, NetworkWorkload, build_table
@@ -174,6 +174,9 @@ def complete_table(
     for counts in held_out:
         shapes = architecture.shapes(counts)
         errors_pct.append(100 * abs(predictor.ms(shapes) / _measured_ms(predictor, shapes) - 1))
+    serials = {serial for timing in table.rows if (serial := measured_by(timing.conditions))}
+    if len(serials) > 1:
+        console.say(f"{table.path} holds rows of {len(serials)} phones ({', '.join(sorted(serials))}): they may differ")
     suspect = [reasons for timing in table.rows if (reasons := suspicions(timing.conditions))]
     because = Counter(why for reasons in suspect for why in reasons).most_common(1)
     return ProfileReport(

@@ -180,8 +180,9 @@ def number(text: str, line: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """Foreign text as a part of a message."""
-    return "".join(c if c.isprintable() else " " for c in text.strip())[:300]
+    """Foreign text as a part of a message: what can be printed of it, and not too much of that."""
+    printable = "".join(c for c in " ".join(text.split()) if c.isprintable() and c != "\ufffd")
+    return printable[:120]
 
 
 def last_line(text: str) -> str:

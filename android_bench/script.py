@@ -160,7 +160,8 @@ def poll_command(run: str, launch: str) -> str:
         f"else p=$(cat pid-{launch}); grep -q run-{launch}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
         # It may have finished between the two looks.
         f"{{ [ -e done-{launch} ] && echo {_MARK} done || echo {_MARK} dead; }}; fi; "
-        "cat blocks/*.sum 2>/dev/null; true; }"
+        # A sign of life for other computers: see `device.lock`.
+        "cat blocks/*.sum 2>/dev/null; touch ../owner; }"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from device.adb_direct import DirectTransport, EncryptionError, address_of, usb_phones
+from device.adb_direct import DirectTransport, address_of, usb_phones
 from device.adb_server import NoServerError, ServerTransport, not_ready, server_phones
 from device.adb_transport import ANSWER_S, AdbTransport
 from device.transport import Transport, TransportError
@@ -58,7 +58,8 @@ def open_transport(
         try:
             return _connected(DirectTransport(serial, answer_s))
         except TransportError as error:
-            if not isinstance(error, EncryptionError) and serial not in _served():
+            # A server that does not list it would keep it in its list as offline.
+            if serial not in _served():
                 raise
             try:
                 return _connected(ServerTransport(serial, answer_s))

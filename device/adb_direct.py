@@ -118,7 +118,9 @@ class DirectTransport(AdbTransport):
         except AdbCommandFailureException as error:
             raise Refused(str(error).removeprefix("Command failed: ")) from error
         except (AdbTimeoutError, TimeoutError) as error:
-            raise TransportError(f"{self.serial} does not answer") from error
+            raise TransportError(
+                f"{self.serial} does not answer: is it a phone's adb (`adb tcpip 5555`), and is the phone awake?"
+            ) from error
         except ConnectionRefusedError as error:
             raise TransportError(f"nothing listens at {self.serial}: is the phone on, and `adb tcpip` set?") from error
         except Exception as error:
@@ -193,8 +195,8 @@ class TcpLink(BaseTransport):
 
 def address_of(serial: str) -> tuple[str, int] | None:
     """Host and port, if `serial` is an address."""
-    match = re.fullmatch(r"(?:\[([^]]+)\]|([^:]+)):(\d{1,5})", serial)
-    return (match[1] or match[2], int(match[3])) if match else None
+    match = re.fullmatch(r"(?:\[([^]\s]+)\]|([^:/@\s]+)):(\d{1,5})", serial)
+    return (match[1] or match[2], int(match[3])) if match and int(match[3]) < 1 << 16 else None
 
 
 def usb_phones() -> dict[str, Any]:
@@ -243,4 +245,7 @@ def _signer() -> CryptographySigner:
             os.replace(f"{new}/adbkey", key)
     elif not public.exists():
         write_public_keyfile(str(key), str(public))
-    return CryptographySigner(str(key))
+    try:
+        return CryptographySigner(str(key))
+    except ValueError as error:
+        raise TransportError(f"{key} is no private key: delete it, and adb or this program makes a new one") from error

@@ -60,6 +60,7 @@ class AndroidDevice(Device):
         try:
             phone = Phone(patient, profile, options.force)
             root = work_folder(phone)
+            lock.claim(patient, root)
             # Sessions that were killed left their scripts running, and everything else lying.
             patient.run(
                 f"( {stop_command(f'{shlex.quote(root)}/run-*')} ); "
@@ -178,4 +179,6 @@ def _clean_command(folder: str, scopes: Sequence[str] | set[str]) -> str:
     """Removes a session's files; what a killed one of another kind has timed stays, for a day, to be taken up."""
     root = shlex.quote(folder)
     runs = " ".join(f"{root}/run-{scope}-*" for scope in scopes)
-    return f"rm -rf {root}/program-* {root}/models {root}/trial.tflite {runs}; rmdir {root} 2>/dev/null; true"
+    return (
+        f"rm -rf {root}/program-* {root}/models {root}/trial.tflite {root}/owner {runs}; rmdir {root} 2>/dev/null; true"
+    )

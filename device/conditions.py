@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 
 
@@ -41,6 +42,12 @@ class Conditions:
     def text(self) -> str:
         """One line of JSON without what is unknown or empty; keys are this class's fields."""
         return json.dumps({name: value for name, value in asdict(self).items() if value not in (None, (), [])})
+
+
+def measured_by(text: str) -> str | None:
+    """Which phone measured the row with these conditions, where they say so."""
+    found = re.search(r'"serial": "([^"\\]*)"', text)
+    return found[1] if found else None
 
 
 def suspicions(text: str) -> list[str]:

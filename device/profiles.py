@@ -107,8 +107,12 @@ def profile_for(info: PhoneInfo, among: Iterable[DeviceProfile] | None = None) -
 
 @functools.cache
 def profiles() -> dict[str, DeviceProfile]:
-    """Every profile by name: this computer, phones, any phone, GPUs. Raises `ProfileError`."""
-    loaded = [load_profile(path) for path in _FOLDER.glob("*.toml")]
+    """Every profile by name: this computer, phones, any phone, GPUs; the user's own first. Raises `ProfileError`."""
+    from platformdirs import user_config_path
+
+    own = user_config_path("amc-latency") / "profiles"
+    paths = {path.stem: path for folder in (_FOLDER, own) for path in folder.glob("*.toml")}
+    loaded = [load_profile(path) for path in paths.values()]
     loaded.sort(key=lambda p: (KINDS.index(p.kind), p.name == ANY_PHONE, p.name))
     return {profile.name: profile for profile in loaded}
 

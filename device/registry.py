@@ -31,7 +31,7 @@ __all__ = [
 _ADDRESS = re.compile(r"\S+:[0-9]{1,5}")
 _STATES = {
     "unauthorized": "unlock it and tap Allow, then run this again",
-    "offline": "unplug it and plug it in again, or restart it",
+    "offline": "unplug it and plug it in again (in the network: `adb connect` again), or restart it",
     "no permissions": "this computer's user may not use it: see https://developer.android.com/studio/run/device",
 }
 """What to do about a phone that is attached and does not answer, by what adb calls its state."""
@@ -144,8 +144,11 @@ def _open_serial(name: str, options: PhoneOptions) -> Device:
 def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> Transport:
     """The one phone attached that the profile means."""
     from device.adb import attached
+    from device.adb_server import server_phones
 
     phones = attached()
+    if options.transport == "server":
+        server_phones()  # says so if there is none
     ready = [phone for phone in phones if phone.state == "device"]
     if not ready:
         raise _none_ready(phones)

@@ -211,6 +211,11 @@ class PhoneRun:
 
     def _run(self, command: str, timeout_s: float = 30.0) -> str:
         result = self._transport.run(command, timeout_s)
+        if result.code and self._transport.run(f"[ -d {shlex.quote(self.paths.run)} ]").code:
+            raise DeviceError(
+                f"this run's files are gone from the phone {self._transport.serial}: another session, or somebody, has "
+                "removed them. What was timed is kept; run again to go on"
+            )
         if result.code:
             raise DeviceError(f"the phone failed at '{command[:80]}': {' '.join(result.output.split())[-200:]}")
         return result.output

@@ -126,11 +126,11 @@ def wait_until_cool(
         state = read_state()
         doubts, celsius = state_doubts(trust, state), hottest_c(state, cool_down)
         if celsius is not None and celsius > cool_down.start_below_c:
-            doubts.append(f"{celsius:.0f} °C, waiting for {cool_down.start_below_c:.0f} °C")
+            doubts.append(f"{celsius:.0f} °C, over {cool_down.start_below_c:.0f} °C")
         if not doubts:
             return True
         if not said:
-            say(f"waiting for the phone: {', '.join(doubts)}")
+            say(f"waiting for the phone, {cool_down.timeout_s:.0f} s at most: {', '.join(doubts)}")
             said = True
         if time.monotonic() - began >= cool_down.timeout_s:
             say(f"no better after {cool_down.timeout_s:.0f} s: going on, and what is timed so is marked as suspect")

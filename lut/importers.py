@@ -6,6 +6,7 @@ finished by the same call. Nothing takes an overhead off: an op's time holds non
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import itertools
 import json
@@ -25,7 +26,10 @@ from lut.predict import MissingShapeError, Predictor
 from lut.shape import NOOP, LayerShape, NetworkShape, network_text
 from lut.table import LatencyTable
 
-MODEL = "unknown: imported from op-profile logs"
+MODEL = "model not known"
+"""Logs don't say what they were made on."""
+_LARGEST_DIFFERENCE_PCT = 25.0
+"""Of logs of one network on one device; those of a real phone differ by a few percent."""
 
 
 class ImportLogError(ValueError):
@@ -86,13 +90,21 @@ class ImportReport:
 
 
 def import_logs(
-    paths: Sequence[Path], shapes: NetworkShape, names: Sequence[str], out: Path, device: str = "imported"
+    paths: Sequence[Path],
+    shapes: NetworkShape,
+    names: Sequence[str],
+    out: Path,
+    device: str = "imported",
+    force: bool = False,
 ) -> ImportReport:
     """Add op-profile logs of the network of these layers, named `names`, to the table `out`, made if there is none.
 
-    Every log is read and joined before anything is written. Raises `ImportLogError` for a log that cannot be read, is
-    of another network or of another format than the first, and for a table of something else; and `TableError`.
+    Every log is read and joined before anything is written. `force` takes logs that only look like another network's,
+    by their input or their times. Raises `ImportLogError` for a log that cannot be read, is of another network or of
+    another format than the first, and for a table of something else; and `TableError`.
     """
+    if not re.fullmatch("[A-Za-z0-9._-]+", device):
+        raise ImportLogError(f"--device {device!r} is no plain name: give letters, digits, '.', '_' and '-'")
     logs = [_read(path, shapes, names) for path in paths]
     for log in logs[1:]:
         if log.what != logs[0].what:
@@ -100,9 +112,15 @@ def import_logs(
                 f"{log.path} is {log.what} and {logs[0].path} is {logs[0].what}: give each kind its own table"
             )
     distinct = list({log.sha256: log for log in logs}.values())
+    if not force:
+        _check_inputs(distinct, shapes)
+        _check_sums(distinct)
     with _open(out, DeviceIdentity(device, MODEL, logs[0].runtime), _protocol(logs)) as table:
         rounds = _log_rounds(table)
         errors_pct = _errors_pct(table, [log.join for log in distinct if log.sha256 not in rounds])
+        # Logs of this call were compared with each other: one that was killed can be finished.
+        if not force and rounds.keys() - {log.sha256 for log in distinct}:
+            _check_foretold(table, errors_pct)
         added = _append(table, distinct, shapes, rounds)
         rows_added = sum(added.values())
         layers_ms = Predictor(table).raw_ms(shapes)
@@ -140,6 +158,8 @@ def import_logs(
 class _Log:
     path: Path
     sha256: str
+    input: tuple[int, ...] | None
+    """batch, height, width, channels, where the log says them of a single input"""
     profile: OpProfile
     join: Join
     runtime: str
@@ -177,23 +197,79 @@ def _read(path: Path, shapes: NetworkShape, names: Sequence[str]) -> _Log:
         data = path.read_bytes()
     except OSError as error:
         raise ImportLogError(f"cannot read the log {path}: {error.strerror or error}") from error
-    text = data.decode("utf-8", "replace")
+    text = _text(path, data)
+    if not re.search(r"= Run Order =+\s*$", text, re.MULTILINE):
+        raise ImportLogError(f"{path} has no op profile: was it made with --enable_op_profiling=true?")
     try:
         profile = parse_op_profile(text)
         joined = join(profile.ops, shapes, names)
         counts = parse_counts(text)
     except (ParseError, JoinError) as error:
-        raise ImportLogError(f"{path}: {error}") from error
+        raise ImportLogError(f"{path}: {_printable(str(error))}") from error
+    input_shape = re.search(r"Input shapes: \[([0-9]{1,6}(?:, ?[0-9]{1,6}){3})\]", text)
     threads = re.search(r"Num threads: \[([1-9][0-9]{0,2})\]", text)
     return _Log(
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),
+        input=tuple(map(int, input_shape[1].split(","))) if input_shape else None,
         profile=profile,
         join=joined,
         runtime=_runtime(text, profile),
         threads=int(threads[1]) if threads else 1,
         warmup=counts[0].n if len(counts) > 1 else 0,
     )
+
+
+def _text(path: Path, data: bytes) -> str:
+    if not data.strip():
+        raise ImportLogError(f"{path} is empty")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ImportLogError(f"{path} is not text in UTF-8 but in UTF-16: save it as UTF-8")
+    text = data.decode("utf-8", "replace")
+    garbage = sum(c == "\ufffd" or not (c.isprintable() or c.isspace()) for c in text)
+    # A stray byte, of a name or of a terminal's colours, makes no log unreadable.
+    if b"\0" in data or garbage > len(text) / 10:
+        raise ImportLogError(f"{path} is not text: give what benchmark_model printed")
+    return text
+
+
+def _printable(message: str) -> str:
+    """A message without what a log's names may bring into it."""
+    return "".join(c for c in message if c.isprintable() and c != "\ufffd")[:500]
+
+
+def _check_inputs(logs: Sequence[_Log], shapes: NetworkShape) -> None:
+    takes = (1, shapes[0].h, shapes[0].w, shapes[0].c_in)
+    for log in logs:
+        if log.input not in (None, takes):
+            raise ImportLogError(
+                f"{log.path} has the input {_by(log.input)}, the network takes {_by(takes)}: of another network? "
+                "Give its --model and --input, or --force"
+            )
+
+
+def _by(sizes: Iterable[int] | None) -> str:
+    return "x".join(map(str, sizes or ()))
+
+
+def _check_sums(logs: Sequence[_Log]) -> None:
+    spread_pct = _spread_pct([log.profile.total_ms for log in logs])
+    if spread_pct is not None and spread_pct > _LARGEST_DIFFERENCE_PCT:
+        least, most = (pick(logs, key=lambda log: log.profile.total_ms) for pick in (min, max))
+        raise ImportLogError(
+            f"the op sums of these logs differ by {spread_pct:.0f} %, from {least.profile.total_ms:.3f} ms in "
+            f"{least.path} to {most.profile.total_ms:.3f} ms in {most.path}: of more than one network? "
+            "Import each network's with its --channels or --width, or give --force"
+        )
+
+
+def _check_foretold(table: LatencyTable, errors_pct: Sequence[float]) -> None:
+    mean_pct = statistics.fmean(errors_pct) if errors_pct else 0.0
+    if mean_pct > _LARGEST_DIFFERENCE_PCT:
+        raise ImportLogError(
+            f"these logs are {mean_pct:.0f} % off what the table {table.path} holds for the same layers: "
+            "of another network? Give its --channels or --width, another --out, or --force"
+        )
 
 
 def _runtime(text: str, profile: OpProfile) -> str:

@@ -167,7 +167,7 @@ class Predictor:
     def _missing(self, shape: LayerShape) -> MissingShapeError:
         error = self._errors.get(shape.text)
         why = f"could not be timed: {error}" if error else "is not in the latency table"
-        advice = "; run `amc-latency profile` for its network, with a --step that its counts are multiples of"
+        advice = "; profile its network, with a --step that its counts are multiples of, or import a log of it"
         return MissingShapeError(shape, f"layer '{shape}' {why} ({self.table.path}){'' if error else advice}")
 
 

@@ -119,7 +119,7 @@ class LatencyTable:
                     whose = "device" if own is self.identity else "protocol"
                     raise TableError(
                         f"{self.path} was measured with {whose} {field.name} '{theirs}', this is '{ours}': "
-                        "pass another --lut, or profile again"
+                        "name another --lut, or delete this one to start anew"
                     )
 
     @property
@@ -328,7 +328,7 @@ def _parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Proto
     if texts[0] != f"{TITLE}{SCHEMA}":
         raise TableError(
             f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "
-            "pass another --lut, or profile again"
+            "name another --lut, or delete this one to start anew"
         )
     damaged = "pass another --lut, or delete the file and profile again"
     values = {}

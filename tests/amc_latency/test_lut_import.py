@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ FIXTURES = Path(__file__).parents[1] / "lut" / "fixtures"
 BUNDLED, STRIDED = FIXTURES / "bundled.op_profile.txt", FIXTURES / "strided.op_profile.txt"
 needs_pixel1 = pytest.mark.skipif(not PIXEL1.is_dir(), reason="the Pixel 1 logs are not beside the repository")
 MOBILENET = ["--model", "mobilenet_v1", "--input", "3x224x224"]
+OF_BUNDLED = ["--model", "bundled"]
+LOG = [BUNDLED, *OF_BUNDLED]
 COUNTS_75 = "24,48,96,96,192,192,384,384,384,384,384,384,768,768"
 
 
@@ -63,7 +66,7 @@ def log_sum_ms(path: Path) -> float:
 
 
 def test_a_log_of_the_genuine_program_becomes_a_table_that_predicts_without_a_device(run, no_device) -> None:
-    report = as_json(run("lut", "import", BUNDLED, "--out", "t.tsv", "--json"))
+    report = as_json(run("lut", "import", *LOG, "--out", "t.tsv", "--json"))
     assert (report["layers"], report["shapes"], report["rows_added"]) == (29, 21, 22)
     assert report["left_out"] == []
     assert report["ops_ms"] == pytest.approx(log_sum_ms(BUNDLED))
@@ -76,7 +79,7 @@ def test_a_log_of_the_genuine_program_becomes_a_table_that_predicts_without_a_de
 
 def test_a_profile_in_csv_is_another_round_without_the_whole_network(run) -> None:
     csv = BUNDLED.with_suffix(".csv")
-    report = as_json(run("lut", "import", BUNDLED, csv, "--out", "t.tsv", "--json"))
+    report = as_json(run("lut", "import", *LOG, csv, "--out", "t.tsv", "--json"))
     assert [log["rows"] for log in report["logs"]] == [22, 21]
     assert [log["runs"] for log in report["logs"]] == [3, None]
     # The CSV's own sum of its run order: 117.627 ms, as its line of timings says too.
@@ -87,19 +90,20 @@ def test_a_profile_in_csv_is_another_round_without_the_whole_network(run) -> Non
 
 
 def test_the_text_says_what_was_done_and_whose_table_answers(run, no_device) -> None:
-    code, out, _ = run("lut", "import", BUNDLED, "--out", "t.tsv", "--device", "my-phone")
+    code, out, _ = run("lut", "import", *LOG, "--out", "t.tsv", "--device", "my-phone")
     assert code == 0
-    assert out.startswith("t.tsv: 22 rows added, of my-phone, unknown: imported from op-profile logs, TFLite XNNPACK")
+    assert out.startswith("t.tsv: 22 rows added, of my-phone, model not known, TFLite XNNPACK")
     assert "no shape of these logs was known before" in out
-    again = run("lut", "import", BUNDLED, "--out", "t.tsv", "--device", "my-phone")[1]
+    assert run("lut", "import", *LOG, "--out", "u.tsv")[1].count("imported") == 1
+    again = run("lut", "import", *LOG, "--out", "t.tsv", "--device", "my-phone")[1]
     assert "0 rows added" in again
     assert "in the table already, not added again" in again
     assert "there was nothing new in these logs" in again
-    assert "measured on my-phone, unknown: imported" in run("predict", "--lut", "t.tsv")[1]
+    assert "measured on my-phone, model not known, TFLite" in run("predict", "--lut", "t.tsv")[1]
 
 
 def test_a_named_device_must_be_the_tables(run) -> None:
-    run("lut", "import", BUNDLED, "--out", "t.tsv", "--device", "pixel1")
+    run("lut", "import", *LOG, "--out", "t.tsv", "--device", "pixel1")
     assert as_json(run("predict", "--device", "pixel1", "--lut", "t.tsv", "--json"))["predicted_ms"] > 0
     for other in ("host", "pixel6"):
         code, out, err = run("predict", "--device", other, "--lut", "t.tsv")
@@ -113,7 +117,7 @@ def test_a_phones_own_table_answers_without_the_phone(run, no_device, tmp_path: 
     assert "no latency table for this device yet" in err
     folder = tmp_path / "data" / "amc-latency" / "tables"
     folder.mkdir(parents=True)
-    run("lut", "import", BUNDLED, "--out", folder / "pixel1-11111111.tsv", "--device", "pixel1")
+    run("lut", "import", *LOG, "--out", folder / "pixel1-11111111.tsv", "--device", "pixel1")
     # Another device's table is not looked at.
     LatencyTable.create(folder / "pixel6-11111111.tsv", DeviceIdentity("pixel6", "", ""), Protocol())
     prediction = as_json(run("predict", "--device", "pixel1", "--json"))
@@ -136,13 +140,17 @@ def test_the_shipped_table_answers_for_its_owner(run, no_device) -> None:
 
 BAD_INPUT: list[tuple[list[object], str]] = [
     (["missing.txt"], "there is no log missing.txt"),
-    ([__file__], "test_lut_import.py: "),
+    ([__file__], "test_lut_import.py has no op profile: was it made with --enable_op_profiling=true?"),
     ([BUNDLED, STRIDED], "strided.op_profile.txt: op 4 of 12, Binary Elementwise"),
     ([STRIDED], "does not match layer 4 of 29, 'blocks.1.depthwise'"),
     ([BUNDLED, "--model", "resnet18"], "does not match layer 2 of"),
     ([BUNDLED, "--out", "nowhere/t.tsv"], "there is no folder nowhere"),
     ([BUNDLED, "--out", "."], "cannot read the latency table"),
     ([BUNDLED, "--out", BUNDLED], "is not a latency table"),
+    ([BUNDLED, "--device", ""], "--device '' is no plain name"),
+    ([BUNDLED, "--device", "my phone"], "--device 'my phone' is no plain name"),
+    ([sys.executable], " is not text"),
+    ([os.devnull], f"there is no log {os.devnull}"),
     ([BUNDLED, "--channels", "8,8"], "14 coupled groups"),
     ([BUNDLED, "--channels", ",".join(["9999"] * 14)], "can't keep 9999"),
     ([BUNDLED, "--model", "mobilenetv1"], "did you mean 'mobilenet_v1'"),
@@ -152,11 +160,40 @@ BAD_INPUT: list[tuple[list[object], str]] = [
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=lambda value: str(value)[-40:])
 def test_a_mistake_is_one_line_and_writes_nothing(run, arguments: list[object], message: str, tmp_path: Path) -> None:
     out = [] if "--out" in arguments else ["--out", "t.tsv"]
-    code, printed, err = run("lut", "import", *arguments, *out)
+    model = [] if "--model" in arguments else OF_BUNDLED
+    code, printed, err = run("lut", "import", *arguments, *model, *out)
     assert (code, printed) == (2, "")
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_network_of_the_logs_must_be_named(run, tmp_path: Path) -> None:
+    code, printed, err = run("lut", "import", BUNDLED, "--out", "t.tsv")
+    assert (code, printed) == (2, "")
+    assert "--model" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_pixel1
+def test_logs_of_another_network_are_refused_unless_forced(run, tmp_path: Path) -> None:
+    logs = {name: sorted((PIXEL1 / "logs").glob(f"{name}_run*.txt")) for name in ("mobilenet", "0.75mobilenet")}
+
+    def refused(*arguments: object) -> str:
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        code, printed, err = run("lut", "import", *arguments)
+        assert (code, printed, len(err.strip().splitlines())) == (2, "", 1)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        return err
+
+    small = ["--model", "mobilenet_v1", "--input", "3x192x192", "--out", "t.tsv"]
+    assert "has the input 1x224x224x3, the network takes 1x192x192x3" in refused(logs["mobilenet"][0], *small)
+    full = [*MOBILENET, "--out", "t.tsv"]
+    # 123.162 ms and 73.083 ms, as end_to_end.csv has the whole runs: 51.0 % of their mean.
+    assert "differ by 51 %" in refused(logs["mobilenet"][0], logs["0.75mobilenet"][0], *full)
+    as_json(run("lut", "import", *logs["mobilenet"], *full, "--json"))
+    assert "holds for the same layers: of another network?" in refused(*logs["0.75mobilenet"], *full)
+    assert as_json(run("lut", "import", *logs["0.75mobilenet"], *full, "--force", "--json"))["rows_added"] > 0
 
 
 def test_a_truncated_log_is_refused_at_every_line(run, tmp_path: Path) -> None:
@@ -164,7 +201,7 @@ def test_a_truncated_log_is_refused_at_every_line(run, tmp_path: Path) -> None:
     tables = [number for number, line in enumerate(lines) if "Run Order" in line]
     for end in range(tables[-1], tables[-1] + 31, 6):
         (tmp_path / "cut.txt").write_text("".join(lines[:end]))
-        code, _, err = run("lut", "import", "cut.txt", "--out", "t.tsv")
+        code, _, err = run("lut", "import", "cut.txt", *OF_BUNDLED, "--out", "t.tsv")
         assert code == 2
         assert "cut.txt: " in err
         assert not (tmp_path / "t.tsv").exists()

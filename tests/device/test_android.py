@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +104,7 @@ def test_a_hot_phone_is_waited_for_before_anything_is_timed(tmp_path: Path) -> N
         Heat(phone).heat()
         timings = time_all(phone)
         assert medians_us(timings) == EXPECTED_US
-        assert phone.said == ["waiting for the phone: thermal status 2, 70 °C, waiting for 45 °C"]
+        assert phone.said == ["waiting for the phone, 30 s at most: thermal status 2, 70 °C, over 45 °C"]
         assert {json.loads(timing.conditions)["tries"] for timing in timings} == {1}
 
 
@@ -115,7 +117,7 @@ def test_a_phone_that_becomes_hot_is_waited_for_and_the_block_repeated(tmp_path:
         heat.heat()
         timings += rounds
         assert medians_us(timings) == EXPECTED_US
-        assert phone.said == ["waiting for the phone: thermal status 2, 70 °C, waiting for 45 °C"]
+        assert phone.said == ["waiting for the phone, 30 s at most: thermal status 2, 70 °C, over 45 °C"]
         tries = {timing.workload: json.loads(timing.conditions)["tries"] for timing in timings}
         assert sorted(tries.values()) == [1, 1, 1, 1, 2, 2, 2]
         assert not any(suspicions(timing.conditions) for timing in timings)
@@ -149,11 +151,34 @@ def test_a_program_that_fails_at_once_each_time_is_said_so(tmp_path: Path) -> No
             time_all(phone)
 
 
-def test_one_session_at_a_time(tmp_path: Path) -> None:
+def test_one_session_at_a_time_whatever_it_calls_the_phone(tmp_path: Path) -> None:
     with opened(tmp_path) as phone:
-        with pytest.raises(DeviceError, match="another amc-latency is timing on"):
+        (tmp_path / "state/sleep").write_text("0.1")
+        timings = phone.device.time_round(WORKLOADS[:3], QUICK, 0)
+        rest = [next(timings)]
+        with pytest.raises(DeviceError, match="another amc-latency is timing on 127"):
             open_device(phone.daemon.address)
-        assert medians_us(time_all(phone)) == EXPECTED_US
+        timings.close()
+        timings = phone.device.time_round([*WORKLOADS], QUICK, 0)
+        busy = threading.Thread(target=lambda: rest.extend(timings))
+        busy.start()
+        while not list(tmp_path.glob("data/local/tmp/amc-latency/run-*/pid-*")):
+            time.sleep(0.01)
+        with pytest.raises(DeviceError, match="another amc-latency is timing on localhost"):
+            open_device(f"localhost:{phone.daemon.port}")
+        busy.join()
+        assert medians_us(rest[1:]) == EXPECTED_US
+
+
+def test_files_that_somebody_removed_are_missed_in_words(tmp_path: Path) -> None:
+    with opened(tmp_path) as phone:
+        (tmp_path / "state/sleep").write_text("0.1")
+        timings = phone.device.time_round(WORKLOADS, QUICK, 0)
+        shutil.rmtree(tmp_path / "data/local/tmp/amc-latency")
+        (tmp_path / "data/local/tmp/amc-latency").mkdir()
+        threading.Timer(0.5, shutil.rmtree, [tmp_path / "data/local/tmp/amc-latency", True]).start()
+        with pytest.raises(DeviceError, match=r"files are gone from the phone .* run again"):
+            list(timings)
 
 
 def test_drift_of_the_sentinel_repeats_the_block(tmp_path: Path) -> None:

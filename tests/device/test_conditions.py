@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
-from device.conditions import Conditions, suspicions
+from device.conditions import Conditions, measured_by, suspicions
 
 CONDITIONS = Conditions(
     serial="FA6A1\t\n",
@@ -31,6 +32,11 @@ def test_a_line_of_json_without_what_is_unknown() -> None:
     # Zero and no are answers, nothing is not.
     assert {"battery_pct": 0, "thermal_status": 0, "delegated": False}.items() <= values.items()
     assert not {"build", "battery_c", "suspect", "time_s"} & set(values)
+
+
+def test_who_measured() -> None:
+    assert measured_by("") is None
+    assert measured_by(replace(CONDITIONS, serial="FA6A1").text) == "FA6A1"
 
 
 def test_suspicions() -> None:

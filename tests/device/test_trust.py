@@ -93,7 +93,7 @@ def test_the_wait_ends_with_the_heat() -> None:
     readings, said = states(70.0, 50.0, 45.0, 99.0), []
     assert wait_until_cool(lambda: next(readings), TRUST, CoolDown(poll_s=0.001), said.append)
     assert next(readings).zones_c == {"cpu-0": 99.0}  # three readings were enough
-    assert said == ["waiting for the phone: 70 °C, waiting for 45 °C"]
+    assert said == ["waiting for the phone, 600 s at most: 70 °C, over 45 °C"]
 
 
 def test_the_wait_gives_up_in_the_end() -> None:

@@ -6,11 +6,14 @@ import csv
 import hashlib
 import json
 import statistics
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scripted_device import mobilenet_v1
 
 from device.base import DeviceIdentity, Protocol
@@ -53,7 +56,13 @@ TYPE_HEADS = (
 )
 
 
-def log_2018(path: Path, ops: Sequence[tuple[str, float]] = OPS, network_us: int = 5100, threads: int = 1) -> Path:
+def log_2018(
+    path: Path,
+    ops: Sequence[tuple[str, float]] = OPS,
+    network_us: int = 5100,
+    threads: int = 1,
+    inputs: str = "[1,9,9,8]",
+) -> Path:
     """A log as TFLite's `benchmark_tflite_model` of 2018 wrote it."""
     source, total = "native : benchmark_tflite_model.cc", sum(ms for _, ms in ops)
     rows = [(kind, ["0.000", f"{ms:.3f}"], ms, f"[net/op{number}]") for number, (kind, ms) in enumerate(ops)]
@@ -63,6 +72,7 @@ def log_2018(path: Path, ops: Sequence[tuple[str, float]] = OPS, network_us: int
     ]
     lines = (
         f"{source}:480 STARTING!",
+        f"{source}:523 Input shapes: {inputs}",
         f"{source}:526 Num runs: [20]",
         f"{source}:528 Num threads: [{threads}]",
         f"{source}:531 Warmup runs: [10]",
@@ -117,8 +127,21 @@ def scaled(path: Path, factor: float) -> Path:
     return log_2018(path, [(kind, ms * factor) for kind, ms in OPS], round(5100 * factor))
 
 
-def imported(out: Path, *logs: Path, shapes: NetworkShape = NETWORK, device: str = "imported") -> ImportReport:
-    return import_logs(logs, shapes, ["layer"] * len(shapes), out, device)
+def imported(
+    out: Path, *logs: Path, shapes: NetworkShape = NETWORK, device: str = "imported", force: bool = False
+) -> ImportReport:
+    return import_logs(logs, shapes, ["layer"] * len(shapes), out, device, force)
+
+
+def refusal(out: Path, *logs: Path, shapes: NetworkShape = NETWORK, device: str = "imported") -> str:
+    """The one line that an import is refused with; it may not touch the table."""
+    before = out.read_bytes() if out.exists() else None
+    with pytest.raises(ImportLogError) as caught:
+        imported(out, *logs, shapes=shapes, device=device)
+    assert (out.read_bytes() if out.exists() else None) == before
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
 
 
 def test_a_log_becomes_rows(tmp_path: Path) -> None:
@@ -179,7 +202,7 @@ def test_a_log_is_never_added_twice(tmp_path: Path) -> None:
     before = out.read_bytes()
     assert imported(out, copy).rows_added == 0
     assert out.read_bytes() == before
-    report = imported(out, log, other)
+    report = imported(out, log, other, force=True)
     assert [each.rows for each in report.logs] == [0, 4]
     # Of what is new only: 2 was foretold as 1.
     assert report.known == 3
@@ -187,7 +210,8 @@ def test_a_log_is_never_added_twice(tmp_path: Path) -> None:
 
 
 def test_an_import_that_was_killed_is_finished_by_the_same_call(tmp_path: Path) -> None:
-    out, logs = tmp_path / "t.tsv", [scaled(tmp_path / f"{factor}.txt", factor) for factor in (1, 2)]
+    out, logs = tmp_path / "t.tsv", [scaled(tmp_path / f"{factor}.txt", factor) for factor in (1, 0.78)]
+    # As different as two logs may be: 24.7 % of their mean, though the first is 28 % off the second.
     imported(out, *logs)
     whole = out.read_bytes()
     for lines in (7, 8, 10, 13):
@@ -201,7 +225,9 @@ def test_a_table_says_beforehand_what_it_would_have_told(tmp_path: Path) -> None
     imported(out, first)
     # Another network that shares the linear layer alone: 0.5 ms foretold, 0.4 ms measured.
     wide = LayerShape("conv", 8, 8, 30, 30, 3, 1, 1)
-    other = log_2018(tmp_path / "b.txt", [("CONV_2D", 9.0), ("MEAN", 0.5), ("CONV_2D", 0.4)], 10_000)
+    other = log_2018(
+        tmp_path / "b.txt", [("CONV_2D", 9.0), ("MEAN", 0.5), ("CONV_2D", 0.4)], 10_000, inputs="[1,30,30,8]"
+    )
     report = imported(out, other, shapes=(wide, LayerShape("global_pool", 8, 8, 30, 30), LINEAR))
     assert report.known == 1
     assert report.known_max_error_pct == report.known_mean_error_pct == pytest.approx(100 * (0.5 / 0.4 - 1))
@@ -227,7 +253,7 @@ def test_what_cannot_be_imported_is_refused_and_writes_nothing(tmp_path: Path) -
     for logs, message in (
         ([tmp_path / "missing.txt"], "there is no log .*missing.txt"),
         ([tmp_path], "there is no log"),
-        ([good, no_log], "no.txt: "),
+        ([good, no_log], r"no.txt has no op profile: was it made with --enable_op_profiling=true\?"),
         ([good, cut], "cut.txt: "),
         ([modern], r"strided.op_profile.txt: op 2 of 12, Convolution \(NHWC, F32\) DWConv 'Delegate/.*:1', does not"),
         ([good, other], r"other.txt: op 2 of 5, AVERAGE_POOL_2D '\[net/op1\]', does not match layer 2 of 4, 'layer'"),
@@ -274,8 +300,110 @@ def test_a_log_is_of_one_network_only(tmp_path: Path) -> None:
     before = out.read_bytes()
     others = (replace(CONV, c_out=4), replace(CONV, c_in=4), *NETWORK[2:])
     with pytest.raises(ImportLogError, match=r"good.txt is in .* already, as another network"):
-        imported(out, scaled(tmp_path / "new.txt", 2), good, shapes=others)
+        imported(out, scaled(tmp_path / "new.txt", 1.1), good, shapes=others)
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ("[1,9,9,3]", "1x9x9x3"),
+        ("[1,224,9,8]", "1x224x9x8"),
+        ("[1, 9, 224, 8]", "1x9x224x8"),
+        # A batch of eight takes another time.
+        ("[8,9,9,8]", "8x9x9x8"),
+    ],
+)
+def test_a_log_of_another_input_is_refused_unless_forced(tmp_path: Path, inputs: str, says: str) -> None:
+    out, log = tmp_path / "t.tsv", log_2018(tmp_path / "other.txt", inputs=inputs)
+    message = refusal(out, log_2018(tmp_path / "good.txt"), log)
+    assert f"other.txt has the input {says}, the network takes 1x9x9x8" in message
+    assert imported(out, log, force=True).rows_added == 4
+
+
+@pytest.mark.parametrize("inputs", ["[]", "", "[1,72]", "[1,9,9,8:1,4]"])
+def test_an_input_that_a_log_does_not_say_of_one_image_is_no_obstacle(tmp_path: Path, inputs: str) -> None:
+    assert imported(tmp_path / "t.tsv", log_2018(tmp_path / "log.txt", inputs=inputs)).rows_added == 4
+
+
+def test_logs_whose_sums_differ_too_much_are_refused_unless_forced(tmp_path: Path) -> None:
+    out, one = tmp_path / "t.tsv", log_2018(tmp_path / "one.txt")
+    # 0.28 of 1.14 is 24.6 %, and 0.32 of 1.16 is 27.6 %.
+    near, far = scaled(tmp_path / "near.txt", 1.28), scaled(tmp_path / "far.txt", 1.32)
+    message = refusal(out, one, far)
+    assert message.startswith("the op sums of these logs differ by 28 %, from 5.000 ms in ")
+    assert "one.txt to 6.600 ms in " in message
+    assert "--force" in message
+    assert imported(out, one, far, force=True).spread_pct == pytest.approx(100 * 0.32 / 1.16)
+    assert imported(tmp_path / "u.tsv", one, near).spread_pct == pytest.approx(100 * 0.28 / 1.14)
+
+
+def test_logs_that_the_table_is_far_off_are_refused_unless_forced(tmp_path: Path) -> None:
+    out = tmp_path / "t.tsv"
+    imported(out, log_2018(tmp_path / "a.txt"))
+    # The table says 1: that is 53 % less than 2.128, 29 % more than 0.776, and 19.9 % less than 1.248.
+    for factor, off in ((2.128, 53), (0.776, 29)):
+        assert refusal(out, scaled(tmp_path / "b.txt", factor)) == (
+            f"these logs are {off} % off what the table {out} holds for the same layers: of another network? "
+            "Give its --channels or --width, another --out, or --force"
+        )
+    assert imported(out, scaled(tmp_path / "c.txt", 1.248)).known_mean_error_pct == pytest.approx(19.87, abs=0.01)
+    assert imported(out, scaled(tmp_path / "b.txt", 2.128), force=True).rows_added == 4
+
+
+def test_a_device_is_a_plain_name(tmp_path: Path) -> None:
+    log = log_2018(tmp_path / "a.txt")
+    for device in ("", "my phone", "a/b", "caf\u00e9", "a\n", "\x1b[31m", "a,b"):
+        assert "is no plain name: give letters, digits, '.', '_' and '-'" in refusal(
+            tmp_path / "t.tsv", log, device=device
+        )
+    assert imported(tmp_path / "t.tsv", log, device="Pixel_6-a.2").device.startswith("Pixel_6-a.2, ")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "log.txt is empty"),
+        (b" \n\n", "log.txt is empty"),
+        (b"\x7fELF\x02\x01\x01\x00\x00", "log.txt is not text"),
+        (bytes(range(128, 256)) * 9, "log.txt is not text"),
+        (b"\x1b\x07" * 50 + b"text", "log.txt is not text"),
+        ("Run Order".encode("utf-16"), "log.txt is not text in UTF-8 but in UTF-16"),
+        (b"\xfe\xff" + "Run Order".encode("utf-16-be"), "log.txt is not text in UTF-8 but in UTF-16"),
+        (b"count=1 caf\xe9 \x1b[0m and quite some words more\n", "log.txt has no op profile"),
+    ],
+)
+def test_what_is_no_log_is_said_and_not_quoted(tmp_path: Path, data: bytes, says: str) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(data)
+    assert says in refusal(tmp_path / "t.tsv", log)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_log_is_damaged_with_is_never_quoted(damage: list[tuple[int, bytes]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        log, out = log_2018(Path(folder) / "log.txt"), Path(folder) / "t.tsv"
+        data = log.read_bytes()
+        for at, garbage in damage:
+            data = data[: at % len(data)] + garbage + data[at % len(data) :]
+        log.write_bytes(data)
+        said = ""
+        try:
+            imported(out, log)
+        except ImportLogError as error:
+            said = str(error)
+        assert said.isprintable()
+        assert "\ufffd" not in said
+        assert out.exists() == (not said)
+
+
+def test_a_quoted_line_is_short(tmp_path: Path) -> None:
+    log = log_2018(tmp_path / "log.txt")
+    log.write_text(log.read_text() + "INFO: count=" + "9" * 5000 + "\x1b[31m\n")
+    message = refusal(tmp_path / "t.tsv", log)
+    assert message.count("9") < 120
+    assert len(message) < len(str(log)) + 250
 
 
 def pixel1_logs(name: str) -> list[Path]:

@@ -169,7 +169,7 @@ def test_no_file_and_a_folder_are_table_errors(tmp_path: Path) -> None:
 def test_a_table_of_another_device_or_protocol_is_refused(
     table: LatencyTable, identity: DeviceIdentity | None, protocol: Protocol | None, message: str
 ) -> None:
-    with pytest.raises(TableError, match=f"{message}: pass another --lut, or profile again"):
+    with pytest.raises(TableError, match=f"{message}: name another --lut, or delete this one to start anew"):
         LatencyTable.open(table.path, identity, protocol)
 
 

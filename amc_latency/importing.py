@@ -7,7 +7,8 @@ from pathlib import Path
 
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, check_counts
-from lut.importers import ImportLogError, ImportReport, import_logs
+from lut.import_log import ImportLogError
+from lut.importers import ImportReport, import_logs
 
 
 def import_into(

@@ -6,8 +6,6 @@ finished by the same call. Nothing takes an overhead off: an op's time holds non
 
 from __future__ import annotations
 
-import codecs
-import hashlib
 import itertools
 import json
 import re
@@ -17,11 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_bench.counts import parse_counts
-from android_bench.op_profile import Op, OpProfile, parse_op_profile
-from android_bench.runner import ParseError
 from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.op_join import Join, JoinError, LayerOps, join
+from lut.import_log import ImportLogError, OpLog, read_log
+from lut.op_join import Join, LayerOps
 from lut.predict import MissingShapeError, Predictor
 from lut.shape import NOOP, LayerShape, NetworkShape, network_text
 from lut.table import LatencyTable
@@ -30,10 +26,6 @@ MODEL = "model not known"
 """Logs don't say what they were made on."""
 _LARGEST_DIFFERENCE_PCT = 25.0
 """Of logs of one network on one device; those of a real phone differ by a few percent."""
-
-
-class ImportLogError(ValueError):
-    """A log that cannot be imported, or not into this table: what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ def import_logs(
     """
     if not re.fullmatch("[A-Za-z0-9._-]+", device):
         raise ImportLogError(f"--device {device!r} is no plain name: give letters, digits, '.', '_' and '-'")
-    logs = [_read(path, shapes, names) for path in paths]
+    logs = [read_log(path, shapes, names) for path in paths]
     for log in logs[1:]:
         if log.what != logs[0].what:
             raise ImportLogError(
@@ -154,91 +146,7 @@ def import_logs(
     )
 
 
-@dataclass(frozen=True)
-class _Log:
-    path: Path
-    sha256: str
-    input: tuple[int, ...] | None
-    """batch, height, width, channels, where the log says them of a single input"""
-    profile: OpProfile
-    join: Join
-    runtime: str
-    threads: int
-    warmup: int
-    """runs, as the log counts them"""
-
-    @property
-    def what(self) -> str:
-        """What all logs of a table have in common."""
-        return f"a {self.runtime} of {self.threads} thread{'s' if self.threads > 1 else ''}"
-
-    @property
-    def runs(self) -> int | None:
-        """Counted runs; None where the log has the profile alone, as a CSV file does."""
-        return self.profile.run.n if self.profile.run else None
-
-    @property
-    def network_ms(self) -> float | None:
-        """The whole network's mean, of the counted runs."""
-        return self.profile.run.mean_us / 1000 if self.profile.run else None
-
-    def conditions(self, ops: Iterable[Op] | None = None) -> str:
-        """What a row keeps of where it came from, as JSON."""
-        values: dict[str, object] = {"source": self.path.name, "sha256": self.sha256, "format": self.runtime}
-        if ops is not None:
-            values["ops"] = [op.name for op in ops]
-        return json.dumps(values)
-
-
-def _read(path: Path, shapes: NetworkShape, names: Sequence[str]) -> _Log:
-    if not path.is_file():
-        raise ImportLogError(f"there is no log {path}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImportLogError(f"cannot read the log {path}: {error.strerror or error}") from error
-    text = _text(path, data)
-    if not re.search(r"= Run Order =+\s*$", text, re.MULTILINE):
-        raise ImportLogError(f"{path} has no op profile: was it made with --enable_op_profiling=true?")
-    try:
-        profile = parse_op_profile(text)
-        joined = join(profile.ops, shapes, names)
-        counts = parse_counts(text)
-    except (ParseError, JoinError) as error:
-        raise ImportLogError(f"{path}: {_printable(str(error))}") from error
-    input_shape = re.search(r"Input shapes: \[([0-9]{1,6}(?:, ?[0-9]{1,6}){3})\]", text)
-    threads = re.search(r"Num threads: \[([1-9][0-9]{0,2})\]", text)
-    return _Log(
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        input=tuple(map(int, input_shape[1].split(","))) if input_shape else None,
-        profile=profile,
-        join=joined,
-        runtime=_runtime(text, profile),
-        threads=int(threads[1]) if threads else 1,
-        warmup=counts[0].n if len(counts) > 1 else 0,
-    )
-
-
-def _text(path: Path, data: bytes) -> str:
-    if not data.strip():
-        raise ImportLogError(f"{path} is empty")
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ImportLogError(f"{path} is not text in UTF-8 but in UTF-16: save it as UTF-8")
-    text = data.decode("utf-8", "replace")
-    garbage = sum(c == "\ufffd" or not (c.isprintable() or c.isspace()) for c in text)
-    # A stray byte, of a name or of a terminal's colours, makes no log unreadable.
-    if b"\0" in data or garbage > len(text) / 10:
-        raise ImportLogError(f"{path} is not text: give what benchmark_model printed")
-    return text
-
-
-def _printable(message: str) -> str:
-    """A message without what a log's names may bring into it."""
-    return "".join(c for c in message if c.isprintable() and c != "\ufffd")[:500]
-
-
-def _check_inputs(logs: Sequence[_Log], shapes: NetworkShape) -> None:
+def _check_inputs(logs: Sequence[OpLog], shapes: NetworkShape) -> None:
     takes = (1, shapes[0].h, shapes[0].w, shapes[0].c_in)
     for log in logs:
         if log.input not in (None, takes):
@@ -252,7 +160,7 @@ def _by(sizes: Iterable[int] | None) -> str:
     return "x".join(map(str, sizes or ()))
 
 
-def _check_sums(logs: Sequence[_Log]) -> None:
+def _check_sums(logs: Sequence[OpLog]) -> None:
     spread_pct = _spread_pct([log.profile.total_ms for log in logs])
     if spread_pct is not None and spread_pct > _LARGEST_DIFFERENCE_PCT:
         least, most = (pick(logs, key=lambda log: log.profile.total_ms) for pick in (min, max))
@@ -272,16 +180,7 @@ def _check_foretold(table: LatencyTable, errors_pct: Sequence[float]) -> None:
         )
 
 
-def _runtime(text: str, profile: OpProfile) -> str:
-    """What ran, as far as a log shows it."""
-    if profile.delegated:
-        # Only LiteRT's own profile names the delegate with the type.
-        litert = profile.ops[0].node_type.startswith("Delegate/")
-        return f"{'LiteRT' if litert else 'TFLite'} XNNPACK op profile"
-    return f"TFLite {'2018 ' if 'benchmark_tflite_model' in text else ''}op profile"
-
-
-def _protocol(logs: Sequence[_Log]) -> Protocol:
+def _protocol(logs: Sequence[OpLog]) -> Protocol:
     """How the logs were made, at least. Rounds are the table's logs, as many as come: 1 is the least there is."""
     runs = [log.runs or 1 for log in logs]
     return Protocol(
@@ -325,7 +224,7 @@ def _sha256(row: Timing) -> str | None:
 
 
 def _append(
-    table: LatencyTable, logs: Sequence[_Log], shapes: NetworkShape, rounds: Mapping[str, int]
+    table: LatencyTable, logs: Sequence[OpLog], shapes: NetworkShape, rounds: Mapping[str, int]
 ) -> dict[str, int]:
     """Add what the table lacks of the logs, and say how many rows that was, by the log's sha256."""
     following = itertools.count(max(rounds.values(), default=-1) + 1)
@@ -352,7 +251,7 @@ def _append(
     return added
 
 
-def _timings(log: _Log, shapes: NetworkShape, index: int) -> list[Timing]:
+def _timings(log: OpLog, shapes: NetworkShape, index: int) -> list[Timing]:
     """A row a distinct shape, the mean of its occurrences, and one of the whole network."""
     run, n = log.profile.run, log.runs or 0
     rows = [
@@ -394,7 +293,7 @@ def _errors_pct(table: LatencyTable, joins: Sequence[Join]) -> list[float]:
     return errors
 
 
-def _left_out(logs: Sequence[_Log]) -> list[LeftOut]:
+def _left_out(logs: Sequence[OpLog]) -> list[LeftOut]:
     total_ms = sum(log.profile.total_ms for log in logs)
     times_ms: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()

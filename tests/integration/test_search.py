@@ -45,6 +45,8 @@ SMALL = SearchConfig(
     rounds=1,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class SlowDevice(ReplayDevice):
     """Whole networks take `factor` times what the table says; each measurement multiplies it by `growth`."""

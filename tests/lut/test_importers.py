@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scripted_device import mobilenet_v1
 
 from device.base import DeviceIdentity, Protocol
-from lut.importers import MODEL, ImportLogError, ImportReport, import_logs
+from lut.import_log import ImportLogError
+from lut.importers import MODEL, ImportReport, import_logs
 from lut.predict import Predictor
 from lut.replay import ReplayDevice
 from lut.shape import NOOP, LayerShape, NetworkShape, network_text

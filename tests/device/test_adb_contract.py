@@ -111,7 +111,7 @@ def running(words: str) -> list[str]:
     return found
 
 
-def gone(words: str, within_s: float = 10.0) -> bool:
+def gone(words: str, within_s: float = 40.0) -> bool:
     """Whether nothing of the kind runs, soon."""
     deadline = time.monotonic() + within_s
     while running(words) and time.monotonic() < deadline:
@@ -124,7 +124,7 @@ def long_sleep() -> str:
     return f"sleep 3{random.SystemRandom().randrange(10**9)}"
 
 
-def until(true: Callable[[], object], within_s: float = 10.0) -> None:
+def until(true: Callable[[], object], within_s: float = 40.0) -> None:
     deadline = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < deadline

@@ -354,5 +354,5 @@ def test_what_another_kind_of_session_left_running_is_stopped(tmp_path: Path) ->
         while not (run / "pid-x1").exists():
             time.sleep(0.01)
         with open_device(daemon.address):
-            assert orphan.wait(timeout=10) == -signal.SIGKILL
+            assert orphan.wait(timeout=40) == -signal.SIGKILL
             assert subprocess.run(["pgrep", "-f", "^sleep 27.1828"]).returncode == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 KINDS = ("conv", "depthwise", "linear", "add", "avg_pool", "max_pool", "global_pool", "noop")
 ACTIVATIONS = ("none", "relu", "relu6")
@@ -114,6 +115,8 @@ NetworkShape = tuple[LayerShape, ...]
 """A whole network as its layers' shapes, in order of execution."""
 
 
+# A table's keys are read again by whoever predicts from it; a table has thousands, a network's key dozens of layers.
+@lru_cache(maxsize=2**15)
 def parse_shape(text: str) -> LayerShape:
     """The inverse of `LayerShape.text`. Raises `ShapeError` quoting the text."""
     found = _TEXT.fullmatch(text)

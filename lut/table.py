@@ -5,38 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
-import math
+import gc
 import os
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.shape import ShapeError, parse_network
-
-SCHEMA = 2
-TITLE = "# amc-latency latency table, schema "
-_HEADER_NAMES = ("device", "model", "runtime", "protocol", "check")
-_STATISTICS = ("min_us", "median_us", "mean_us", "std_us")
-COLUMNS = (
-    "key",
-    "round",
-    "n",
-    *(f"cpu_{name}" for name in _STATISTICS),
-    *(f"wall_{name}" for name in _STATISTICS),
-    "error",
-    "conditions",
-    "check",
-)
-_LONGEST_ERROR = 500
-
-
-class TableError(ValueError):
-    """A table that cannot be read, written or used here: what is wrong, where, and what to do."""
+from device.base import DeviceIdentity, Protocol, Timing
+from lut.table_text import Row, RowReader, TableError, header_lines, parse_header, row_line
 
 
 class TableWriteError(TableError):
@@ -54,7 +32,8 @@ class LatencyTable:
         self.path = path
         self.identity = identity
         self.protocol = protocol
-        self._timings: dict[str, dict[int, Timing]] = {}
+        self._rows: dict[str, dict[int, Row]] = {}
+        self._reader = RowReader(protocol)
         self._descriptor: int | None = None
         self._stored = True
 
@@ -62,12 +41,11 @@ class LatencyTable:
     def create(cls, path: Path, identity: DeviceIdentity, protocol: Protocol) -> Self:
         """Start an empty table. Raises `TableError` where the file exists or cannot be written."""
         path = Path(path)
-        header = _header_lines(identity, protocol)
         partial = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A header is never torn: the file gets its name only when it is complete.
-            partial.write_text("\n".join((*header, "\t".join(COLUMNS))) + "\n", encoding="utf-8")
+            partial.write_text("\n".join(header_lines(identity, protocol)) + "\n", encoding="utf-8")
             # Not a rename: of two processes that start at once, one gets the name and the other an error.
             os.link(partial, path)
         except FileExistsError as error:
@@ -95,11 +73,9 @@ class LatencyTable:
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
-        table = cls(path, *_parse_header(path, lines))
-        first_row = len(_HEADER_NAMES) + 2
-        known_keys: set[str] = set()
-        for number, line in enumerate(lines[first_row:], start=first_row + 1):
-            table._keep(_parse_row(path, number, line, known_keys))
+        table = cls(path, *parse_header(path, lines))
+        with _no_garbage_collection():
+            table._read_rows(lines, len(header_lines(table.identity, table.protocol)))
         table.expect(expect_identity, expect_protocol)
         return table
 
@@ -112,6 +88,11 @@ class LatencyTable:
 
     def expect(self, identity: DeviceIdentity | None = None, protocol: Protocol | None = None) -> None:
         """Raises `TableError`, naming the field and both values, if device or protocol are others."""
+        if identity is not None and self.identity.estimated and not identity.estimated:
+            raise TableError(
+                f"{self.path} holds estimates ({self.identity.runtime}), not timings of a device: "
+                "only `predict --lut` reads it; name another --lut"
+            )
         for wanted, own in ((identity, self.identity), (protocol, self.protocol)):
             for field in fields(own) if wanted is not None else ():
                 theirs, ours = getattr(own, field.name), getattr(wanted, field.name)
@@ -125,26 +106,26 @@ class LatencyTable:
     @property
     def rows(self) -> list[Timing]:
         """The timings that count: the latest of each (key, round), errors included."""
-        return [timing for rounds in self._timings.values() for timing in rounds.values()]
+        return [row.timing for rounds in self._rows.values() for row in rounds.values()]
 
     @property
     def keys(self) -> list[str]:
         """The keys with at least one timed round, in the order in which they first came."""
-        return [key for key in self._timings if self._measured(key)]
+        return [key for key in self._rows if self.rounds_us(key)]
 
     @property
     def errors(self) -> dict[str, str]:
         """The keys of which no round could be timed, each with the error of its latest row."""
         return {
-            key: list(rounds.values())[-1].error or f"no {self.protocol.clock} clock"
-            for key, rounds in self._timings.items()
-            if not self._measured(key)
+            key: list(rounds.values())[-1].timing.error or f"no {self.protocol.clock} clock"
+            for key, rounds in self._rows.items()
+            if not self.rounds_us(key)
         }
 
     def has(self, key: str, round_index: int) -> bool:
         """Whether that round of the key was timed. An error does not count."""
-        timing = self._timings.get(key, {}).get(round_index)
-        return timing is not None and self._counts(timing)
+        row = self._rows.get(key, {}).get(round_index)
+        return row is not None and row.counted_us is not None
 
     def missing(self, keys: Iterable[str], rounds: int | None = None) -> list[str]:
         """Those of `keys` that lack any of the first `rounds` rounds (the protocol's if not given)."""
@@ -153,22 +134,28 @@ class LatencyTable:
 
     def timing(self, key: str, round_index: int) -> Timing | None:
         """The row of a key and round, if there is one."""
-        return self._timings.get(key, {}).get(round_index)
+        row = self._rows.get(key, {}).get(round_index)
+        return None if row is None else row.timing
 
     def latency_us(self, key: str) -> float | None:
         """The protocol's figure over all rounds, in microseconds; None for a key not timed."""
-        measured = self._measured(key)
-        if not measured:
-            return None
-        return self.protocol.over_rounds(timing.latency_us(self.protocol) for timing in measured)
+        rounds_us = self.rounds_us(key)
+        return self.protocol.over_rounds(rounds_us) if rounds_us else None
+
+    def rounds_us(self, key: str) -> list[float]:
+        """The protocol's figure of each round that was timed, in microseconds; empty for a key not timed."""
+        return [row.counted_us for row in self._rows.get(key, {}).values() if row.counted_us is not None]
 
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""
-        line = _row_line(timing)
-        parsed = _parse_row(self.path, 0, line, set())
+        line = row_line(timing)
+        try:
+            row = self._reader.read(line)
+        except ValueError as error:
+            raise _damaged(f"cannot store in {self.path}", line, error) from error
         if self._stored:
             self._write(line + b"\n")
-        self._keep(parsed)
+        self._keep(row)
 
     def merge(self, other: LatencyTable) -> int:
         """Append the rows of another table that this one lacks, and say how many; its own rows win.
@@ -178,8 +165,9 @@ class LatencyTable:
         self.expect(other.identity, other.protocol)
         added = 0
         for timing in other.rows:
-            known = timing.round in self._timings.get(timing.workload, {})
-            if not known or (not self.has(timing.workload, timing.round) and other._counts(timing)):
+            known = timing.round in self._rows.get(timing.workload, {})
+            better = not self.has(timing.workload, timing.round) and other.has(timing.workload, timing.round)
+            if not known or better:
                 self.append(timing)
                 added += 1
         return added
@@ -200,7 +188,7 @@ class LatencyTable:
     def detached(self) -> Self:
         """A copy that forgets what is appended to it: the file stays as it is."""
         copy = type(self)(self.path, self.identity, self.protocol)
-        copy._timings = {key: dict(rounds) for key, rounds in self._timings.items()}
+        copy._rows = {key: dict(rounds) for key, rounds in self._rows.items()}
         copy._stored = False
         return copy
 
@@ -214,7 +202,7 @@ class LatencyTable:
             "protocol": asdict(self.protocol),
             "layers": len(keys) - networks,
             "networks": networks,
-            "rows": len(self.rows),
+            "rows": sum(map(len, self._rows.values())),
             "errors": len(self.errors),
         }
 
@@ -236,16 +224,18 @@ class LatencyTable:
         with contextlib.suppress(OSError, AttributeError):
             self.close()
 
-    def _counts(self, timing: Timing) -> bool:
-        return timing.counted_us(self.protocol) is not None
+    def _read_rows(self, lines: list[bytes], first: int) -> None:
+        for number, line in enumerate(lines[first:], start=first + 1):
+            try:
+                row = self._reader.read(line)
+            except ValueError as error:
+                raise _damaged(f"{self.path}, line {number}", line, error) from error
+            self._keep(row)
 
-    def _measured(self, key: str) -> list[Timing]:
-        return [timing for timing in self._timings.get(key, {}).values() if self._counts(timing)]
-
-    def _keep(self, timing: Timing) -> None:
-        rounds = self._timings.setdefault(timing.workload, {})
-        rounds.pop(timing.round, None)
-        rounds[timing.round] = timing
+    def _keep(self, row: Row) -> None:
+        rounds = self._rows.setdefault(row.key, {})
+        rounds.pop(row.round, None)
+        rounds[row.round] = row
 
     def _open_for_append(self) -> int:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
@@ -296,106 +286,18 @@ def _end_of_last_line(descriptor: int) -> int:
     return 0
 
 
-def _escape(text: str) -> str:
-    return text.encode("unicode_escape").decode("ascii")
-
-
-def _unescape(text: str) -> str:
-    return text.encode("ascii").decode("unicode_escape")
-
-
-def _check(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _header_lines(identity: DeviceIdentity, protocol: Protocol) -> list[str]:
-    lines = [
-        f"{TITLE}{SCHEMA}",
-        f"# device: {_escape(identity.name)}",
-        f"# model: {_escape(identity.model)}",
-        f"# runtime: {_escape(identity.runtime)}",
-        f"# protocol: {json.dumps(asdict(protocol))}",
-    ]
-    return [*lines, f"# check: {_check(chr(10).join(lines))}"]
-
-
-def _parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protocol]:
-    texts = [line.decode("utf-8", "replace") for line in lines[: len(_HEADER_NAMES) + 2]]
-    if not texts or not texts[0].startswith(TITLE):
-        raise TableError(f"{path} is not a latency table: it does not begin with '{TITLE}{SCHEMA}'")
-    if texts[0].endswith("\r"):
-        raise TableError(f"{path} has Windows line ends (CRLF), which a table never has: copy it anew, as it was")
-    if texts[0] != f"{TITLE}{SCHEMA}":
-        raise TableError(
-            f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "
-            "name another --lut, or delete this one to start anew"
-        )
-    damaged = "pass another --lut, or delete the file and profile again"
-    values = {}
-    for number, name in enumerate(_HEADER_NAMES, start=1):
-        prefix = f"# {name}: "
-        if len(texts) <= number or not texts[number].startswith(prefix):
-            found = f"'{texts[number][:80]}'" if len(texts) > number else "the end of the file"
-            raise TableError(f"{path}, line {number + 1}: expected '{prefix.strip()}', found {found}: {damaged}")
-        values[name] = texts[number].removeprefix(prefix)
-    if values["check"] != _check("\n".join(texts[: len(_HEADER_NAMES)])):
-        raise TableError(f"{path}: the header does not match its checksum '{values['check'][:80]}': {damaged}")
-    if len(texts) <= len(_HEADER_NAMES) + 1 or texts[-1] != "\t".join(COLUMNS):
-        raise TableError(f"{path}, line {len(_HEADER_NAMES) + 2}: the column names are missing or others: {damaged}")
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Thousands of new rows, none of which is garbage, would have all of the process searched for some."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        identity = DeviceIdentity(*(_unescape(values[name]) for name in ("device", "model", "runtime")))
-        protocol_values = json.loads(values["protocol"])
-        lacking = {field.name for field in fields(Protocol)} - set(protocol_values)
-        if lacking:
-            raise ValueError(f"its protocol says nothing of {', '.join(sorted(lacking))}")
-        protocol = Protocol(**protocol_values)
-    except (ValueError, TypeError) as error:
-        raise TableError(f"{path}: the header cannot be read ({error}): {damaged}") from error
-    return identity, protocol
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
-def _row_line(timing: Timing) -> bytes:
-    cells = [timing.workload, str(timing.round), str(timing.n)]
-    for summary in (timing.cpu, timing.wall):
-        values = [getattr(summary, name) if summary else None for name in _STATISTICS]
-        # 10 ns: below what any clock resolves, and enough digits for the fastest layer.
-        cells += ["" if value is None else f"{value:.2f}" for value in values]
-    cells += [_escape((timing.error or "")[:_LONGEST_ERROR]), timing.conditions]
-    text = "\t".join(cells)
-    return f"{text}\t{_check(text)}".encode()
-
-
-def _parse_row(path: Path, number: int, line: bytes, known_keys: set[str]) -> Timing:
-    try:
-        text, _, check = line.decode("utf-8").rpartition("\t")
-        if check != _check(text):
-            raise ValueError("it does not match its checksum")
-        cells = text.split("\t")
-        if len(cells) != len(COLUMNS) - 1:
-            raise ValueError(f"it has {len(cells) + 1} cells, not {len(COLUMNS)}")
-        key, round_index, n = cells[0], int(cells[1]), int(cells[2])
-        if key not in known_keys:
-            parse_network(key)
-            known_keys.add(key)
-        if round_index < 0 or n < 0:
-            raise ValueError("a round and a count cannot be negative")
-        clocks = [_parse_summary(cells[start : start + 4]) for start in (3, 7)]
-        error = _unescape(cells[11]) or None
-        if error is None and clocks == [None, None]:
-            raise ValueError("it has neither a timing nor an error")
-        return Timing(key, round_index, n, clocks[0], clocks[1], error, cells[12])
-    except (ValueError, ShapeError) as error:
-        where = f"{path}, line {number}" if number else f"cannot store in {path}"
-        quoted = line[:120].decode("utf-8", "replace") + ("..." if len(line) > 120 else "")
-        raise TableError(
-            f"{where}: damaged row '{quoted}' ({error}): delete the line and profile again to time it anew"
-        ) from error
-
-
-def _parse_summary(cells: list[str]) -> Summary | None:
-    if not any(cells):
-        return None
-    values = [float(cell) if cell else None for cell in cells]
-    if not all(value is None or (math.isfinite(value) and value >= 0) for value in values):
-        raise ValueError("a time is negative or no number")
-    return Summary(*values)
+def _damaged(where: str, line: bytes, error: ValueError) -> TableError:
+    quoted = line[:120].decode("utf-8", "replace") + ("..." if len(line) > 120 else "")
+    return TableError(f"{where}: damaged row '{quoted}' ({error}): delete the line and profile again to time it anew")

@@ -5,17 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 import numpy as np
 
 from amc_latency.errors import UserError
 from lut.architecture import Architecture, Layer
+from lut.plan import reachable_shapes
 from lut.predict import Predictor
 from lut.shape import LayerShape
 
 PS_PER_MS = 10**9
 Counts = tuple[int, ...]
 """Channels kept, one count a coupled group in network order: a policy as the network sees it."""
+Scope = tuple[int, ...]
+Term = tuple[Scope, np.ndarray]
+"""Coupled groups, ascending, and what their choices cost: ps, an axis a group."""
 
 
 class LatencyCosts:
@@ -49,6 +54,7 @@ class LatencyCosts:
 
         self.layers = [self._layer_factor(layer, cost) for layer in architecture.layers]
         """One (scope, table) a layer: the groups it depends on, ascending; ps by their choices' indices."""
+        self._terms = _added(self.layers)
 
     @property
     def groups(self) -> int:
@@ -69,26 +75,56 @@ class LatencyCosts:
         """Predicted ms of a whole policy. Raises `UserError` for a count that is no choice of its group."""
         return self.total_ps(self.indices(counts)) / PS_PER_MS
 
+    def ms_many(self, counts: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Predicted ms of many policies, one a row of `counts`: to the last digit what `ms` says of each.
+
+        Raises `UserError` for a count that is no choice of its group, and for rows of another length.
+        """
+        policies = np.asarray(counts)
+        if policies.ndim != 2 or policies.shape[1] != self.groups or policies.dtype.kind not in "iu":
+            raise UserError(
+                f"policies are rows of {self.groups} whole channel counts, not {policies.dtype} {policies.shape}"
+            )
+        by_group = np.ascontiguousarray(policies.T, dtype=np.int64)
+        indices = [self._many_indices(group, column) for group, column in enumerate(by_group)]
+        total_ps = np.full(len(policies), self.offset_ps, dtype=np.int64)
+        for scope, table in self._terms:
+            total_ps += table[tuple(indices[group] for group in scope)]
+        return total_ps / PS_PER_MS
+
     def indices(self, counts: Sequence[int]) -> Counts:
         """Where each count stands among its group's choices; a prefix of a policy will do."""
         if len(counts) > self.groups:
             raise UserError(f"{len(counts)} channel counts for a network of {self.groups} coupled groups")
         for group, count in enumerate(counts):
             if count not in self._index[group]:
-                near = min(self.choices[group], key=lambda choice: abs(choice - count))
-                raise UserError(f"group {group} can't keep {count} channels; the nearest choice is {near}")
+                self._refuse(group, count)
         return tuple(index[count] for index, count in zip(self._index, counts, strict=False))
 
     def total_ps(self, indices: Sequence[int]) -> int:
         """Cost in ps of a whole policy given by its choices' indices."""
         if len(indices) != self.groups:
             raise UserError(f"{len(indices)} channel counts for a network of {self.groups} coupled groups")
-        return self.offset_ps + self.layers_ps(indices)
+        return self.offset_ps + _total(self._terms, indices)
 
     def layers_ps(self, indices: Sequence[int], which: Iterable[int] | None = None) -> int:
         """Cost in ps of the layers `which` (all, if not given) without the offset."""
         chosen = self.layers if which is None else [self.layers[i] for i in which]
-        return sum(int(table[tuple(indices[group] for group in scope)]) for scope, table in chosen)
+        return _total(chosen, indices)
+
+    def _many_indices(self, group: int, counts: np.ndarray) -> np.ndarray:
+        choices = np.array(self.choices[group])
+        index_of = np.zeros(choices[-1] + 1, dtype=np.intp)
+        index_of[choices] = np.arange(len(choices))
+        indices = index_of.take(counts, mode="clip")
+        wrong = np.flatnonzero(choices[indices] != counts)
+        if len(wrong):
+            self._refuse(group, int(counts[wrong[0]]))
+        return indices
+
+    def _refuse(self, group: int, count: int) -> NoReturn:
+        near = min(self.choices[group], key=lambda choice: abs(choice - count))
+        raise UserError(f"group {group} can't keep {count} channels; the nearest choice is {near}")
 
     def _check_choices(self) -> None:
         if len(self.choices) != len(self.full):
@@ -99,7 +135,7 @@ class LatencyCosts:
                     f"group {group}'s choices must rise from at least 1 to all {channels} channels: {counts}"
                 )
 
-    def _layer_factor(self, layer: Layer, cost: Callable[[LayerShape], int]) -> tuple[tuple[int, ...], np.ndarray]:
+    def _layer_factor(self, layer: Layer, cost: Callable[[LayerShape], int]) -> Term:
         scope = tuple(sorted({group for group in (layer.in_group, layer.out_group) if group is not None}))
         table = np.empty([len(self.choices[group]) for group in scope], dtype=np.int64)
         counts = list(self.full)
@@ -112,12 +148,33 @@ class LatencyCosts:
 
 def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]], predictor: Predictor) -> LatencyCosts:
     """Costs whose `ms` is the predictor's, calibration included. Raises `MissingShapeError`."""
+    # All at once, which is much quicker than one by one.
+    predictor.missing(reachable_shapes(architecture, choices))
     calibration = predictor.calibration(architecture.shapes())
 
     def layer_ms(shape: LayerShape) -> float:
         return calibration.scale * predictor.layer_us(shape) / 1000
 
     return LatencyCosts(architecture, choices, layer_ms, calibration.offset_ms)
+
+
+def _added(terms: Sequence[Term]) -> list[Term]:
+    """Terms of the same total, but fewer: each is added to one whose scope holds its own."""
+    tables: dict[Scope, np.ndarray] = {}
+    for scope, table in sorted(terms, key=lambda term: -len(term[0])):
+        wider = next((other for other in tables if set(scope) <= set(other)), None)
+        if wider is None:
+            tables[scope] = table.copy()
+        else:
+            sizes = tables[wider].shape
+            tables[wider] += table.reshape(
+                [size if group in scope else 1 for group, size in zip(wider, sizes, strict=True)]
+            )
+    return list(tables.items())
+
+
+def _total(terms: Iterable[Term], indices: Sequence[int]) -> int:
+    return sum(int(table[tuple([indices[group] for group in scope])]) for scope, table in terms)
 
 
 def _picoseconds(ms: float, what: str) -> int:

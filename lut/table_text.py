@@ -1,0 +1,211 @@
+"""The latency table's text: its header and rows from values, and back with every check that a file needs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from device.base import DeviceIdentity, Protocol, Summary, Timing
+from lut.shape import parse_network
+
+SCHEMA = 2
+TITLE = "# amc-latency latency table, schema "
+_HEADER_NAMES = ("device", "model", "runtime", "protocol", "check")
+_ESTIMATED = "# figures: estimated, not measured"
+"""A line that the header of a table of estimates has after `runtime`; others lack it."""
+_YOUNGER_FIELDS = frozenset({"batch", "precision", "l2"})
+"""Of the protocol: tables from before have their defaults."""
+_STATISTICS = ("min_us", "median_us", "mean_us", "std_us")
+COLUMNS = (
+    "key",
+    "round",
+    "n",
+    *(f"cpu_{name}" for name in _STATISTICS),
+    *(f"wall_{name}" for name in _STATISTICS),
+    "error",
+    "conditions",
+    "check",
+)
+_LONGEST_ERROR = 500
+
+
+class TableError(ValueError):
+    """A table that cannot be read, written or used here: what is wrong, where, and what to do."""
+
+
+def header_lines(identity: DeviceIdentity, protocol: Protocol) -> list[str]:
+    """All lines before the first row, the column names last."""
+    lines = [
+        f"{TITLE}{SCHEMA}",
+        f"# device: {_escape(identity.name)}",
+        f"# model: {_escape(identity.model)}",
+        f"# runtime: {_escape(identity.runtime)}",
+        *([_ESTIMATED] if identity.estimated else []),
+        f"# protocol: {json.dumps(asdict(protocol))}",
+    ]
+    return [*lines, f"# check: {_check(chr(10).join(lines).encode())}", "\t".join(COLUMNS)]
+
+
+def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protocol]:
+    """Who measured and how, from a file's lines. Raises `TableError`; `path` is for its message."""
+    texts = [line.decode("utf-8", "replace") for line in lines[: len(_HEADER_NAMES) + 2]]
+    if not texts or not texts[0].startswith(TITLE):
+        raise TableError(f"{path} is not a latency table: it does not begin with '{TITLE}{SCHEMA}'")
+    if texts[0].endswith("\r"):
+        raise TableError(f"{path} has Windows line ends (CRLF), which a table never has: copy it anew, as it was")
+    if texts[0] != f"{TITLE}{SCHEMA}":
+        raise TableError(
+            f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "
+            "name another --lut, or delete this one to start anew"
+        )
+    damaged = "pass another --lut, or delete the file and profile again"
+    estimated = _ESTIMATED in texts
+    texts = [line.decode("utf-8", "replace") for line in lines[: len(_HEADER_NAMES) + 2 + estimated]]
+    checked = "\n".join(texts[: len(_HEADER_NAMES) + estimated]).encode()
+    if estimated:
+        texts.remove(_ESTIMATED)
+    values = {}
+    for number, name in enumerate(_HEADER_NAMES, start=1):
+        prefix = f"# {name}: "
+        if len(texts) <= number or not texts[number].startswith(prefix):
+            found = f"'{texts[number][:80]}'" if len(texts) > number else "the end of the file"
+            raise TableError(f"{path}, line {number + 1}: expected '{prefix.strip()}', found {found}: {damaged}")
+        values[name] = texts[number].removeprefix(prefix)
+    if values["check"] != _check(checked):
+        raise TableError(f"{path}: the header does not match its checksum '{values['check'][:80]}': {damaged}")
+    if len(texts) <= len(_HEADER_NAMES) + 1 or texts[-1] != "\t".join(COLUMNS):
+        raise TableError(f"{path}, line {len(_HEADER_NAMES) + 2}: the column names are missing or others: {damaged}")
+    try:
+        device, model, runtime = (_unescape(values[name]) for name in ("device", "model", "runtime"))
+        identity = DeviceIdentity(device, model, runtime, estimated)
+        protocol_values = json.loads(values["protocol"])
+        lacking = {field.name for field in fields(Protocol)} - set(protocol_values) - _YOUNGER_FIELDS
+        if lacking:
+            raise ValueError(f"its protocol says nothing of {', '.join(sorted(lacking))}")
+        protocol = Protocol(**protocol_values)
+    except (ValueError, TypeError) as error:
+        raise TableError(f"{path}: the header cannot be read ({error}): {damaged}") from error
+    return identity, protocol
+
+
+def row_line(timing: Timing) -> bytes:
+    """A row's line, without its newline."""
+    cells = [timing.workload, str(timing.round), str(timing.n)]
+    for summary in (timing.cpu, timing.wall):
+        values = [getattr(summary, name) if summary else None for name in _STATISTICS]
+        # 10 ns: below what any clock resolves, and enough digits for the fastest layer.
+        cells += ["" if value is None else f"{value:.2f}" for value in values]
+    cells += [_escape((timing.error or "")[:_LONGEST_ERROR]), timing.conditions]
+    text = "\t".join(cells).encode()
+    return text + b"\t" + _check(text).encode()
+
+
+@dataclass(slots=True)
+class Row:
+    """A row that was checked: the figure that counts, and its whole timing for those who ask."""
+
+    line: bytes
+    key: str
+    round: int
+    counted_us: float | None
+    """None for an error, and for a row without the protocol's clock or statistic."""
+    _timing: Timing | None = None
+
+    @property
+    def timing(self) -> Timing:
+        """All that the row says."""
+        if self._timing is None:
+            self._timing = _timing_of(self.line.decode().split("\t"))
+        return self._timing
+
+
+class RowReader:
+    """Reads and checks the rows of one protocol. A table has thousands, so what is as usual is read in one stroke."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._usual = re.compile(_usual_row(protocol)).fullmatch
+        self._keys: dict[bytes, str] = {}
+
+    def read(self, line: bytes) -> Row:
+        """The row of a line without its newline. Raises `ValueError` that says why it is none."""
+        found = self._usual(line)
+        if not (found and line.isascii() and line.endswith(_check(line[:-9]).encode())):
+            return self._read_unusual(line)
+        key, round_index, counted_us = found.groups()
+        return Row(line, self._key(key), int(round_index), float(counted_us))
+
+    def _read_unusual(self, line: bytes) -> Row:
+        """An error, a row without the figure that counts, numbers in another notation, or damage."""
+        cells = _cells_of(line)
+        key = self._key(cells[0].encode())
+        timing = _timing_of(cells)
+        return Row(line, key, timing.round, timing.counted_us(self._protocol), timing)
+
+    def _key(self, key: bytes) -> str:
+        text = self._keys.get(key)
+        if text is None:
+            text = key.decode()
+            parse_network(text)
+            self._keys[key] = text
+        return text
+
+
+def _usual_row(protocol: Protocol) -> bytes:
+    """A pattern for rows as `row_line` writes them that hold the protocol's figure and no error.
+
+    Its groups are the key, the round and the figure that counts.
+    """
+    figure = rb"\d{1,15}\.\d\d"
+    counted = f"{protocol.clock}_{protocol.statistic}_us"
+    cells = dict.fromkeys(COLUMNS, rb"(?:%s)?" % figure)
+    cells |= {"key": rb"([^\t]+)", "round": rb"(\d{1,9})", "n": rb"\d{1,9}", counted: rb"(%s)" % figure}
+    cells |= {"error": b"", "conditions": rb"[^\t]*", "check": rb"[0-9a-f]{8}"}
+    return rb"\t".join(cells.values())
+
+
+def _cells_of(line: bytes) -> list[str]:
+    text, _, check = line.rpartition(b"\t")
+    if check != _check(text).encode():
+        line.decode()  # if there is a byte that is no text, it is what the message names
+        raise ValueError("it does not match its checksum")
+    cells = text.decode().split("\t")
+    if len(cells) != len(COLUMNS) - 1:
+        raise ValueError(f"it has {len(cells) + 1} cells, not {len(COLUMNS)}")
+    return cells
+
+
+def _timing_of(cells: list[str]) -> Timing:
+    round_index, n = int(cells[1]), int(cells[2])
+    if round_index < 0 or n < 0:
+        raise ValueError("a round and a count cannot be negative")
+    cpu, wall = _summary_of(cells[3:7]), _summary_of(cells[7:11])
+    error = _unescape(cells[11]) or None
+    if error is None and cpu is None and wall is None:
+        raise ValueError("it has neither a timing nor an error")
+    return Timing(cells[0], round_index, n, cpu, wall, error, cells[12])
+
+
+def _summary_of(cells: list[str]) -> Summary | None:
+    if not any(cells):
+        return None
+    values = [float(cell) if cell else None for cell in cells]
+    if [value for value in values if value is not None and not 0 <= value < math.inf]:
+        raise ValueError("a time is negative or no number")
+    return Summary(*values)
+
+
+def _escape(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def _unescape(text: str) -> str:
+    return text.encode("ascii").decode("unicode_escape")
+
+
+def _check(text: bytes) -> str:
+    return f"{zlib.crc32(text):08x}"

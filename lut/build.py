@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
+from typing import Literal
 
 from device.base import Device, Workload, shuffled
 from lut.architecture import Architecture
+from lut.learn import Check, Learner
 from lut.plan import Choices, input_shapes, reachable_shapes, sweep_shapes
 from lut.predict import missing_shapes
-from lut.shape import LayerShape, NetworkShape, network_text
+from lut.shape import NOOP, LayerShape, NetworkShape, network_text
 from lut.steps import Steps
 from lut.table import LatencyTable
-
-NETWORK_ROUNDS = 3
-"""Whole networks get this many times the protocol's rounds: they are few, and each weighs on the calibration, while the
-errors of a network's thirty layers cancel."""
+from lut.uncertainty import relative_variance
 
 Progress = Callable[[int, int, float, str], None]
 """Called after each timing with: done, total, seconds to go, and the workload's name."""
@@ -29,6 +30,16 @@ class NetworkWorkload:
 
     shapes: NetworkShape
     build: Callable[[], bytes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which layer shapes are timed."""
+
+    kind: Literal["learn", "grid", "missing"] = "learn"
+    """`learn` the device's staircase until the goal is met; a fixed `grid`; or only what can't be predicted yet"""
+    goal: float = 0.01
+    """mean relative error of layers, weighted by the network's time, at which learning ends"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class BuildReport:
     incomplete: int
     """Planned keys that were timed in some rounds only."""
     seconds: float
+    checks: tuple[Check, ...] = ()
+    """What learning was worth, on candidates that were drawn at its end; the last one counts."""
 
 
 def build_table(
@@ -54,46 +67,83 @@ def build_table(
     networks: Sequence[NetworkWorkload] = (),
     progress: Progress | None = None,
     seed: int = 0,
+    plan: Plan = Plan(),
 ) -> BuildReport:
-    """Time every planned (shape, round) that the table lacks: sweeps, input counts and whole networks, the rest.
+    """Time every planned (shape, round) that the table lacks, and whole networks.
 
-    The order depends on nothing but the plan and `seed`, so a resumed build writes the rows that an unbroken
+    The order depends on nothing but the timings before and `seed`, so a resumed build writes the rows that an unbroken
     one would have. A failed timing is tried once more. Raises `TableError` where device and table don't
     belong together or the table cannot be written, and `DeviceError` when the device is gone; all rows before
     stand.
     """
     table.expect(device.identity)
-    sweep = sweep_shapes(architecture, choices)
     distinct = {network_text(network.shapes): network.build for network in networks}
     whole = [Workload(name, build) for name, build in distinct.items()]
     run = _Run(device, table, seed, progress)
     rounds = table.protocol.rounds
     try:
-        run.total = _pairs(table, len(sweep) + len(input_shapes(architecture, choices, None)), len(whole))
-        run.stage(layer_workloads(sweep), range(rounds))
+        planned: list[LayerShape] = []
+        network_rounds = iter(range(table.protocol.network_rounds))
+        for shapes, expected in _stages(plan, table, architecture, choices, seed, run):
+            planned += shapes
+            run.total = _pairs(table, max(len(planned), expected), len(whole))
+            # A round of networks after each of layers, so that a slow minute of the device meets both alike.
+            for round_index in range(rounds):
+                run.stage(layer_workloads(shapes), [round_index])
+                run.stage(whole, islice(network_rounds, 1))
+        run.stage(whole, network_rounds)
+    finally:
+        table.close()
+    layers = [shape.text for shape in planned]
+    errors = {key: error for key, error in table.errors.items() if key in {*layers, *distinct}}
+    partly = {*table.missing(layers), *table.missing(distinct, table.protocol.network_rounds)} - set(errors)
+    seconds = time.perf_counter() - run.start
+    return BuildReport(run.timed, run.total, errors, len(partly), seconds, tuple(run.checks))
+
+
+def _stages(
+    plan: Plan, table: LatencyTable, architecture: Architecture, choices: Choices, seed: int, run: _Run
+) -> Iterator[tuple[list[LayerShape], int]]:
+    """Batches of shapes, each planned when those before are timed, and how many shapes to expect in all."""
+    reachable = reachable_shapes(architecture, choices)
+    done = 0
+    if plan.kind == "grid":
+        sweep = sweep_shapes(architecture, choices)
+        yield sweep, len(sweep) + len(input_shapes(architecture, choices, None))
         # The sweep alone decides, so that a resumed build finds the same steps.
         timed = {shape: table.latency_us(shape.text) for shape in sweep}
         steps = Steps({shape: latency_us for shape, latency_us in timed.items() if latency_us is not None})
         others = input_shapes(architecture, choices, steps)
-        run.total = _pairs(table, len(sweep) + len(others), len(whole))
-        # Networks among the layers, so that a slow minute of the device meets both alike.
-        run.stage([*layer_workloads(others), *whole], range(rounds))
-        run.stage(whole, range(rounds, NETWORK_ROUNDS * rounds))
-        # A prediction sees the whole table, and may find narrower steps there than the sweep alone showed.
-        unseen = missing_shapes(table, reachable_shapes(architecture, choices))
-        left = [shape for shape in unseen if shape.text not in table.errors]
-        run.total += rounds * len(left)
-        run.stage(layer_workloads(left), range(rounds))
-    finally:
-        table.close()
-    layers = [shape.text for shape in (*sweep, *others, *left)]
-    errors = {key: error for key, error in table.errors.items() if key in {*layers, *distinct}}
-    partly = {*table.missing(layers), *table.missing(distinct, NETWORK_ROUNDS * rounds)} - set(errors)
-    return BuildReport(run.timed, run.total, errors, len(partly), time.perf_counter() - run.start)
+        done = len(sweep) + len(others)
+        yield others, done
+    elif plan.kind == "learn":
+        learner = Learner(reachable, architecture.shapes(), plan.goal, seed)
+        batch = learner.first()
+        known: dict[LayerShape, tuple[float, float]] = {}
+        while batch:
+            done += len(batch)
+            # A guess for the progress bar; what is to come depends on what is found.
+            yield batch, round(1.5 * done) if not known else done
+            known |= {shape: figure for shape in batch if (figure := _figure(table, shape)) is not None}
+            batch = learner.more(known)
+        run.checks = learner.checks
+    # What was timed may tell less than was planned for: a narrower grid, or a layer that failed.
+    left = [shape for shape in missing_shapes(table, [NOOP, *reachable]) if shape.text not in table.errors]
+    if left or not done:
+        yield left, done + len(left)
+
+
+def _figure(table: LatencyTable, shape: LayerShape) -> tuple[float, float] | None:
+    """A timed layer's microseconds, and how far they are off by chance, as a share of them."""
+    latency_us = table.latency_us(shape.text)
+    if not latency_us:
+        return None
+    variance = relative_variance(table.rounds_us(shape.text), table.protocol.statistic)
+    return latency_us, math.sqrt(variance or 0.0)
 
 
 def _pairs(table: LatencyTable, layers: int, networks: int) -> int:
-    return table.protocol.rounds * (layers + NETWORK_ROUNDS * networks)
+    return table.protocol.rounds * layers + table.protocol.network_rounds * networks
 
 
 def layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
@@ -116,6 +166,7 @@ class _Run:
         self.seed = seed
         self.progress = progress
         self.start = time.perf_counter()
+        self.checks: list[Check] = []
         self.total = 0
         self.done = 0
         self.timed = 0

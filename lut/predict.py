@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lut.layers import LayerLatencies, MissingShapeError
 from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
-from lut.steps import TWO_FIGURE_KINDS, Family, Steps, family
+from lut.steps import family
 from lut.table import LatencyTable
+from lut.uncertainty import FitError, RowErrors, fit_error, sum_variance
+
+__all__ = ["Calibration", "MissingShapeError", "Predictor", "fit_calibration", "missing_shapes"]
 
 FEWEST_NETWORKS = 4
 _LEAST_SPREAD = 1.25
-
-
-class MissingShapeError(LookupError):
-    """A layer that the table neither holds nor reaches. `shape` is the layer."""
-
-    def __init__(self, shape: LayerShape, message: str) -> None:
-        super().__init__(message)
-        self.shape = shape
 
 
 @dataclass(frozen=True)
@@ -52,13 +47,32 @@ def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> C
     identity.
     """
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
-    if len(sums) < FEWEST_NETWORKS or not (sums.min() > 0 and measured.min() > 0):
+    columns = _columns(sums, measured)
+    if columns is None:
         return Calibration(networks=len(sums))
+    solution = np.linalg.lstsq(columns, np.ones(len(sums)), rcond=None)[0]
+    return Calibration(float(solution[0]), float(solution[1]) if len(solution) > 1 else 0.0, len(sums))
+
+
+def calibration_error(
+    sums_ms: Sequence[float], measured_ms: Sequence[float], layers_variances: Sequence[float]
+) -> FitError | None:
+    """How far predictions by `fit_calibration` of the same networks may be off; None where it gives the identity.
+
+    `layers_variances` are those of the sums, relative to their squares.
+    """
+    columns = _columns(np.asarray(sums_ms, float), np.asarray(measured_ms, float))
+    return None if columns is None else fit_error(columns, layers_variances)
+
+
+def _columns(sums: np.ndarray, measured: np.ndarray) -> np.ndarray | None:
+    """What is fitted to 1 for each network: its sum and, if they differ enough, an offset, relative to its timing."""
+    if len(sums) < FEWEST_NETWORKS or not (sums.min() > 0 and measured.min() > 0):
+        return None
     columns = [sums / measured]
     if sums.max() >= _LEAST_SPREAD * sums.min():
         columns.append(1 / measured)
-    solution = np.linalg.lstsq(np.stack(columns, axis=1), np.ones(len(sums)), rcond=None)[0]
-    return Calibration(float(solution[0]), float(solution[1]) if len(columns) > 1 else 0.0, len(sums))
+    return np.stack(columns, axis=1)
 
 
 class Predictor:
@@ -70,40 +84,40 @@ class Predictor:
 
     def __init__(self, table: LatencyTable, networks: Iterable[NetworkShape] | None = None) -> None:
         self.table = table
-        self._exact: dict[LayerShape, float] = {}
+        layers: dict[LayerShape, float] = {}
         self._measured_networks: dict[NetworkShape, float] = {}
         for key in table.keys:
             shapes, latency_us = parse_network(key), table.latency_us(key)
             assert latency_us is not None
             if len(shapes) == 1:
-                self._exact[shapes[0]] = latency_us
+                layers[shapes[0]] = latency_us
             else:
                 self._measured_networks[shapes] = latency_us
         self._networks = list(self._measured_networks if networks is None else networks)
-        self._steps = Steps(self._exact)
-        self._points: dict[tuple[Family, int], dict[int, tuple[int, float]]] = {}
-        self._by_family: dict[Family, list[LayerShape]] = defaultdict(list)
-        for shape in self._exact:
-            self._by_family[family(shape)].append(shape)
-        self._errors = table.errors
+        self._layers = LayerLatencies(layers, table.errors, table.path)
         self._layers_us: dict[LayerShape, float] = {}
         self._calibrations: dict[tuple[object, ...], Calibration] = {}
+        self._fit_errors: dict[tuple[object, ...], FitError | None] = {}
+        self._row_errors: RowErrors | None = None
 
     def layer_us(self, shape: LayerShape) -> float:
         """The layer's microseconds less the no-op's, never below 0.
 
-        A timed layer's own row; else, for a layer with channels in and out, the widest count of its output
-        step, linear in input channels between timed counts. Raises `MissingShapeError`.
+        A timed layer's own row, else what the staircase of its family says. Raises `MissingShapeError`.
         """
         latency_us = self._layers_us.get(shape)
         if latency_us is None:
-            noop_us = self._exact.get(NOOP)
+            noop_us = self._layers.timed.get(NOOP)
             if noop_us is None:
-                raise self._missing(NOOP)
+                raise self._layers.missing(NOOP)
             # A layer at the clock's resolution may come out under the no-op; it doesn't give time back.
-            latency_us = max(0.0, self._gross_us(shape) - noop_us)
+            latency_us = max(0.0, self._layers.latency_us(shape) - noop_us)
             self._layers_us[shape] = latency_us
         return latency_us
+
+    def missing(self, shapes: Iterable[LayerShape]) -> list[LayerShape]:
+        """Those of the layers that cannot be predicted, each once; all others are then looked up quickly."""
+        return self._layers.read(shapes)
 
     def raw_ms(self, shapes: Sequence[LayerShape]) -> float:
         """The sum of the layers in milliseconds, before calibration. Raises `MissingShapeError`."""
@@ -121,63 +135,72 @@ class Predictor:
             self._calibrations[name] = self._fit(name)
         return self._calibrations[name]
 
+    def standard_error_ms(self, shapes: Sequence[LayerShape]) -> float | None:
+        """Of a measurement about `ms`, if made as those of the calibration were; None without a calibration to tell by.
+
+        Raises `MissingShapeError`.
+        """
+        error = self._fit_error(network_family(shapes))
+        if error is None:
+            return None
+        return error.standard_error_ms(self.raw_ms(shapes), self.ms(shapes), self._sum_variance(shapes))
+
+    def interval_ms(self, shapes: Sequence[LayerShape], confidence: float = 0.95) -> tuple[float, float] | None:
+        """What is measured lies in here with that probability; None where there is no standard error."""
+        half_ms, ms = self.margin_ms(shapes, (1 + confidence) / 2), self.ms(shapes)
+        return None if half_ms is None else (max(0.0, ms - half_ms), ms + half_ms)
+
+    def margin_ms(self, shapes: Sequence[LayerShape], confidence: float) -> float | None:
+        """How far above `ms` a measurement stays with that probability; None where there is no standard error."""
+        error_ms, fit = self.standard_error_ms(shapes), self._fit_error(network_family(shapes))
+        return None if error_ms is None or fit is None else fit.quantile(confidence) * error_ms
+
+    def layer_error_us(self, shape: LayerShape) -> float:
+        """The standard error of `layer_us`: that of its row, or of reading it between rows, which holds theirs."""
+        reading_error_us = self._layers.reading_error_us(shape)
+        if reading_error_us > 0:
+            return reading_error_us
+        if self._row_errors is None:
+            self._row_errors = RowErrors(self.table)
+        return math.sqrt(self._row_errors.variance(shape)) * self._layers.latency_us(shape)
+
     def measured_ms(self, shapes: Sequence[LayerShape]) -> float | None:
         """The whole network's own timing, if the table holds it."""
         latency_us = self._measured_networks.get(tuple(shapes))
         return None if latency_us is None else latency_us / 1000
 
     def _fit(self, name: tuple[object, ...]) -> Calibration:
-        sums, measured = [], []
+        known = list(self._calibration_networks(name))
+        return fit_calibration([sum_ms for _, sum_ms, _ in known], [measured_ms for _, _, measured_ms in known])
+
+    def _fit_error(self, name: tuple[object, ...]) -> FitError | None:
+        # Estimated networks agree with estimated layers, and say nothing of any device.
+        if self.table.identity.estimated:
+            return None
+        if name not in self._fit_errors:
+            known = list(self._calibration_networks(name))
+            self._fit_errors[name] = calibration_error(
+                [sum_ms for _, sum_ms, _ in known],
+                [measured_ms for _, _, measured_ms in known],
+                [self._sum_variance(network) for network, _, _ in known],
+            )
+        return self._fit_errors[name]
+
+    def _calibration_networks(self, name: tuple[object, ...]) -> Iterator[tuple[NetworkShape, float, float]]:
+        """Those that calibrate this family: each with its layers' sum and its timing, in milliseconds."""
         for network in self._networks:
             measured_ms = self.measured_ms(network)
             if measured_ms is None or network_family(network) != name:
                 continue
             try:
-                sums.append(self.raw_ms(network))
+                yield network, self.raw_ms(network), measured_ms
             except MissingShapeError:
                 continue
-            measured.append(measured_ms)
-        return fit_calibration(sums, measured)
 
-    def _gross_us(self, shape: LayerShape) -> float:
-        if shape in self._exact:
-            return self._exact[shape]
-        if shape.kind not in TWO_FIGURE_KINDS:
-            raise self._missing(shape)
-        points = [(c_in, us) for c_in, (c_out, us) in self._step_points(shape).items() if c_out >= shape.c_out]
-        above = bisect_left(points, (shape.c_in, 0.0))
-        if above < len(points) and points[above][0] == shape.c_in:
-            return points[above][1]
-        if above in (0, len(points)):
-            raise self._missing(shape)
-        (low, low_us), (high, high_us) = points[above - 1], points[above]
-        return low_us + (high_us - low_us) * (shape.c_in - low) / (high - low)
-
-    def _step_points(self, shape: LayerShape) -> dict[int, tuple[int, float]]:
-        """By ascending timed c_in: the widest c_out of the shape's step timed with it, and its latency."""
-        width = self._steps.width(shape)
-        step = -(-shape.c_out // width)
-        name = (family(shape), step)
-        if name not in self._points:
-            inside = [other for other in self._by_family[name[0]] if -(-other.c_out // width) == step]
-            inside.sort(key=lambda other: (other.c_in, other.c_out))
-            self._points[name] = {other.c_in: (other.c_out, self._exact[other]) for other in inside}
-        return self._points[name]
-
-    def _missing(self, shape: LayerShape) -> MissingShapeError:
-        error = self._errors.get(shape.text)
-        why = f"could not be timed: {error}" if error else "is not in the latency table"
-        advice = "; profile its network, with a --step that its counts are multiples of, or import a log of it"
-        return MissingShapeError(shape, f"layer '{shape}' {why} ({self.table.path}){'' if error else advice}")
+    def _sum_variance(self, shapes: Sequence[LayerShape]) -> float:
+        return sum_variance((shape, self.layer_us(shape), self.layer_error_us(shape)) for shape in shapes)
 
 
 def missing_shapes(table: LatencyTable, shapes: Iterable[LayerShape]) -> list[LayerShape]:
     """Those of the layers that cannot be predicted from the table, each once."""
-    predictor = Predictor(table)
-    missing = []
-    for shape in dict.fromkeys(shapes):
-        try:
-            predictor.layer_us(shape)
-        except MissingShapeError as error:
-            missing.append(error.shape)
-    return list(dict.fromkeys(missing))
+    return Predictor(table).missing(shapes)

@@ -12,7 +12,7 @@ from scripted_device import all_choices, small_architecture
 from device.android import AndroidDevice
 from device.phone import PhoneOptions
 from device.session import Patience
-from lut.build import build_table
+from lut.build import Plan, build_table
 from lut.table import LatencyTable
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     with device:
         table = LatencyTable.open_or_create(Path(sys.argv[2]), device.identity, replace(device.protocol, rounds=2))
         architecture = small_architecture((16, 32, 32))
-        report = build_table(device, table, architecture, all_choices(architecture))
+        report = build_table(device, table, architecture, all_choices(architecture), plan=Plan("grid"))
     sys.exit(f"errors: {report.errors}" if report.errors or report.incomplete else 0)
 
 

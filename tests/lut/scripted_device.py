@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
 from lut.architecture import Architecture, Layer, channel_choices
-from lut.build import BuildReport, NetworkWorkload, build_table
+from lut.build import BuildReport, NetworkWorkload, Plan, build_table
 from lut.plan import uniform_counts
 from lut.shape import LayerShape, NetworkShape, network_text, parse_network
 from lut.table import LatencyTable
@@ -114,7 +114,8 @@ def built(path: Path, device: Device | None = None) -> tuple[LatencyTable, Build
     architecture = small_architecture()
     table = LatencyTable.open_or_create(path, IDENTITY, PROTOCOL)
     networks = [NetworkWorkload(shapes, bytes) for shapes in uniform_networks(architecture)]
-    report = build_table(device or ScriptedDevice(), table, architecture, all_choices(architecture), networks)
+    device, plan = device or ScriptedDevice(), Plan("grid")
+    report = build_table(device, table, architecture, all_choices(architecture), networks, plan=plan)
     return table, report
 
 

@@ -24,9 +24,9 @@ from scripted_device import (
 )
 
 from device.base import DeviceIdentity, Summary, Timing
-from lut.build import build_table
+from lut.build import Plan, build_table
 from lut.plan import reachable_shapes, sweep_shapes
-from lut.predict import Predictor
+from lut.predict import missing_shapes
 from lut.shape import network_text
 from lut.table import LatencyTable, TableError
 
@@ -47,7 +47,8 @@ def test_all_rounds_of_all_planned_shapes_and_networks_are_in_the_table(tmp_path
     assert table.missing(table.keys) == []
     assert report.errors == {}
     networks = len(uniform_networks(architecture))
-    rows = 3 * (len(table.keys) - networks) + 3 * 3 * networks
+    # The smallest sample counts, so networks get 9 times the rounds of layers.
+    rows = 3 * (len(table.keys) - networks) + 9 * 3 * networks
     assert report.timed == report.planned == len(table.rows) == rows == len(device.asked)
     for key in table.keys:
         assert table.latency_us(key) == pytest.approx(latency_us(key), abs=0.005)
@@ -60,27 +61,26 @@ def test_the_second_stage_follows_the_steps_of_the_first(tmp_path: Path) -> None
     assert len(narrow) == 7
 
 
-def test_narrower_steps_that_only_other_rows_show_are_timed_too(tmp_path: Path) -> None:
+def test_rows_of_another_network_change_no_plan(tmp_path: Path) -> None:
     architecture = small_architecture((16, 24, 128))
     choices = all_choices(architecture)
 
-    def build(path: Path, others: list[Timing]) -> tuple[Predictor, int]:
+    def build(path: Path, others: list[Timing]) -> tuple[LatencyTable, int]:
         table = LatencyTable.create(path, IDENTITY, PROTOCOL)
         for timing in others:
             table.append(timing)
-        return Predictor(table), build_table(ScriptedDevice(), table, architecture, choices).planned
+        return table, build_table(ScriptedDevice(), table, architecture, choices, plan=Plan("grid")).planned
 
-    # Rows of another network, without steps of 16. The 16x16 pointwise, with three counts, goes by all its relatives.
+    # Without steps of 16, where this network's pointwise layers have them.
     others = []
     for c_in in (8, 64):
         for c_out in range(8, 129, 8):
             us = Summary(*[float(c_in * c_out)] * 3, 0.0)
             others += [Timing(key_of("conv", c_in, c_out, 4, activation="relu6"), i, 5, us, us) for i in range(3)]
     _, alone = build(tmp_path / "alone.tsv", [])
-    _, beside = build(tmp_path / "beside.tsv", others)
-    assert beside == alone + 3
-    predictor = Predictor(LatencyTable.open(tmp_path / "beside.tsv"))
-    assert min(map(predictor.layer_us, reachable_shapes(architecture, choices))) > 0
+    table, beside = build(tmp_path / "beside.tsv", others)
+    assert beside == alone
+    assert missing_shapes(table, reachable_shapes(architecture, choices)) == []
 
 
 def test_each_round_is_shuffled_differently(tmp_path: Path) -> None:
@@ -155,7 +155,8 @@ def test_what_always_fails_is_tried_twice_a_round_and_listed(tmp_path: Path) -> 
     assert report.errors == again.errors == {}
 
 
-def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plan", [Plan("grid"), Plan("learn")], ids=lambda plan: plan.kind)
+def test_progress_ends_at_the_total(tmp_path: Path, plan: Plan) -> None:
     architecture = small_architecture()
     seen: list[tuple[int, int, float, str]] = []
     table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, PROTOCOL)
@@ -165,6 +166,7 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
         architecture,
         all_choices(architecture),
         progress=lambda *values: seen.append(values),
+        plan=plan,
     )
     assert [done for done, *_ in seen] == list(range(1, report.planned + 1))
     assert seen[-1][:2] == (report.planned, report.planned)

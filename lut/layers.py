@@ -1,0 +1,134 @@
+"""What one layer costs, from a table's rows: its own row, or else what the staircase of its family says."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from lut.interpolate import Staircase, channels, fit_staircases, grid_of, related
+from lut.shape import NOOP, LayerShape
+from lut.steps import TWO_FIGURE_KINDS, Family, family
+
+_FEWEST_POINTS = {True: 3, False: 5}
+"""Timed shapes that a family is read between, by whether it has two channel figures."""
+
+
+class MissingShapeError(LookupError):
+    """A layer that the table neither holds nor reaches. `shape` is the layer."""
+
+    def __init__(self, shape: LayerShape, message: str) -> None:
+        super().__init__(message)
+        self.shape = shape
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The timed shapes of one family, and between which channels they tell what others cost."""
+
+    shapes: Mapping[LayerShape, float]
+    grid: int
+    """counts between are answered for on this grid only: off it a device may be slower"""
+    least: tuple[int, int]
+    most: tuple[int, int]
+
+    def stand_in(self, shape: LayerShape) -> LayerShape | None:
+        """The shape on the grid that costs what this one does; None outside of what was timed."""
+        two_figures = shape.kind in TWO_FIGURE_KINDS
+        if len(self.shapes) < _FEWEST_POINTS[two_figures]:
+            return None
+        c_out = min(-(-shape.c_out // self.grid) * self.grid, max(shape.c_out, self.most[1]))
+        inside = self.least[0] <= shape.c_in <= self.most[0] and self.least[1] <= c_out <= self.most[1]
+        if not inside or (c_out != shape.c_out and not two_figures):
+            return None
+        return replace(shape, c_out=c_out)
+
+
+class LayerLatencies:
+    """Microseconds of single layers, as a runtime takes them: with its fixed overhead.
+
+    `timed` are the table's rows, `errors` those of layers that could not be timed, `where` names the table in errors.
+    """
+
+    def __init__(self, timed: Mapping[LayerShape, float], errors: Mapping[str, str], where: Path) -> None:
+        self.timed = timed
+        self._errors = errors
+        self._where = where
+        self._read: dict[LayerShape, tuple[float, float]] = {}
+        """shapes read off a staircase: microseconds and standard error"""
+
+    def latency_us(self, shape: LayerShape) -> float:
+        """The layer's own row, or the staircase's figure. Raises `MissingShapeError`."""
+        return self.timed[shape] if shape in self.timed else self._reading(shape)[0]
+
+    def reading_error_us(self, shape: LayerShape) -> float:
+        """The standard error of reading a layer between those that were timed; 0 for a timed one."""
+        return 0.0 if shape in self.timed else self._reading(shape)[1]
+
+    def read(self, shapes: Iterable[LayerShape]) -> list[LayerShape]:
+        """Look many layers up at once, which is quicker; returns those that are missing."""
+        missing: list[LayerShape] = []
+        wanted: dict[Family, dict[LayerShape, LayerShape]] = defaultdict(dict)
+        for shape in dict.fromkeys(shapes):
+            if shape in self.timed or shape in self._read:
+                continue
+            known = self._families.get(family(shape))
+            stand_in = None if known is None or shape.text in self._errors else known.stand_in(shape)
+            if stand_in is None:
+                missing.append(shape)
+            elif stand_in in self.timed:
+                self._read[shape] = (self.timed[stand_in], 0.0)
+            else:
+                wanted[family(shape)][shape] = stand_in
+        for name, stand_ins in wanted.items():
+            staircase, points = self._staircases[name], channels(stand_ins.values())
+            latencies_us = staircase.latency_us(points)
+            errors_us = latencies_us * staircase.error(points)
+            for shape, latency_us, error_us in zip(stand_ins, latencies_us, errors_us, strict=True):
+                self._read[shape] = (float(latency_us), float(error_us))
+        return missing
+
+    def missing(self, shape: LayerShape) -> MissingShapeError:
+        """The error for a layer that cannot be told."""
+        error = self._errors.get(shape.text)
+        why = f"could not be timed: {error}" if error else "is not in the latency table"
+        advice = "; profile its network, with a --step that its counts are multiples of, or import a log of it"
+        return MissingShapeError(shape, f"layer '{shape}' {why} ({self._where}){'' if error else advice}")
+
+    def _reading(self, shape: LayerShape) -> tuple[float, float]:
+        if shape not in self._read and self.read([shape]):
+            raise self.missing(shape)
+        return self._read[shape]
+
+    @cached_property
+    def _families(self) -> dict[Family, _Known]:
+        members: dict[Family, dict[LayerShape, float]] = defaultdict(dict)
+        for shape, latency_us in self.timed.items():
+            members[family(shape)][shape] = latency_us
+        grids: dict[tuple[object, ...], int] = defaultdict(int)
+        for name, shapes in members.items():
+            counts = {shape.c_out for shape in shapes}
+            if len(counts) > 1:
+                grids[related(name)] = math.gcd(grids[related(name)], grid_of(counts))
+        return {
+            name: _Known(
+                shapes,
+                grids[related(name)] or 1,
+                (min(s.c_in for s in shapes), min(s.c_out for s in shapes)),
+                (max(s.c_in for s in shapes), max(s.c_out for s in shapes)),
+            )
+            for name, shapes in members.items()
+        }
+
+    @cached_property
+    def _staircases(self) -> dict[Family, Staircase]:
+        return fit_staircases(
+            {
+                name: {shape: us for shape, us in known.shapes.items() if us > 0}
+                for name, known in self._families.items()
+                if name[0] != NOOP.kind
+            }
+        )

@@ -1,39 +1,50 @@
 """How well a latency table predicts networks that its calibration never saw, on this computer's CPU.
 
-For MobileNetV1-224 and the bundled network: builds the table as `amc-latency profile` does (or continues the one
-under `--lut`), then times random pruned networks in fresh processes and compares. Run nothing else meanwhile. With
-`--json`: one object on standard output, with the figures of each network.
+For MobileNetV1-224, MobileNetV2-224 and the bundled network: builds the table as `amc-latency profile` does (or
+continues the one under `--lut`), then times random pruned networks in fresh processes and compares. Run nothing else
+meanwhile. With `--json`: one object on standard output, with the figures of each network.
+
+A virtual machine's speed wanders by a percent or two between one minute and another, and no table can know. So one
+session times, in the same shuffled rounds, the random networks, the same once more, and those that the table was
+calibrated on. That shows apart: `as it stands`, what the table predicts, wandering included; `same rounds`, what it
+predicts if calibrated on its own networks as timed in this session; the wandering, as the ratio of the calibration
+networks' two timings; and the noise of one timing, which a perfect prediction would be off by.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import platform
 import random
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.console import Console
 from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.profiling import Grid, complete_table
-from device.base import Protocol
+from device.base import Protocol, Timing, Workload
 from device.host import HostDevice
-from device.measure import Measurement, measure_many, statistic_text
+from device.measure import statistic_text, summarise
 from lut.architecture import Architecture
-from lut.build import NETWORK_ROUNDS
 from lut.plan import Choices, nearest_counts
-from lut.predict import Predictor
-from lut.shape import NetworkShape
+from lut.predict import Predictor, network_family
+from lut.shape import NetworkShape, network_text, parse_network
 from lut.table import LatencyTable
 
 Counts = tuple[int, ...]
@@ -41,6 +52,7 @@ Counts = tuple[int, ...]
 
 CASES = {
     "mobilenet_v1_224": NetworkOptions("mobilenet_v1"),
+    "mobilenet_v2_224": NetworkOptions("mobilenet_v2"),
     "mobilenet_v1_bundled": NetworkOptions(),
 }
 
@@ -106,12 +118,63 @@ class Meter(Console):
             yield meter
 
 
-def measure(
-    network: Network, device: HostDevice, policies: Sequence[Counts], protocol: Protocol, seed: int
-) -> list[Measurement]:
-    """Time the network cut to each policy, all built before the first is timed, in fresh processes."""
-    models = {str(i): to_tflite(cut_to(network, counts).model, network.spec.input) for i, counts in enumerate(policies)}
-    return list(measure_many(device, models, protocol, seed).values())
+@dataclass(frozen=True)
+class Session:
+    """Random networks timed twice, among those that the table was calibrated on."""
+
+    first_ms: list[float]
+    again_ms: list[float]
+    table: LatencyTable
+    """the table with its calibration networks as timed here"""
+    drift_pct: list[float]
+    """of each calibration network, since the table was built"""
+
+
+def calibration_networks(table: LatencyTable, uncut: NetworkShape) -> list[NetworkShape]:
+    """The table's whole networks that calibrate predictions of this one."""
+    networks = [parse_network(key) for key in table.keys if " + " in key]
+    return [network for network in networks if network_family(network) == network_family(uncut)]
+
+
+def counts_of(architecture: Architecture, shapes: NetworkShape) -> Counts:
+    """The counts that the architecture was cut to."""
+    found = {
+        layer.out_group: shape.c_out * architecture.group_channels[layer.out_group] // layer.shape.c_out
+        for layer, shape in zip(architecture.layers, shapes, strict=True)
+        if layer.out_group is not None
+    }
+    return tuple(found[group] for group in range(len(architecture.group_channels)))
+
+
+def time_together(
+    network: Network, device: HostDevice, table: LatencyTable, policies: Sequence[Counts], protocol: Protocol
+) -> Session:
+    """Time all in the same shuffled rounds; every model is built before the first is timed."""
+    architecture = network.graph.architecture
+    calibrating = calibration_networks(table, architecture.shapes())
+
+    def model(counts: Counts) -> bytes:
+        return to_tflite(cut_to(network, counts).model, network.spec.input)
+
+    random_models = [model(counts) for counts in policies]
+    models = {network_text(shapes): model(counts_of(architecture, shapes)) for shapes in calibrating}
+    models |= {f"{when} {i}": content for when in ("first", "again") for i, content in enumerate(random_models)}
+    workloads = [Workload(name, partial(models.__getitem__, name)) for name in models]
+    timings: dict[str, list[Timing]] = {name: [] for name in models}
+    for timing in device.time(workloads, protocol, seed=1):
+        timings[timing.workload].append(timing)
+    measured_ms = {name: summarise(some, protocol).latency_ms for name, some in timings.items()}
+
+    beside, before = table.detached(), Predictor(table)
+    drift_pct = []
+    for shapes in calibrating:
+        for timing in timings[network_text(shapes)]:
+            beside.append(timing)
+        before_ms = before.measured_ms(shapes)
+        assert before_ms is not None
+        drift_pct.append(100 * (measured_ms[network_text(shapes)] / before_ms - 1))
+    first_ms, again_ms = ([measured_ms[f"{when} {i}"] for i in range(len(policies))] for when in ("first", "again"))
+    return Session(first_ms, again_ms, beside, drift_pct)
 
 
 def error_figures(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:
@@ -126,6 +189,22 @@ def error_figures(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -
     }
 
 
+def prediction_figures(predictor: Predictor, networks: Sequence[NetworkShape], measured_ms: Sequence[float]) -> dict:
+    """Errors of a predictor, and how many measurements lie in its 95 % intervals."""
+    predicted_ms = [predictor.ms(network) for network in networks]
+    intervals_ms = [interval for network in networks if (interval := predictor.interval_ms(network)) is not None]
+    pairs = list(zip(intervals_ms, measured_ms, strict=False))
+    half_widths = [50 * (high - low) / ms for (low, high), ms in zip(intervals_ms, predicted_ms, strict=False)]
+    return {
+        **error_figures(predicted_ms, measured_ms),
+        "inside": sum(low <= ms <= high for (low, high), ms in pairs),
+        "intervals": len(pairs),
+        "half_width_pct": round(statistics.fmean(half_widths), 3) if half_widths else None,
+        "predicted_ms": predicted_ms,
+        "intervals_ms": intervals_ms,
+    }
+
+
 def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[str, object]:
     """All figures of one network."""
     device = HostDevice()
@@ -137,27 +216,39 @@ def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[
     memory.look()
     predictor = Predictor(table)
     uncut: NetworkShape = architecture.shapes()
-    calibration = predictor.calibration(uncut)
 
     counts = random_networks(architecture, grid.choices(network), n, seed)
     networks = [architecture.shapes(each) for each in counts]
     start = time.perf_counter()
-    longer = replace(protocol, rounds=NETWORK_ROUNDS * protocol.rounds)
-    measured_ms, again_ms = (
-        [each.latency_ms for each in measure(network, device, counts, longer, time_seed)] for time_seed in (1, 2)
-    )
-    noise = [100 * abs(one / other - 1) for one, other in zip(again_ms, measured_ms, strict=True)]
+    longer = replace(protocol, rounds=protocol.network_rounds)
+    session = time_together(network, device, table, counts, longer)
+    measured_ms = session.first_ms
+    noise_pct = [100 * (again / first - 1) for first, again in zip(measured_ms, session.again_ms, strict=True)]
     summary = table.summary()
     return {
         "n": n,
         "raw": error_figures([predictor.raw_ms(network) for network in networks], measured_ms),
-        "calibrated": error_figures([predictor.ms(network) for network in networks], measured_ms),
-        "noise_pct": round(statistics.fmean(noise), 3),
+        "as it stands": prediction_figures(predictor, networks, measured_ms),
+        "same rounds": prediction_figures(Predictor(session.table), networks, measured_ms),
+        "noise": {
+            "twice_pct": round(statistics.fmean(map(abs, noise_pct)), 3),
+            # Both timings are off: by as much, and in ways of their own.
+            "ceiling_pct": round(statistics.fmean(map(abs, noise_pct)) / math.sqrt(2), 3),
+            "max_pct": round(max(map(abs, noise_pct)), 3),
+        },
+        "drift": {
+            "median_pct": round(statistics.median(session.drift_pct), 3),
+            "least_pct": round(min(session.drift_pct), 3),
+            "most_pct": round(max(session.drift_pct), 3),
+            "networks": len(session.drift_pct),
+        },
         "seed": seed,
         "uncut_ms": predictor.measured_ms(uncut),
-        "measured_ms": [round(min(measured_ms), 4), round(max(measured_ms), 4)],
+        "counts": counts,
+        "measured_ms": measured_ms,
+        "again_ms": session.again_ms,
         "measuring_s": round(time.perf_counter() - start, 1),
-        "calibration": asdict(calibration),
+        "calibration": asdict(predictor.calibration(uncut)),
         "table": {
             "layers": summary["layers"],
             "networks": summary["networks"],
@@ -173,16 +264,30 @@ def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[
     }
 
 
+PREDICTIONS = ("as it stands", "same rounds")
+
+
 def show(name: str, figures: dict) -> None:
     """One network's figures as a table."""
     table, calibration = figures["table"], figures["calibration"]
-    low, high = figures["measured_ms"]
+    noise, drift = figures["noise"], figures["drift"]
+    low, high = min(figures["measured_ms"]), max(figures["measured_ms"])
     print(f"\n{name}: {figures['n']} random networks of {low:.2f}-{high:.2f} ms, uncut {figures['uncut_ms']:.2f} ms")
-    print(f"{'':12}{'bias %':>9}{'MAPE %':>9}{'p90 %':>9}{'max %':>9}")
-    for kind in ("raw", "calibrated"):
-        cells = (figures[kind][f"{column}_pct"] for column in ("bias", "mape", "p90", "max"))
-        print(f"{kind:12}" + "".join(f"{cell:9.2f}" for cell in cells))
-    print(f"noise: the same networks timed once more differ by {figures['noise_pct']:.2f} % (mean)")
+    print(f"{'':14}{'bias %':>9}{'MAPE %':>9}{'p90 %':>9}{'max %':>9}{'inside 95 %':>13}{'+- %':>7}")
+    for kind in ("raw", *PREDICTIONS):
+        cells = "".join(f"{figures[kind][f'{column}_pct']:9.2f}" for column in ("bias", "mape", "p90", "max"))
+        if figures[kind].get("intervals"):
+            inside = f"{figures[kind]['inside']}/{figures[kind]['intervals']}"
+            cells += f"{inside:>13}{figures[kind]['half_width_pct']:7.2f}"
+        print(f"{kind:14}{cells}")
+    print(
+        f"noise: the same networks timed twice in the same rounds differ by {noise['twice_pct']:.2f} % (mean), "
+        f"{noise['max_pct']:.2f} % (max); a perfect prediction would have a MAPE of {noise['ceiling_pct']:.2f} %"
+    )
+    print(
+        f"drift: the {drift['networks']} calibration networks take {drift['median_pct']:+.2f} % (median; "
+        f"{drift['least_pct']:+.2f} to {drift['most_pct']:+.2f}) as against when the table was built"
+    )
     print(
         f"calibration: {calibration['scale']:.4f} x + {calibration['offset_ms']:.4f} ms "
         f"from {calibration['networks']} other networks"
@@ -190,12 +295,22 @@ def show(name: str, figures: dict) -> None:
     print(
         f"table: {table['layers']} layers, {table['networks']} networks, {table['rows']} rows "
         f"({table['timed_now']} timed now) in {table['build_s']:.0f} s, "
-        f"peak resident {table['peak_resident_mb']:.0f} MB"
+        f"peak resident {table['peak_resident_mb']:.0f} MB; this session {figures['measuring_s']:.0f} s"
     )
 
 
+def show_coverage(results: Mapping[str, dict]) -> None:
+    """Over all networks: how many measurements lie in the 95 % intervals."""
+    print()
+    for kind in PREDICTIONS:
+        inside = sum(figures[kind]["inside"] for figures in results.values())
+        intervals = sum(figures[kind]["intervals"] for figures in results.values())
+        share = f"{100 * inside / intervals:.1f} %" if intervals else "none"
+        print(f"in the 95 % interval, {kind}: {inside} of {intervals} ({share})")
+
+
 def main() -> None:
-    """Read the options and run both networks."""
+    """Read the options and run each network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lut", type=Path, help="folder to keep the tables in, and to continue them from")
     parser.add_argument("--only", choices=list(CASES), help="one of the networks")
@@ -226,6 +341,7 @@ def main() -> None:
     )
     for name, figures in results.items():
         show(name, figures)
+    show_coverage(results)
 
 
 if __name__ == "__main__":

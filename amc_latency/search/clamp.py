@@ -40,7 +40,7 @@ class Clamp:
         if self.fastest_ms > target_ms:
             raise UserError(
                 f"a target of {target_ms:.6g} ms is out of reach: the fastest network that can be cut from "
-                f"this one is predicted at {_up(self.fastest_ms):.6g} ms; raise the target to that or more"
+                f"this one is predicted at {up(self.fastest_ms):.6g} ms; raise the target to that or more"
             )
 
     def with_target(self, target_ms: float) -> Clamp:
@@ -107,7 +107,7 @@ def _joined(factors: list[Factor], costs: LatencyCosts) -> Factor:
     return scope, total
 
 
-def _up(ms: float) -> float:
+def up(ms: float) -> float:
     """`ms` in the six digits that a message shows, rounded up, so that what it names is really reachable."""
     digits = 5 - math.floor(math.log10(ms)) if ms > 0 else 6
     return math.ceil(ms * 10**digits) / 10**digits

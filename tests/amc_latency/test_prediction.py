@@ -1,0 +1,56 @@
+"""What a prediction says of its own error, and how that is printed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.prediction import Prediction, predict
+from amc_latency.report import prediction_text
+from lut.table import LatencyTable
+
+TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
+PREDICTION = Prediction(
+    macs=1,
+    params=1,
+    predicted_ms=5.12344,
+    raw_ms=5.0,
+    standard_error_ms=0.0312,
+    interval_ms=(5.0577, 5.1892),
+    estimated=False,
+    calibration_networks=13,
+    layers=[],
+    table="t.tsv",
+    note=None,
+)
+
+
+def test_the_error_is_printed_to_two_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    prediction_text(PREDICTION)
+    assert "5.1234 ms +- 0.031 predicted, 95 % between 5.058 and 5.189;" in capsys.readouterr().out
+    prediction_text(replace(PREDICTION, standard_error_ms=12.3, interval_ms=(480.4, 530.6)))
+    assert "+- 12 predicted, 95 % between 480 and 531;" in capsys.readouterr().out
+    prediction_text(replace(PREDICTION, standard_error_ms=None, interval_ms=None))
+    assert "5.1234 ms predicted; the layers" in capsys.readouterr().out
+
+
+def test_a_table_with_networks_gives_an_interval_and_one_without_says_why_not(tmp_path: Path) -> None:
+    table, network = LatencyTable.open(TABLE), load_network(NetworkOptions())
+    sure = predict(network, table, None)
+    assert sure.standard_error_ms is not None
+    assert sure.interval_ms is not None
+    low_ms, high_ms = sure.interval_ms
+    assert low_ms < sure.predicted_ms - sure.standard_error_ms < sure.predicted_ms + sure.standard_error_ms < high_ms
+    # It was measured too: two parts in a hundred would be a bad table.
+    assert high_ms - low_ms < 0.04 * sure.predicted_ms
+    with LatencyTable.create(tmp_path / "t.tsv", table.identity, table.protocol) as layers:
+        for timing in table.rows:
+            if " + " not in timing.workload:
+                layers.append(timing)
+    unsure = predict(network, layers, None)
+    assert (unsure.standard_error_ms, unsure.interval_ms) == (None, None)
+    assert unsure.note is not None
+    assert "0 whole networks of this kind, too few to calibrate on, and so to tell how far" in unsure.note

@@ -1,0 +1,94 @@
+"""What the commands of the command line share: their options, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from device.phone import PhoneOptions
+
+DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
+LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+ModelOption = Annotated[str, typer.Option("--model", help="bundled, a checkpoint (.safetensors) or a model's name")]
+WidthOption = Annotated[float | None, typer.Option("--width", help="channel multiplier of a named model")]
+InputOption = Annotated[str | None, typer.Option("--input", help="CxHxW of a named model, 3x224x224 unless told")]
+ClassesOption = Annotated[int | None, typer.Option("--classes", help="classes of a named model, 1000 unless told")]
+ChannelsOption = Annotated[
+    str | None, typer.Option("--channels", help="one count a coupled group in network order: 24,48,96,...")
+]
+MinKeepOption = Annotated[float, typer.Option("--min-keep", help="smallest share of a group that may be kept")]
+StepOption = Annotated[int, typer.Option("--step", help="channel counts are multiples of this")]
+DataOption = Annotated[str, typer.Option("--data", help="auto, torchvision, debian or bundled")]
+SeedOption = Annotated[int, typer.Option("--seed")]
+ForceOption = Annotated[bool, typer.Option("--force", help="take a phone that does not match the profile")]
+TransportOption = Annotated[
+    Literal["auto", "direct", "server"],
+    typer.Option("--transport", help="to a phone: our own connection, or a running adb server's"),
+]
+RunnerOption = Annotated[
+    Literal["auto", "benchmark_model", "amc_bench"], typer.Option("--runner", help="which program times on a phone")
+]
+RunnerPathOption = Annotated[
+    Path | None, typer.Option("--runner-path", help="that program, built for the phone; found or built unless told")
+]
+LibraryOption = Annotated[
+    Path | None, typer.Option("--litert-library", help="libLiteRt.so for the phone, which amc_bench needs")
+]
+EstimateOption = Annotated[
+    bool, typer.Option("--estimate", help="from a cost model of a phone that is not there: nobody measured")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="file to write")]
+
+
+def phone_options(
+    force: bool,
+    transport: Literal["auto", "direct", "server"],
+    runner: str,
+    runner_path: Path | None,
+    library: Path | None,
+) -> PhoneOptions:
+    """What was said of a phone. Raises `UserError` for a file that is not there, before the phone is asked anything."""
+    from amc_latency.errors import UserError
+    from device.phone import PhoneOptions
+
+    for name, path in (("--runner-path", runner_path), ("--litert-library", library)):
+        if path is not None and not path.is_file():
+            raise UserError(f"{name} {path} is no file")
+    return PhoneOptions(force, transport, runner, runner_path, library)
+
+
+def check_out(path: Path, option: str = "--out") -> None:
+    """Raise `UserError` for a file that cannot be made, before any work is done for it."""
+    from amc_latency.errors import UserError
+
+    existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UserError(f"{option} {path} is no file that can be replaced: name another")
+    if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"{option} {path} cannot be made: {existing} is no folder that can be written to")
+
+
+def show(report: Any, as_json: bool, text: Any) -> None:
+    """Print a result: its fields as JSON, or as `text` words it."""
+    if as_json:
+        print_json(asdict(report))
+    else:
+        text(report)
+
+
+def fields_text(report: Any) -> None:
+    """A line a field."""
+    for name, value in asdict(report).items():
+        print(f"{name:20} {value}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value))

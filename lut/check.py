@@ -1,0 +1,188 @@
+"""Whether a latency table can be trusted: its file, its rows, and its figures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from device.base import Timing
+from lut.check_figures import figure_findings
+from lut.finding import Finding
+from lut.headers import differences, differences_text, foreign_rows, header_of
+from lut.measurements import NETWORK, kind_of, label
+from lut.predict import FEWEST_NETWORKS
+from lut.scan import JOINT, DamagedRow, Scan, scan
+from lut.shape import NOOP
+from lut.table import LatencyTable, TableError
+
+AGAIN = "profile again: the same command times only what is missing"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All findings about a table, errors first."""
+
+    table: str
+    device: str | None
+    """None where the header cannot be read; then there is nothing else to check"""
+    rows: int
+    ok: bool
+    """False if there is an error among the findings"""
+    findings: list[Finding]
+    damaged: list[DamagedRow] = field(default_factory=list)
+
+
+def check(path: Path) -> CheckReport:
+    """Look at everything in the table that can be wrong. Raises `TableError` for a file that cannot be read."""
+    if not path.is_file():
+        raise TableError(f"there is no latency table {path}")
+    try:
+        scanned = scan(path)
+    except TableError as error:
+        return CheckReport(str(path), None, 0, False, [Finding("error", "header", 1, str(error))])
+    table = _healthy(path, scanned)
+    findings = [*_file_findings(scanned), *_row_findings(table), *figure_findings(table)]
+    findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
+    ok = all(finding.severity != "error" for finding in findings)
+    return CheckReport(str(path), table.identity.name, len(table.rows), ok, findings, scanned.damaged)
+
+
+def _healthy(path: Path, scanned: Scan) -> LatencyTable:
+    """The table without its damaged rows, in memory only."""
+    if not scanned.damaged:
+        return LatencyTable.open(path)
+    table = LatencyTable(path, *scanned.header).detached()
+    for _, timing in scanned.rows:
+        table.append(timing)
+    return table
+
+
+def _file_findings(scanned: Scan) -> Iterator[Finding]:
+    joints = [row for row in scanned.damaged if row.reason == JOINT]
+    if joints:
+        yield Finding(
+            "error",
+            "run together",
+            len(joints),
+            "further tables in the file, which were not merged but run together",
+            f"line {joints[0].line}: {joints[0].reason}",
+            "take the file apart there, and `amc-latency lut merge` the parts",
+        )
+    if len(scanned.damaged) > len(joints):
+        first = next(row for row in scanned.damaged if row.reason != JOINT)
+        yield Finding(
+            "error",
+            "damaged rows",
+            len(scanned.damaged) - len(joints),
+            "lines that are no rows of a table",
+            f"line {first.line}: {first.reason}",
+            "keep a copy, delete these lines, then " + AGAIN,
+        )
+    if scanned.torn_bytes:
+        yield Finding(
+            "note",
+            "torn last line",
+            1,
+            f"row that ends in the middle, as a kill leaves it; its {scanned.torn_bytes} bytes don't count",
+            advice=AGAIN,
+        )
+    yield from _duplicate_findings(scanned)
+
+
+def _duplicate_findings(scanned: Scan) -> Iterator[Finding]:
+    rows: dict[tuple[str, int], list[tuple[int, Timing]]] = defaultdict(list)
+    for number, timing in scanned.rows:
+        # A timing after an error is a round that was tried again, as it should be.
+        if timing.error is None:
+            rows[timing.workload, timing.round].append((number, timing))
+    protocol = scanned.header.protocol
+    same, contradicting = [], []
+    for (key, index), found in rows.items():
+        if len(found) < 2:
+            continue
+        where = f"'{label(key)}' round {index}, lines {', '.join(str(number) for number, _ in found)}"
+        values = [us for _, timing in found if (us := timing.counted_us(protocol)) is not None]
+        if len({(timing.n, timing.cpu, timing.wall) for _, timing in found}) == 1:
+            same.append(where)
+        else:
+            ratio = max(values, default=1.0) / max(min(values, default=1.0), 0.01)
+            figures = ", ".join(f"{value:g}" for value in values)
+            contradicting.append((ratio, f"{where}: {figures} us"))
+    if contradicting:
+        yield Finding(
+            "warning",
+            "contradicting duplicates",
+            len(contradicting),
+            "rounds of a layer that were timed twice, with other figures; the later row counts",
+            max(contradicting)[1],
+            "delete the lines that are wrong, if you know which",
+        )
+    if same:
+        yield Finding(
+            "note", "duplicates", len(same), "rounds that stand in the table twice, with the same figures", same[0]
+        )
+
+
+def _row_findings(table: LatencyTable) -> Iterator[Finding]:
+    keys = table.keys
+    if table.identity.estimated:
+        yield Finding(
+            "note",
+            "estimated",
+            len(table.rows),
+            "rows that are estimated, not measured",
+            advice="time what a search makes of them on the device",
+        )
+    if not table.rows:
+        yield Finding("warning", "empty", 0, "rows in the table", advice="fill it with `amc-latency profile`")
+        return
+    for header, count in foreign_rows(table).items():
+        unlike = differences_text(differences(header_of(table), header))
+        yield Finding(
+            "warning",
+            "rows of another header",
+            count,
+            "rows measured otherwise than the header says, by merge --force",
+            unlike,
+            "sums of such rows are of no one device: take them for comparing only",
+        )
+    if table.errors:
+        key, error = next(iter(table.errors.items()))
+        yield Finding(
+            "warning",
+            "not timed",
+            len(table.errors),
+            "layers or networks of which no round could be timed",
+            f"'{label(key)}': {error}",
+            AGAIN,
+        )
+    if incomplete := table.missing(keys):
+        done = sum(table.has(incomplete[0], index) for index in range(table.protocol.rounds))
+        yield Finding(
+            "warning",
+            "incomplete",
+            len(incomplete),
+            f"layers or networks with fewer than {table.protocol.rounds} rounds",
+            f"'{label(incomplete[0])}' has {done}",
+            AGAIN,
+        )
+    networks = sum(kind_of(key) == NETWORK for key in keys)
+    if not table.identity.estimated:
+        if NOOP.text not in keys:
+            yield Finding(
+                "warning",
+                "no no-op",
+                0,
+                "timings of the no-op, without which no network can be predicted",
+                advice=AGAIN,
+            )
+        if networks < FEWEST_NETWORKS:
+            yield Finding(
+                "note",
+                "not calibrated",
+                networks,
+                f"whole networks: fewer than the {FEWEST_NETWORKS} that a calibration needs",
+                advice=AGAIN,
+            )

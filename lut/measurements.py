@@ -1,0 +1,52 @@
+"""What a table says of each key over all its rounds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from device.base import Timing
+from device.measure import Measurement, summarise
+from lut.shape import parse_network
+from lut.steps import TWO_FIGURE_KINDS
+from lut.table import LatencyTable
+
+NETWORK = "network"
+_LONGEST = 72
+
+
+def timed_rows(table: LatencyTable) -> dict[str, list[Timing]]:
+    """The rows that count of each key, by round."""
+    rows: dict[str, list[Timing]] = defaultdict(list)
+    for timing in table.rows:
+        if timing.counted_us(table.protocol) is not None:
+            rows[timing.workload].append(timing)
+    return {key: sorted(timings, key=lambda timing: timing.round) for key, timings in rows.items()}
+
+
+def measurements(table: LatencyTable) -> dict[str, Measurement]:
+    """Each timed key's figure, and how far its rounds lie apart."""
+    return {key: summarise(rows, table.protocol) for key, rows in timed_rows(table).items()}
+
+
+def kind_of(key: str) -> str:
+    """A layer's kind, or `network`."""
+    shapes = parse_network(key)
+    return shapes[0].kind if len(shapes) == 1 else NETWORK
+
+
+def label(key: str) -> str:
+    """A key that fits a line: a network's names how many layers it has and how wide they are."""
+    shapes = parse_network(key)
+    if len(shapes) == 1:
+        return key
+    widths = "-".join(str(shape.c_out) for shape in shapes if shape.kind in TWO_FIGURE_KINDS)
+    text = f"network of {len(shapes)} layers, widths {widths}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Linear between the two nearest values, of which there must be one at least."""
+    return float(np.quantile(values, share))

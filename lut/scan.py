@@ -1,0 +1,82 @@
+"""Reading a table's file without stopping at the first damaged row: what `lut check` looks at."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from device.base import Timing
+from lut.headers import Header
+from lut.table import TableError
+from lut.table_text import COLUMNS, TITLE, RowReader, parse_header
+
+JOINT = "another table begins here"
+_QUOTED = 120
+
+
+@dataclass(frozen=True)
+class DamagedRow:
+    """A line that no table can hold, and why."""
+
+    line: int
+    reason: str
+    text: str
+    """its beginning"""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All that a table's file holds, superseded rows too."""
+
+    header: Header
+    rows: list[tuple[int, Timing]]
+    """with the number of their line"""
+    damaged: list[DamagedRow]
+    torn_bytes: int
+    """of a last line without its newline, which a kill leaves and the next append removes"""
+
+
+def scan(path: Path) -> Scan:
+    """Raises `TableError` for a file that cannot be read or has no header of this schema."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
+    end = data.rfind(b"\n") + 1
+    lines = data[:end].split(b"\n")[:-1]
+    header = Header(*parse_header(path, lines))
+    reader = RowReader(header.protocol)
+    columns = "\t".join(COLUMNS).encode()
+    first_row = lines.index(columns) + 1
+    rows: list[tuple[int, Timing]] = []
+    damaged: list[DamagedRow] = []
+    for number, line in enumerate(lines[first_row:], start=first_row + 1):
+        if line.startswith(TITLE.encode()):
+            damaged.append(_damaged(number, line, JOINT))
+        elif line.startswith(b"# ") or line == columns:
+            continue
+        else:
+            try:
+                rows.append((number, reader.read(line).timing))
+            except ValueError as error:
+                damaged.append(_damaged(number, line, _reason(reader, line, str(error))))
+    return Scan(header, rows, damaged, len(data) - end)
+
+
+def _damaged(number: int, line: bytes, reason: str) -> DamagedRow:
+    text = line[:_QUOTED].decode("utf-8", "replace") + ("..." if len(line) > _QUOTED else "")
+    return DamagedRow(number, reason, text)
+
+
+def _reason(reader: RowReader, line: bytes, reason: str) -> str:
+    """What is wrong with a row; that the checksum is another hides what was damaged, so the rest is read as well."""
+    text, _, check = line.rpartition(b"\t")
+    right_check = f"{zlib.crc32(text):08x}".encode()
+    if check == right_check:
+        return f"{reason}: a row of another schema?" if " cells, " in reason else reason
+    try:
+        reader.read(text + b"\t" + right_check)
+    except ValueError as error:
+        return f"{reason}; {error}" if str(error) != reason else reason
+    return reason

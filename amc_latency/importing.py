@@ -1,4 +1,4 @@
-"""`amc-latency lut import`: from op-profile logs and the network that they are of to a latency table."""
+"""`amc-latency lut import`: from op-profile logs and their network, or from block tables, to a latency table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from pathlib import Path
 
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, check_counts
+from lut.block_import import BlockImportReport, import_blocks
+from lut.block_tables import looks_like_blocks
 from lut.import_log import ImportLogError
 from lut.importers import ImportReport, import_logs
+
+_NAMED = 5
+"""Entries that are no blocks, of which a report shows the text; --json has all."""
 
 
 def import_into(
@@ -56,3 +61,51 @@ def known_text(report: ImportReport) -> str:
         f"{report.known} of {report.shapes} shapes were known before, and off by {report.known_mean_error_pct:.2f} % "
         f"on average, {report.known_max_error_pct:.2f} % at most"
     )
+
+
+def holds_blocks(paths: Sequence[Path], format: str) -> bool:
+    """Whether an import is one of block tables, by `--format` or, with `auto`, by what the files hold.
+
+    Raises `UserError` where some do and some don't.
+    """
+    if format != "auto":
+        return format != "op-profile"
+    alike = {looks_like_blocks(path): path for path in paths}
+    if len(alike) > 1:
+        raise UserError(f"{alike[True]} is a block table and {alike[False]} is none: give each its own --out")
+    return True in alike
+
+
+def named_model(model: str | None, logs: Sequence[Path]) -> str:
+    """The network of op-profile logs. Raises `UserError` where it was not named."""
+    if model is not None:
+        return model
+    if missing := next((log for log in logs if not log.is_file()), None):
+        raise UserError(f"there is no log {missing}")
+    raise UserError(f"{logs[0]} is no block table, and op-profile logs say no network: name theirs with --model")
+
+
+def import_block_tables(paths: Sequence[Path], out: Path, device: str, format: str) -> BlockImportReport:
+    """Make the read-only table `out` of block tables. Raises `UserError` and `TableError`."""
+    try:
+        return import_blocks(paths, out, device, None if format == "auto" else format)
+    except ImportLogError as error:
+        raise UserError(str(error)) from error
+
+
+def block_import_text(report: BlockImportReport) -> None:
+    """What each file gave, and what was left out of it and why."""
+    print(f"{report.table}: {report.blocks:,} blocks of {report.device}; estimated, not measured")
+    for file in report.files:
+        print(f"  {file.path}: {file.blocks:,} of {file.entries:,} entries")
+        if file.inexpressible:
+            share_pct = 100 * file.inexpressible / file.entries
+            print(f"    left out: {file.inexpressible:,} ({share_pct:.0f} %) with squeeze-and-excitation or h-swish")
+        if file.unreadable:
+            share_pct = 100 * len(file.unreadable) / file.entries
+            print(f"    left out: {len(file.unreadable):,} ({share_pct:.0f} %) that are no blocks")
+            for text in file.unreadable[:_NAMED]:
+                print(f"      {text}")
+    if not report.rows_added:
+        print("there was nothing new in these files")
+    print(f"read-only: amc-latency predict --lut {report.table} --model M answers from it, profile and search do not")

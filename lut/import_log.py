@@ -18,7 +18,7 @@ from lut.shape import NetworkShape
 
 
 class ImportLogError(ValueError):
-    """A log that cannot be imported, or not into this table: what is wrong, where, and what to do."""
+    """A log or block table that cannot be imported, or not into this table: what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,7 @@ def import_logs(
     by their input or their times. Raises `ImportLogError` for a log that cannot be read, is of another network or of
     another format than the first, and for a table of something else; and `TableError`.
     """
-    if not re.fullmatch("[A-Za-z0-9._-]+", device):
-        raise ImportLogError(f"--device {device!r} is no plain name: give letters, digits, '.', '_' and '-'")
+    check_device_name(device)
     logs = [read_log(path, shapes, names) for path in paths]
     for log in logs[1:]:
         if log.what != logs[0].what:
@@ -144,6 +143,18 @@ def import_logs(
         known_mean_error_pct=statistics.fmean(errors_pct) if errors_pct else None,
         known_max_error_pct=max(errors_pct, default=None),
     )
+
+
+def check_device_name(device: str) -> None:
+    """Raises `ImportLogError` for what a table's header and a file's name cannot hold."""
+    if not re.fullmatch("[A-Za-z0-9._-]+", device):
+        raise ImportLogError(f"--device {device!r} is no plain name: give letters, digits, '.', '_' and '-'")
+
+
+def check_folder(out: Path) -> None:
+    """Raises `ImportLogError` where the folder of a new table is missing."""
+    if not out.absolute().parent.is_dir():
+        raise ImportLogError(f"--out {out} cannot be made: there is no folder {out.parent}")
 
 
 def _check_inputs(logs: Sequence[OpLog], shapes: NetworkShape) -> None:
@@ -196,8 +207,7 @@ def _protocol(logs: Sequence[OpLog]) -> Protocol:
 
 
 def _open(out: Path, identity: DeviceIdentity, protocol: Protocol) -> LatencyTable:
-    if not out.absolute().parent.is_dir():
-        raise ImportLogError(f"--out {out} cannot be made: there is no folder {out.parent}")
+    check_folder(out)
     if not out.exists():
         return LatencyTable.create(out, identity, protocol)
     table = LatencyTable.open(out)
@@ -220,7 +230,7 @@ def _log_rounds(table: LatencyTable) -> dict[str, int]:
 
 def _sha256(row: Timing) -> str | None:
     """Of the log that the row came from; None for the no-op, which came from none."""
-    return json.loads(row.conditions)["sha256"] if row.conditions else None
+    return json.loads(row.conditions).get("sha256") if row.conditions else None
 
 
 def _append(

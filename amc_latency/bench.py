@@ -23,7 +23,8 @@ class BenchConfig:
 
     file: Path
     device: str = "host"
-    rounds: int = 9
+    rounds: int | None = None
+    """as many as a table's whole networks get, unless told"""
     runs: int | None = None
     """counted runs a round, at least; the device's own unless told"""
     threads: int | None = None
@@ -99,7 +100,7 @@ def _protocol(config: BenchConfig, device: Device) -> Protocol:
         own,
         runs=runs,
         max_runs=max(runs, own.max_runs),
-        rounds=config.rounds,
+        rounds=own.network_rounds if config.rounds is None else config.rounds,
         threads=threads,
         clock="wall" if threads > 1 else own.clock,
     )
@@ -116,10 +117,11 @@ def bench_text(report: BenchReport) -> None:
     if report.conditions:
         print("measured under:")
         first = report.conditions[0]
-        for key in ("serial", "build", "flags", "cores", "delegated"):
+        for key in ("serial", "build", "driver", "flags", "cores", "delegated", "clocks_set"):
             if key in first:
                 print(f"  {key:16} {first[key]}")
-        for key in ("khz_after", "temperature_c", "battery_pct", "thermal_status", "sentinel_us", "tries"):
+        of_each_round = ("khz_after", "sm_mhz", "memory_mhz", "temperature_c", "battery_pct", "thermal_status")
+        for key in (*of_each_round, "sentinel_us", "tries"):
             values = [row.get(key) for row in report.conditions]
             if any(value is not None for value in values):
                 print(f"  {key:16} {_rounds_text(values)}")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,18 @@ class Conditions:
     @property
     def text(self) -> str:
         """One line of JSON without what is unknown or empty; keys are this class's fields."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value not in (None, (), [])})
+        return conditions_text(self)
+
+
+def conditions_text(conditions: DataclassInstance) -> str:
+    """A row's conditions, a phone's or another device's, as one line of JSON without what is unknown or empty."""
+    return json.dumps({name: value for name, value in asdict(conditions).items() if value not in (None, (), [])})
 
 
 def measured_by(text: str) -> str | None:
-    """Which phone measured the row with these conditions, where they say so."""
-    found = re.search(r'"serial": "([^"\\]*)"', text)
-    return found[1] if found else None
+    """Which phone, or which core of this computer, measured the row with these conditions, where they say so."""
+    found = re.search(r'"serial": "([^"\\]*)"|"(core": [0-9]+)', text)
+    return found and (found[1] or found[2].replace('":', ""))
 
 
 def suspicions(text: str) -> list[str]:

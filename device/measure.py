@@ -36,7 +36,8 @@ def statistic_text(protocol: Protocol, rounds: int) -> str:
     what = {"min": "minimum", "median": "median", "mean": "mean"}[protocol.statistic]
     of = "" if protocol.statistic == "min" else f"the {protocol.statistic} "
     clock = "thread CPU time" if protocol.clock == "cpu" else "wall time"
-    return f"{what} over {rounds} round{'' if rounds == 1 else 's'} of {of}{clock}"
+    batch = "" if protocol.batch == 1 else f" of a batch of {protocol.batch}"
+    return f"{what} over {rounds} round{'' if rounds == 1 else 's'} of {of}{clock}{batch}"
 
 
 def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:

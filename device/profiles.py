@@ -23,6 +23,10 @@ KINDS = ("host", "android", "cuda")
 RUNNERS = ("auto", "benchmark_model", "amc_bench")
 PHONE_PROTOCOL = Protocol(warmup_ms=200.0, runs=20, min_time_ms=100.0, clock="wall", statistic="median", timeout_s=60.0)
 """How a phone is timed unless its profile says otherwise."""
+GPU_PROTOCOL = Protocol(
+    warmup_ms=20.0, runs=20, min_time_ms=20.0, clock="wall", statistic="median", timeout_s=120.0, batch=1
+)
+"""How a GPU is timed unless its profile says otherwise: one image at a time, as on every other device."""
 _FOLDER = Path(__file__).with_name("profiles")
 
 
@@ -61,6 +65,10 @@ class Match:
         """Whether this phone is meant; without any list, every phone is."""
         said = ((self.models, {info.model}), (self.devices, {info.device}), (self.socs, {info.soc, info.platform}))
         return all(not wanted or not values.isdisjoint(wanted) for wanted, values in said)
+
+    def matches_gpu(self, name: str) -> bool:
+        """Whether the GPU that calls itself `name` is meant: of `models`, one is part of it, in upper or lower case."""
+        return not self.models or any(model.lower() in name.lower() for model in self.models)
 
     @property
     def strictness(self) -> int:
@@ -134,7 +142,9 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
     if not isinstance(title, str) or not title.strip():
         raise ValueError(f"title is some words, not {title!r}")
-    known = ("match", "timing", "runner", "trust", "cool_down") if kind == "android" else ("timing",)
+    known = {"android": ("match", "timing", "runner", "trust", "cool_down"), "cuda": ("match", "timing")}.get(
+        kind, ("timing",)
+    )
     for section, table in content.items():
         if section not in known:
             raise ValueError(f"a profile of kind {kind} has no [{section}]; known are: {', '.join(known)}")
@@ -152,11 +162,12 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
         title,
         _section("match", Match(), content.get("match", {})),
         cores,
-        _section("timing", PHONE_PROTOCOL if kind == "android" else Protocol(), timing),
+        _section("timing", {"android": PHONE_PROTOCOL, "cuda": GPU_PROTOCOL}.get(kind, Protocol()), timing),
         runner_name,
         _section("trust", Trust(), content.get("trust", {})),
         _section("cool_down", CoolDown(), content.get("cool_down", {})),
     )
+    _check_gpu(profile)
     _check_trust(profile.trust)
     _check_cool_down(profile.cool_down)
     return profile
@@ -200,6 +211,16 @@ def _cores(value: Any) -> Cores:
     if not numbers or not value or len(set(value)) < len(value):
         raise ValueError(f"[timing] cores is fastest, all or a list of core numbers, not {value!r}")
     return tuple(sorted(value))
+
+
+def _check_gpu(profile: DeviceProfile) -> None:
+    own, default = profile.protocol, Protocol()
+    if profile.kind == "cuda":
+        _check(own.clock == "wall", "[timing] clock of a GPU is wall: its own events")
+        _check(not (profile.match.devices or profile.match.socs), "[match] of a GPU has models only")
+    else:
+        gpu = [name for name in ("batch", "precision", "l2") if getattr(own, name) != getattr(default, name)]
+        _check(not gpu, f"[timing] {', '.join(gpu)} is for a GPU only")
 
 
 def _check_trust(trust: Trust) -> None:

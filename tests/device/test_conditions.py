@@ -42,3 +42,9 @@ def test_who_measured() -> None:
 def test_suspicions() -> None:
     assert suspicions("") == suspicions(CONDITIONS.text) == []
     assert suspicions('{"suspect": ["sentinel drift 7.0 %"]}') == ["sentinel drift 7.0 %"]
+
+
+def test_a_core_measured_it() -> None:
+    assert measured_by('{"core": 12}') == "core 12"
+    assert measured_by('{"serial": "R5CX", "cores": [2, 3]}') == "R5CX"
+    assert measured_by('{"cores": [2, 3]}') is None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from device.base import DeviceError, DeviceIdentity
-from device.host import HostDevice
+from device.host import HostDevice, allowed_cores, separate_cores
 from device.phone import PhoneOptions
 from device.profiles import DeviceProfile
-from device.registry import UnknownDeviceError, attached_phones, get_device, known_devices
+from device.registry import UnknownDeviceError, attached_phones, get_device, get_devices, known_devices
 from device.transport import CommandResult, Transport, TransportError, UnauthorizedError
 
 PIXEL_8 = ("Pixel 8", "shiba", "Tensor G3")
@@ -76,6 +77,9 @@ class FakePhone:
     profile: DeviceProfile
     options: PhoneOptions
 
+    def close(self) -> None:
+        self.transport.close()
+
     @property
     def identity(self) -> DeviceIdentity:
         return DeviceIdentity(self.profile.name, "", "")
@@ -128,12 +132,6 @@ def test_the_host_is_described_by_its_cpu() -> None:
     assert isinstance(device, HostDevice)
     assert device.identity.model in known_devices()["host"]
     assert set(known_devices()) >= {"host", "android", "pixel1", "pixel8", "titan-xp", "cuda"}
-
-
-@pytest.mark.parametrize("name", ["cuda", "titan-xp"])
-def test_a_gpu_is_not_there_yet(name: str) -> None:
-    with pytest.raises(DeviceError, match="timing on a GPU is not there yet"):
-        get_device(name)
 
 
 @pytest.mark.parametrize("name", ["hots", "Host", "hosts"])
@@ -215,6 +213,84 @@ def test_several_phones_that_match_must_be_told_apart(world: World, monkeypatch:
     assert chosen("pixel8") == ("B", "pixel8")
     assert chosen("pixel8@A") == ("A", "pixel8")
     assert chosen("C") == ("C", "pixel9")
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "expected"),
+    [
+        ("pixel8", None, {"A": "pixel8", "B": "pixel8"}),
+        ("pixel8", 1, {"A": "pixel8"}),
+        ("pixel8", 2, {"A": "pixel8", "B": "pixel8"}),
+        ("pixel9", None, {"C": "pixel9"}),
+        ("android", None, {"A": "android", "B": "android", "C": "android"}),
+        ("pixel8@B", None, {"B": "pixel8"}),
+        ("C", 1, {"C": "pixel9"}),
+        ("pixel8@B,10.0.0.7:5555", None, {"B": "pixel8", "10.0.0.7:5555": "pixel8"}),
+    ],
+)
+def test_several_phones_are_several_workers(
+    world: World, name: str, workers: int | None, expected: dict[str, str]
+) -> None:
+    world.phones = {"A": PIXEL_8, "B": PIXEL_8, "C": PIXEL_9, "10.0.0.7:5555": PIXEL_8}
+    world.states = {"D": "offline"}
+    devices = get_devices(name, workers=workers)
+    assert {label: device.identity.name for label, device in devices.items()} == expected
+    assert [phone.serial for phone in world.opened if phone.open] == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "says"),
+    [
+        ("pixel8", 3, "3 workers, and --device pixel8 means 2: A, B"),
+        ("A", 2, "2 workers, and --device A means 1: A"),
+        ("A,pixel8@A", None, "names a phone twice"),
+        ("pixel8@A,pixel8@C", None, "C is Pixel 9"),
+        ("host,A", 5, "5 workers, and --device host,A means 2"),
+        ("host", 100_000, r"100000 workers need a core each: this process may use \d+|cannot pin"),
+    ],
+)
+def test_workers_that_are_not_there(world: World, name: str, workers: int | None, says: str) -> None:
+    world.phones = {"A": PIXEL_8, "B": PIXEL_8, "C": PIXEL_9}
+    with pytest.raises(DeviceError, match=says):
+        get_devices(name, workers=workers)
+    assert not any(phone.open for phone in world.opened)
+
+
+def test_a_list_is_for_workers_alone(world: World) -> None:
+    with pytest.raises(DeviceError, match="is several phones, which only `amc-latency profile` takes"):
+        get_device("A,B")
+
+
+def test_one_phone_was_chosen_already(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.phones = {"A": PIXEL_8, "B": PIXEL_8}
+    monkeypatch.setenv("ANDROID_SERIAL", "B")
+    assert list(get_devices("pixel8")) == ["pixel8"]
+    assert [phone.serial for phone in world.opened if phone.open] == ["B"]
+
+
+def test_workers_of_the_host_are_cores() -> None:
+    assert list(get_devices("host")) == ["host"]
+    cores = allowed_cores()
+    if len(cores) < 2:
+        pytest.skip("needs two cores")
+    devices = get_devices("host", workers=2)
+    assert len(devices) == 2
+    assert list(devices)[-1] == f"core {cores[-1]}"
+    assert {device.identity for device in devices.values()} == {HostDevice().identity}
+    found = {f"core {core}" for device in devices.values() for core in device.worker_cores(1)}
+    assert found == set(devices)
+
+
+def test_hyperthreads_of_one_core_are_taken_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device.host.allowed_cores", lambda: [0, 1, 2, 3])
+    for core, siblings in enumerate(["0-1", "0-1", "2-3", "2-3"]):
+        folder = tmp_path / f"cpu{core}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert separate_cores(1, tmp_path) == [3]
+    assert separate_cores(2, tmp_path) == [1, 3]
+    assert separate_cores(3, tmp_path) == [1, 2, 3]
+    assert separate_cores(2, tmp_path / "says-nothing") == [2, 3]
 
 
 def test_none_of_several_phones_matches(world: World) -> None:

@@ -1,0 +1,112 @@
+"""What a `.tflite` says: operators, shapes, constants, and which paddings belong to the window that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_FUSED = schema.ActivationFunctionType
+_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+_TYPES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_NON_NEGATIVE = ("RELU", "RELU6", "LOGISTIC", "SOFTMAX", "ABS")
+_KEEPS_SIGN = ("ADD", "CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+
+
+class UnsupportedModelError(ValueError):
+    """A file that can't be computed here: which operator, and why."""
+
+
+class TfliteFile:
+    """A file's graph; tensors and operators go by their index in it."""
+
+    def __init__(self, model: Any) -> None:
+        graph = model.subgraphs[0]
+        self._buffers = model.buffers
+        self._tensors = graph.tensors
+        self.operators = graph.operators
+        self.inputs = [int(index) for index in graph.inputs]
+        self.outputs = [int(index) for index in graph.outputs]
+        # Files from before schema 3a keep the code in the older, one-byte field.
+        codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        self.names = [_NAMES.get(codes[each.opcodeIndex], "?") for each in self.operators]
+        self._producer = {int(out): number for number, each in enumerate(self.operators) for out in each.outputs}
+        self.non_negative_inputs: set[int] = set()
+        for index in (*self.inputs, *self._producer):
+            if self._tensors[index].type != schema.TensorType.FLOAT32:
+                raise self._not_float(index)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """A tensor's shape as the file has it: [N, H, W, C], or whatever it says."""
+        shape = self._tensors[index].shape
+        return () if shape is None else tuple(int(size) for size in shape)
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The values of a tensor that the file holds, None for one that is computed."""
+        tensor = self._tensors[index]
+        data = self._buffers[tensor.buffer].data
+        if index in self._producer or index in self.inputs or data is None:
+            return None
+        types = {
+            schema.TensorType.FLOAT32: np.float32,
+            schema.TensorType.INT32: np.int32,
+            schema.TensorType.INT64: np.int64,
+        }
+        if tensor.type not in types:
+            raise self._not_float(index)
+        values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), types[tensor.type])
+        return values.reshape(self.shape(index))
+
+    def needed_constant(self, operator: Any, position: int) -> np.ndarray:
+        """An operator's input, which must be a constant."""
+        values = self.constant(int(operator.inputs[position]))
+        if values is None:
+            raise UnsupportedModelError(f"its input {position} is no constant")
+        return values
+
+    def optional_constant(self, operator: Any, position: int) -> np.ndarray | None:
+        """The same for an input that may be missing, such as a bias."""
+        if len(operator.inputs) <= position or operator.inputs[position] < 0:
+            return None
+        return self.needed_constant(operator, position)
+
+    def fill(self, pad: Any) -> float:
+        """What a PAD or PADV2 fills with."""
+        values = self.optional_constant(pad, 2)
+        return 0.0 if values is None else float(values.reshape(-1)[0])
+
+    def unpadded(self, index: int, folds: Callable[[float, int], bool]) -> tuple[int, tuple[int, int]]:
+        """What a window without padding really reads: its input and no padding, or a PAD's input and its symmetric
+        padding (height, width) if `folds(fill, input)`.
+        """
+        number = self._producer.get(index)
+        if number is None or self.names[number] not in ("PAD", "PADV2"):
+            return index, (0, 0)
+        pad = self.operators[number]
+        sides = self.needed_constant(pad, 1)
+        source = int(pad.inputs[0])
+        around = sides.shape == (4, 2) and not sides[[0, 3]].any() and (sides[:, 0] == sides[:, 1]).all()
+        if not around or not folds(self.fill(pad), source):
+            return index, (0, 0)
+        return source, (int(sides[1, 0]), int(sides[2, 0]))
+
+    def is_non_negative(self, index: int) -> bool:
+        """Whether a tensor can't be below zero; an input is taken to be so, and kept in mind."""
+        if index in self.inputs:
+            self.non_negative_inputs.add(index)
+            return True
+        if index not in self._producer:
+            return False
+        number = self._producer[index]
+        name, operator = self.names[number], self.operators[number]
+        fused = getattr(operator.builtinOptions, "fusedActivationFunction", _FUSED.NONE)
+        if fused in (_FUSED.RELU, _FUSED.RELU6) or name in _NON_NEGATIVE:
+            return True
+        return name in _KEEPS_SIGN and all(self.is_non_negative(int(each)) for each in operator.inputs)
+
+    def _not_float(self, index: int) -> UnsupportedModelError:
+        name, kind = self._tensors[index].name, _TYPES.get(self._tensors[index].type, "of no known type")
+        title = name.decode(errors="replace") if isinstance(name, bytes) else name
+        return UnsupportedModelError(f"tensor {index} ({title}) is {kind.lower()}; only float32 files are computed")

@@ -8,8 +8,11 @@ from amc_latency.console import Console
 from amc_latency.errors import UserError
 from device.android import AndroidDevice
 from device.base import Device, DeviceIdentity
+from device.fleet import Fleet
 from device.phone import PhoneOptions
-from device.registry import UnknownDeviceError, get_device, known_devices, unknown_device
+from device.profiles import profiles
+from device.registry import UnknownDeviceError, get_device, get_devices, known_devices, unknown_device
+from lut.block_predict import is_block_table
 from lut.replay import ReplayDevice
 from lut.table import LatencyTable
 
@@ -18,22 +21,39 @@ REPLAY = "replay"
 
 
 def open_device(
-    name: str, lut: Path | None = None, phone: PhoneOptions | None = None, console: Console | None = None
+    name: str,
+    lut: Path | None = None,
+    phone: PhoneOptions | None = None,
+    console: Console | None = None,
+    workers: int | None = 1,
 ) -> Device:
-    """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise."""
+    """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise.
+
+    With several `workers`, or None for all that `name` means, it may be a `Fleet`: see `device.registry.get_devices`.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is at least 1, not {workers}")
+    if (workers or 1) > 1 and (name == REPLAY or (name in profiles() and profiles()[name].kind == "cuda")):
+        raise UserError(f"--workers is for phones and for cores of this computer, not for {name}")
     if name != REPLAY:
+        options = phone or PhoneOptions()
         try:
-            device = get_device(name, phone or PhoneOptions())
+            found = {name: get_device(name, options)} if workers == 1 else get_devices(name, options, workers)
         except UnknownDeviceError as error:
             raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
-        if phone not in (None, PhoneOptions()) and not isinstance(device, AndroidDevice):
+        one, *others = found.values()
+        if options != PhoneOptions() and not isinstance(one, AndroidDevice):
             raise UserError(f"--force, --transport, --runner and the like are for phones, not for {name}")
+        device = Fleet(found) if others else one
         if console is not None:
             device.say = console.say
         return device
     if lut is None:
         raise UserError("the replay device answers from a latency table: name one with --lut")
-    return ReplayDevice(LatencyTable.open(lut))
+    table = LatencyTable.open(lut)
+    if is_block_table(table):
+        raise UserError(f"{lut} holds estimates of blocks, which no device replays: only `predict --lut` reads it")
+    return ReplayDevice(table)
 
 
 def device_names() -> dict[str, str]:

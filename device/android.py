@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Self
 
@@ -49,6 +49,7 @@ class AndroidDevice(Device):
         self._scopes: set[str] = set()
         self._wait_again_s = 0.0
         self._lock: PhoneLock | None = None
+        self._patient: PatientTransport | None = None
 
     @classmethod
     def open(
@@ -77,7 +78,7 @@ class AndroidDevice(Device):
             lock.release()
             raise
         device = cls(phone, runner, folder, patience)
-        device._lock = lock
+        device._lock, device._patient = lock, patient
         patient.say = lambda text: device.say(text)
         return device
 
@@ -91,6 +92,11 @@ class AndroidDevice(Device):
             if self._lock is not None:
                 self._lock.release()
 
+    def interrupt(self) -> None:
+        """A block that is being timed is given up."""
+        if self._patient is not None:
+            self._patient.interrupt()
+
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """The workloads in blocks between sentinels; a block that cannot be trusted is repeated after a cool-down.
 
@@ -103,9 +109,10 @@ class AndroidDevice(Device):
         run = self._run(protocol, str(round_index))
         self.phone.prepare()
         try:
-            run.begin()
-            self.wait_until_cool()
-            yield from BlockRound(self, run, job, workloads, round_index).timings()
+            with self._patient.interruptible() if self._patient else nullcontext():
+                run.begin()
+                self.wait_until_cool()
+                yield from BlockRound(self, run, job, workloads, round_index).timings()
         finally:
             run.remove()
             self.phone.settle()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
@@ -23,7 +25,7 @@ class HostDevice(Device):
 
     With several threads the worker gets as many cores, that one among them; with more threads than cores, or
     where the system has no affinity, it is not pinned. Raises `DeviceError` when LiteRT is missing or the
-    core is not to be had.
+    core is not to be had. A core that was named stands in each timing's conditions.
     """
 
     def __init__(self, cpu: int | None = None) -> None:
@@ -31,6 +33,7 @@ class HostDevice(Device):
         if cpu is not None and cpu not in allowed:
             raise DeviceError(f"core {cpu} is not one that this process may use: {allowed or 'this system cannot pin'}")
         self._cores = sorted(allowed, key=lambda core: (core == cpu, core))
+        self._conditions = "" if cpu is None else json.dumps({"core": cpu})
         try:
             version = importlib.metadata.version(_RUNTIME)
         except importlib.metadata.PackageNotFoundError as error:
@@ -58,14 +61,14 @@ class HostDevice(Device):
         worker: WorkerProcess | None = None
         try:
             for workload in workloads:
-                model = _built(workload)
+                model = built(workload)
                 if isinstance(model, str):
                     yield Timing(workload.name, round_index, error=model)
                     continue
                 if worker is None or not worker.alive:
                     worker = self._start_worker(protocol.threads)
                 worker.send(job, model, protocol.timeout_s)
-                yield _timing(workload, worker, round_index)
+                yield replace(_timing(workload, worker, round_index), conditions=self._conditions)
         finally:
             if worker is not None:
                 worker.stop()
@@ -78,7 +81,7 @@ class HostDevice(Device):
         return WorkerProcess(command, {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, _HINT)
 
 
-def _built(workload: Workload) -> bytes | str:
+def built(workload: Workload) -> bytes | str:
     """The workload's model, or the text of the error that came in its place."""
     try:
         return workload.build()
@@ -112,6 +115,29 @@ def one_line(text: str) -> str:
 def allowed_cores() -> list[int]:
     """Cores that this process may run on; empty where the system has no affinity."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def separate_cores(n: int, system: Path = Path("/sys/devices/system/cpu")) -> list[int]:
+    """`n` cores to work side by side, of the last that this process may use: hyperthreads of one only if need be.
+
+    Raises `DeviceError` where there are fewer.
+    """
+    cores = allowed_cores()
+    if n > len(cores):
+        raise DeviceError(
+            f"{n} workers need a core each: this process may use {len(cores)}"
+            if cores
+            else "this system cannot pin a process to a core, which several workers need"
+        )
+    shared: set[str] = set()
+    first: list[int] = []
+    second: list[int] = []
+    for core in reversed(cores):
+        path = system / f"cpu{core}/topology/thread_siblings_list"
+        siblings = path.read_text() if path.exists() else str(core)
+        (second if siblings in shared else first).append(core)
+        shared.add(siblings)
+    return sorted([*first, *second][:n])
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

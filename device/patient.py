@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
-from device.base import DeviceError
+from device.base import DeviceError, Interrupted
 from device.transport import CommandResult, CommandTimeout, Transport, TransportError
 
 T = TypeVar("T")
@@ -31,6 +32,20 @@ class PatientTransport(Transport):
         self._transport = transport
         self._reconnect_s = reconnect_s
         self._gone = False
+        self._interrupted = self._interruptible = False
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, and only there, `interrupt` is heard: cleaning up goes through in any case."""
+        self._interrupted, self._interruptible = False, True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def interrupt(self) -> None:
+        """From another thread: from now on raise `Interrupted` instead of asking the phone, where that is allowed."""
+        self._interrupted = True
 
     def connect(self) -> None:
         """Make the connection anew."""
@@ -55,6 +70,7 @@ class PatientTransport(Transport):
     def _patiently(self, action: Callable[[], T]) -> T:
         slow, began = False, time.monotonic()
         while True:
+            self._heed()
             try:
                 return action()
             except CommandTimeout:
@@ -68,6 +84,7 @@ class PatientTransport(Transport):
         """Make the connection anew, however often that takes. Raises `PhoneGoneError`, too long after `began`."""
         pause_s, said = 0.05, False
         while True:
+            self._heed()
             away_s = time.monotonic() - began
             try:
                 self._transport.connect()
@@ -88,3 +105,7 @@ class PatientTransport(Transport):
                 said = True
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 2.0)
+
+    def _heed(self) -> None:
+        if self._interruptible and self._interrupted:
+            raise Interrupted(f"timing on {self.serial} was interrupted")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from android_bench.state import PhoneInfo, PhoneState
 from device.base import Device, DeviceError
-from device.host import HostDevice, cpu_model
+from device.host import HostDevice, cpu_model, separate_cores
 from device.phone import PhoneOptions, read_info, read_state
 from device.profiles import ANY_PHONE, DeviceProfile, UnknownDeviceError, profile_for, profiles, unknown_device
 from device.transport import Transport, UnauthorizedError
@@ -24,6 +25,7 @@ __all__ = [
     "UnknownDeviceError",
     "attached_phones",
     "get_device",
+    "get_devices",
     "known_devices",
     "unknown_device",
 ]
@@ -49,6 +51,8 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
 
     Raises `UnknownDeviceError`, or `DeviceError` when it cannot be used: what is wrong and what to do.
     """
+    if "," in name:
+        raise DeviceError(f"--device {name} is several phones, which only `amc-latency profile` takes")
     wanted, _, serial = name.partition("@")
     profile = profiles().get(wanted)
     if profile is None:
@@ -56,7 +60,7 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
             raise unknown_device(wanted, list(profiles()))
         return _open_serial(name, options)
     if profile.kind == "cuda":
-        raise DeviceError(f"timing on a GPU is not there yet: {name} cannot be used")
+        return _open_gpu(profile, serial)
     if profile.kind == "host":
         if serial:
             raise DeviceError(f"{wanted} is this computer and has no serial number: say --device {wanted}")
@@ -64,8 +68,35 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
         device.protocol = profile.protocol
         return device
     serial = serial or os.environ.get("ANDROID_SERIAL", "")
-    transport = _transport(serial, options) if serial else _the_phone(profile, options)
-    return _open(transport, profile, options)
+    return _open(_transport(serial or _the_phone(profile, options), options), profile, options)
+
+
+def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int | None = None) -> dict[str, Device]:
+    """All devices that `name` means, by what tells them apart.
+
+    Every phone that could be a profile's, or those of a list, `A,B`, by serial number; cores of this computer, one
+    unless told, by number. With `workers`, so many of them. Raises as `get_device`, and `DeviceError` for too few.
+    """
+    names = {part.partition("@")[2] or part: part for part in name.split(",")}
+    profile = profiles().get(name)
+    if profile is not None and profile.kind == "host" and workers not in (None, 1):
+        devices: dict[str, Device] = {f"core {core}": HostDevice(core) for core in separate_cores(workers or 1)}
+        for device in devices.values():
+            device.protocol = profile.protocol
+        return devices
+    if profile is not None and profile.kind == "android" and not os.environ.get("ANDROID_SERIAL"):
+        names = {serial: f"{name}@{serial}" for serial in _phones(profile, options)}
+    if len(names) < name.count(",") + 1:
+        raise DeviceError(f"--device {name} names a phone twice")
+    if workers is not None and workers > len(names):
+        raise DeviceError(f"{workers} workers, and --device {name} means {len(names)}: {', '.join(names)}")
+    with ExitStack() as stack:
+        devices = {}
+        for label, each in list(names.items())[:workers]:
+            devices[label] = get_device(each, options)
+            stack.callback(devices[label].close)
+        stack.pop_all()
+    return devices
 
 
 @dataclass(frozen=True)
@@ -121,9 +152,16 @@ def _asked(serial: str, state: str, via: str) -> AttachedPhone:
 def _words(profile: DeviceProfile) -> str:
     if profile.kind == "host":
         return f"{profile.title}: {cpu_model()}"
-    if profile.kind == "cuda":
-        return f"{profile.title} (timing on a GPU is not there yet)"
     return profile.title
+
+
+def _open_gpu(profile: DeviceProfile, index: str) -> Device:
+    """CUDA's GPU of this number, the first if there is none."""
+    from device.cuda import CudaDevice
+
+    if index and not index.isdecimal():
+        raise DeviceError(f"a GPU goes by its number, as --device {profile.name}@1, not '{index}'")
+    return CudaDevice(profile, int(index or 0))
 
 
 def _open_serial(name: str, options: PhoneOptions) -> Device:
@@ -141,8 +179,19 @@ def _open_serial(name: str, options: PhoneOptions) -> Device:
     return _open(transport, None, options)
 
 
-def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> Transport:
+def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> str:
     """The one phone attached that the profile means."""
+    serials = _phones(profile, options)
+    if len(serials) > 1:
+        raise DeviceError(
+            f"several phones could be {profile.name}: {', '.join(serials)}. Say which, as "
+            f"--device {profile.name}@{serials[0]} or in ANDROID_SERIAL"
+        )
+    return serials[0]
+
+
+def _phones(profile: DeviceProfile, options: PhoneOptions) -> list[str]:
+    """The phones attached that the profile may mean, at least one."""
     from device.adb import attached
     from device.adb_server import server_phones
 
@@ -152,12 +201,8 @@ def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> Transport:
     ready = [phone for phone in phones if phone.state == "device"]
     if not ready:
         raise _none_ready(phones)
-    if len(ready) == 1:
-        return _transport(ready[0].serial, options)
-    if profile.match.strictness:
+    if len(ready) > 1 and profile.match.strictness:
         matching = [phone for phone in ready if profile.match.matches(_info_of(phone.serial, options))]
-        if len(matching) == 1:
-            return _transport(matching[0].serial, options)
         if not matching and not options.force:
             serials = ", ".join(phone.serial for phone in ready)
             raise DeviceError(
@@ -165,10 +210,7 @@ def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> Transport:
                 f"with --device {profile.name}@{ready[0].serial} --force"
             )
         ready = matching or ready
-    raise DeviceError(
-        f"several phones could be {profile.name}: {', '.join(phone.serial for phone in ready)}. Say which, as "
-        f"--device {profile.name}@{ready[0].serial} or in ANDROID_SERIAL"
-    )
+    return [phone.serial for phone in ready]
 
 
 def _none_ready(phones: Iterable[Attached]) -> DeviceError:

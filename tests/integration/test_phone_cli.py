@@ -268,7 +268,7 @@ def check_refused(outcome: Outcome, code: int, *words: str) -> None:
         (["--device", "R5CX"], 2, ["there is no device 'R5CX'; known are: host"]),
         (["--device", "pixel1@R5CX"], 1, ["there is no phone R5CX"]),
         (["--device", "pixle1@PHONE"], 2, ["there is no device 'pixle1'", "Did you mean 'pixel1'"]),
-        (["--device", "cuda"], 1, ["timing on a GPU is not there yet"]),
+        (["--device", "cuda@first"], 1, ["a GPU goes by its number, as --device cuda@1"]),
         (["--device", "host", "--op-profile"], 2, ["an op profile is to be had on a phone only"]),
         (["--device", "pixel8@PHONE"], 1, ["is Pixel (msm8996), which is pixel1, and not Google Pixel 8", "--force"]),
         (["--device", "PHONE", "--transport", "server"], 1, ["no adb server at 127.0.0.1:1", "adb start-server"]),

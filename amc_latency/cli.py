@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from amc_latency.cli_lut import lut_app
+from amc_latency.cli_options import (
+    ChannelsOption,
+    ClassesOption,
+    DataOption,
+    DeviceOption,
+    EstimateOption,
+    ForceOption,
+    InputOption,
+    JsonOption,
+    LibraryOption,
+    LutOption,
+    MinKeepOption,
+    ModelOption,
+    OutOption,
+    RunnerOption,
+    RunnerPathOption,
+    SeedOption,
+    StepOption,
+    TransportOption,
+    WidthOption,
+    check_out,
+    fields_text,
+    phone_options,
+    print_json,
+    show,
+)
 from amc_latency.console import Console
 from amc_latency.search.config import SearchConfig
-
-if TYPE_CHECKING:
-    from device.phone import PhoneOptions
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -24,38 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
 app.add_typer(lut_app, name="lut")
-
-DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
-LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-ModelOption = Annotated[str, typer.Option("--model", help="bundled, a checkpoint (.safetensors) or a model's name")]
-WidthOption = Annotated[float | None, typer.Option("--width", help="channel multiplier of a named model")]
-InputOption = Annotated[str | None, typer.Option("--input", help="CxHxW of a named model, 3x224x224 unless told")]
-ClassesOption = Annotated[int | None, typer.Option("--classes", help="classes of a named model, 1000 unless told")]
-ChannelsOption = Annotated[
-    str | None, typer.Option("--channels", help="one count a coupled group in network order: 24,48,96,...")
-]
-MinKeepOption = Annotated[float, typer.Option("--min-keep", help="smallest share of a group that may be kept")]
-StepOption = Annotated[int, typer.Option("--step", help="channel counts are multiples of this")]
-DataOption = Annotated[str, typer.Option("--data", help="auto, torchvision, debian or bundled")]
-SeedOption = Annotated[int, typer.Option("--seed")]
-ForceOption = Annotated[bool, typer.Option("--force", help="take a phone that does not match the profile")]
-TransportOption = Annotated[
-    Literal["auto", "direct", "server"],
-    typer.Option("--transport", help="to a phone: our own connection, or a running adb server's"),
-]
-RunnerOption = Annotated[
-    Literal["auto", "benchmark_model", "amc_bench"], typer.Option("--runner", help="which program times on a phone")
-]
-RunnerPathOption = Annotated[
-    Path | None, typer.Option("--runner-path", help="that program, built for the phone; found or built unless told")
-]
-LibraryOption = Annotated[
-    Path | None, typer.Option("--litert-library", help="libLiteRt.so for the phone, which amc_bench needs")
-]
-OutOption = Annotated[Path, typer.Option("--out", help="file to write")]
 
 
 @app.command()
@@ -86,6 +77,17 @@ def profile(
     min_keep: MinKeepOption = 0.2,
     step: StepOption = 8,
     rounds: Annotated[int | None, typer.Option("--rounds", help="rounds of timing, 3 unless told")] = None,
+    goal: Annotated[
+        str, typer.Option("--goal", help="error of layers to stop at, on average: 1% is 1 percent of their latency")
+    ] = "1%",
+    plan: Annotated[
+        Literal["learn", "grid"],
+        typer.Option("--plan", help="learn the device's steps until the goal is met, or time a fixed grid"),
+    ] = "learn",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="phones, or cores of the host, at once; all phones and one core unless told"),
+    ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
     runner: RunnerOption = "auto",
@@ -96,40 +98,20 @@ def profile(
     """Time every layer shape that a search of the model can reach: the device's latency table."""
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.opening import open_device
-    from amc_latency.profiling import Grid, complete_table, open_table
+    from amc_latency.profiling import Grid, complete_table, open_table, plan_of
     from amc_latency.report import profile_text
+    from amc_latency.workers import settle_workers
 
-    grid, console = Grid(min_keep, step), Console()
+    grid, console, planned = Grid(min_keep, step), Console(), plan_of(plan, goal)
     options = phone_options(force, transport, runner, runner_path, litert_library)
     network = load_network(NetworkOptions(model, width, input_size, classes))
-    with open_device(device, lut, options, console) as chosen:
+    with open_device(device, lut, options, console, workers) as chosen:
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
         table = open_table(chosen, protocol, lut, create=True)
         assert table is not None
-        report = complete_table(network, chosen, table, grid, console)
+        settle_workers(chosen, network.graph.architecture.shapes(), table.protocol, force, console)
+        report = complete_table(network, chosen, table, grid, console, planned)
     show(report, as_json, profile_text)
-
-
-@lut_app.command("import")
-def import_(
-    logs: Annotated[list[Path], typer.Argument(help="op-profile logs of the network, from benchmark_model")],
-    out: Annotated[Path, typer.Option("--out", help="latency table to make or add to")],
-    model: ModelOption,
-    width: WidthOption = None,
-    input_size: InputOption = None,
-    classes: ClassesOption = None,
-    channels: ChannelsOption = None,
-    device: Annotated[str, typer.Option("--device", help="whose timings these are")] = "imported",
-    force: Annotated[bool, typer.Option("--force", help="take logs that look like another network's")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a latency table of op-profile logs that are there already, without any device."""
-    from amc_latency.importing import import_into, import_text
-    from amc_latency.models.load import NetworkOptions, load_network, parse_counts
-
-    counts = None if channels is None else parse_counts(channels)
-    network = load_network(NetworkOptions(model, width, input_size, classes))
-    show(import_into(network, counts, logs, out, device, force), as_json, import_text)
 
 
 @app.command()
@@ -143,9 +125,12 @@ def predict(
     classes: ClassesOption = None,
     channels: ChannelsOption = None,
     lut: LutOption = None,
+    estimate: EstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
+    from amc_latency.estimating import estimate as estimate_network
+    from amc_latency.estimating import estimate_hint
     from amc_latency.models.load import NetworkOptions, load_network, parse_counts
     from amc_latency.opening import identity_text
     from amc_latency.prediction import predict as predict_network
@@ -154,11 +139,11 @@ def predict(
     from lut.predict import MissingShapeError
     from lut.shape import network_text
 
-    table = prediction_table(device, lut)
+    table = None if estimate else prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes))
     counts = None if channels is None else parse_counts(channels)
     try:
-        report = predict_network(network, table, counts)
+        report = estimate_network(network, device, lut, counts) if estimate else predict_network(network, table, counts)
     except MissingShapeError as error:
         # A table that was asked for must answer, and one of this network; the one that lies there may be of others.
         if lut is not None or (
@@ -166,11 +151,14 @@ def predict(
         ):
             raise
         report = replace(predict_network(network, None, counts), note=str(error))
+    if report.predicted_ms is None:
+        report = replace(report, note=f"{report.note}{estimate_hint(device)}")
     if report.note:
         Console().say(report.note)
     show(report, as_json, prediction_text)
     if report.table is not None and table is not None and not as_json:
-        print(f"by {report.table}, measured on {identity_text(table.identity)}")
+        how = "estimated for" if report.estimated else "measured on"
+        print(f"by {report.table}, {how} {identity_text(table.identity)}")
 
 
 @app.command()
@@ -180,6 +168,7 @@ def search(
     model: ModelOption = "bundled",
     device: DeviceOption = "host",
     lut: LutOption = None,
+    estimate: EstimateOption = False,
     data: DataOption = "auto",
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="run folder; a search that is there goes on")] = None,
@@ -194,6 +183,10 @@ def search(
     margin_pct: Annotated[
         float, typer.Option("--margin-pct", help="how far under the target to aim")
     ] = SearchConfig.margin_pct,
+    confidence: Annotated[
+        float | None,
+        typer.Option("--confidence", help="in its place: the probability of being under the target, such as 0.95"),
+    ] = None,
     images: Annotated[
         int, typer.Option("--images", help="held-back images to judge an episode by")
     ] = SearchConfig.images,
@@ -225,7 +218,7 @@ def search(
     values = {field.name: given[field.name] for field in fields(SearchConfig)}
     config = SearchConfig(**{**values, "lut": None if lut is None else str(lut)})
     target = f"{target_ms:g}ms" if target_ms is not None else f"{speedup:g}x"
-    folder = out or Path("runs") / f"{Path(model).stem}-{device}-{target}-seed{seed}"
+    folder = out or Path("runs") / f"{Path(model).stem}-{device}{'-estimate' if estimate else ''}-{target}-seed{seed}"
     options = phone_options(force, transport, runner, runner_path, litert_library)
     report = run_search(config, folder, Console(), options)
     show(report, as_json, search_text)
@@ -318,7 +311,9 @@ def export(
 def bench(
     file: Annotated[Path, typer.Argument(help="any .tflite")],
     device: DeviceOption = "host",
-    rounds: Annotated[int, typer.Option("--rounds", help="rounds of timing, each in fresh processes")] = 9,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="rounds of timing, in fresh processes; as a table's networks get")
+    ] = None,
     runs: Annotated[int | None, typer.Option("--runs", help="counted runs a round, at least")] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", help="1 unless told; more than one is timed by the wall clock")
@@ -340,53 +335,6 @@ def bench(
     options = phone_options(force, transport, runner, runner_path, litert_library)
     config = BenchConfig(file, device, rounds, runs, threads, op_profile, options)
     show(run_bench(config, Console()), as_json, bench_text)
-
-
-def phone_options(
-    force: bool,
-    transport: Literal["auto", "direct", "server"],
-    runner: str,
-    runner_path: Path | None,
-    library: Path | None,
-) -> PhoneOptions:
-    """What was said of a phone. Raises `UserError` for a file that is not there, before the phone is asked anything."""
-    from amc_latency.errors import UserError
-    from device.phone import PhoneOptions
-
-    for name, path in (("--runner-path", runner_path), ("--litert-library", library)):
-        if path is not None and not path.is_file():
-            raise UserError(f"{name} {path} is no file")
-    return PhoneOptions(force, transport, runner, runner_path, library)
-
-
-def check_out(path: Path) -> None:
-    """Raise `UserError` for a file that cannot be made, before any work is done for it."""
-    from amc_latency.errors import UserError
-
-    existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
-    if not path.name or (path.exists() and not path.is_file()):
-        raise UserError(f"--out {path} is no file that can be replaced: name another")
-    if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--out {path} cannot be made: {existing} is no folder that can be written to")
-
-
-def show(report: Any, as_json: bool, text: Any) -> None:
-    """Print a result: its fields as JSON, or as `text` words it."""
-    if as_json:
-        print_json(asdict(report))
-    else:
-        text(report)
-
-
-def fields_text(report: Any) -> None:
-    """A line a field."""
-    for name, value in asdict(report).items():
-        print(f"{name:20} {value}")
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    print(json.dumps(value))
 
 
 def main() -> None:

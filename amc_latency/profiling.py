@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import shutil
 import statistics
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
@@ -20,18 +22,22 @@ from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
 from device.base import Device, DeviceIdentity, Protocol
 from device.conditions import measured_by, suspicions
+from device.fleet import Fleet
 from device.profiles import profiles
 from lut.architecture import Architecture, channel_choices
-from lut.build import BuildReport, NetworkWorkload, build_table
+from lut.build import BuildReport, NetworkWorkload, Plan, build_table
+from lut.estimate_device import EstimateDevice
 from lut.plan import Choices, nearest_counts, uniform_counts
-from lut.predict import FEWEST_NETWORKS, Predictor
+from lut.predict import Predictor
 from lut.replay import ReplayDevice
 from lut.shape import NetworkShape, network_text
 from lut.table import LatencyTable
 
 Counts = tuple[int, ...]
-UNIFORM = 9
+UNIFORM = 5
 """Uniform widths, from the uncut network to the narrowest on the grid, that a table is calibrated on."""
+RANDOM = 8
+"""Random networks that it is calibrated on beside them: those are off in other ways than uniform ones."""
 HELD_OUT = 4
 """Random networks that show the error of a calibration without them; afterwards they calibrate too."""
 
@@ -57,6 +63,17 @@ class Grid:
         )
 
 
+def plan_of(kind: Literal["learn", "grid"], goal: str) -> Plan:
+    """A plan from the command line's words: a goal is a percentage, `1%` or `0.5`. Raises `UserError`."""
+    try:
+        percent = float(goal.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= 50:
+        raise UserError(f"--goal is a percentage above 0 and at most 50, such as 1%, not '{goal}'")
+    return Plan(kind, percent / 100)
+
+
 @dataclass(frozen=True)
 class ProfileReport:
     """What a profile did, and how well the table predicts networks that its calibration has not seen."""
@@ -69,7 +86,16 @@ class ProfileReport:
     """timings made now"""
     incomplete: int
     """layer shapes and networks that some rounds failed for; the next profile tries these again"""
+    layers: int
+    """layer shapes in the table"""
     seconds: float
+    goal_pct: float | None
+    """mean error of layers that was asked for; None where no learning took place"""
+    layers_mape_pct: float | None
+    """mean error of layers drawn by chance as they weigh in the network's time, predicted before they were timed"""
+    layers_max_pct: float | None
+    layers_noise_pct: float | None
+    """how far timings of the same layers are off by chance"""
     original_ms: float
     """the uncut network, as timed"""
     held_out_mape_pct: float | None
@@ -85,7 +111,7 @@ class ProfileReport:
 
 def table_path(identity: DeviceIdentity) -> Path:
     """Where a device's table lies unless `--lut` says otherwise: one file a device and runtime."""
-    who = repr(sorted(asdict(identity).items()))
+    who = repr(sorted((name, value) for name, value in asdict(identity).items() if name != "estimated"))
     digest = hashlib.sha256(who.encode()).hexdigest()[:8]
     return tables_folder() / f"{identity.name}-{digest}.tsv"
 
@@ -103,7 +129,7 @@ def open_table(device: Device, protocol: Protocol | None, lut: Path | None, crea
     One that does not exist is created, or else an error if it was named, and None if it was not. Without a protocol an
     existing table's own is taken. Raises `TableError`, also for a table of another device or protocol.
     """
-    if isinstance(device, ReplayDevice):
+    if isinstance(device, ReplayDevice | EstimateDevice):
         device.table.expect(protocol=protocol)
         return device.table
     path = lut or table_path(device.identity)
@@ -138,9 +164,9 @@ def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
 
 
 def complete_table(
-    network: Network, device: Device, table: LatencyTable, grid: Grid, console: Console
+    network: Network, device: Device, table: LatencyTable, grid: Grid, console: Console, plan: Plan = Plan()
 ) -> ProfileReport:
-    """Time whatever the table lacks of what a search of `network` on `grid` can reach; resumes where a kill left it.
+    """Time what `plan` asks for to predict all that a search of `network` on `grid` can reach; resumes after a kill.
 
     Raises `JobError` if a layer could not be timed, and whatever device and table raise.
     """
@@ -155,16 +181,24 @@ def complete_table(
             for some in (seen, held_out)
         )
         seen = seen or [architecture.group_channels]
+        plan = Plan("missing")
     # Beside the table, where a build that goes on after a kill finds and then removes it.
     folder = table.path.with_name(f"{table.path.name}.networks")
     networks = [
         NetworkWorkload(architecture.shapes(counts), partial(_network_file, folder, network, counts))
         for counts in (*seen, *held_out)
     ]
-    with console.progress(f"timing on {device.identity.name}", 1) as meter:
+    doing = "estimating" if device.identity.estimated else "timing on"
+    with console.progress(f"{doing} {device.identity.name}", 1) as meter:
         try:
             report = build_table(
-                device, table, architecture, choices, networks, lambda done, total, *_: meter.update(done, total)
+                device,
+                table,
+                architecture,
+                choices,
+                networks,
+                lambda done, total, *_: meter.update(done, total),
+                plan=plan,
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -174,18 +208,27 @@ def complete_table(
     for counts in held_out:
         shapes = architecture.shapes(counts)
         errors_pct.append(100 * abs(predictor.ms(shapes) / _measured_ms(predictor, shapes) - 1))
-    serials = {serial for timing in table.rows if (serial := measured_by(timing.conditions))}
-    if len(serials) > 1:
-        console.say(f"{table.path} holds rows of {len(serials)} phones ({', '.join(sorted(serials))}): they may differ")
+    workers = {worker for timing in table.rows if (worker := measured_by(timing.conditions))}
+    # A fleet's were compared before their rows were mixed.
+    if len(workers) > 1 and not isinstance(device, Fleet):
+        console.say(
+            f"{table.path} holds rows of {len(workers)} devices ({', '.join(sorted(workers))}): they may differ"
+        )
     suspect = [reasons for timing in table.rows if (reasons := suspicions(timing.conditions))]
     because = Counter(why for reasons in suspect for why in reasons).most_common(1)
+    check = report.checks[-1] if report.checks else None
     return ProfileReport(
         table=str(table.path),
         device=device_text(device),
         rows=len(table.rows),
         timed=report.timed,
         incomplete=report.incomplete,
+        layers=sum(" + " not in key for key in table.keys),
         seconds=round(report.seconds, 1),
+        goal_pct=100 * plan.goal if check else None,
+        layers_mape_pct=round(check.mean_pct, 2) if check else None,
+        layers_max_pct=round(check.max_pct, 2) if check else None,
+        layers_noise_pct=round(check.noise_pct, 2) if check else None,
         original_ms=_measured_ms(predictor, architecture.shapes()),
         held_out_mape_pct=round(statistics.fmean(errors_pct), 2) if errors_pct else None,
         held_out_max_pct=round(max(errors_pct), 2) if errors_pct else None,
@@ -222,21 +265,28 @@ def _network_file(folder: Path, network: Network, counts: Counts) -> bytes:
 
 
 def _calibration_counts(architecture: Architecture, grid: Grid, choices: Choices) -> list[Counts]:
-    """Uniform widths, the uncut network first; random ones too where the grid has too few."""
+    """Uniform widths, the uncut network first, and random ones."""
     widths = [round(1 - i * (1 - grid.min_keep) / (UNIFORM - 1), 6) for i in range(UNIFORM)]
     uniform = list(dict.fromkeys(uniform_counts(architecture, choices, width) for width in widths))
-    lacking = max(0, FEWEST_NETWORKS - len(uniform))
-    return uniform + _random_counts(architecture, grid, choices, lacking, "calibration", uniform)
+    return uniform + _random_counts(architecture, grid, choices, RANDOM, "calibration", uniform)
 
 
 def _random_counts(
     architecture: Architecture, grid: Grid, choices: Choices, n: int, seed: str, other_than: Sequence[Counts]
 ) -> list[Counts]:
-    """`n` networks that are not among the others; fewer where the grid has no more."""
+    """`n` networks that are not among the others, fewer where the grid has no more.
+
+    By turns each group has a width of its own, and all have one that each is a little off of, as searches end.
+    """
     rng = random.Random(f"{seed} networks 0")
     found: dict[Counts, None] = {}
-    for _ in range(20 * n):
-        counts = nearest_counts(choices, [c * rng.uniform(grid.min_keep, 1.0) for c in architecture.group_channels])
+    for i in range(20 * n):
+        width = rng.uniform(grid.min_keep, 1.0)
+        wanted = [
+            channels * (rng.uniform(grid.min_keep, 1.0) if i % 2 else min(1.0, width * rng.uniform(0.8, 1.2)))
+            for channels in architecture.group_channels
+        ]
+        counts = nearest_counts(choices, wanted)
         if len(found) < n and counts not in other_than:
             found[counts] = None
     return list(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -18,10 +20,28 @@ def profile_text(report: ProfileReport) -> None:
         f"{report.seconds:.0f} s\n"
         f"original network {report.original_ms:.4f} ms; {held_out_text(report)}"
     )
+    print(layers_text(report))
     if report.incomplete:
         print(f"{report.incomplete} of them failed in some rounds; the same command tries these again")
     if report.suspect:
         print(suspect_text(report))
+
+
+def layers_text(report: ProfileReport) -> str:
+    """How well layers are told that were not timed, and whether noise stood in the way of more."""
+    text = f"{report.layers:,} layers in the table"
+    if report.layers_mape_pct is None or report.goal_pct is None:
+        return text
+    text += (
+        f"; others, picked by chance, were foretold to {report.layers_mape_pct:.2f} % on average, "
+        f"{report.layers_max_pct:.2f} % at most"
+    )
+    if report.layers_mape_pct <= report.goal_pct:
+        return text
+    return (
+        f"{text}, which misses the goal of {report.goal_pct:g} %: a layer's own timing is off by "
+        f"{report.layers_noise_pct:.2f} % here by chance. A quieter device or more --rounds would help"
+    )
 
 
 def suspect_text(report: ProfileReport) -> str:
@@ -51,15 +71,30 @@ def prediction_text(report: Prediction) -> None:
     console().print(table)
     print(f"{report.macs:,} MACs, {report.params:,} parameters")
     if report.predicted_ms is not None:
-        print(
-            f"{report.predicted_ms:.4f} ms predicted; the layers sum to {_ms(report.raw_ms)} ms before the calibration "
-            f"on {report.calibration_networks} networks"
+        whence = (
+            "; estimated, not measured"
+            if report.estimated
+            else f"; the layers sum to {_ms(report.raw_ms)} ms before the calibration on {report.calibration_networks} "
+            "networks"
         )
+        print(f"{report.predicted_ms:.4f} ms{_error(report)}{whence}")
 
 
 def right(name: str) -> Column:
     """A column of figures."""
     return Column(name, justify="right")
+
+
+def _error(report: Prediction) -> str:
+    if report.standard_error_ms is None or report.interval_ms is None:
+        return " estimated, not measured" if report.estimated else " predicted"
+    low, high = report.interval_ms
+    # Two digits of the error, and as many decimals of the ends.
+    decimals = max(0, 1 - math.floor(math.log10(report.standard_error_ms))) if report.standard_error_ms > 0 else 4
+    return (
+        f" +- {report.standard_error_ms:.{decimals}f} predicted, 95 % between {low:.{decimals}f} and "
+        f"{high:.{decimals}f}"
+    )
 
 
 def _ms(ms: float | None) -> str:

@@ -196,6 +196,8 @@ def accuracy(model: nn.Module, split: Split, image_size: int, batch_size: int = 
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
             images = to_input(split.images[start : start + batch_size], image_size).to(device)
+            # Twice as fast on a CPU.
+            images = images.contiguous(memory_format=torch.channels_last)
             labels = split.labels[start : start + batch_size].to(device)
             correct += int((model(images).argmax(1) == labels).sum())
     return 100 * correct / len(split)

@@ -13,10 +13,14 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.console import Console
 from amc_latency.search.config import SearchConfig, SearchReport

@@ -19,6 +19,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 
 from amc_latency.data import load_data, to_input

@@ -14,8 +14,13 @@ import platform
 import random
 import resource
 import statistics
+import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
+
+# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from lut.shape import NOOP, LayerShape
 from lut.writer import layer_model

@@ -28,6 +28,8 @@ class SearchConfig:
     """which device counts"""
     lut: str | None = None
     """the latency table; where profile keeps it if not given"""
+    estimate: bool = False
+    """whether the device's cost model stands in for the device, which nobody has at hand"""
     data: str = "auto"
     """data source, see `amc_latency.data.load_data`"""
     seed: int = 0
@@ -42,6 +44,8 @@ class SearchConfig:
     """episodes of each such continuation"""
     margin_pct: float = 1.5
     """how far under the target to aim: about what a prediction is off by"""
+    confidence: float | None = None
+    """in place of that margin: the probability with which what wins is to be measured at or under the target"""
     images: int = 1000
     """held-back images that an episode is judged by; finalists are by all of them"""
     calibration_images: int = 512
@@ -75,6 +79,10 @@ class SearchConfig:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
         if not 0 <= self.margin_pct < 50:
             raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+            raise UserError(f"--confidence is a probability from 0.5 to below 1, such as 0.95, not {self.confidence}")
+        if self.confidence is not None and self.estimate:
+            raise UserError("--confidence needs a table that was measured: search with --margin-pct and --estimate")
 
     def target_of(self, original_ms: float) -> float:
         """The target in milliseconds, for an uncut network of `original_ms`."""
@@ -126,6 +134,14 @@ class SearchReport:
     table: str
     tflite: str
     rows: list[Row]
+    confidence: float | None = None
+    """the probability of being under the target that ours was chosen for; None with a fixed margin"""
+    bound_ms: float | None = None
+    """what ours was predicted to stay under with that probability"""
+    estimated: bool = False
+    """True if no device was there: `measured_ms`, here and in `rows`, is what its cost model says"""
+    phone: str | None = None
+    """what an estimated result has still to be timed on: `amc-latency bench FILE --device PHONE`"""
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; files are named within the run folder, which may be moved."""

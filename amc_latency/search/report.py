@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from amc_latency.estimating import bench_advice
 from amc_latency.report import WIDTH, console, right
 from amc_latency.search.config import SearchReport
 from amc_latency.search.folder import TimedFile
@@ -24,7 +25,9 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
     page = Console(record=True, file=io.StringIO(), width=WIDTH)
     page.print(f"{settings['model']} for {report.target_ms:.4f} ms on {report.device}", style="bold", markup=False)
     _write_search(report, page)
-    timings = Table("attempt", "timed", right("predicted ms"), right("measured ms"), "channels", title="timings")
+    told = _told(report)
+    columns = ("attempt", "what", right("predicted ms"), right(f"{told} ms"), "channels")
+    timings = Table(*columns, title="estimates" if report.estimated else "timings")
     for row in measurements:
         counts = ",".join(map(str, row.counts))
         timings.add_row(str(row.attempt + 1), row.phase, f"{row.predicted_ms:.4f}", f"{row.measured_ms:.4f}", counts)
@@ -33,10 +36,14 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
     return page.export_html()
 
 
+def _told(report: SearchReport) -> str:
+    return "estimated" if report.estimated else "measured"
+
+
 def _write_search(report: SearchReport, target: Console) -> None:
     table = Table(
         "",
-        *map(right, ("predicted ms", "measured ms", "target ms", "MACs", "size kB", "held back %", "test %")),
+        *map(right, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", "held back %", "test %")),
         title="held back: after cut and refit, before fine-tuning; test: the standard 10,000 images, at the end",
     )
     for row in report.rows:
@@ -57,9 +64,17 @@ def _write_search(report: SearchReport, target: Console) -> None:
         lines.append(f"best of the random policies: {report.best_random_held_back:.2f} % of the held-back images")
     lines.append(
         f"{report.episodes} episodes, {report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
-        f"{report.seconds:.0f} s; data: {report.data}; measured: {report.statistic}"
+        f"{report.seconds:.0f} s; data: {report.data}; {_told(report)}: {report.statistic}"
     )
+    if report.confidence is not None and report.bound_ms is not None:
+        lines.append(
+            f"chosen to stay under {report.bound_ms:.4f} ms with a probability of {100 * report.confidence:g} %: "
+            f"a margin of {100 * (report.bound_ms / report.predicted_ms - 1):.1f} %"
+        )
     lines += [f"{row.name:9} {row.tflite}" for row in report.rows]
-    lines.append(f"{'target met' if report.met else 'TARGET NOT MET'} on {report.device}")
+    by_estimate = " by estimate" if report.estimated else ""
+    lines.append(f"{'target met' if report.met else 'TARGET NOT MET'}{by_estimate} on {report.device}")
+    if report.phone is not None:
+        lines.append(f"this result is {bench_advice(report.phone, ours.tflite)}")
     for line in lines:
         target.print(line, markup=False, highlight=False, soft_wrap=True)

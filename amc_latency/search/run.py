@@ -11,6 +11,7 @@ from torch import nn
 from amc_latency.console import Console
 from amc_latency.data import ImageData, load_data, to_input
 from amc_latency.errors import JobError, UserError
+from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import ExportReport, export
 from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
@@ -21,6 +22,7 @@ from amc_latency.profiling import Grid, complete_table, open_table
 from amc_latency.prune.refit import collect
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.baselines import uniform_policies, uniform_policy
+from amc_latency.search.bound import UpperBound
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import Row, SearchConfig, SearchReport
 from amc_latency.search.costs import Counts, predicted_costs
@@ -34,7 +36,6 @@ from amc_latency.training import accuracy, fit
 from device.base import Device, Protocol
 from device.measure import measure_many
 from device.phone import PhoneOptions
-from lut.build import NETWORK_ROUNDS
 from lut.predict import MissingShapeError, Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable
@@ -58,17 +59,27 @@ def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOption
     if done is not None:
         console.say(f"{out} holds a finished search")
         return done
-    with open_device(config.device, _path(config.lut), phone, console) as device:
+    with _device(config, phone, console) as device:
         return _Search(config, folder, network, data, console, device).run()
+
+
+def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Device:
+    if config.estimate:
+        if phone != PhoneOptions():
+            raise UserError("--force, --transport, --runner and the like are for a phone that is there: no --estimate")
+        return estimate_device(config.device, _path(config.lut))
+    return open_device(config.device, _path(config.lut), phone, console)
 
 
 def check_met(report: SearchReport) -> None:
     """Raise `JobError` if the target was not met, saying by how much."""
     if not report.met:
         raise JobError(
-            f"the target of {report.target_ms:.4g} ms was not met after {report.attempts} attempts: measured "
+            f"the target of {report.target_ms:.4g} ms was not met after {report.attempts} attempts: "
+            f"{'estimated' if report.estimated else 'measured'} "
             f"{report.measured_ms:.4g} ms, {100 * (report.measured_ms / report.target_ms - 1):.1f} % over. "
-            f"The last network is {report.tflite}; search on with another --out and a larger --margin-pct"
+            f"The last network is {report.tflite}; search on with another --out and a larger "
+            f"{'--margin-pct' if report.confidence is None else '--confidence'}"
         )
 
 
@@ -123,11 +134,20 @@ class _Search:
         self.original_ms = measured_ms
         self.target_ms = config.target_of(measured_ms)
         self.clamp = Clamp(self.costs, self.target_ms)
+        self.bound = None
+        if config.confidence is not None:
+            self.bound = UpperBound(self.clamp, predictor, config.confidence)
+            self.bound.check(self.target_ms)
         folder.start()
         if not self._own_table.exists():
             self.table.save_as(self._own_table)
         self._evaluator: NetworkEvaluator | None = None
         self._judged: dict[Counts, float] = {}
+
+    @property
+    def estimated(self) -> bool:
+        """Whether a cost model stands in for the device, or for whoever filled the table that is replayed."""
+        return self.device.identity.estimated
 
     @property
     def grid(self) -> Grid:
@@ -158,13 +178,18 @@ class _Search:
             f"original {self.original_ms:.4f} ms, target {self.target_ms:.4f} ms, "
             f"fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
+        if self.estimated:
+            say(f"every latency is {bench_advice(self.device.identity.name)}")
+        if self.bound is not None:
+            say(self.bound.text(self.target_ms))
+        told = "estimated" if self.estimated else "measured"
         factor, limit_ms = 1.0, self._limit_ms(1.0)
         report: SearchReport | None = None
         attempt = -1
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
-            records = self._episodes(attempt, limit_ms)
-            best = self._best(records, limit_ms)
+            records = self._episodes(attempt, limit_ms, factor)
+            best = self._best([record for record in records if self._holds(record.counts, factor)], limit_ms)
             report = None
             measured_ms = self._known_over(attempt, best) or self._quick_measurement(attempt, best)
             if measured_ms <= self.target_ms:
@@ -175,7 +200,7 @@ class _Search:
             factor = measured_ms / best.predicted_ms
             limit_ms = self._limit_ms(factor)
             say(
-                f"attempt {attempt + 1}: measured {measured_ms:.4f} ms is over the target of {self.target_ms:.4f} ms; "
+                f"attempt {attempt + 1}: {told} {measured_ms:.4f} ms is over the target of {self.target_ms:.4f} ms; "
                 f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
@@ -212,10 +237,16 @@ class _Search:
     def _limit_ms(self, factor: float) -> float | None:
         """What the table may predict, so that the device, slower by `factor`, meets the target; None if none does."""
         reachable_ms = self.target_ms / factor
+        if self.bound is not None:
+            return self.bound.limit_ms(reachable_ms)
         if reachable_ms < self.clamp.fastest_ms:
             return None
         # Near the fastest network there is no room for the margin.
         return max(reachable_ms * (1 - self.config.margin_pct / 100), self.clamp.fastest_ms)
+
+    def _holds(self, counts: Counts, factor: float) -> bool:
+        """Whether a policy may win: with the probability asked for, a device slower by `factor` meets the target."""
+        return self.bound is None or self.bound.ms(counts) <= self.target_ms / factor
 
     def _uniform(self, limit_ms: float) -> Counts | None:
         """The uniform width for the same limit, if there is one."""
@@ -233,13 +264,13 @@ class _Search:
         table = open_table(self.device, None, _path(self.config.lut), create=True)
         assert table is not None
         report = complete_table(self.network, self.device, table, self.grid, self.console)
-        if report.timed:
+        if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:
             self.console.say(suspect_text(report))
         return table
 
-    def _episodes(self, attempt: int, limit_ms: float) -> list[EpisodeRecord]:
+    def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
         wanted = config.warmup + config.episodes + attempt * config.correction_episodes
         log = self.folder.episodes()[:wanted]
@@ -259,8 +290,8 @@ class _Search:
                     record.episode + 1, note=f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
                 )
 
-            uniform = self._uniform(limit_ms)
-            start = [] if uniform is None else [uniform]
+            first = self._uniform(limit_ms) if self.bound is None else self.bound.start(self.target_ms / factor)
+            start = [] if first is None else [first]
             return run_episodes(env, agent, wanted, limit_ms, log, start, on_episode)
 
     def _known_over(self, attempt: int, best: EpisodeRecord) -> float | None:
@@ -331,7 +362,7 @@ class _Search:
             predicted_ms=ours.predicted_ms,
             measured_ms=ours.measured_ms,
             met=ours.measured_ms <= self.target_ms,
-            statistic=measured[keys["ours"]].statistic,
+            statistic="the cost model" if self.estimated else measured[keys["ours"]].statistic,
             accuracy_original=original.accuracy,
             accuracy=ours.accuracy,
             accuracy_uniform=rows[1].accuracy,
@@ -345,6 +376,10 @@ class _Search:
             table=str(self._own_table),
             tflite=ours.tflite,
             rows=rows,
+            confidence=self.config.confidence,
+            bound_ms=None if self.bound is None else self.bound.ms(best.counts) * factor,
+            estimated=self.estimated,
+            phone=self.device.identity.name if self.estimated else None,
         )
 
     def _fine_tuned(self, name: str, counts: Counts) -> nn.Module:
@@ -386,7 +421,7 @@ class _Search:
 
     def _protocol(self) -> Protocol:
         # As the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
-        return replace(self.table.protocol, rounds=self.config.rounds or NETWORK_ROUNDS * self.table.protocol.rounds)
+        return replace(self.table.protocol, rounds=self.config.rounds or self.table.protocol.network_rounds)
 
 
 def _path(text: str | None) -> Path | None:

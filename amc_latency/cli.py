@@ -78,8 +78,8 @@ def profile(
     step: StepOption = 8,
     rounds: Annotated[int | None, typer.Option("--rounds", help="rounds of timing, 3 unless told")] = None,
     goal: Annotated[
-        str, typer.Option("--goal", help="error of layers to stop at, on average: 1% is 1 percent of their latency")
-    ] = "1%",
+        str, typer.Option("--goal", help="error of layers to stop at, on average, in percent of their latency")
+    ] = "0.5%",
     plan: Annotated[
         Literal["learn", "grid"],
         typer.Option("--plan", help="learn the device's steps until the goal is met, or time a fixed grid"),

@@ -70,7 +70,7 @@ def plan_of(kind: Literal["learn", "grid"], goal: str) -> Plan:
     except ValueError:
         percent = math.nan
     if not 0 < percent <= 50:
-        raise UserError(f"--goal is a percentage above 0 and at most 50, such as 1%, not '{goal}'")
+        raise UserError(f"--goal is a percentage above 0 and at most 50, such as 0.5%, not '{goal}'")
     return Plan(kind, percent / 100)
 
 

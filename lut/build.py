@@ -38,7 +38,7 @@ class Plan:
 
     kind: Literal["learn", "grid", "missing"] = "learn"
     """`learn` the device's staircase until the goal is met; a fixed `grid`; or only what can't be predicted yet"""
-    goal: float = 0.01
+    goal: float = 0.005
     """mean relative error of layers, weighted by the network's time, at which learning ends"""
 
 

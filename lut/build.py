@@ -84,13 +84,19 @@ def build_table(
     try:
         planned: list[LayerShape] = []
         network_rounds = iter(range(table.protocol.network_rounds))
+
+        def time_layers(shapes: Iterable[LayerShape], layer_rounds: Iterable[int]) -> None:
+            # A round of networks after each of layers, so that a slow minute of the device meets both alike.
+            for round_index in layer_rounds:
+                run.stage(layer_workloads(shapes), [round_index])
+                run.stage(whole, islice(network_rounds, 1))
+
         for shapes, expected in _stages(plan, table, architecture, choices, seed, run):
             planned += shapes
             run.total = _pairs(table, max(len(planned), expected), len(whole))
-            # A round of networks after each of layers, so that a slow minute of the device meets both alike.
-            for round_index in range(rounds):
-                run.stage(layer_workloads(shapes), [round_index])
-                run.stage(whole, islice(network_rounds, 1))
+            time_layers(shapes, _deciding(table))
+        # The last round comes later, so that not all timings of a layer fall into the same slow minute.
+        time_layers(planned, range(len(_deciding(table)), rounds))
         run.stage(whole, network_rounds)
     finally:
         table.close()
@@ -111,8 +117,8 @@ def _stages(
         sweep = sweep_shapes(architecture, choices)
         yield sweep, len(sweep) + len(input_shapes(architecture, choices, None))
         # The sweep alone decides, so that a resumed build finds the same steps.
-        timed = {shape: table.latency_us(shape.text) for shape in sweep}
-        steps = Steps({shape: latency_us for shape, latency_us in timed.items() if latency_us is not None})
+        timed = {shape: figure[0] for shape in sweep if (figure := _figure(table, shape)) is not None}
+        steps = Steps(timed)
         others = input_shapes(architecture, choices, steps)
         done = len(sweep) + len(others)
         yield others, done
@@ -133,13 +139,19 @@ def _stages(
         yield left, done + len(left)
 
 
+def _deciding(table: LatencyTable) -> range:
+    """The rounds that a plan goes by: all but the last one, if there are several."""
+    return range(max(1, table.protocol.rounds - 1))
+
+
 def _figure(table: LatencyTable, shape: LayerShape) -> tuple[float, float] | None:
-    """A timed layer's microseconds, and how far they are off by chance, as a share of them."""
-    latency_us = table.latency_us(shape.text)
-    if not latency_us:
+    """A timed layer's microseconds, and how far they are off by chance, as a share of them; by the deciding rounds."""
+    timings = [table.timing(shape.text, index) for index in _deciding(table)]
+    rounds_us = [us for timing in timings if timing and (us := timing.counted_us(table.protocol))]
+    if not rounds_us:
         return None
-    variance = relative_variance(table.rounds_us(shape.text), table.protocol.statistic)
-    return latency_us, math.sqrt(variance or 0.0)
+    variance = relative_variance(rounds_us, table.protocol.statistic)
+    return table.protocol.over_rounds(rounds_us), math.sqrt(variance or 0.0)
 
 
 def _pairs(table: LatencyTable, layers: int, networks: int) -> int:

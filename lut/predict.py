@@ -4,75 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
+from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, outputs_mb
 from lut.layers import LayerLatencies, MissingShapeError
 from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
-from lut.steps import family
 from lut.table import LatencyTable
-from lut.uncertainty import FitError, RowErrors, fit_error, sum_variance
+from lut.uncertainty import FitError, RowErrors, sum_variance
 
 __all__ = ["Calibration", "MissingShapeError", "Predictor", "fit_calibration", "missing_shapes"]
-
-FEWEST_NETWORKS = 4
-_LEAST_SPREAD = 1.25
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What whole networks cost, from the sum of their layers: `scale * sum_ms + offset_ms`."""
-
-    scale: float = 1.0
-    offset_ms: float = 0.0
-    networks: int = 0
-    """Whole networks that were timed; with fewer than four nothing is fitted."""
-
-    @property
-    def calibrated(self) -> bool:
-        """False for the identity that stands in where too few networks were timed."""
-        return self.networks >= FEWEST_NETWORKS
-
-
-def network_family(shapes: Sequence[LayerShape]) -> tuple[object, ...]:
-    """What networks share that differ only in the widths of their layers: what one calibration holds for."""
-    return (shapes[0].c_in, *(family(shape) for shape in shapes), shapes[-1].c_out)
-
-
-def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
-    """Least squares of the relative error, so that small networks weigh as much as large ones.
-
-    Networks that are nearly alike say nothing about an offset and give a scale only. Fewer than four give the
-    identity.
-    """
-    sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
-    columns = _columns(sums, measured)
-    if columns is None:
-        return Calibration(networks=len(sums))
-    solution = np.linalg.lstsq(columns, np.ones(len(sums)), rcond=None)[0]
-    return Calibration(float(solution[0]), float(solution[1]) if len(solution) > 1 else 0.0, len(sums))
-
-
-def calibration_error(
-    sums_ms: Sequence[float], measured_ms: Sequence[float], layers_variances: Sequence[float]
-) -> FitError | None:
-    """How far predictions by `fit_calibration` of the same networks may be off; None where it gives the identity.
-
-    `layers_variances` are those of the sums, relative to their squares.
-    """
-    columns = _columns(np.asarray(sums_ms, float), np.asarray(measured_ms, float))
-    return None if columns is None else fit_error(columns, layers_variances)
-
-
-def _columns(sums: np.ndarray, measured: np.ndarray) -> np.ndarray | None:
-    """What is fitted to 1 for each network: its sum and, if they differ enough, an offset, relative to its timing."""
-    if len(sums) < FEWEST_NETWORKS or not (sums.min() > 0 and measured.min() > 0):
-        return None
-    columns = [sums / measured]
-    if sums.max() >= _LEAST_SPREAD * sums.min():
-        columns.append(1 / measured)
-    return np.stack(columns, axis=1)
 
 
 class Predictor:
@@ -125,8 +64,7 @@ class Predictor:
 
     def ms(self, shapes: Sequence[LayerShape]) -> float:
         """The network's predicted milliseconds. Raises `MissingShapeError`."""
-        calibration = self.calibration(shapes)
-        return calibration.scale * self.raw_ms(shapes) + calibration.offset_ms
+        return self.calibration(shapes).ms(self.raw_ms(shapes), outputs_mb(shapes))
 
     def calibration(self, shapes: Sequence[LayerShape]) -> Calibration:
         """The calibration that holds for this network's family."""
@@ -143,7 +81,8 @@ class Predictor:
         error = self._fit_error(network_family(shapes))
         if error is None:
             return None
-        return error.standard_error_ms(self.raw_ms(shapes), self.ms(shapes), self._sum_variance(shapes))
+        fitted = self.calibration(shapes).fitted(self.raw_ms(shapes), outputs_mb(shapes))
+        return error.standard_error_ms(fitted, self.ms(shapes), self._sum_variance(shapes))
 
     def interval_ms(self, shapes: Sequence[LayerShape], confidence: float = 0.95) -> tuple[float, float] | None:
         """What is measured lies in here with that probability; None where there is no standard error."""
@@ -171,7 +110,11 @@ class Predictor:
 
     def _fit(self, name: tuple[object, ...]) -> Calibration:
         known = list(self._calibration_networks(name))
-        return fit_calibration([sum_ms for _, sum_ms, _ in known], [measured_ms for _, _, measured_ms in known])
+        return fit_calibration(
+            [sum_ms for _, sum_ms, _ in known],
+            [measured_ms for _, _, measured_ms in known],
+            [outputs_mb(network) for network, _, _ in known],
+        )
 
     def _fit_error(self, name: tuple[object, ...]) -> FitError | None:
         # Estimated networks agree with estimated layers, and say nothing of any device.
@@ -183,6 +126,7 @@ class Predictor:
                 [sum_ms for _, sum_ms, _ in known],
                 [measured_ms for _, _, measured_ms in known],
                 [self._sum_variance(network) for network, _, _ in known],
+                [outputs_mb(network) for network, _, _ in known],
             )
         return self._fit_errors[name]
 

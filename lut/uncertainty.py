@@ -73,16 +73,16 @@ class FitError:
     layers_share: float
     """how much of what the rows say of layers is believed: 1, or less where networks agree better than that"""
     covariance: tuple[tuple[float, ...], ...]
-    """of the coefficients: scale, and offset in ms where one was fitted"""
+    """of the coefficients: the scale, and that of another term where one was fitted"""
     freedom: int
     """degrees of freedom: networks less coefficients"""
 
-    def standard_error_ms(self, sum_ms: float, predicted_ms: float, layers_variance: float) -> float:
-        """Of what is measured about what is predicted, for a network whose layers add up to `sum_ms`.
+    def standard_error_ms(self, fitted: Sequence[float], predicted_ms: float, layers_variance: float) -> float:
+        """Of what is measured about what is predicted; `fitted` are what the coefficients are multiplied with.
 
-        `layers_variance` is that of the sum, relative to its square.
+        `layers_variance` is that of the layers' sum, relative to its square.
         """
-        at = np.array([sum_ms, 1.0][: len(self.covariance)])
+        at = np.array(fitted)
         of_fit = float(at @ np.array(self.covariance) @ at)
         relative = self.variance + self.layers_share * layers_variance
         return math.sqrt(predicted_ms**2 * relative + of_fit)

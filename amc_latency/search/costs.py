@@ -11,6 +11,7 @@ import numpy as np
 
 from amc_latency.errors import UserError
 from lut.architecture import Architecture, Layer
+from lut.calibration import outputs_mb
 from lut.plan import reachable_shapes
 from lut.predict import Predictor
 from lut.shape import LayerShape
@@ -153,7 +154,8 @@ def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]]
     calibration = predictor.calibration(architecture.shapes())
 
     def layer_ms(shape: LayerShape) -> float:
-        return calibration.scale * predictor.layer_us(shape) / 1000
+        # A calibration is linear, so each layer has its own part in it.
+        return calibration.ms(predictor.layer_us(shape) / 1000, outputs_mb([shape])) - calibration.offset_ms
 
     return LatencyCosts(architecture, choices, layer_ms, calibration.offset_ms)
 

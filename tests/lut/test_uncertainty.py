@@ -10,7 +10,8 @@ import pytest
 from scripted_device import IDENTITY, OFFSET_US, PROTOCOL, SCALE, small_architecture
 
 from device.base import Summary, Timing
-from lut.predict import Predictor, calibration_error, fit_calibration
+from lut.calibration import calibration_error, fit_calibration
+from lut.predict import Predictor
 from lut.shape import NOOP, LayerShape, NetworkShape, network_text
 from lut.table import LatencyTable
 from lut.uncertainty import RowErrors, relative_variance, sum_variance
@@ -100,8 +101,8 @@ def test_nothing_is_counted_twice(claimed: float) -> None:
     claiming = calibration_error(sums, measured, [claimed**2] * 10)
     assert without is not None
     assert claiming is not None
-    expected = without.standard_error_ms(4.0, 4.2, 0.0)
-    assert claiming.standard_error_ms(4.0, 4.2, claimed**2) == pytest.approx(expected, rel=0.02)
+    expected = without.standard_error_ms((4.0, 1.0), 4.2, 0.0)
+    assert claiming.standard_error_ms((4.0, 1.0), 4.2, claimed**2) == pytest.approx(expected, rel=0.02)
     assert (claiming.layers_share < 1) == (claimed == 0.3)
 
 
@@ -117,7 +118,7 @@ def test_as_many_lie_inside_as_the_interval_says(networks: int, own: float) -> N
         error = calibration_error(sums[:-1], measured[:-1], layers[:-1] ** 2)
         assert error is not None
         predicted_ms = fit.scale * sums[-1] + fit.offset_ms
-        error_ms = error.standard_error_ms(sums[-1], predicted_ms, layers[-1] ** 2)
+        error_ms = error.standard_error_ms(fit.fitted(sums[-1], 0.0), predicted_ms, layers[-1] ** 2)
         inside += abs(measured[-1] - predicted_ms) <= error.quantile(0.975) * error_ms
         above += measured[-1] > predicted_ms + error.quantile(0.95) * error_ms
     # Three standard errors of a share of 2,000 are 1.5 %; that of unequal variances is known from few networks.

@@ -7,7 +7,6 @@ import math
 import random
 import shutil
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +20,7 @@ from amc_latency.files import replacing
 from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
 from device.base import Device, DeviceIdentity, Protocol
-from device.conditions import measured_by, suspicions
+from device.conditions import commonest_suspicion, measured_by, suspicions
 from device.fleet import Fleet
 from device.profiles import profiles
 from lut.architecture import Architecture, channel_choices
@@ -93,6 +92,8 @@ class ProfileReport:
     """mean error of layers that was asked for; None where no learning took place"""
     layers_mape_pct: float | None
     """mean error of layers drawn by chance as they weigh in the network's time, predicted before they were timed"""
+    layers_standard_error_pct: float | None
+    """of that mean"""
     layers_max_pct: float | None
     layers_noise_pct: float | None
     """how far timings of the same layers are off by chance"""
@@ -152,7 +153,8 @@ def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
         with open_device(name, lut) as device:
             return open_table(device, None, lut, create=False)
     if lut is None:
-        found = sorted(tables_folder().glob(f"{name}-*.tsv"))
+        # Not `*`: another profile may be called NAME-fp16.
+        found = sorted(tables_folder().glob(f"{name}-{'[0-9a-f]' * 8}.tsv"))
         if len(found) > 1:
             raise UserError(f"there are {len(found)} tables of {name}: choose with --lut: {', '.join(map(str, found))}")
         if not found:
@@ -174,6 +176,9 @@ def complete_table(
     choices = grid.choices(network)
     seen = _calibration_counts(architecture, grid, choices)
     held_out = _random_counts(architecture, grid, choices, HELD_OUT, "held-out", seen)
+    if device.identity.estimated:
+        # A cost model answers for every shape at once: nothing has to be read between them.
+        plan = Plan("missing")
     if isinstance(device, ReplayDevice):
         # A replayed prediction must not pass for a timing; without the uncut network there is no target.
         seen, held_out = (
@@ -215,7 +220,7 @@ def complete_table(
             f"{table.path} holds rows of {len(workers)} devices ({', '.join(sorted(workers))}): they may differ"
         )
     suspect = [reasons for timing in table.rows if (reasons := suspicions(timing.conditions))]
-    because = Counter(why for reasons in suspect for why in reasons).most_common(1)
+    commonest = commonest_suspicion(suspect)
     check = report.checks[-1] if report.checks else None
     return ProfileReport(
         table=str(table.path),
@@ -227,13 +232,14 @@ def complete_table(
         seconds=round(report.seconds, 1),
         goal_pct=100 * plan.goal if check else None,
         layers_mape_pct=round(check.mean_pct, 2) if check else None,
+        layers_standard_error_pct=round(check.standard_error_pct, 2) if check else None,
         layers_max_pct=round(check.max_pct, 2) if check else None,
         layers_noise_pct=round(check.noise_pct, 2) if check else None,
         original_ms=_measured_ms(predictor, architecture.shapes()),
         held_out_mape_pct=round(statistics.fmean(errors_pct), 2) if errors_pct else None,
         held_out_max_pct=round(max(errors_pct), 2) if errors_pct else None,
         suspect=len(suspect),
-        suspect_because=because[0][0] if because else None,
+        suspect_because=commonest[0] if commonest else None,
         calibrated=Predictor(table).calibration(architecture.shapes()).calibrated,
     )
 

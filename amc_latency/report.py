@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from amc_latency.prediction import Prediction
 from amc_latency.profiling import ProfileReport
+from lut.learn import NOISE_ROOM
 
 WIDTH = 140
 
@@ -33,15 +34,19 @@ def layers_text(report: ProfileReport) -> str:
     if report.layers_mape_pct is None or report.goal_pct is None:
         return text
     text += (
-        f"; others, picked by chance, were foretold to {report.layers_mape_pct:.2f} % on average, "
-        f"{report.layers_max_pct:.2f} % at most"
+        f"; others, picked by chance, were foretold to {report.layers_mape_pct:.2f} "
+        f"(+- {report.layers_standard_error_pct:.2f}) % on average, {report.layers_max_pct:.2f} % at most"
     )
     if report.layers_mape_pct <= report.goal_pct:
         return text
-    return (
-        f"{text}, which misses the goal of {report.goal_pct:g} %: a layer's own timing is off by "
-        f"{report.layers_noise_pct:.2f} % here by chance. A quieter device or more --rounds would help"
+    noise_pct = report.layers_noise_pct or 0.0
+    why = (
+        f"a layer's own timing is off by {noise_pct:.2f} % here by chance. A quieter device or more --rounds would help"
+        if NOISE_ROOM * noise_pct > report.goal_pct
+        else f"by chance a timing is off by {noise_pct:.2f} %, so it is the staircase that is not known better after "
+        "so many batches; the same command goes no further, --plan grid times more"
     )
+    return f"{text}, which misses the goal of {report.goal_pct:g} %: {why}"
 
 
 def suspect_text(report: ProfileReport) -> str:

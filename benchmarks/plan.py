@@ -33,10 +33,10 @@ from device.base import Device, Protocol, Workload
 from device.host import HostDevice
 from device.measure import statistic_text, summarise
 from lut.build import Plan, layer_workloads
+from lut.family import family
 from lut.plan import reachable_shapes
 from lut.predict import Predictor
 from lut.shape import LayerShape, NetworkShape, network_text
-from lut.steps import family
 from lut.table import LatencyTable
 
 DEVICES = {"host": 8, "synthetic": 4}

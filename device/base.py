@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -152,6 +152,14 @@ class DeviceIdentity:
     """Runtime and version, e.g. `ai-edge-litert 2.3.0 xnnpack`, with the hash of a binary that was brought along."""
     estimated: bool = False
     """True where nobody measured: the figures come from a cost model, and every place that shows one says so."""
+
+
+def differences(one: T, other: T) -> dict[str, tuple[object, object]]:
+    """The fields in which two identities or two protocols differ, with both values."""
+    names = [each.name for each in fields(one)]  # type: ignore[arg-type]
+    return {
+        name: (getattr(one, name), getattr(other, name)) for name in names if getattr(one, name) != getattr(other, name)
+    }
 
 
 class Device:

@@ -1,9 +1,11 @@
-"""What a timing on a phone was made under: kept with its row in the table."""
+"""What a timing was made under, on a phone, a GPU or a core of its own: kept with its row in the table."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +59,12 @@ def measured_by(text: str) -> str | None:
     """Which phone, or which core of this computer, measured the row with these conditions, where they say so."""
     found = re.search(r'"serial": "([^"\\]*)"|"(core": [0-9]+)', text)
     return found and (found[1] or found[2].replace('":', ""))
+
+
+def commonest_suspicion(rows: Iterable[list[str]]) -> tuple[str, int] | None:
+    """Of the reasons of many rows the commonest, and how often: `drift 8.1 %` and `drift 9 %` are one, `drift .. %`."""
+    reasons = Counter(re.sub(r"[0-9.]+", "..", reason) for row in rows for reason in row)
+    return reasons.most_common(1)[0] if reasons else None
 
 
 def suspicions(text: str) -> list[str]:

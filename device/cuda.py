@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
-from device.gpu_state import BUSY_PCT, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
+from device.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
 from device.host import built, summary_of
 from device.process import WorkerDied, WorkerProcess
 from device.profiles import DeviceProfile, profiles
@@ -134,6 +134,10 @@ class CudaDevice(Device):
         try:
             others = [process for process in self._smi.processes() if process.pid not in self._own]
             busy = self._smi.state().utilization_pct or 0
+            if others and busy >= BUSY_PCT:
+                # What the driver says is of the last second, and may be our own work.
+                time.sleep(LOOK_AGAIN_S)
+                busy = self._smi.state().utilization_pct or 0
         except DeviceError:
             return []
         if others and busy >= BUSY_PCT:

@@ -11,7 +11,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import cast
 
-from device.base import Device, DeviceError, Interrupted, Protocol, Timing, Workload
+from device.base import Device, DeviceError, Interrupted, Protocol, Timing, Workload, differences
 
 BLOCK = 20
 """Workloads that a phone times between two looks at its own speed (`Trust.sentinel_every`)."""
@@ -38,11 +38,11 @@ class Fleet(Device):
         self.identity = one.identity
         self.protocol = one.protocol
         for name, other in others:
-            if other.identity != one.identity:
+            for what, (ours, theirs) in differences(one.identity, other.identity).items():
                 self.close()
                 raise DeviceError(
-                    f"{first} and {name} are not alike ({_difference(one, other)}), so they cannot fill one table: "
-                    f"choose one, as --device {one.identity.name}@{first}, or list those that are"
+                    f"{first} and {name} are not alike ({what} '{ours}' and '{theirs}'), so they cannot fill one "
+                    f"table: choose one, as --device {one.identity.name}@{first}, or list those that are"
                 )
         for name, member in self._members.items():
             member.say = partial(self._say_of, name)
@@ -57,11 +57,6 @@ class Fleet(Device):
             for member in self._members.values():
                 stack.callback(member.close)
             self._stop()
-
-    def interrupt(self) -> None:
-        """All members are."""
-        for name in self.working:
-            self._members[name].interrupt()
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """Each workload is timed by one member, and its timing comes when that member has it.
@@ -97,19 +92,18 @@ class Fleet(Device):
     ) -> dict[str, list[Timing]]:
         """Every member times everything, all at once: timings by member. Raises `DeviceError` as `time_round`.
 
-        The first workload is timed twice: a member waits after it until all have begun, and its second timing counts.
+        Each times the first workload once more before, and waits until all have: they begin together.
         """
         together = threading.Barrier(len(self.working))
         guarded = self._guarded(workloads)
 
         def work(member: Device) -> Iterator[Timing]:
-            timings = member.time_round([*guarded[:1], *guarded], protocol, round_index)
             try:
-                first = next(timings)
+                # A phone may have to cool down first.
+                yield from member.time_round(guarded[:1], protocol, round_index)
                 with suppress(threading.BrokenBarrierError):
                     together.wait()
-                yield first
-                yield from timings
+                yield from member.time_round(guarded, protocol, round_index)
             finally:
                 # Where one has failed, the others don't wait for it.
                 together.abort()
@@ -150,14 +144,6 @@ class Fleet(Device):
 
     def _say_of(self, name: str, text: str) -> None:
         self.say(f"{name}: {text}")
-
-
-def _difference(one: Device, other: Device) -> str:
-    for name in ("name", "model", "runtime"):
-        ours, theirs = getattr(one.identity, name), getattr(other.identity, name)
-        if ours != theirs:
-            return f"{name} '{ours}' and '{theirs}'"
-    return "one is estimated"
 
 
 def shares(workloads: Sequence[Workload], members: int, block: int) -> list[list[Workload]]:

@@ -40,6 +40,8 @@ _REASONS = {
 _IDLE, _SET, _DISPLAY = "idle", "clocks set by the user", "display clocks"
 _ANSWER_S = 20.0
 BUSY_PCT = 5
+LOOK_AGAIN_S = 1.5
+"""After this the driver's figure, of the last second, is not of what was done before."""
 """From this utilization on, a process that holds the GPU also computes on it."""
 
 

@@ -86,6 +86,9 @@ def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int 
         return devices
     if profile is not None and profile.kind == "android" and not os.environ.get("ANDROID_SERIAL"):
         names = {serial: f"{name}@{serial}" for serial in _phones(profile, options)}
+    kinds = {found.kind for part in names.values() if (found := profiles().get(part.partition("@")[0])) is not None}
+    if len(names) > 1 and not kinds <= {"android"}:
+        raise DeviceError(f"--device {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
     if len(names) < name.count(",") + 1:
         raise DeviceError(f"--device {name} names a phone twice")
     if workers is not None and workers > len(names):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.block_predict import BLOCK_RUNTIMES, is_block_table
-from lut.block_tables import Block, BlockFile, read_blocks
+from lut.block_predict import is_block_table
+from lut.block_tables import BLOCK_RUNTIMES, Block, BlockFile, read_blocks
 from lut.import_log import ImportLogError
 from lut.importers import MODEL, check_device_name, check_folder
 from lut.shape import network_text

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lut.block_tables import BLOCK_RUNTIMES
 from lut.predict import MissingShapeError
 from lut.shape import LayerShape, NetworkShape, network_text, parse_network
 from lut.table import LatencyTable
-
-BLOCK_RUNTIMES = {"proxylessnas": "ProxylessNAS block table", "ofa": "Once-for-all block table"}
-"""By format: what stands as runtime in the header of a table that was imported from one."""
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lut.block_predict import BLOCK_RUNTIMES
 from lut.import_log import ImportLogError
 from lut.shape import LayerShape, NetworkShape
 
+BLOCK_RUNTIMES = {"proxylessnas": "ProxylessNAS block table", "ofa": "Once-for-all block table"}
+"""By format: what stands as runtime in the header of a table that was imported from one."""
 EXAMPLE = "expanded_conv-input:56x56x24-output:56x56x24-expand:6-kernel:3-stride:1-idskip:1"
 _KEY = re.compile(
     r"(?P<op>[A-Za-z]\w{0,40})-input:(?P<h>N)x(?P<w>N)x(?P<c_in>N)-output:(?:(?P<h_out>N)x(?P<w_out>N)x)?(?P<c_out>N)"

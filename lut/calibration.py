@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from lut.family import family
 from lut.shape import LayerShape
-from lut.steps import family
 from lut.uncertainty import FitError, fit_error
 
 FEWEST_NETWORKS = 4

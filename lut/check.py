@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from device.base import Timing
+from lut.calibration import FEWEST_NETWORKS
 from lut.check_figures import figure_findings
 from lut.finding import Finding
 from lut.headers import differences, differences_text, foreign_rows, header_of
 from lut.measurements import NETWORK, kind_of, label
-from lut.predict import FEWEST_NETWORKS
 from lut.scan import JOINT, DamagedRow, Scan, scan
 from lut.shape import NOOP
 from lut.table import LatencyTable, TableError
@@ -158,14 +158,21 @@ def _row_findings(table: LatencyTable) -> Iterator[Finding]:
             f"'{label(key)}': {error}",
             AGAIN,
         )
-    if incomplete := table.missing(keys):
-        done = sum(table.has(incomplete[0], index) for index in range(table.protocol.rounds))
+    rounds = table.protocol.rounds
+    lacking = dict.fromkeys(table.missing(key for key in keys if kind_of(key) != NETWORK), rounds)
+    lacking |= dict.fromkeys(
+        table.missing([key for key in keys if kind_of(key) == NETWORK], table.protocol.network_rounds),
+        table.protocol.network_rounds,
+    )
+    if lacking and not table.identity.estimated:
+        first, wanted = next(iter(lacking.items()))
+        done = sum(table.has(first, index) for index in range(wanted))
         yield Finding(
             "warning",
             "incomplete",
-            len(incomplete),
-            f"layers or networks with fewer than {table.protocol.rounds} rounds",
-            f"'{label(incomplete[0])}' has {done}",
+            len(lacking),
+            f"layers with fewer than {rounds} rounds, or networks with fewer than {table.protocol.network_rounds}",
+            f"'{label(first)}' has {done}",
             AGAIN,
         )
     networks = sum(kind_of(key) == NETWORK for key in keys)

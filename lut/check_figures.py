@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from device.base import Timing
-from device.conditions import measured_by, suspicions
+from device.conditions import commonest_suspicion, measured_by, suspicions
 from lut.finding import Finding
 from lut.measurements import label, timed_rows
 from lut.shape import parse_network
@@ -44,10 +43,8 @@ def figure_findings(table: LatencyTable) -> Iterator[Finding]:
 def _suspect(table: LatencyTable) -> Iterator[Finding]:
     suspect = [(timing, why) for timing in table.rows if (why := suspicions(timing.conditions))]
     if suspect:
-        # `sentinel drift 8.1 %` and `sentinel drift 9 %` are one reason.
-        reasons = Counter(re.sub(r"[0-9.]+", "..", reason) for _, why in suspect for reason in why)
         timing, why = max(suspect, key=lambda row: len(row[1]))
-        (commonest, times), *_ = reasons.most_common(1)
+        commonest, times = commonest_suspicion(why for _, why in suspect) or ("", 0)
         yield Finding(
             "warning",
             "suspect rows",

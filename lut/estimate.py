@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lut.shape import LayerShape, parse_shape
+from lut.shape import LayerShape
 
 FOLDER = Path(__file__).with_name("estimates")
 INPUT_BLOCK = 248
@@ -66,13 +66,12 @@ class CostModel:
     far_pct: float
     """the same of a network of layers unlike them"""
     unseen_pct: float = 0.0
-    """by how much layers cost more than the fit tells if they were not in it, as networks left out of it show"""
-    fitted_shapes: frozenset[LayerShape] = frozenset()
+    """by how much networks cost more than a fit without them tells: all layers are raised by it"""
 
     def layer_ms(self, shape: LayerShape) -> float:
         """The layer's milliseconds; 0 for the no-op."""
         ms = sum(self.ns[name] * count for name, count in features(shape, self.cache_bytes).items()) / 1e6
-        return ms if shape in self.fitted_shapes else ms * (1 + self.unseen_pct / 100)
+        return ms * (1 + self.unseen_pct / 100)
 
     def far(self, shape: LayerShape) -> bool:
         """Whether the layer is unlike all that the model was fitted on."""
@@ -190,5 +189,4 @@ def model_of(name: str, content: Mapping[str, Any]) -> CostModel:
         network_pct=errors["network_pct"],
         far_pct=errors["far_pct"],
         unseen_pct=errors["unseen_pct"],
-        fitted_shapes=frozenset(map(parse_shape, content["fitted_shapes"])),
     )

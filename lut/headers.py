@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
+from device import base
 from device.base import DeviceIdentity, Protocol, Timing
 from lut.table import LatencyTable
 
@@ -29,15 +30,8 @@ def header_of(table: LatencyTable) -> Header:
 
 def differences(one: Header, other: Header) -> dict[str, tuple[object, object]]:
     """The fields in which two headers differ, with both values; `device` is the identity's name."""
-    pairs = [
-        *((field.name, one.identity, other.identity) for field in fields(DeviceIdentity)),
-        *((field.name, one.protocol, other.protocol) for field in fields(Protocol)),
-    ]
-    return {
-        "device" if name == "name" else name: (getattr(a, name), getattr(b, name))
-        for name, a, b in pairs
-        if getattr(a, name) != getattr(b, name)
-    }
+    unlike = base.differences(one.identity, other.identity) | base.differences(one.protocol, other.protocol)
+    return {"device" if name == "name" else name: both for name, both in unlike.items()}
 
 
 def differences_text(unlike: dict[str, tuple[object, object]]) -> str:

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lut.family import TWO_FIGURE_KINDS, Family, grid_of, related
 from lut.shape import LayerShape
-from lut.steps import TWO_FIGURE_KINDS, Family
 
 _WIDEST_STEP = 64
-_PERIODS = 5
+_PERIODS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""What kernels are wide: powers of two, and three of them; beside these, two and three times the grid."""
 _DEPTHS = (0.1, 0.4)
 _REACHES = (0.15, 0.5)
 _ROUGHNESSES = (0.003, 0.02, 0.1, 0.3)
@@ -81,7 +82,10 @@ class Staircase:
         return np.sqrt(np.maximum(0.0, own - ((across @ self._inverse) * across).sum(axis=1)))
 
     def left_out_errors(self) -> np.ndarray:
-        """Each timed point's relative error when it is predicted from all others [n] (Rasmussen, 5.4.2)."""
+        """Each timed point's relative error when it is predicted from all others [n] (Rasmussen, 5.4.2).
+
+        The formula's weights stay those of all points, so with few of them the errors come out a little small.
+        """
         return -self._pull / np.diag(self._inverse)
 
     def _formula_us(self, points: np.ndarray) -> np.ndarray:
@@ -111,21 +115,9 @@ def fit_staircases(timed: Mapping[Family, Mapping[LayerShape, float]]) -> dict[F
     return staircases
 
 
-def related(name: Family) -> tuple[object, ...]:
-    """What families have in common that may run the same code, and so have the same steps and alignments."""
-    kind, _, _, kernel, stride, _, activation, dtype = name
-    return (kind, kernel, stride, activation, dtype)
-
-
 def channels(shapes: Iterable[LayerShape]) -> np.ndarray:
     """[n, 2]: channels in and out of each shape."""
     return np.array([(shape.c_in, shape.c_out) for shape in shapes], float).reshape(-1, 2)
-
-
-def grid_of(counts: Iterable[int]) -> int:
-    """What all counts are multiples of, the widest one aside: a full count need not be on a grid."""
-    ordered = sorted(set(counts))
-    return math.gcd(*(ordered[:-1] or ordered))
 
 
 def _columns(points: np.ndarray, two_figures: bool, step: int) -> np.ndarray:
@@ -138,7 +130,10 @@ def _fit_formula(columns: np.ndarray, latencies_us: np.ndarray) -> np.ndarray:
     """Weights by least squares of the relative error; none is negative: more channels never take time off."""
     from scipy.optimize import nnls
 
-    return nnls(columns / latencies_us[:, None], np.ones(len(latencies_us)))[0]
+    relative = columns / latencies_us[:, None]
+    # Columns differ by a million times; without a common size the solver stops early.
+    sizes = relative.max(axis=0)
+    return nnls(relative / sizes, np.ones(len(latencies_us)))[0] / sizes
 
 
 def _distances(points: np.ndarray, others: np.ndarray, two_figures: bool) -> np.ndarray:
@@ -158,10 +153,9 @@ def _repeating(points: np.ndarray, others: np.ndarray, distances: np.ndarray, pe
 def _patterns(families: Sequence[tuple[np.ndarray, np.ndarray]], two_figures: bool) -> list[Pattern]:
     """The likeliest pattern of each of these relatives."""
     samples = [_sample(*arrays) for arrays in families]
-    counts = {int(c_out) for points, _ in families for c_out in points[:, 1]}
-    grid = grid_of(counts) if len(counts) > 1 else 1
+    grid = grid_of(points[:, 1].astype(int).tolist() for points, _ in families)
     steps = _likeliest_steps(samples, two_figures, grid)
-    periods = [grid * k for k in range(2, 2 + _PERIODS) if grid * k <= _WIDEST_STEP]
+    periods = [p for p in sorted({*_PERIODS, 2 * grid, 3 * grid}) if p > grid and p % grid == 0 and p <= _WIDEST_STEP]
     forms = [(step, *part) for step in steps for part in [(1, 0.0), *itertools.product(periods, _DEPTHS)]]
     strengths = list(itertools.product(_REACHES, _ROUGHNESSES, _NOISES))
     likelihoods = [_log_likelihoods(*sample, two_figures, forms, strengths) for sample in samples]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lut.interpolate import Staircase, channels, fit_staircases, grid_of, related
+from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of, related
+from lut.interpolate import Staircase, channels, fit_staircases
 from lut.shape import NOOP, LayerShape
-from lut.steps import TWO_FIGURE_KINDS, Family, family
 
 _FEWEST_POINTS = {True: 3, False: 5}
 """Timed shapes that a family is read between, by whether it has two channel figures."""
@@ -107,16 +106,17 @@ class LayerLatencies:
     def _families(self) -> dict[Family, _Known]:
         members: dict[Family, dict[LayerShape, float]] = defaultdict(dict)
         for shape, latency_us in self.timed.items():
-            members[family(shape)][shape] = latency_us
-        grids: dict[tuple[object, ...], int] = defaultdict(int)
+            # Nothing can be read between layers that took no time, such as a coarse log has.
+            if shape != NOOP and latency_us > 0:
+                members[family(shape)][shape] = latency_us
+        relatives: dict[tuple[object, ...], list[set[int]]] = defaultdict(list)
         for name, shapes in members.items():
-            counts = {shape.c_out for shape in shapes}
-            if len(counts) > 1:
-                grids[related(name)] = math.gcd(grids[related(name)], grid_of(counts))
+            relatives[related(name)].append({shape.c_out for shape in shapes})
+        grids = {each: grid_of(counts) for each, counts in relatives.items()}
         return {
             name: _Known(
                 shapes,
-                grids[related(name)] or 1,
+                grids[related(name)],
                 (min(s.c_in for s in shapes), min(s.c_out for s in shapes)),
                 (max(s.c_in for s in shapes), max(s.c_out for s in shapes)),
             )
@@ -125,10 +125,4 @@ class LayerLatencies:
 
     @cached_property
     def _staircases(self) -> dict[Family, Staircase]:
-        return fit_staircases(
-            {
-                name: {shape: us for shape, us in known.shapes.items() if us > 0}
-                for name, known in self._families.items()
-                if name[0] != NOOP.kind
-            }
-        )
+        return fit_staircases({name: known.shapes for name, known in self._families.items()})

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lut.interpolate import Staircase, channels, fit_staircases, related
+from lut.family import TWO_FIGURE_KINDS, Family, family, related
+from lut.interpolate import Staircase, channels, fit_staircases
 from lut.shape import NOOP, LayerShape
-from lut.steps import TWO_FIGURE_KINDS, Family, family
 
 Timed = Mapping[LayerShape, tuple[float, float]]
 """Of each shape: microseconds, and how far they are off by chance, as a share of them."""
@@ -29,7 +29,7 @@ _WINDOW = 7
 _LARGEST_BATCH = 16
 _LOOSEST = 4.0
 """How many times the goal a family may be off that hardly weighs in the network's time."""
-_NOISE_ROOM = 1.25
+NOISE_ROOM = 1.25
 """A prediction can hardly be nearer to a timing than that is to itself: the goal ends at so many times the noise."""
 _MOST_STAGES = 10
 _CHECKED = 30
@@ -64,6 +64,8 @@ class Check:
 
     candidates: int
     mean_pct: float
+    standard_error_pct: float
+    """of that mean, as one draw has it"""
     max_pct: float
     noise_pct: float
     """how far a timing itself is off by chance, on average over the same candidates"""
@@ -144,7 +146,7 @@ class Learner:
         """What the family's error must get under: looser where it hardly weighs, and not below what noise allows."""
         noise = _mean([timed[shape][1] for shape in member.chosen if shape in timed])
         loosened = min(_LOOSEST, max(1.0, 1 / (len(self._members) * member.share))) if member.share else _LOOSEST
-        return max(self.goal * loosened, _NOISE_ROOM * noise)
+        return max(self.goal * loosened, NOISE_ROOM * noise)
 
     def _error(self, member: _Member, staircase: Staircase, timed: Timed) -> float:
         """The family's mean relative error: of what chance picked last, or else of each point by all others."""
@@ -185,10 +187,11 @@ class Learner:
             return False
         errors = {shape: abs(us / timed[shape][0] - 1) for shape, us in drawn.items()}
         noise = _mean([timed[shape][1] for shape in drawn])
-        self.checks.append(
-            Check(len(drawn), 100 * _mean(list(errors.values())), 100 * max(errors.values()), 100 * noise)
-        )
-        if _mean(list(errors.values())) <= max(self.goal, _NOISE_ROOM * noise) or len(self.checks) == _MOST_CHECKS:
+        sizes = np.array(list(errors.values()))
+        mean, standard_error = float(sizes.mean()), float(sizes.std() / np.sqrt(len(sizes)))
+        figures = (100 * figure for figure in (mean, standard_error, sizes.max(), noise))
+        self.checks.append(Check(len(drawn), *map(float, figures)))
+        if mean <= max(self.goal, NOISE_ROOM * noise) or len(self.checks) == _MOST_CHECKS:
             return True
         for member in self._members.values():
             own = {shape: us for shape, us in drawn.items() if family(shape) == member.name}

@@ -9,8 +9,8 @@ import numpy as np
 
 from device.base import Timing
 from device.measure import Measurement, summarise
+from lut.family import TWO_FIGURE_KINDS
 from lut.shape import parse_network
-from lut.steps import TWO_FIGURE_KINDS
 from lut.table import LatencyTable
 
 NETWORK = "network"

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 
 from lut.architecture import Architecture
+from lut.family import TWO_FIGURE_KINDS
 from lut.shape import NOOP, LayerShape
-from lut.steps import TWO_FIGURE_KINDS, Steps, representatives
+from lut.steps import Steps, representatives
 
 Choices = Sequence[Sequence[int]]
 """For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, outputs_mb
+from lut.headers import holds_estimates
 from lut.layers import LayerLatencies, MissingShapeError
 from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
 from lut.table import LatencyTable
@@ -38,6 +39,7 @@ class Predictor:
         self._calibrations: dict[tuple[object, ...], Calibration] = {}
         self._fit_errors: dict[tuple[object, ...], FitError | None] = {}
         self._row_errors: RowErrors | None = None
+        self._holds_estimates = holds_estimates(table)
 
     def layer_us(self, shape: LayerShape) -> float:
         """The layer's microseconds less the no-op's, never below 0.
@@ -118,7 +120,7 @@ class Predictor:
 
     def _fit_error(self, name: tuple[object, ...]) -> FitError | None:
         # Estimated networks agree with estimated layers, and say nothing of any device.
-        if self.table.identity.estimated:
+        if self._holds_estimates:
             return None
         if name not in self._fit_errors:
             known = list(self._calibration_networks(name))

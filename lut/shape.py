@@ -24,7 +24,7 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class LayerShape:
-    """One layer as a device sees it: batch 1, NHWC, symmetric padding as in PyTorch.
+    """One layer as a device sees it, per image: NHWC, symmetric padding as in PyTorch.
 
     `h` and `w` are the input's height and width. A linear layer has `h = w = 1`, an add reads two equal inputs, and a
     global pool averages its whole input. Pointwise is a `conv` with `kernel = 1`. Raises `ShapeError`.

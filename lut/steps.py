@@ -7,21 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from lut.family import TWO_FIGURE_KINDS, Family, family
 from lut.shape import LayerShape
 
-Family = tuple[str, int, int, int, int, int, str, str]
-"""A layer shape without its channels."""
 Sweep = Mapping[int, float]
 """Microseconds by output channels, all else equal."""
-
-TWO_FIGURE_KINDS = ("conv", "linear")
-"""Kinds whose channels in and out differ; all others have one channel figure."""
-
-
-def family(shape: LayerShape) -> Family:
-    """What stays of a layer shape when its channels are forgotten: layers of one family share a staircase."""
-    s = shape
-    return (s.kind, s.h, s.w, s.kernel, s.stride, s.padding, s.activation, s.dtype)
 
 
 def step_width(sweeps: Sequence[Sweep], largest_ratio: float = 0.25, fewest: int = 2) -> int | None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from lut.interpolate import channels, fit_staircases, grid_of
+from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of
+from lut.interpolate import channels, fit_staircases
 from lut.shape import LayerShape, ShapeError, parse_network, parse_shape
-from lut.steps import TWO_FIGURE_KINDS, Family, family
 from lut.table import LatencyTable, TableError
 
 FEWEST_POINTS = 3
@@ -119,7 +119,7 @@ def _with_steps(table: LatencyTable, chosen: list[Sweep]) -> list[Sweep]:
     for sweep in chosen:
         staircase = learned.get(family(sweep.shape))
         if staircase is not None:
-            grid = grid_of(sweep.points)
+            grid = grid_of([sweep.points])
             counts = sorted({*range(min(sweep.points), max(sweep.points), grid), *sweep.points})
             curve = staircase.latency_us(channels(sweep.at(count) for count in counts))
             step = staircase.pattern.step

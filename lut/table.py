@@ -8,12 +8,12 @@ import fcntl
 import gc
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from device.base import DeviceIdentity, Protocol, Timing
+from device.base import DeviceIdentity, Protocol, Timing, differences
 from lut.table_text import Row, RowReader, TableError, header_lines, parse_header, row_line
 
 
@@ -94,14 +94,12 @@ class LatencyTable:
                 "only `predict --lut` reads it; name another --lut"
             )
         for wanted, own in ((identity, self.identity), (protocol, self.protocol)):
-            for field in fields(own) if wanted is not None else ():
-                theirs, ours = getattr(own, field.name), getattr(wanted, field.name)
-                if theirs != ours:
-                    whose = "device" if own is self.identity else "protocol"
-                    raise TableError(
-                        f"{self.path} was measured with {whose} {field.name} '{theirs}', this is '{ours}': "
-                        "name another --lut, or delete this one to start anew"
-                    )
+            for name, (theirs, ours) in differences(own, wanted).items() if wanted is not None else ():
+                whose = "device" if own is self.identity else "protocol"
+                raise TableError(
+                    f"{self.path} was measured with {whose} {name} '{theirs}', this is '{ours}': "
+                    "name another --lut, or delete this one to start anew"
+                )
 
     @property
     def rows(self) -> list[Timing]:
@@ -157,21 +155,6 @@ class LatencyTable:
             self._write(line + b"\n")
         self._keep(row)
 
-    def merge(self, other: LatencyTable) -> int:
-        """Append the rows of another table that this one lacks, and say how many; its own rows win.
-
-        Raises `TableError` for a table of another device or protocol.
-        """
-        self.expect(other.identity, other.protocol)
-        added = 0
-        for timing in other.rows:
-            known = timing.round in self._rows.get(timing.workload, {})
-            better = not self.has(timing.workload, timing.round) and other.has(timing.workload, timing.round)
-            if not known or better:
-                self.append(timing)
-                added += 1
-        return added
-
     def save_as(self, path: Path) -> None:
         """Write what the table holds now, appended rows of a detached one too, to another file in one step.
 
@@ -180,10 +163,15 @@ class LatencyTable:
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        with type(self).create(partial, self.identity, self.protocol) as copy:
-            for timing in self.rows:
-                copy.append(timing)
-        partial.replace(path)
+        try:
+            with type(self).create(partial, self.identity, self.protocol) as copy:
+                for timing in self.rows:
+                    copy.append(timing)
+            partial.replace(path)
+        finally:
+            # Still there only if the disk was full.
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def detached(self) -> Self:
         """A copy that forgets what is appended to it: the file stays as it is."""

@@ -35,14 +35,15 @@ class Worker(Device):
         self.conditions = ""
         self.fails = ""
         self.lucky_round = -1
+        self.waits = False
         self.rounds: list[int] = []
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         self.rounds.append(round_index)
         if self.fails == "the phone":
             raise DeviceError("the phone is gone")
-        # A fleet has all time the first one twice.
-        all_at_once = workloads[0].name == workloads[1].name
+        # A fleet has all time one layer alone before they begin together.
+        all_at_once, self.waits = self.waits, len(workloads) == 1
         for workload in workloads:
             us = latency_us(workload.name) * self.factor * (self.together if all_at_once else 1)
             us *= 1.5 if workload.name == self.odd else 1
@@ -106,7 +107,8 @@ def test_one_lucky_round_tells_no_workers_apart(statistic: str) -> None:
     lucky = Worker()
     lucky.lucky_round = 1001
     agreement = check_agreement(Fleet({"A": Worker(), "B": lucky}), SHAPES, replace(PROTOCOL, statistic=statistic))
-    assert lucky.rounds == [1000, 1000, 1001, 1001, 1002, 1002]
+    # Alone, one layer before all begin, and together.
+    assert lucky.rounds == [number for number in (1000, 1001, 1002) for _ in range(3)]
     assert [worker.mean_pct for worker in agreement.workers] == [0.0, 0.0]
 
 

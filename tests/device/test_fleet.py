@@ -293,6 +293,30 @@ def test_all_begin_before_any_goes_on() -> None:
     assert len(quick.timed) == 5
 
 
+class Blockwise(Device):
+    """Yields nothing before all is timed, as a phone does within a block."""
+
+    identity = Member().identity
+
+    def __init__(self, seconds: float, began: list[float]) -> None:
+        self.seconds = seconds
+        self.began = began
+
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
+        self.began.append(time.monotonic())
+        time.sleep(self.seconds * len(workloads))
+        yield from [timing_of(workload.name, round_index) for workload in workloads]
+
+
+def test_members_that_answer_in_blocks_begin_together_too() -> None:
+    quick: list[float] = []
+    slow: list[float] = []
+    with Fleet({"a": Blockwise(0.3, slow), "b": Blockwise(0.0, quick)}) as fleet:
+        fleet.time_on_each(plan(2), PROTOCOL, 0)
+    assert quick[1] - slow[0] > 0.29
+    assert abs(quick[1] - slow[1]) < 0.2
+
+
 @pytest.mark.parametrize("number", [0, 2])
 def test_none_waits_for_a_member_that_dies_while_all_time(number: int) -> None:
     members = {"a": Member(dies_at(number)), "b": Member()}

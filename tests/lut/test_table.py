@@ -198,20 +198,6 @@ def test_what_could_not_be_read_back_is_not_written(table: LatencyTable, bad: Ti
     assert table.rows == []
 
 
-def test_merging_adds_what_is_lacking_and_keeps_its_own(table: LatencyTable, tmp_path: Path) -> None:
-    other = LatencyTable.create(tmp_path / "other.tsv", IDENTITY, PROTOCOL)
-    table.append(timing(us=100))
-    table.append(Timing(OTHER, 0, error="gone"))
-    for row in (timing(us=200), timing(us=300, round_index=1), timing(OTHER, us=5)):
-        other.append(row)
-    assert table.merge(other) == 2
-    assert [table.latency_us(KEY), table.latency_us(OTHER)] == [100.0, 5.0]  # the smallest of 100 and 300
-    assert table.merge(other) == 0
-    stranger = LatencyTable.create(tmp_path / "s.tsv", IDENTITY, replace(PROTOCOL, runs=6))
-    with pytest.raises(TableError, match="protocol runs '5', this is '6'"):
-        table.merge(stranger)
-
-
 def test_a_copy_holds_what_the_table_holds_now(table: LatencyTable, tmp_path: Path) -> None:
     table.append(timing())
     table.append(Timing(OTHER, 0, error="gone"))

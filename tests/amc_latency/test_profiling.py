@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.profiling import Grid, complete_table, open_device, open_table, table_path
+from amc_latency.profiling import Grid, complete_table, open_device, open_table, prediction_table, table_path
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
 from lut.shape import parse_network
 from lut.table import LatencyTable
@@ -117,3 +117,14 @@ def test_bad_grids_and_devices_are_refused() -> None:
         Grid(min_keep=1.5)
     with pytest.raises(UserError, match="--lut"):
         open_device("replay")
+
+
+def test_a_profile_of_a_longer_name_is_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    protocol = Protocol(clock="wall", statistic="median")
+    for name in ("h100", "h100-fp16"):
+        identity = DeviceIdentity(name, "NVIDIA H100", "torch")
+        LatencyTable.create(table_path(identity), identity, protocol).close()
+    table = prediction_table("h100", None)
+    assert table is not None
+    assert table.identity.name == "h100"

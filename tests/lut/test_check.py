@@ -14,7 +14,7 @@ from scripted_device import IDENTITY, PROTOCOL, built, key_of
 
 from device.base import Summary, Timing
 from lut.check import CheckReport, check
-from lut.shape import NOOP
+from lut.shape import NOOP, LayerShape, network_text
 from lut.table import LatencyTable, TableError
 
 ROW = 8
@@ -235,3 +235,16 @@ def test_whatever_happens_to_the_bytes_the_check_answers(table: LatencyTable, da
             assert report.rows == rows
     finally:
         table.path.write_bytes(whole)
+
+
+def test_networks_need_more_rounds_than_layers(table: LatencyTable) -> None:
+    network = network_text([LayerShape("conv", 8, 8, 4, 4), LayerShape("conv", 8, 16, 4, 4)])
+    for index in range(table.protocol.rounds):
+        table.append(timing(conv(8, 8), 20.0, index))
+        table.append(timing(network, 50.0, index))
+    report = check(table.path)
+    assert found(report)["incomplete"] == ("warning", 1)
+    assert worst(report, "incomplete").endswith(f"has {table.protocol.rounds}")
+    for index in range(table.protocol.rounds, table.protocol.network_rounds):
+        table.append(timing(network, 50.0, index))
+    assert "incomplete" not in found(check(table.path))

@@ -18,7 +18,6 @@ from amc_latency.cli_options import (
     print_json,
     show,
 )
-from amc_latency.errors import UserError
 
 lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
 
@@ -127,7 +126,7 @@ def merge_(
     from amc_latency.lut_text import merge_text
     from lut.merge import merge
 
-    check_out(out)
+    check_out(out, over_table=True)
     show(merge(tables, out, force), as_json, merge_text)
 
 
@@ -148,8 +147,6 @@ def export_(
         return
     path = Path(csv)
     check_out(path, "--csv")
-    if path.exists() and path.samefile(table):
-        raise UserError(f"--csv {path} is the table itself: name another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = write_csv(opened, file, rows)

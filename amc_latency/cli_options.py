@@ -64,13 +64,19 @@ def phone_options(
     return PhoneOptions(force, transport, runner, runner_path, library)
 
 
-def check_out(path: Path, option: str = "--out") -> None:
-    """Raise `UserError` for a file that cannot be made, before any work is done for it."""
+def check_out(path: Path, option: str = "--out", over_table: bool = False) -> None:
+    """Raise `UserError` for a file that cannot be made, before any work is done for it.
+
+    A latency table is not replaced by something else, unless `over_table` says that its owner asks.
+    """
     from amc_latency.errors import UserError
+    from lut.table import is_table
 
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"{option} {path} is no file that can be replaced: name another")
+    if not over_table and is_table(path):
+        raise UserError(f"{option} {path} is a latency table, whose timings would be lost: name another file")
     if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"{option} {path} cannot be made: {existing} is no folder that can be written to")
 

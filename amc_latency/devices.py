@@ -12,7 +12,7 @@ from amc_latency import opening
 from amc_latency.errors import UserError
 from amc_latency.report import console, right
 from device.adb_direct import address_of
-from device.profiles import get_profile, profiles
+from device.profiles import broken_profiles, get_profile, profiles
 from device.registry import AttachedPhone, attached_phones
 from device.trust import hottest_c
 
@@ -31,7 +31,11 @@ def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:
         }
         for name, title in opening.device_names().items()
     }
-    return {"profiles": named, "attached": [_fields(phone) for phone in attached_phones(addresses)]}
+    return {
+        "profiles": named,
+        "broken": broken_profiles(),
+        "attached": [_fields(phone) for phone in attached_phones(addresses)],
+    }
 
 
 def devices_text(report: dict[str, Any]) -> None:
@@ -40,6 +44,8 @@ def devices_text(report: dict[str, Any]) -> None:
     for name, profile in report["profiles"].items():
         table.add_row(name, profile["title"], profile["matches"])
     console().print(table, highlight=False)
+    for problem in report["broken"].values():
+        print(f"left out: {problem}")
     if not report["attached"]:
         print("no phone is attached; one in the network is asked by its address: amc-latency devices HOST:PORT")
         return

@@ -14,11 +14,14 @@ def exit_code(error: Exception) -> int | None:
     # Imported here: a command that fails early has not needed them yet.
     from device.base import DeviceError, ProtocolError
     from device.measure import BadModelError
+    from device.profiles import ProfileError
     from device.registry import UnknownDeviceError
     from lut.predict import MissingShapeError
     from lut.shape import ShapeError
     from lut.table import TableError, TableWriteError
 
+    if isinstance(error, ProfileError):
+        return 2
     if isinstance(error, JobError | DeviceError | TableWriteError | OSError | MemoryError):
         return 1
     if isinstance(

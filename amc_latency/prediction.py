@@ -108,6 +108,10 @@ def _predict_by_blocks(network: Network, table: LatencyTable, shapes: NetworkSha
         for block in covered
     ]
     sum_ms = sum(block.us for block in covered) / 1000
+    note = (
+        f"estimated, not measured: {len(covered)} blocks of the {table.identity.runtime} cover all {len(shapes)} "
+        "layers (100 %); how far off it is for this network, nobody has measured"
+    )
     return Prediction(
         macs=sum(shape.macs for shape in shapes),
         params=sum(shape.params for shape in shapes),
@@ -119,6 +123,5 @@ def _predict_by_blocks(network: Network, table: LatencyTable, shapes: NetworkSha
         calibration_networks=0,
         layers=blocks,
         table=str(table.path),
-        note=f"estimated, not measured: {len(covered)} blocks of the {table.identity.runtime} cover all {len(shapes)} "
-        "layers (100 %); how far off it is for this network, nobody has measured",
+        note="; ".join(filter(None, (note, foreign_text(table)))),
     )

@@ -97,6 +97,8 @@ class ProfileReport:
     layers_max_pct: float | None
     layers_noise_pct: float | None
     """how far timings of the same layers are off by chance"""
+    layers_left: int | None
+    """layers that a search may reach and that are told without being timed"""
     original_ms: float
     """the uncut network, as timed"""
     held_out_mape_pct: float | None
@@ -235,6 +237,7 @@ def complete_table(
         layers_standard_error_pct=round(check.standard_error_pct, 2) if check else None,
         layers_max_pct=round(check.max_pct, 2) if check else None,
         layers_noise_pct=round(check.noise_pct, 2) if check else None,
+        layers_left=check.left if check else None,
         original_ms=_measured_ms(predictor, architecture.shapes()),
         held_out_mape_pct=round(statistics.fmean(errors_pct), 2) if errors_pct else None,
         held_out_max_pct=round(max(errors_pct), 2) if errors_pct else None,

@@ -39,14 +39,19 @@ def layers_text(report: ProfileReport) -> str:
     )
     if report.layers_mape_pct <= report.goal_pct:
         return text
+    if not report.layers_left:
+        return f"{text}; now all that a search may reach are timed"
     noise_pct = report.layers_noise_pct or 0.0
-    why = (
-        f"a layer's own timing is off by {noise_pct:.2f} % here by chance. A quieter device or more --rounds would help"
-        if NOISE_ROOM * noise_pct > report.goal_pct
-        else f"by chance a timing is off by {noise_pct:.2f} %, so it is the staircase that is not known better after "
-        "so many batches; the same command goes no further, --plan grid times more"
+    missed = f"{text}, which misses the goal of {report.goal_pct:g} %"
+    if report.layers_mape_pct <= NOISE_ROOM * noise_pct:
+        return (
+            f"{missed}: a layer's own timing is off by {noise_pct:.2f} % here by chance. On a quieter device, or with "
+            "more --rounds, a new table (another --lut) would be better"
+        )
+    return (
+        f"{missed}, by more than chance explains, {noise_pct:.2f} %: see `amc-latency lut check {report.table}`; "
+        "--plan grid times more"
     )
-    return f"{text}, which misses the goal of {report.goal_pct:g} %: {why}"
 
 
 def suspect_text(report: ProfileReport) -> str:
@@ -92,7 +97,7 @@ def right(name: str) -> Column:
 
 def _error(report: Prediction) -> str:
     if report.standard_error_ms is None or report.interval_ms is None:
-        return " estimated, not measured" if report.estimated else " predicted"
+        return "" if report.estimated else " predicted"
     low, high = report.interval_ms
     # Two digits of the error, and as many decimals of the ends.
     decimals = max(0, 1 - math.floor(math.log10(report.standard_error_ms))) if report.standard_error_ms > 0 else 4

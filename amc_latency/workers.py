@@ -29,6 +29,8 @@ class AgreementLimits:
     """by how much the slowest worker may take longer than the fastest, in the mean over the layers"""
     together_pct: float = 3.0
     """by how much a worker may be slower while the others work too, in the mean over the layers"""
+    layer_together_pct: float = 15.0
+    """the same for any single layer: one that lives on a shared cache hides in the mean"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class WorkerAgreement:
     worst_layer: str
     together_pct: float
     """how much longer it takes while the others work too, in the mean over the layers"""
+    worst_together_pct: float
+    """the same of the layer that suffers most"""
+    worst_together_layer: str
     suspect_because: str | None = None
     """why a timing of it cannot be trusted"""
 
@@ -78,6 +83,12 @@ class Agreement:
             return (
                 f"{worst.name} takes {worst.together_pct:.1f} % longer while the others work too, and "
                 f"{limits.together_pct:g} % is the most"
+            )
+        hurt = max(self.workers, key=lambda worker: worker.worst_together_pct)
+        if hurt.worst_together_pct > limits.layer_together_pct:
+            return (
+                f"{hurt.name} takes {hurt.worst_together_pct:.1f} % longer for {hurt.worst_together_layer} while the "
+                f"others work too, and {limits.layer_together_pct:g} % is the most"
             )
         return None
 
@@ -156,7 +167,8 @@ def check_agreement(
     for name in names:
         over_pct = {layer: 100 * (alone_us[name][layer] / median_us[layer] - 1) for layer in common}
         worst = max(common, key=lambda layer: abs(over_pct[layer]))
-        slowed_pct = [100 * (together_us[name][layer] / alone_us[name][layer] - 1) for layer in common]
+        slowed_pct = {layer: 100 * (together_us[name][layer] / alone_us[name][layer] - 1) for layer in common}
+        hurt = max(common, key=lambda layer: slowed_pct[layer])
         doubts = [why for timing in (*alone[name], *together[name]) for why in suspicions(timing.conditions)]
         workers.append(
             WorkerAgreement(
@@ -164,7 +176,9 @@ def check_agreement(
                 mean_pct=statistics.fmean(over_pct.values()),
                 worst_pct=over_pct[worst],
                 worst_layer=worst,
-                together_pct=statistics.fmean(slowed_pct),
+                together_pct=statistics.fmean(slowed_pct.values()),
+                worst_together_pct=slowed_pct[hurt],
+                worst_together_layer=hurt,
                 suspect_because=doubts[0] if doubts else None,
             )
         )
@@ -172,10 +186,15 @@ def check_agreement(
 
 
 def reference_shapes(shapes: Sequence[LayerShape], n: int) -> list[LayerShape]:
-    """At most `n` of a network's layers (`n` is 2 or more): each kind in its share, each from small to large."""
+    """At most `n` of a network's layers (`n` is 3 or more): each kind in its share, each from small to large.
+
+    The one with the most weights among them, which lives on a cache that others may share.
+    """
     distinct = sorted(set(shapes), key=lambda shape: (shape.kind, shape.kernel > 1, shape.macs, shape.h * shape.c_in))
-    last = len(distinct) - 1
-    return [distinct[i] for i in sorted({round(i * last / (n - 1)) for i in range(n)})]
+    heaviest = max(distinct, key=lambda shape: shape.params)
+    rest = [shape for shape in distinct if shape != heaviest]
+    last = len(rest) - 1
+    return [heaviest, *(rest[i] for i in sorted({round(i * last / (n - 2)) for i in range(n - 1)}) if rest)]
 
 
 def _latencies_us(timings: Sequence[Timing], protocol: Protocol, rounds: int) -> Mapping[str, float]:

@@ -23,7 +23,7 @@ from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, settled
 from amc_latency.profiling import Grid, complete_table
 from benchmarks.prediction import prediction_figures, random_networks, time_together
-from device.base import DeviceError, Protocol
+from device.base import DeviceError, Protocol, ProtocolError
 from device.conditions import suspicions
 from device.cuda import CudaDevice
 from device.measure import Measurement, measure_many, statistic_text
@@ -143,7 +143,9 @@ def main() -> None:
             raise DeviceError(f"{options.device} is no GPU")
         own = replace(profile.protocol, batch=options.batch, precision=options.precision, l2=options.l2)
         device = CudaDevice(replace(profile, protocol=own))
-    except (DeviceError, UnknownDeviceError) as error:
+    except (ProtocolError, UnknownDeviceError) as error:
+        parser.error(str(error))
+    except DeviceError as error:
         sys.exit(f"error: {error}")
     network = settled(load_network(NetworkOptions("mobilenet_v1")))
     results: dict[str, object] = {"identity": asdict(device.identity), "protocol": asdict(own)}

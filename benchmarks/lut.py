@@ -149,7 +149,7 @@ def predicting(folder: Path, repeats: int) -> dict[str, object]:
         "groups": len(choices),
         "costs_ms_us": spread(costs_s, 1e6),
         "predictor_ms_us": spread(predictor_s, 1e6),
-        "policies_per_s": {name: round(POLICIES / seconds) for name, seconds in spread(many_s, 1).items()},
+        "policies_per_s": spread([POLICIES / seconds for seconds in many_s], 1),
         "many_against_one_by_one": round(min(costs_s) * POLICIES / min(many_s), 1),
     }
 
@@ -173,6 +173,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
+    if min(options.rows, options.repeats) < 1:
+        parser.error("--rows and --repeats are at least 1")
     cases = {
         "phone, 4 rounds": (4, PHONE),
         "computer, 4 rounds": (4, COMPUTER),

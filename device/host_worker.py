@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+_CLOCKS_NS = 1300
+"""What reading both clocks takes, which wall time holds and CPU time hardly."""
+
 
 def main() -> None:
     """Answer jobs until standard input ends."""
@@ -69,7 +72,19 @@ def timed(interpreter: Any, job: dict[str, Any]) -> dict[str, Any]:
         invoke()
         cpu_ns.append(thread_time_ns() - cpu_start)
         wall_ns.append(perf_counter_ns() - wall_start)
-    return {"cpu_ns": cpu_ns, "wall_ns": wall_ns}
+    true = well_read(cpu_ns, wall_ns)
+    return {"cpu_ns": [cpu_ns[i] for i in true], "wall_ns": [wall_ns[i] for i in true]}
+
+
+def well_read(cpu_ns: list[int], wall_ns: list[int]) -> list[int]:
+    """Which samples to believe: all but those whose CPU time is far below both the others' and the least wall time.
+
+    On a busy virtual machine the thread's clock is sometimes read a few microseconds short, and the smallest sample is
+    what counts: 4.7 us of CPU time have been seen of a layer that never took less than 7.9 us of wall time.
+    """
+    least_wall_ns, usual_ns = min(wall_ns), sorted(cpu_ns)[len(cpu_ns) // 2]
+    floor_ns = min(0.85 * least_wall_ns - _CLOCKS_NS, 0.85 * usual_ns)
+    return [i for i, sample in enumerate(cpu_ns) if sample >= floor_ns]
 
 
 def input_values(rng: np.random.Generator, shape: Any, dtype: np.dtype) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import math
@@ -101,6 +102,7 @@ class DeviceProfile:
 
 def get_profile(name: str) -> DeviceProfile:
     """The profile called `name`. Raises `UnknownDeviceError` with the nearest name, and `ProfileError`."""
+    check_profile(name)
     known = profiles()
     if name not in known:
         raise unknown_device(name, list(known))
@@ -115,14 +117,41 @@ def profile_for(info: PhoneInfo, among: Iterable[DeviceProfile] | None = None) -
 
 @functools.cache
 def profiles() -> dict[str, DeviceProfile]:
-    """Every profile by name: this computer, phones, any phone, GPUs; the user's own first. Raises `ProfileError`."""
+    """Every profile by name: this computer, phones, any phone, GPUs; the user's own first.
+
+    One that cannot be read is left out: `check_profile` says why to whoever asks for it.
+    """
+    loaded = []
+    for path in _paths().values():
+        with contextlib.suppress(ProfileError):
+            loaded.append(load_profile(path))
+    loaded.sort(key=lambda p: (KINDS.index(p.kind), p.name == ANY_PHONE, p.name))
+    return {profile.name: profile for profile in loaded}
+
+
+def check_profile(name: str) -> None:
+    """Raise `ProfileError` if there is a profile of that name, and it cannot be read."""
+    path = _paths().get(name)
+    if path is not None and name not in profiles():
+        load_profile(path)
+
+
+def broken_profiles() -> dict[str, str]:
+    """The user's profiles that cannot be read, and why."""
+    broken = {}
+    for name in _paths():
+        try:
+            check_profile(name)
+        except ProfileError as error:
+            broken[name] = str(error)
+    return broken
+
+
+def _paths() -> dict[str, Path]:
     from platformdirs import user_config_path
 
     own = user_config_path("amc-latency") / "profiles"
-    paths = {path.stem: path for folder in (_FOLDER, own) for path in folder.glob("*.toml")}
-    loaded = [load_profile(path) for path in paths.values()]
-    loaded.sort(key=lambda p: (KINDS.index(p.kind), p.name == ANY_PHONE, p.name))
-    return {profile.name: profile for profile in loaded}
+    return {path.stem: path for folder in (_FOLDER, own) for path in folder.glob("*.toml")}
 
 
 def load_profile(path: Path) -> DeviceProfile:

@@ -13,7 +13,15 @@ from android_bench.state import PhoneInfo, PhoneState
 from device.base import Device, DeviceError
 from device.host import HostDevice, cpu_model, separate_cores
 from device.phone import PhoneOptions, read_info, read_state
-from device.profiles import ANY_PHONE, DeviceProfile, UnknownDeviceError, profile_for, profiles, unknown_device
+from device.profiles import (
+    ANY_PHONE,
+    DeviceProfile,
+    UnknownDeviceError,
+    check_profile,
+    profile_for,
+    profiles,
+    unknown_device,
+)
 from device.transport import Transport, UnauthorizedError
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
     if "," in name:
         raise DeviceError(f"--device {name} is several phones, which only `amc-latency profile` takes")
     wanted, _, serial = name.partition("@")
+    check_profile(wanted)
     profile = profiles().get(wanted)
     if profile is None:
         if serial:
@@ -86,13 +95,13 @@ def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int 
         return devices
     if profile is not None and profile.kind == "android" and not os.environ.get("ANDROID_SERIAL"):
         names = {serial: f"{name}@{serial}" for serial in _phones(profile, options)}
-    kinds = {found.kind for part in names.values() if (found := profiles().get(part.partition("@")[0])) is not None}
-    if len(names) > 1 and not kinds <= {"android"}:
-        raise DeviceError(f"--device {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
     if len(names) < name.count(",") + 1:
         raise DeviceError(f"--device {name} names a phone twice")
     if workers is not None and workers > len(names):
         raise DeviceError(f"{workers} workers, and --device {name} means {len(names)}: {', '.join(names)}")
+    kinds = {found.kind for part in names.values() if (found := profiles().get(part.partition("@")[0])) is not None}
+    if len(names) > 1 and not kinds <= {"android"}:
+        raise DeviceError(f"--device {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
     with ExitStack() as stack:
         devices = {}
         for label, each in list(names.items())[:workers]:

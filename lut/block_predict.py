@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lut.block_tables import BLOCK_RUNTIMES
+from lut.headers import origin
 from lut.predict import MissingShapeError
 from lut.shape import LayerShape, NetworkShape, network_text, parse_network
 from lut.table import LatencyTable
@@ -60,7 +61,11 @@ def cover(table: LatencyTable, shapes: NetworkShape) -> list[CoveredBlock]:
 
 def _blocks(table: LatencyTable) -> dict[NetworkShape, float]:
     blocks = {}
+    foreign = {timing.workload for timing in table.rows if origin(timing) is not None}
     for key in table.keys:
+        # What `merge --force` brought in from another device is no block of this one's.
+        if key in foreign:
+            continue
         latency_us = table.latency_us(key)
         assert latency_us is not None
         blocks[tuple(map(_clamped, parse_network(key)))] = latency_us

@@ -123,7 +123,8 @@ def _stages(
         done = len(sweep) + len(others)
         yield others, done
     elif plan.kind == "learn":
-        learner = Learner(reachable, architecture.shapes(), plan.goal, seed)
+        fixed = len(sweep_shapes(architecture, choices)) + len(input_shapes(architecture, choices, None))
+        learner = Learner(reachable, architecture.shapes(), plan.goal, seed, limit=fixed)
         batch = learner.first()
         known: dict[LayerShape, tuple[float, float]] = {}
         while batch:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from device import base
 from device.base import DeviceIdentity, Protocol, Timing
-from lut.table import LatencyTable
+from lut.table import LatencyTable, TableError
 
 _FROM = "from"
 _MOST_NAMED = 4
@@ -55,10 +55,14 @@ def origin(timing: Timing) -> Header | None:
     # Most rows have no such note, and reading JSON costs more than looking for its name.
     if f'"{_FROM}"' not in timing.conditions:
         return None
-    values = json.loads(timing.conditions).get(_FROM)
-    if not isinstance(values, dict):
-        return None
-    return Header(_known(DeviceIdentity, values), _known(Protocol, values["protocol"]))
+    try:
+        values = json.loads(timing.conditions)[_FROM]
+        return Header(_known(DeviceIdentity, values), _known(Protocol, values["protocol"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise TableError(
+            f"'{timing.workload[:80]}' round {timing.round}: its conditions say that it came from another table, and "
+            "not from which: delete the line and profile again"
+        ) from None
 
 
 def _known(kind: type[T], values: dict[str, Any]) -> T:

@@ -180,7 +180,7 @@ def _sample(points: np.ndarray, latencies_us: np.ndarray) -> tuple[np.ndarray, n
 def _likeliest_steps(samples: Sequence[tuple[np.ndarray, np.ndarray]], two_figures: bool, grid: int) -> list[int]:
     """The three steps whose formula leaves least, all relatives together; 1, no steps, is always one more."""
     left = {}
-    for step in (1, *range(grid + 1, _WIDEST_STEP + 1)):
+    for step in (1, *(step for step in range(grid + 1, _WIDEST_STEP + 1) if step % 4 == 0 or step % grid == 0)):
         left[step] = 0.0
         for points, latencies_us in samples:
             columns = _columns(points, two_figures, step)

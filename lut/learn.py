@@ -8,6 +8,7 @@ At the end, candidates drawn from all families show the error of the whole table
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,19 +70,27 @@ class Check:
     max_pct: float
     noise_pct: float
     """how far a timing itself is off by chance, on average over the same candidates"""
+    left: int
+    """candidates that are not timed"""
 
 
 class Learner:
     """Plans the shapes of one network's table, a batch at a time: the same batches for the same timings and seed.
 
     `candidates` are all shapes that a search may reach, `network` the uncut one, `goal` the mean relative error of
-    candidates to get under, in the mean over the network's time.
+    candidates to get under, in the mean over the network's time; from `limit` shapes on no family is refined.
     """
 
     def __init__(
-        self, candidates: Iterable[LayerShape], network: Sequence[LayerShape], goal: float, seed: int = 0
+        self,
+        candidates: Iterable[LayerShape],
+        network: Sequence[LayerShape],
+        goal: float,
+        seed: int = 0,
+        limit: float = math.inf,
     ) -> None:
         self.goal = goal
+        self._limit = limit
         self.checks: list[Check] = []
         self._seed = seed
         self._stage = 0
@@ -123,13 +132,19 @@ class Learner:
             return []
         errors = {name: self._error(self._members[name], staircase, timed) for name, staircase in staircases.items()}
         batch: list[LayerShape] = []
+        off = sum(self._members[name].share * error for name, error in errors.items())
         # A check that was not passed knows better than the families' own errors.
-        if self.checks or sum(self._members[name].share * error for name, error in errors.items()) > self.goal:
+        if (self.checks or off > self.goal) and not self._is_full:
             for name, error in errors.items():
                 member = self._members[name]
-                if member.left() and self._stage <= _MOST_STAGES and error > self._goal(member, timed):
+                if member.left() and error > self._goal(member, timed):
                     batch += self._refined(member, staircases[name])
         return batch or self._check(staircases)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether as much is timed as a fixed grid would have: learning on can't pay."""
+        return self._stage > _MOST_STAGES or sum(len(each.chosen) for each in self._members.values()) >= self._limit
 
     def _rng(self, *what: object) -> random.Random:
         return random.Random(f"{self._seed}/{what}")
@@ -189,9 +204,11 @@ class Learner:
         noise = _mean([timed[shape][1] for shape in drawn])
         sizes = np.array(list(errors.values()))
         mean, standard_error = float(sizes.mean()), float(sizes.std() / np.sqrt(len(sizes)))
-        figures = (100 * figure for figure in (mean, standard_error, sizes.max(), noise))
-        self.checks.append(Check(len(drawn), *map(float, figures)))
-        if mean <= max(self.goal, NOISE_ROOM * noise) or len(self.checks) == _MOST_CHECKS:
+        largest = float(sizes.max())
+        left = sum(len(member.left()) for member in self._members.values())
+        self.checks.append(Check(len(drawn), 100 * mean, 100 * standard_error, 100 * largest, 100 * noise, left))
+        met = mean <= max(self.goal, NOISE_ROOM * noise)
+        if met or self._is_full or len(self.checks) == _MOST_CHECKS:
             return True
         for member in self._members.values():
             own = {shape: us for shape, us in drawn.items() if family(shape) == member.name}

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from device.base import DeviceIdentity, Protocol, Timing, differences
-from lut.table_text import Row, RowReader, TableError, header_lines, parse_header, row_line
+from lut.table_text import TITLE, Row, RowReader, TableError, header_lines, parse_header, row_line
 
 
 class TableWriteError(TableError):
@@ -286,6 +286,22 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def is_table(path: Path) -> bool:
+    """Whether the file begins as a latency table does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(TITLE)) == TITLE.encode()
+    except OSError:
+        return False
+
+
 def _damaged(where: str, line: bytes, error: ValueError) -> TableError:
+    if line.startswith(TITLE.encode()):
+        return TableError(
+            f"{where}: a second table begins here: two files were run together; part them, then `lut merge`"
+        )
     quoted = line[:120].decode("utf-8", "replace") + ("..." if len(line) > 120 else "")
-    return TableError(f"{where}: damaged row '{quoted}' ({error}): delete the line and profile again to time it anew")
+    return TableError(
+        f"{where}: damaged row '{quoted}' ({error}): delete the line and profile again to time it anew; "
+        "`amc-latency lut check` names all such lines"
+    )

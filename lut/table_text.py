@@ -57,6 +57,12 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
         raise TableError(f"{path} is not a latency table: it does not begin with '{TITLE}{SCHEMA}'")
     if texts[0].endswith("\r"):
         raise TableError(f"{path} has Windows line ends (CRLF), which a table never has: copy it anew, as it was")
+    schema = texts[0].removeprefix(TITLE)
+    if schema.isdecimal() and int(schema) > SCHEMA:
+        raise TableError(
+            f"{path} has table schema '{schema}', this is '{SCHEMA}': a newer amc-latency wrote it; update this one "
+            "to read it"
+        )
     if texts[0] != f"{TITLE}{SCHEMA}":
         raise TableError(
             f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "
@@ -83,10 +89,27 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
         device, model, runtime = (_unescape(values[name]) for name in ("device", "model", "runtime"))
         identity = DeviceIdentity(device, model, runtime, estimated)
         protocol_values = json.loads(values["protocol"])
+        if not isinstance(protocol_values, dict):
+            raise ValueError("its protocol is no list of names and values")
+        known = {field.name: type(field.default) for field in fields(Protocol)}
+        if younger := set(protocol_values) - set(known):
+            raise TableError(
+                f"{path}: its protocol has {', '.join(sorted(younger))}, which this amc-latency does not know: "
+                "a newer one wrote it; update this one to read it"
+            )
+        odd = [
+            name
+            for name, value in protocol_values.items()
+            if type(value) is not known[name] and not (known[name] is float and type(value) is int)
+        ]
+        if odd:
+            raise ValueError(f"its protocol's {odd[0]} is {protocol_values[odd[0]]!r}")
         lacking = {field.name for field in fields(Protocol)} - set(protocol_values) - _YOUNGER_FIELDS
         if lacking:
             raise ValueError(f"its protocol says nothing of {', '.join(sorted(lacking))}")
         protocol = Protocol(**protocol_values)
+    except TableError:
+        raise
     except (ValueError, TypeError) as error:
         raise TableError(f"{path}: the header cannot be read ({error}): {damaged}") from error
     return identity, protocol

@@ -81,6 +81,8 @@ class SearchConfig:
             raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise UserError(f"--confidence is a probability from 0.5 to below 1, such as 0.95, not {self.confidence}")
+        if self.confidence is not None and self.margin_pct != SearchConfig.margin_pct:
+            raise UserError("--confidence takes the place of --margin-pct: give one of them")
         if self.confidence is not None and self.estimate:
             raise UserError("--confidence needs a table that was measured: search with --margin-pct and --estimate")
 
@@ -140,6 +142,8 @@ class SearchReport:
     """what ours was predicted to stay under with that probability"""
     estimated: bool = False
     """True if no device was there: `measured_ms`, here and in `rows`, is what its cost model says"""
+    note: str | None = None
+    """what to know before the result is used"""
     phone: str | None = None
     """what an estimated result has still to be timed on: `amc-latency bench FILE --device PHONE`"""
 

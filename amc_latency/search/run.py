@@ -216,6 +216,7 @@ class _Search:
         The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice. The
         uniform width is among them where it is fast enough.
         """
+        self.console.say(f"judging the {FINALISTS} best policies by all held-back images")
         finalists = best_of(records, limit_ms, FINALISTS)
         finalists += [record for record in records if record.source == "start" and record.predicted_ms <= limit_ms]
         scores = {record.counts: self._held_back(record.counts) for record in finalists}
@@ -324,6 +325,7 @@ class _Search:
         """Fine-tune and export ours and the uniform width, and time both beside the original in the same rounds."""
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
         policies = {"original": self.costs.full, "uniform": uniform, "ours": best.counts}
+        self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         exports: dict[str, ExportReport] = {}
         accuracies: dict[str, float] = {}
         for name, counts in policies.items():
@@ -379,6 +381,7 @@ class _Search:
             confidence=self.config.confidence,
             bound_ms=None if self.bound is None else self.bound.ms(best.counts) * factor,
             estimated=self.estimated,
+            note=f"every latency here is {bench_advice(self.device.identity.name)}" if self.estimated else None,
             phone=self.device.identity.name if self.estimated else None,
         )
 

@@ -100,7 +100,7 @@ def test_show_says_that_estimates_are_estimates(run) -> None:
         (["merge", "t.tsv", "wall.tsv", "--out", "x.tsv"], "clock 'cpu' and 'wall'. --force merges"),
         (["merge", "t.tsv", "few.tsv", "--out", "t.tsv", "--force"], "t.tsv is one of the tables to merge"),
         (["merge", "t.tsv", "t.tsv", "--out", "few.tsv"], "few.tsv exists already"),
-        (["export", "t.tsv", "--csv", "t.tsv"], "--csv t.tsv is the table itself"),
+        (["export", "t.tsv", "--csv", "t.tsv"], "--csv t.tsv is a latency table, whose timings would be lost"),
         (["export", "damaged.tsv", "--csv", "x.csv"], "damaged.tsv, line 8: damaged row"),
     ],
 )

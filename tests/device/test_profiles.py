@@ -15,11 +15,13 @@ from device.profiles import (
     Match,
     ProfileError,
     UnknownDeviceError,
+    broken_profiles,
     get_profile,
     load_profile,
     profile_for,
     profiles,
 )
+from device.registry import get_device
 from device.trust import hottest_c
 
 PIXEL_8 = PhoneInfo(model="Pixel 8", device="shiba", soc="Tensor G3", platform="zuma")
@@ -182,3 +184,19 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ProfileError, match=r"mine\.toml"):
         load_profile(tmp_path / "mine.toml")
+
+
+def test_a_broken_profile_of_the_users_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "amc-latency" / "profiles"
+    folder.mkdir(parents=True)
+    (folder / "mygpu.toml").write_text('kind = "cuda"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    profiles.cache_clear()
+    try:
+        assert "host" in profiles()
+        assert "mygpu" not in profiles()
+        assert list(broken_profiles()) == ["mygpu"]
+        with pytest.raises(ProfileError, match=r"mygpu\.toml: title is some words"):
+            get_device("mygpu")
+    finally:
+        profiles.cache_clear()

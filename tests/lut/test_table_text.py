@@ -112,7 +112,6 @@ def test_no_byte_of_a_row_can_change_unnoticed(at: int, byte: int) -> None:
         (line_of(CELLS)[:-9], "does not match its checksum"),
         (with_cell(12, "caf\xe9").replace("\xe9".encode(), b"\xe9"), "can't decode byte 0xe9"),
         (b"", "does not match its checksum"),
-        (header_lines(IDENTITY, PROTOCOL)[0].encode(), "does not match its checksum"),
     ],
 )  # fmt: skip
 def test_each_damage_is_named_with_its_line_among_good_rows(tmp_path: Path, line: bytes, reason: str) -> None:
@@ -179,3 +178,12 @@ def test_a_shipped_table_says_what_its_text_says(path: Path | None) -> None:
         key: over_rounds(by_round.values()) for key, by_round in rounds.items()
     }
     assert all(table.rounds_us(key) == list(by_round.values()) for key, by_round in rounds.items())
+
+
+def test_two_tables_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    header = [text.encode() for text in header_lines(IDENTITY, PROTOCOL)]
+    row = row_line(Timing(KEYS[0], 0, 5, Summary(1.0, 2.0, 3.0, 0.5)))
+    path.write_bytes(b"\n".join([*header, row, *header, row]) + b"\n")
+    with pytest.raises(TableError, match=rf"t\.tsv, line {len(header) + 2}: a second table begins here"):
+        LatencyTable.open(path)

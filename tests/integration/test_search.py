@@ -111,7 +111,8 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp
 
 
 def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow_device(monkeypatch, 1.06)
+    # More than the best of a few random policies may lie under the target by chance.
+    slow_device(monkeypatch, 1.12)
     report = run(tmp_path)
     assert report.met
     assert report.attempts == 2
@@ -122,7 +123,7 @@ def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeyp
 
 
 def test_a_target_that_the_device_never_meets_is_a_failed_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow_device(monkeypatch, 1.06, growth=1.06)
+    slow_device(monkeypatch, 1.12, growth=1.12)
     report = run(tmp_path)
     assert not report.met
     assert Path(report.tflite).exists()
@@ -135,10 +136,9 @@ def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fastest network that can be cut") as refused:
         run(tmp_path, replace(SMALL, speedup=None, target_ms=0.001))
     reachable_ms = float(str(refused.value).split("predicted at ")[1].split(" ms")[0])
-    # The first replayed round of that network is a slow one, and all nine agree with the prediction to a hundredth of a
-    # percent, which is not to be under it.
-    nine_rounds = replace(SMALL, speedup=None, target_ms=1.001 * reachable_ms, rounds=9)
-    assert run(tmp_path, nine_rounds, name="second").met
+    # That network is among those that were timed, and its rounds agree with the prediction to half a percent.
+    all_rounds = replace(SMALL, speedup=None, target_ms=1.01 * reachable_ms, rounds=27)
+    assert run(tmp_path, all_rounds, name="second").met
 
 
 def test_a_broken_search_goes_on_though_its_table_has_grown_since(tmp_path: Path) -> None:

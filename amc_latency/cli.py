@@ -31,6 +31,7 @@ from amc_latency.cli_options import (
     StepOption,
     TransportOption,
     WidthOption,
+    amount,
     check_out,
     fields_text,
     phone_options,
@@ -38,7 +39,8 @@ from amc_latency.cli_options import (
     show,
 )
 from amc_latency.console import Console
-from amc_latency.search.config import SearchConfig
+from amc_latency.models.registry import SCALABLE_MODELS
+from amc_latency.search.config import AGENTS, REWARDS, SearchConfig, run_name
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -165,6 +167,29 @@ def predict(
 def search(
     target_ms: Annotated[float | None, typer.Option("--target-ms", help="milliseconds on the device")] = None,
     speedup: Annotated[float | None, typer.Option("--speedup", help="the other way to say a target")] = None,
+    target_macs: Annotated[
+        str | None,
+        typer.Option("--target-macs", help="multiply-accumulates at most, such as 6M; alone or beside others"),
+    ] = None,
+    target_params: Annotated[
+        str | None, typer.Option("--target-params", help="parameters at most, such as 300k")
+    ] = None,
+    target_bytes: Annotated[
+        str | None, typer.Option("--target-bytes", help="bytes of the .tflite at most, such as 1.2M")
+    ] = None,
+    reward: Annotated[
+        str, typer.Option("--reward", help=f"what is maximised: {', '.join(REWARDS)}")
+    ] = SearchConfig.reward,
+    agent: Annotated[str, typer.Option("--agent", help=f"what searches: {', '.join(AGENTS)}")] = SearchConfig.agent,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start/--cold-start", help="start from the dynamic programme's policies")
+    ] = SearchConfig.warm_start,
+    baselines: Annotated[
+        str, typer.Option("--baselines", help="what the result is shown beside")
+    ] = SearchConfig.baselines,
+    pareto: Annotated[
+        int | None, typer.Option("--pareto", help="this many targets, from the one given up to the uncut network")
+    ] = None,
     model: ModelOption = "bundled",
     device: DeviceOption = "host",
     lut: LutOption = None,
@@ -172,7 +197,9 @@ def search(
     data: DataOption = "auto",
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="run folder; a search that is there goes on")] = None,
-    warmup: Annotated[int, typer.Option("--warmup", help="episodes of random policies")] = SearchConfig.warmup,
+    warmup: Annotated[
+        int | None, typer.Option("--warmup", help="random episodes: 100 in a cold start, else none, unless told")
+    ] = None,
     episodes: Annotated[int, typer.Option("--episodes", help="episodes after the warm-up")] = SearchConfig.episodes,
     corrections: Annotated[
         int, typer.Option("--corrections", help="searches on if measured over the target")
@@ -210,16 +237,21 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
+    from amc_latency.search.pareto import front_text, pareto_search
     from amc_latency.search.report import search_text
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
 
     given = dict(locals())
+    amounts = {name: amount(given[name], name) for name in ("target_macs", "target_params", "target_bytes")}
     values = {field.name: given[field.name] for field in fields(SearchConfig)}
-    config = SearchConfig(**{**values, "lut": None if lut is None else str(lut)})
-    target = f"{target_ms:g}ms" if target_ms is not None else f"{speedup:g}x"
-    folder = out or Path("runs") / f"{Path(model).stem}-{device}{'-estimate' if estimate else ''}-{target}-seed{seed}"
+    config = SearchConfig(**{**values, **amounts, "lut": None if lut is None else str(lut)})
+    folder = out or Path("runs") / run_name(config)
     options = phone_options(force, transport, runner, runner_path, litert_library)
+    if pareto is not None:
+        front = pareto_search(config, pareto, folder, Console(), options)
+        show(front, as_json, front_text)
+        return
     report = run_search(config, folder, Console(), options)
     show(report, as_json, search_text)
     check_met(report)
@@ -228,7 +260,8 @@ def search(
 @app.command()
 def train(
     out: OutOption,
-    width: Annotated[float, typer.Option("--width", help="channel multiplier of MobileNetV1")] = 0.5,
+    model: Annotated[str, typer.Option("--model", help=f"one of {', '.join(SCALABLE_MODELS)}")] = "mobilenet_v1",
+    width: Annotated[float, typer.Option("--width", help="channel multiplier")] = 0.5,
     image_size: Annotated[int, typer.Option("--image-size")] = 64,
     epochs: Annotated[int, typer.Option("--epochs")] = 16,
     data: DataOption = "auto",
@@ -237,7 +270,7 @@ def train(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train MobileNetV1 on Fashion-MNIST; on all 60,000 images the defaults repeat the bundled checkpoint."""
+    """Train a network on Fashion-MNIST; on all 60,000 images the defaults repeat the bundled checkpoint."""
     from amc_latency.train import TrainCommandConfig
     from amc_latency.train import train as run_training
     from amc_latency.training import TrainConfig
@@ -248,7 +281,7 @@ def train(
     if image_size <= TrainConfig.low_resolution:
         low = 0
     training = TrainConfig(epochs=epochs, image_size=image_size, seed=seed, low_resolution_epochs=low)
-    config = TrainCommandConfig(out, width, data, data_dir, download, training)
+    config = TrainCommandConfig(out, model, width, data, data_dir, download, training)
     console = Console()
     with console.progress("training", epochs) as meter:
         report = run_training(

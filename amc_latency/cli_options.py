@@ -64,6 +64,20 @@ def phone_options(
     return PhoneOptions(force, transport, runner, runner_path, library)
 
 
+def amount(text: str | None, name: str) -> float | None:
+    """Read a count such as `6M`, `300k` or `1.2e6`; `UserError` for anything else."""
+    from amc_latency.errors import UserError
+
+    if text is None:
+        return None
+    number = text.strip()
+    scale = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}.get(number[-1:])
+    try:
+        return float(number) if scale is None else float(number[:-1]) * scale
+    except ValueError:
+        raise UserError(f"--{name.replace('_', '-')} is a number such as 6M, 300k or 1200000, not '{text}'") from None
+
+
 def check_out(path: Path, option: str = "--out", over_table: bool = False) -> None:
     """Raise `UserError` for a file that cannot be made, before any work is done for it.
 

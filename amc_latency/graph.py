@@ -19,9 +19,9 @@ from amc_latency.errors import UserError
 from lut.architecture import Architecture, Layer
 from lut.shape import LayerShape, ShapeError
 
-_ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
+ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _MEANS = (torch.mean, "mean")
-_RELUS = {
+RELUS = {
     functional.relu: "relu",
     torch.relu: "relu",
     "relu": "relu",
@@ -220,10 +220,10 @@ class _Walk:
 
     def _function(self, node: fx.Node, inputs: list[_Value], size: tuple[int, ...]) -> _Value:
         target: Any = node.target
-        if target in _ADDS:
+        if target in ADDS:
             return self._add(node, inputs, size)
-        if target in _RELUS:
-            return self._activation(node, node.name, inputs[0], _RELUS[target])
+        if target in RELUS:
+            return self._activation(node, node.name, inputs[0], RELUS[target])
         if target is functional.adaptive_avg_pool2d or (target in _MEANS and _is_spatial_mean(node)):
             return self._global_pool(node.name, inputs[0], size)
         if target in _FREE:

@@ -1,4 +1,4 @@
-"""`amc-latency train`: MobileNetV1 on Fashion-MNIST, from random weights to a checkpoint."""
+"""`amc-latency train`: a network on Fashion-MNIST, from random weights to a checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from amc_latency.data import load_data
+from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import save_checkpoint
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import FIXED_MODELS, SCALABLE_MODELS, ModelSpec, build_model
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 
 
@@ -18,8 +19,10 @@ class TrainCommandConfig:
 
     output: Path
     """the checkpoint to write; `<output>.resume` holds the state until training is done"""
+    model: str = "mobilenet_v1"
+    """one of `SCALABLE_MODELS`: those that take grey images"""
     width: float = 0.5
-    """channel multiplier of MobileNetV1"""
+    """channel multiplier"""
     source: str = "auto"
     """data source, see `amc_latency.data.load_data`"""
     data_dir: Path | None = None
@@ -43,11 +46,17 @@ class TrainResult:
 def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], None] | None = None) -> TrainResult:
     """Train and write the checkpoint; `on_epoch` gets each report and the held-back percent at its resolution.
 
-    Started again after a stop, it goes on from the last whole epoch. Raises what `load_data` and `fit` raise.
+    Started again after a stop, it goes on from the last whole epoch. Raises UserError for a network that
+    can't be trained on this data, and what `load_data` and `fit` raise.
     """
+    if config.model in FIXED_MODELS:
+        raise UserError(
+            f"{config.model} takes colour images, and the data, Fashion-MNIST, has grey ones; "
+            f"train one of {', '.join(SCALABLE_MODELS)}"
+        )
     training = config.training
     data = load_data(config.source, config.data_dir, config.download)
-    spec = ModelSpec(width=config.width, input=(1, training.image_size, training.image_size), classes=10)
+    spec = ModelSpec(config.model, config.width, input=(1, training.image_size, training.image_size), classes=10)
     torch.manual_seed(training.seed)
     model = build_model(spec)
 

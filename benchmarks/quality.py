@@ -45,7 +45,7 @@ def row_of(seed: int, report: SearchReport) -> dict[str, Any]:
         "attempts": report.attempts,
         "held_back": ours.held_back,
         "uniform_held_back": uniform.held_back,
-        "random_held_back": report.best_random_held_back,
+        "random_held_back": next((row.held_back for row in report.baselines if row.name == "random"), None),
         "accuracy": ours.accuracy,
         "accuracy_uniform": uniform.accuracy,
         "accuracy_original": original.accuracy,

@@ -12,9 +12,9 @@ BASE_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024,
 BLOCK_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
 
-def scaled_channels(width: float) -> tuple[int, ...]:
-    """The 14 channel counts at a width multiplier, each the nearest multiple of 8 and at least 8."""
-    return tuple(max(8, int(count * width + 4) // 8 * 8) for count in BASE_CHANNELS)
+def scaled_channels(width: float, base: Sequence[int] = BASE_CHANNELS) -> tuple[int, ...]:
+    """The channel counts `base` at a width multiplier, each the nearest multiple of 8 and at least 8."""
+    return tuple(max(8, int(count * width + 4) // 8 * 8) for count in base)
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -68,11 +68,9 @@ def mobilenet_v1(
 ) -> MobileNetV1:
     """Build MobileNetV1 at a width, or with 14 explicit channel counts (then `width` is not used).
 
-    Raises UserError for a width outside 0..16 and for anything but 14 positive counts.
+    Raises UserError for anything but 14 positive counts.
     """
     if channels is None:
-        if not 0 < width <= 16:
-            raise UserError(f"width {width} is not in 0..16; give a multiplier such as 0.5 or 1.0")
         channels = scaled_channels(width)
     if len(channels) != len(BASE_CHANNELS) or min(channels) < 1:
         raise UserError(

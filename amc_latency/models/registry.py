@@ -10,8 +10,10 @@ from amc_latency.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+SCALABLE_MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet20", "resnet56", "plain20")
+"""built at any width, for images of any number of channels"""
 # torchvision's plain classifiers whose every layer the table and the exporter know.
-TORCHVISION_MODELS = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg16_bn")
+FIXED_MODELS = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg16_bn")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ModelSpec:
 
 def known_models() -> list[str]:
     """The names that `build_model` takes."""
-    return ["mobilenet_v1", *TORCHVISION_MODELS]
+    return [*SCALABLE_MODELS, *FIXED_MODELS]
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -63,19 +65,33 @@ def build_model(spec: ModelSpec) -> "nn.Module":
         raise UserError(f"classes is {spec.classes}; a classifier has 1 to 1,000,000")
     if min(spec.input) < 1:
         raise UserError(f"input is {'x'.join(map(str, spec.input))}; its sizes are at least 1")
+    if not 0 < spec.width <= 16:
+        raise UserError(f"width {spec.width} is not in 0..16; give a multiplier such as 0.5 or 1.0")
     if spec.name == "mobilenet_v1":
         from amc_latency.models.mobilenet_v1 import mobilenet_v1
 
         return mobilenet_v1(spec.width, spec.classes, spec.input[0], spec.channels).eval()
+    model = _uncut(spec).eval()
+    return model if spec.channels is None else _with_counts(model, spec, spec.channels)
+
+
+def _uncut(spec: ModelSpec) -> "nn.Module":
+    if spec.name == "mobilenet_v2":
+        from amc_latency.models.mobilenet_v2 import mobilenet_v2
+
+        return mobilenet_v2(spec.width, spec.classes, spec.input[0])
+    if spec.name in SCALABLE_MODELS:
+        from amc_latency.models.resnet_cifar import resnet_cifar
+
+        return resnet_cifar(spec.name, spec.width, spec.classes, spec.input[0])
     if spec.width != 1.0 or spec.input[0] != 3:
         raise UserError(
             f"{spec.name} comes from torchvision: only width 1.0 and 3 input channels; "
-            "use mobilenet_v1 for another width or input"
+            f"for another width or input use one of {', '.join(SCALABLE_MODELS)}"
         )
     import torchvision
 
-    model = getattr(torchvision.models, spec.name)(weights=None, num_classes=spec.classes).eval()
-    return model if spec.channels is None else _with_counts(model, spec, spec.channels)
+    return getattr(torchvision.models, spec.name)(weights=None, num_classes=spec.classes)
 
 
 def _with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...]) -> "nn.Module":

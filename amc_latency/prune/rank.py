@@ -32,4 +32,9 @@ def keep_indices(importance: Tensor, count: int) -> Tensor:
     """
     if not 1 <= count <= len(importance):
         raise ValueError(f"can't keep {count} of {len(importance)} channels")
-    return torch.argsort(importance, descending=True, stable=True)[:count].sort().values
+    return keep_order(importance)[:count].sort().values
+
+
+def keep_order(importance: Tensor) -> Tensor:
+    """All channels, the most important first; of equal ones the lower index."""
+    return torch.argsort(importance, descending=True, stable=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc_latency.coupling import Member
 from amc_latency.graph import NetworkGraph
 from amc_latency.prune.cut import check_keep, value_indices
 
@@ -120,69 +121,122 @@ def refit(
     keep: Sequence[Tensor],
     ridge: float = RIDGE,
 ) -> None:
-    """Set the weights of `small`, which is `cut(model, graph, keep)`, to reproduce `model`'s layers' outputs.
+    """`RankedRefit` for a single cut: `small` is `cut(model, graph, keep)`, and its weights are set."""
+    check_keep(graph, keep)
+    orders = [_kept_first(kept, group.channels) for group, kept in zip(graph.groups, keep, strict=True)]
+    RankedRefit(model, graph, statistics, orders, ridge).apply(small, keep)
+
+
+class RankedRefit:
+    """Sets weights of networks cut from `model` so that their layers reproduce `model`'s outputs.
 
     With S the kept inputs, R the removed ones and G the covariance, `W_S + W_R G_RS (G_SS + ridge)^-1` is the
     least-squares solution, and the mean that is lost goes into the layer's bias or its batch norm's running
-    mean. A layer with neither is fitted on uncentred moments. `ridge`, a share of G_SS's mean diagonal, pulls
+    mean. A layer with neither is fitted on uncentred moments. `ridge`, a share of G's mean diagonal, pulls
     towards the weights that are there. Layers that lost no input, and depthwise ones, stay as they are.
+
+    `orders` ranks each group's channels, and every cut keeps the first of them. So one Cholesky factor L of G
+    in that order does for all cuts, its leading block being the factor of G_SS: `G_RS G_SS^-1 = L_RS L_SS^-1`.
     """
-    check_keep(graph, keep)
-    kept_outputs = {name: kept for group, kept in zip(graph.groups, keep, strict=True) for name in group.producers}
-    with torch.no_grad():
-        for group, kept in zip(graph.groups, keep, strict=True):
-            for member in group.members:
-                if member.role != "consumer" or member.module not in statistics or len(kept) == group.channels:
-                    continue
-                weight = model.get_parameter(f"{member.module}.weight").double().cpu()
-                if member.module in kept_outputs:
-                    weight = weight[kept_outputs[member.module]]
-                size = weight[0, 0].numel()
-                rows = value_indices(value_indices(kept, member.repeat), size)
-                _refit_layer(small, graph, member.module, weight.flatten(1), statistics[member.module], rows, ridge)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: NetworkGraph,
+        statistics: Statistics,
+        orders: Sequence[Tensor],
+        ridge: float = RIDGE,
+    ) -> None:
+        self.graph = graph
+        self.orders = list(orders)
+        self._group_of_outputs = {name: i for i, group in enumerate(graph.groups) for name in group.producers}
+        self._layers = {
+            member.module: _RankedLayer(model, graph, member, statistics[member.module], order, ridge)
+            for group, order in zip(graph.groups, self.orders, strict=True)
+            for member in group.members
+            if member.role == "consumer" and member.module in statistics
+        }
+
+    def apply(self, small: nn.Module, keep: Sequence[Tensor]) -> None:
+        """Set the weights of `small`, which is `cut(model, graph, keep)`.
+
+        Raises ValueError where `keep[g]`, ascending, is not the first channels of `orders[g]`.
+        """
+        check_keep(self.graph, keep)
+        for group, order, kept in zip(self.graph.groups, self.orders, keep, strict=True):
+            if not torch.equal(order[: len(kept)].sort().values, kept):
+                raise ValueError(f"{group.name}: the channels to keep are not the first {len(kept)} of its ranking")
+        with torch.no_grad():
+            for group, kept in zip(self.graph.groups, keep, strict=True):
+                for name in group.consumers:
+                    if name in self._layers and len(kept) < group.channels:
+                        outputs = self._group_of_outputs.get(name)
+                        self._layers[name].apply(small, len(kept), None if outputs is None else keep[outputs])
 
 
-def _refit_layer(
-    small: nn.Module,
-    graph: NetworkGraph,
-    name: str,
-    weight: Tensor,
-    inputs: InputStatistics,
-    kept: Tensor,
-    ridge: float,
-) -> None:
-    layer = small.get_submodule(name)
-    assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    norm = small.get_submodule(graph.batch_norms[name]) if name in graph.batch_norms else None
-    moments = inputs.covariance
-    if layer.bias is None and norm is None:
-        moments = moments + torch.outer(inputs.mean, inputs.mean)
-    solution = least_squares(weight, moments, kept, ridge)
-    lost_mean = weight @ inputs.mean - solution @ inputs.mean[kept]
-    layer.weight.copy_(solution.reshape(layer.weight.shape))
-    if layer.bias is not None:
-        layer.bias.add_(lost_mean.to(layer.bias))
-    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-        norm.running_mean.sub_(lost_mean.to(norm.running_mean))
+class _RankedLayer:
+    """What refit needs of one layer, its inputs ranked."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: NetworkGraph,
+        member: Member,
+        inputs: InputStatistics,
+        order: Tensor,
+        ridge: float,
+    ) -> None:
+        self.name, self.norm = member.module, graph.batch_norms.get(member.module)
+        layer = model.get_submodule(self.name)
+        weight = layer.get_parameter("weight").detach().double().cpu()
+        self.values = member.repeat * weight[0, 0].numel()
+        self.order = order
+        ranked = value_indices(order, self.values)
+        self.mean = inputs.mean[ranked]
+        self.weight = weight.flatten(1)[:, ranked]
+        self.output_mean = self.weight @ self.mean
+        moments = inputs.covariance[ranked][:, ranked]
+        if self.norm is None and layer.bias is None:
+            moments.addr_(self.mean, self.mean)
+        self.factor = _cholesky(moments, ridge)
+
+    def apply(self, small: nn.Module, kept: int, outputs: Tensor | None) -> None:
+        """Refit the layer in `small`, which kept so many channels of its inputs, and these `outputs` (None: all)."""
+        n = kept * self.values
+        weight, output_mean = self.weight, self.output_mean
+        if outputs is not None:
+            weight, output_mean = weight[outputs], output_mean[outputs]
+        solution = weight[:, :n] + torch.linalg.solve_triangular(
+            self.factor[:n, :n], weight[:, n:] @ self.factor[n:, :n], upper=False, left=False
+        )
+        layer = small.get_submodule(self.name)
+        assert isinstance(layer, (nn.Conv2d, nn.Linear))
+        ascending = value_indices(self.order[:kept].argsort(), self.values)
+        layer.weight.copy_(solution[:, ascending].reshape(layer.weight.shape))
+        lost_mean = output_mean - solution @ self.mean[:n]
+        norm = None if self.norm is None else small.get_submodule(self.norm)
+        if layer.bias is not None:
+            layer.bias.add_(lost_mean.to(layer.bias))
+        elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            norm.running_mean.sub_(lost_mean.to(norm.running_mean))
 
 
-def least_squares(weight: Tensor, moments: Tensor, kept: Tensor, ridge: float) -> Tensor:
-    """The weights [outputs, kept] on the kept inputs that act most like `weight` [outputs, inputs] on all.
-
-    In the mean square over inputs with second moments `moments` [inputs, inputs].
-    """
-    is_removed = torch.ones(moments.shape[0], dtype=torch.bool)
+def _kept_first(kept: Tensor, channels: int) -> Tensor:
+    is_removed = torch.ones(channels, dtype=torch.bool)
     is_removed[kept] = False
-    removed = is_removed.nonzero().flatten()
-    rows = moments.index_select(0, kept)
-    system = rows.index_select(1, kept)
-    target = weight.index_select(1, removed) @ rows.index_select(1, removed).T
-    scale = float(system.diagonal().mean()) or 1.0
-    factor, failed = torch.linalg.cholesky_ex(system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale))
-    while int(failed):
+    return torch.cat([kept, is_removed.nonzero().flatten()])
+
+
+def _cholesky(moments: Tensor, ridge: float) -> Tensor:
+    """Lower factor of `moments + ridge * mean diagonal`; the ridge grows until there is one."""
+    scale = float(moments.diagonal().mean()) or 1.0
+    while True:
+        ridged = moments.clone()
+        ridged.diagonal().add_(ridge * scale)
+        factor, failed = torch.linalg.cholesky_ex(ridged)
+        if not int(failed):
+            return factor
         ridge = max(ridge * 100, 1e-12)
-        factor, failed = torch.linalg.cholesky_ex(system + torch.eye(len(kept), dtype=system.dtype) * (ridge * scale))
-    return weight.index_select(1, kept) + torch.cholesky_solve(target.T, factor).T
 
 
 def recalibrate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 128) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import checked
 from amc_latency.models.load import BUNDLED
+
+BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "programme")
+"""Other ways to choose, see methods.py."""
+AGENTS = ("ddpg", "ppo", "hill", "random", "programme", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
+BUDGETED = ("error", "loss")
+"""Resource-constrained rewards: they know no cost, so without a budget the uncut network would win."""
+TRADED = ("latency", "macs", "params")
+"""Accuracy-guaranteed rewards, `-error * log(cost)`: they need no budget, but may have one."""
+REWARDS = (*BUDGETED, *TRADED)
 
 if TYPE_CHECKING:
     from amc_latency.search.costs import Counts
@@ -22,6 +32,20 @@ class SearchConfig:
     """milliseconds on the device"""
     speedup: float | None = None
     """the other way to say a target: the uncut network's timing in the table, divided by this"""
+    target_macs: float | None = None
+    """multiply-accumulates at most"""
+    target_params: float | None = None
+    """parameters at most, batch norm folded"""
+    target_bytes: float | None = None
+    """bytes of the .tflite at most"""
+    reward: str = "error"
+    """what is maximised, one of `REWARDS`, see rewards.py"""
+    agent: str = "ddpg"
+    """what picks policies, one of `AGENTS`, see methods.py"""
+    baselines: str = ",".join(BASELINES)
+    """what the result is shown beside, of `BASELINES`"""
+    warm_start: bool = True
+    """whether the agent starts from the dynamic programme's policies, or else from random ones"""
     model: str = BUNDLED
     """`bundled` or a checkpoint's path"""
     device: str = "host"
@@ -34,8 +58,8 @@ class SearchConfig:
     """data source, see `amc_latency.data.load_data`"""
     seed: int = 0
     """of agent, warm-up and fine-tuning"""
-    warmup: int = 100
-    """episodes of random policies, the uniform width first"""
+    warmup: int | None = None
+    """episodes of random policies: 100 in a cold start and none in a warm one, unless told"""
     episodes: int = 300
     """episodes after the warm-up"""
     corrections: int = 3
@@ -62,20 +86,36 @@ class SearchConfig:
     """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
 
     def __post_init__(self) -> None:
-        if (self.target_ms is None) == (self.speedup is None):
+        if self.target_ms is not None and self.speedup is not None:
             raise UserError("name the target in one way: --target-ms MILLISECONDS or --speedup FACTOR")
-        if self.target_ms is not None and not 0 < self.target_ms < float("inf"):
-            raise UserError(f"--target-ms is a positive number of milliseconds, not {self.target_ms}")
+        if self.reward not in REWARDS:
+            raise UserError(f"no reward is called '{self.reward}'; there are {', '.join(REWARDS)}")
+        if self.agent not in AGENTS:
+            raise UserError(f"no agent is called '{self.agent}'; there are {', '.join(AGENTS)}")
+        if self.reward in BUDGETED and not self.has_budget:
+            raise UserError(
+                f"--reward {self.reward} needs a budget: --target-ms MILLISECONDS, --speedup FACTOR, --target-macs, "
+                f"--target-params or --target-bytes; the rewards {', '.join(TRADED)} trade accuracy without one"
+            )
+        if unknown := set(self.baseline_names) - set(BASELINES):
+            raise UserError(f"no baseline is called '{min(unknown)}'; there are {', '.join(BASELINES)}")
+        if self.agent == "programme" and not self.has_budget:
+            raise UserError(f"--agent programme needs a budget: a target, or another agent for --reward {self.reward}")
+        for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                what = "milliseconds" if name == "target_ms" else name.removeprefix("target_")
+                raise UserError(f"--{name.replace('_', '-')} is a positive number of {what}, not {value:g}")
         if self.speedup is not None and not 1 <= self.speedup < float("inf"):
             raise UserError(f"--speedup is at least 1, not {self.speedup}")
         for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name.replace('_', '-')} cannot be negative")
         if self.corrections and not self.correction_episodes:
             raise UserError("a correction needs episodes: --correction-episodes 1 or more, or --corrections 0")
         rounds = 1 if self.rounds is None else self.rounds
         positive = (self.images, self.calibration_images, self.recalibration_images, rounds)
-        if self.warmup + self.episodes < 1 or min(positive) < 1:
+        if self.warmup_episodes + self.episodes < 1 or min(positive) < 1:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
         if not 0 <= self.margin_pct < 50:
             raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
@@ -85,10 +125,50 @@ class SearchConfig:
             raise UserError("--confidence takes the place of --margin-pct: give one of them")
         if self.confidence is not None and self.estimate:
             raise UserError("--confidence needs a table that was measured: search with --margin-pct and --estimate")
+        if self.confidence is not None and not self.has_latency_target:
+            raise UserError("--confidence is that of meeting a latency: give --target-ms or --speedup with it")
+
+    @property
+    def baseline_names(self) -> list[str]:
+        """`baselines` one by one."""
+        return [name.strip() for name in self.baselines.split(",") if name.strip()]
+
+    @property
+    def warmup_episodes(self) -> int:
+        """Episodes of random policies."""
+        if self.warmup is None:
+            return 0 if self.warm_start else 100
+        return self.warmup
+
+    @property
+    def has_latency_target(self) -> bool:
+        """Whether milliseconds are limited."""
+        return self.target_ms is not None or self.speedup is not None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether anything is limited."""
+        others = (self.target_macs, self.target_params, self.target_bytes)
+        return self.has_latency_target or any(limit is not None for limit in others)
 
     def target_of(self, original_ms: float) -> float:
-        """The target in milliseconds, for an uncut network of `original_ms`."""
-        return self.target_ms if self.target_ms is not None else original_ms / (self.speedup or 1)
+        """The target in milliseconds, for an uncut network of `original_ms`; infinite if there is none."""
+        if self.target_ms is not None:
+            return self.target_ms
+        return math.inf if self.speedup is None else original_ms / self.speedup
+
+
+def run_name(config: SearchConfig) -> str:
+    """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
+    targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
+    targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
+    for name in ("macs", "params", "bytes"):
+        limit = getattr(config, f"target_{name}")
+        targets += [] if limit is None else [f"{limit:g}{name}"]
+    parts = [Path(config.model).stem, config.device, *(["estimate"] if config.estimate else []), *targets]
+    parts += [config.reward] if config.reward != SearchConfig.reward else []
+    parts += [config.agent] if config.agent != SearchConfig.agent else []
+    return "-".join([*parts, f"seed{config.seed}"])
 
 
 @dataclass(frozen=True)
@@ -110,6 +190,28 @@ class Row:
 
 
 @dataclass(frozen=True)
+class BaselineRow:
+    """What another way of choosing gives under the same budgets, before fine-tuning."""
+
+    name: str
+    counts: Counts
+    predicted_ms: float
+    held_back: float
+    """percent of all held-back images after cut and refit"""
+    evaluations: int
+    """policies that it asked the evaluator about, the final choice among the best few not counted"""
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """A budget beside milliseconds, and what the result takes of it."""
+
+    name: str
+    limit: int
+    actual: int
+
+
+@dataclass(frozen=True)
 class SearchReport:
     """How a search ended; `rows` are the original network, the uniform width and ours.
 
@@ -117,7 +219,8 @@ class SearchReport:
     """
 
     original_ms: float
-    target_ms: float
+    target_ms: float | None
+    """None where milliseconds were not limited"""
     predicted_ms: float
     measured_ms: float
     met: bool
@@ -125,8 +228,6 @@ class SearchReport:
     accuracy_original: float
     accuracy: float
     accuracy_uniform: float
-    best_random_held_back: float | None
-    """percent of all held-back images, best of the warm-up's random policies"""
     macs: int
     episodes: int
     attempts: int
@@ -136,6 +237,8 @@ class SearchReport:
     table: str
     tflite: str
     rows: list[Row]
+    budgets: list[BudgetRow] = field(default_factory=list)
+    baselines: list[BaselineRow] = field(default_factory=list)
     confidence: float | None = None
     """the probability of being under the target that ours was chosen for; None with a fixed margin"""
     bound_ms: float | None = None
@@ -159,9 +262,13 @@ class SearchReport:
         if not isinstance(report.rows, list) or len(report.rows) != 3:
             raise ValueError("it has not three rows")
         rows = [checked(Row, row) for row in report.rows]
+        budgets = [checked(BudgetRow, row) for row in report.budgets]
+        baselines = [checked(BaselineRow, row) for row in report.baselines]
         return replace(
             report,
             tflite=str(folder / report.tflite),
             table=str(folder / report.table),
             rows=[replace(row, tflite=str(folder / row.tflite)) for row in rows],
+            budgets=budgets,
+            baselines=baselines,
         )

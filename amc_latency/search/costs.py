@@ -1,10 +1,11 @@
-"""What every channel count costs: a network's predicted milliseconds as a sum over its layers' choices."""
+"""What every channel count costs: predicted milliseconds, MACs, ... as an exact sum over a network's layers."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import NoReturn
 
 import numpy as np
@@ -21,16 +22,15 @@ Counts = tuple[int, ...]
 """Channels kept, one count a coupled group in network order: a policy as the network sees it."""
 Scope = tuple[int, ...]
 Term = tuple[Scope, np.ndarray]
-"""Coupled groups, ascending, and what their choices cost: ps, an axis a group."""
+"""Coupled groups, ascending, and what their choices cost: an axis a group."""
 
 
-class LatencyCosts:
-    """Predicted ms of every policy: `offset_ms + sum over layers of layer_cost(shape)`.
+class LayerCosts:
+    """What every policy costs in whole units: `offset + sum over layers of layer_cost(shape)`.
 
     A layer whose channels are set by one coupled group has a cost for each of that group's choices, one
-    between two groups a cost for each pair; the others are constant. Costs are kept as whole picoseconds,
-    rounded up: such sums are exact in any order, so what the clamp allows and what a report adds up can never
-    disagree.
+    between two groups a cost for each pair; the others are constant. Sums of integers are exact in any order,
+    so what the clamp allows and what a report adds up can never disagree.
     Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost` raises.
     """
 
@@ -38,23 +38,17 @@ class LatencyCosts:
         self,
         architecture: Architecture,
         choices: Sequence[Sequence[int]],
-        layer_cost: Callable[[LayerShape], float],
-        offset_ms: float = 0.0,
+        layer_cost: Callable[[LayerShape], int],
+        offset: int = 0,
     ) -> None:
         self.architecture = architecture
         self.choices: tuple[Counts, ...] = tuple(tuple(counts) for counts in choices)
         self._check_choices()
         self._index = [{count: i for i, count in enumerate(counts)} for counts in self.choices]
-        self.offset_ps = _picoseconds(offset_ms, "the calibration's offset")
-        cache: dict[LayerShape, int] = {}
-
-        def cost(shape: LayerShape) -> int:
-            if shape not in cache:
-                cache[shape] = _picoseconds(layer_cost(shape), f"layer {shape.text}")
-            return cache[shape]
-
+        self.offset = offset
+        cost = cache(layer_cost)
         self.layers = [self._layer_factor(layer, cost) for layer in architecture.layers]
-        """One (scope, table) a layer: the groups it depends on, ascending; ps by their choices' indices."""
+        """One (scope, table) a layer: the groups it depends on, ascending; units by their choices' indices."""
         self._terms = _added(self.layers)
 
     @property
@@ -67,17 +61,12 @@ class LatencyCosts:
         """The uncut network's counts."""
         return self.architecture.group_channels
 
-    @property
-    def full_ms(self) -> float:
-        """Predicted ms of the uncut network."""
-        return self.ms(self.full)
+    def of(self, counts: Sequence[int]) -> int:
+        """Cost of a whole policy. Raises `UserError` for a count that is no choice of its group."""
+        return self.total(self.indices(counts))
 
-    def ms(self, counts: Sequence[int]) -> float:
-        """Predicted ms of a whole policy. Raises `UserError` for a count that is no choice of its group."""
-        return self.total_ps(self.indices(counts)) / PS_PER_MS
-
-    def ms_many(self, counts: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
-        """Predicted ms of many policies, one a row of `counts`: to the last digit what `ms` says of each.
+    def of_many(self, counts: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Cost of many policies, one a row of `counts`.
 
         Raises `UserError` for a count that is no choice of its group, and for rows of another length.
         """
@@ -88,10 +77,10 @@ class LatencyCosts:
             )
         by_group = np.ascontiguousarray(policies.T, dtype=np.int64)
         indices = [self._many_indices(group, column) for group, column in enumerate(by_group)]
-        total_ps = np.full(len(policies), self.offset_ps, dtype=np.int64)
+        total = np.full(len(policies), self.offset, dtype=np.int64)
         for scope, table in self._terms:
-            total_ps += table[tuple(indices[group] for group in scope)]
-        return total_ps / PS_PER_MS
+            total += table[tuple(indices[group] for group in scope)]
+        return total
 
     def indices(self, counts: Sequence[int]) -> Counts:
         """Where each count stands among its group's choices; a prefix of a policy will do."""
@@ -102,14 +91,14 @@ class LatencyCosts:
                 self._refuse(group, count)
         return tuple(index[count] for index, count in zip(self._index, counts, strict=False))
 
-    def total_ps(self, indices: Sequence[int]) -> int:
-        """Cost in ps of a whole policy given by its choices' indices."""
+    def total(self, indices: Sequence[int]) -> int:
+        """Cost of a whole policy given by its choices' indices."""
         if len(indices) != self.groups:
             raise UserError(f"{len(indices)} channel counts for a network of {self.groups} coupled groups")
-        return self.offset_ps + _total(self._terms, indices)
+        return self.offset + _total(self._terms, indices)
 
-    def layers_ps(self, indices: Sequence[int], which: Iterable[int] | None = None) -> int:
-        """Cost in ps of the layers `which` (all, if not given) without the offset."""
+    def layers_total(self, indices: Sequence[int], which: Iterable[int] | None = None) -> int:
+        """Cost of the layers `which` (all, if not given) without the offset."""
         chosen = self.layers if which is None else [self.layers[i] for i in which]
         return _total(chosen, indices)
 
@@ -145,6 +134,42 @@ class LatencyCosts:
                 counts[group] = self.choices[group][index]
             table[indices] = cost(self.architecture.shape_of(layer, counts))
         return scope, table
+
+
+class LatencyCosts(LayerCosts):
+    """Predicted ms of every policy, kept as whole picoseconds, a layer's rounded up.
+
+    `layer_ms` says a layer shape's milliseconds. Raises what `LayerCosts` raises, and `UserError` for what is no
+    latency.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        choices: Sequence[Sequence[int]],
+        layer_ms: Callable[[LayerShape], float],
+        offset_ms: float = 0.0,
+    ) -> None:
+        offset_ps = _picoseconds(offset_ms, "the calibration's offset")
+        super().__init__(
+            architecture, choices, lambda shape: _picoseconds(layer_ms(shape), f"layer {shape.text}"), offset_ps
+        )
+
+    @property
+    def full_ms(self) -> float:
+        """Predicted ms of the uncut network."""
+        return self.ms(self.full)
+
+    def ms(self, counts: Sequence[int]) -> float:
+        """Predicted ms of a whole policy. Raises `UserError` for a count that is no choice of its group."""
+        return self.of(counts) / PS_PER_MS
+
+    def ms_many(self, counts: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Predicted ms of many policies, one a row of `counts`: to the last digit what `ms` says of each.
+
+        Raises what `of_many` raises.
+        """
+        return self.of_many(counts) / PS_PER_MS
 
 
 def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]], predictor: Predictor) -> LatencyCosts:

@@ -13,6 +13,8 @@ from scipy.special import ndtr, ndtri
 from torch import nn
 from torch.nn import functional
 
+from amc_latency.search.clamp import Clamp
+
 
 @dataclass(frozen=True)
 class DDPGConfig:
@@ -40,12 +42,15 @@ class DDPGConfig:
     """Factor on sigma an episode (code)."""
     baseline_rate: float = 0.5
     """Share of the way that the reward baseline moves to each batch's mean (code; paper: moving average)."""
+    actor_from: int = 0
+    """Age from which the actor learns; before, the critic learns what a cloned actor's policies are worth (ours)."""
     lowest: float = 0.2
     """Smallest keep ratio that is ever wanted (code: lbound). The largest is 1."""
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, so that sums don't depend on how many there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -103,7 +108,15 @@ class DDPGAgent:
         self.replay = Replay(config.replay, state_dim)
         self.baseline: float | None = None
 
-    @_one_thread()
+    @property
+    def warmup(self) -> int:
+        """Episodes of random actions."""
+        return self.config.warmup
+
+    def begin(self, clamp: Clamp) -> None:
+        """Nothing to prepare: actions follow from states."""
+
+    @one_thread()
     def act(self, state: np.ndarray, age: int) -> float:
         """The keep ratio wanted: random in the warm-up, whose `age` is negative, then the actor's with noise.
 
@@ -127,15 +140,28 @@ class DDPGAgent:
             self.store(states[t], action, reward, states[t + 1], done=t == len(actions) - 1)
         if age >= 0:
             for _ in actions:
-                self.update()
+                self.update(with_actor=age >= self.config.actor_from)
 
     def store(self, state: np.ndarray, action: float, reward: float, next_state: np.ndarray, done: bool) -> None:
         """Put one transition into the replay buffer."""
         self.replay.add(state, action, reward, next_state, done)
 
-    @_one_thread()
-    def update(self) -> None:
-        """One gradient step of critic and actor on a batch from the replay buffer."""
+    @one_thread()
+    def clone(self, states: np.ndarray, actions: np.ndarray, steps: int = 300, rate: float = 1e-3) -> None:
+        """Behaviour cloning: fit the actor to keep ratios [n] that others chose in `states` [n, features]."""
+        inputs = torch.from_numpy(np.asarray(states, dtype=np.float32))
+        wanted = torch.from_numpy(np.asarray(actions, dtype=np.float32)).unsqueeze(1)
+        optimizer = torch.optim.Adam(self.actor.parameters(), rate)
+        for _ in range(steps):
+            loss = functional.mse_loss(self.actor(inputs), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.target_actor.load_state_dict(self.actor.state_dict())
+
+    @one_thread()
+    def update(self, with_actor: bool = True) -> None:
+        """One gradient step of the critic, and of the actor, on a batch from the replay buffer."""
         config = self.config
         states, actions, rewards, next_states, dones = self.replay.sample(config.batch, self.rng)
         mean = rewards.mean().item()
@@ -148,14 +174,15 @@ class DDPGAgent:
         critic_loss.backward()
         self.critic_optimizer.step()
 
-        actor_loss = self._actor_loss(states)
-        self.actor_optimizer.zero_grad()
-        # Through the critic, whose own gradients are of no use here.
-        actor_loss.backward(inputs=list(self.actor.parameters()))
-        self.actor_optimizer.step()
+        if with_actor:
+            actor_loss = self._actor_loss(states)
+            self.actor_optimizer.zero_grad()
+            # Through the critic, whose own gradients are of no use here.
+            actor_loss.backward(inputs=list(self.actor.parameters()))
+            self.actor_optimizer.step()
 
-        _move(self.target_critic, self.critic, config.tau)
-        _move(self.target_actor, self.actor, config.tau)
+        move(self.target_critic, self.critic, config.tau)
+        move(self.target_actor, self.actor, config.tau)
 
     def _critic_loss(
         self,
@@ -190,6 +217,7 @@ def _two_hidden(inputs: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
 
 
-def _move(target: nn.Module, source: nn.Module, tau: float) -> None:
+def move(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """Move a target network `tau` of the way to `source`."""
     with torch.no_grad():
         torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

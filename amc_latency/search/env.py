@@ -9,41 +9,54 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import Counts
+from amc_latency.search.costs import Counts, LayerCosts
 
-FEATURES = ("t", "n", "c", "h", "w", "stride", "k", "layer_ms", "reduced_ms", "rest_ms", "previous")
+Evaluate = Callable[[Counts, float], Score]
+"""Judges a policy. It may stop early where it sees that the accuracy given, the best so far, is out of reach."""
+Reward = Callable[[Score, Counts], float]
+FEATURES = ("t", "n", "c", "h", "w", "stride", "k", "layer_cost", "reduced", "rest", "previous")
 """AMC's state (paper, section 3.1), in this order and each scaled into 0..1."""
+
+
+def negative_error(score: Score, counts: Counts) -> float:
+    """AMC's R_err, for a search under a budget."""
+    return score.accuracy - 1.0
 
 
 class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """An episode picks a keep ratio for each coupled group in network order, then evaluates the policy.
 
     Observation: float32 [11], `FEATURES` of the group's layer (its first producer) at full width: group
-    index, channels out and in, input height and width, stride, kernel, the layer's ms; then ms saved so far,
-    ms of the layers still to be decided, and the keep ratio executed last (1 before the first). All three
-    times are shares of one unit, the uncut network's summed layers.
+    index, channels out and in, input height and width, stride, kernel, the layer's cost; then what is saved so
+    far, what the layers still to be decided cost, and the keep ratio executed last (1 before the first). Costs
+    are milliseconds, or what is limited in their place, as shares of the uncut network's summed layers.
 
     Action: float32 [1], the wanted keep ratio. The clamp turns it into the nearest count that the target
     still allows; `info` says what was executed: `action` (that count's keep ratio) and `counts` (so far). An
     action that is no number counts as 1.
 
-    Reward: 0 until the last step, then `evaluate(counts) - 1`, AMC's R_err = -error for an accuracy in 0..1;
-    `info` then holds `accuracy` and `predicted_ms` too.
+    Reward: 0 until the last step, then `reward(evaluate(counts), counts)`; `info` then holds the `score` and
+    `predicted_ms` too.
 
-    `reset(options=...)` takes `target_ms`, to go on under another target, and `accuracy`, to replay an
-    episode whose accuracy is known instead of evaluating it.
+    `reset(options=...)` takes `target_ms`, to go on under another target, and `score`, to replay an episode
+    whose score is known instead of evaluating it.
     """
 
-    def __init__(self, clamp: Clamp, evaluate: Callable[[Counts], float]) -> None:
+    def __init__(
+        self, clamp: Clamp, evaluate: Evaluate, reward: Reward = negative_error, guide: LayerCosts | None = None
+    ) -> None:
         self.clamp = clamp
         self.evaluate = evaluate
+        self.reward = reward
         costs = clamp.costs
         lowest = min(counts[0] / channels for counts, channels in zip(costs.choices, costs.full, strict=True))
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = gymnasium.spaces.Box(lowest, 1.0, (1,), np.float32)
+        self._guide = clamp.guide if guide is None else guide
         self._full = costs.indices(costs.full)
-        self._total_ps = costs.layers_ps(self._full)
+        self._total = self._guide.layers_total(self._full)
         self._static = self._static_features()
         # A layer is still to be decided at step t while one of its groups is t or later.
         self._open_layers = [
@@ -52,7 +65,8 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         ]
         self._counts: Counts = ()
         self._previous = 1.0
-        self._known_accuracy: float | None = None
+        self._known: Score | None = None
+        self._best = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -62,7 +76,8 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         options = options or {}
         if options.get("target_ms", self.clamp.target_ms) != self.clamp.target_ms:
             self.clamp = self.clamp.with_target(options["target_ms"])
-        self._known_accuracy = options.get("accuracy")
+            self._best = 0.0
+        self._known = options.get("score")
         self._counts, self._previous = (), 1.0
         return self._observation(), {}
 
@@ -79,32 +94,35 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         done = len(self._counts) == self.clamp.costs.groups
         reward = 0.0
         if done:
-            known = self._known_accuracy
-            info["accuracy"] = self.evaluate(self._counts) if known is None else known
+            # What is hopeless shows in the accuracy only where nothing else is rewarded.
+            best = self._best if self.reward is negative_error else 0.0
+            score = self._known or self.evaluate(self._counts, best)
+            self._best = max(self._best, score.accuracy)
+            info["score"] = score
             info["predicted_ms"] = self.clamp.costs.ms(self._counts)
-            reward = info["accuracy"] - 1.0
+            reward = self.reward(score, self._counts)
         return self._observation(), reward, done, False, info
 
     def _observation(self) -> np.ndarray:
-        costs, group = self.clamp.costs, len(self._counts)
+        costs, group = self._guide, len(self._counts)
         indices = costs.indices(self._counts) + self._full[group:]
-        reduced = (self._total_ps - costs.layers_ps(indices)) / self._total_ps
-        rest = costs.layers_ps(indices, self._open_layers[group]) / self._total_ps
+        reduced = (self._total - costs.layers_total(indices)) / self._total
+        rest = costs.layers_total(indices, self._open_layers[group]) / self._total
         # After the last step there is no next layer; the terminal state shows the last one with nothing left
         # to decide.
         static = self._static[min(group, costs.groups - 1)]
         return np.clip([*static, reduced, rest, self._previous], 0.0, 1.0).astype(np.float32)
 
     def _static_features(self) -> np.ndarray:
-        costs = self.clamp.costs
+        costs = self._guide
         layers = costs.architecture.layers
         rows = []
         for group in range(costs.groups):
             first = next(i for i, layer in enumerate(layers) if layer.out_group == group)
             shape = layers[first].shape
-            ms = costs.layers_ps(self._full, [first]) / self._total_ps
+            cost = costs.layers_total(self._full, [first]) / self._total
             sizes = (shape.c_out, shape.c_in, shape.h, shape.w, shape.stride, shape.kernel)
-            rows.append((group + 1, *sizes, ms))
+            rows.append((group + 1, *sizes, cost))
         features = np.array(rows, dtype=np.float64)
         features[:, :-1] /= features[:, :-1].max(axis=0)
         return features

@@ -36,7 +36,7 @@ class TimedFile:
     counts: Counts
     predicted_ms: float
     measured_ms: float
-    target_ms: float
+    target_ms: float | None
 
 
 class RunFolder:

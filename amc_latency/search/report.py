@@ -23,7 +23,8 @@ def search_text(report: SearchReport) -> None:
 def search_html(report: SearchReport, settings: Mapping[str, Any], measurements: Sequence[TimedFile]) -> str:
     """The same as a page of its own for the run folder, with the settings and every timing on the way."""
     page = Console(record=True, file=io.StringIO(), width=WIDTH)
-    page.print(f"{settings['model']} for {report.target_ms:.4f} ms on {report.device}", style="bold", markup=False)
+    target = "no latency target" if report.target_ms is None else f"{report.target_ms:.4f} ms"
+    page.print(f"{settings['model']} for {target} on {report.device}", style="bold", markup=False)
     _write_search(report, page)
     told = _told(report)
     columns = ("attempt", "what", right("predicted ms"), right(f"{told} ms"), "channels")
@@ -34,6 +35,15 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
     page.print(timings)
     page.print("settings: " + ", ".join(f"{name} = {value}" for name, value in settings.items()), markup=False)
     return page.export_html()
+
+
+def _baselines(report: SearchReport) -> Table:
+    columns = ("", right("predicted ms"), right("held back %"), right("policies tried"), "channels")
+    table = Table(*columns, title="other ways to choose, under the same budgets, before fine-tuning")
+    for row in report.baselines:
+        counts = ",".join(map(str, row.counts))
+        table.add_row(row.name, f"{row.predicted_ms:.4f}", f"{row.held_back:.2f}", str(row.evaluations), counts)
+    return table
 
 
 def _told(report: SearchReport) -> str:
@@ -51,7 +61,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
             row.name,
             f"{row.predicted_ms:.4f}",
             f"{row.measured_ms:.4f}",
-            "" if row.name == "original" else f"{report.target_ms:.4f}",
+            "" if row.name == "original" or report.target_ms is None else f"{report.target_ms:.4f}",
             f"{row.macs / 1e6:.2f}M",
             f"{row.bytes / 1000:,.0f}",
             f"{row.held_back:.2f}",
@@ -59,9 +69,10 @@ def _write_search(report: SearchReport, target: Console) -> None:
         )
     target.print(table)
     ours = report.rows[-1]
+    if report.baselines:
+        target.print(_baselines(report))
     lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
-    if report.best_random_held_back is not None:
-        lines.append(f"best of the random policies: {report.best_random_held_back:.2f} % of the held-back images")
+    lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
     lines.append(
         f"{report.episodes} episodes, {report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
         f"{report.seconds:.0f} s; data: {report.data}; {_told(report)}: {report.statistic}"

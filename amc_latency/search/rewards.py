@@ -1,67 +1,55 @@
-"""What a policy is worth before fine-tuning: the accuracy of the network that is really cut to it."""
+"""What a search maximises: AMC's rewards (section 3.3), with milliseconds beside FLOPs."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import math
+from collections.abc import Callable, Sequence
 
-from amc_latency.graph import NetworkGraph
-from amc_latency.prune.cut import cut
-from amc_latency.prune.rank import consumer_l1, keep_indices
-from amc_latency.prune.refit import Statistics, recalibrate_batch_norm, refit
-from amc_latency.search.costs import Counts
+from amc_latency.search.agent import Score
+from amc_latency.search.costs import Counts, LatencyCosts, LayerCosts
+from amc_latency.search.env import Reward, negative_error
+from lut.architecture import Architecture
+
+NS_PER_MS = 1e6
 
 
-class NetworkEvaluator:
-    """Accuracy (0..1) of `model` cut to a policy, on held-back images; AMC's R_err is this less 1.
+def make_reward(name: str, costs: LatencyCosts) -> Reward:
+    """The reward called `name`, one of `config.REWARDS`.
 
-    Channels are chosen by the L1 norm of what reads them (AMC), weights refitted by least squares, batch norm
-    recalibrated, and the sliced network is run: without both repairs accuracy is near chance and says nothing.
-
-    `statistics` come from `refit.collect`; `calibration` are the images [N, C, H, W] for batch norm, `images` and
-    `labels` [M] those that are scored. A policy seen before is answered from memory.
+    `error` is R_err = -error, `latency` R_latency = -error * log(ns), `macs` R_FLOPs and `params` R_Param. Latency
+    is in nanoseconds because the logarithm must be positive: below 1 ms that of milliseconds would pay for
+    errors. `loss` is the cross entropy's negative, in nats: ours, less noisy than a share of 1,000 images.
     """
+    if name == "error":
+        return negative_error
+    if name == "loss":
+        return lambda score, counts: -score.loss
+    if name == "latency":
+        return _traded(lambda counts: costs.ms(counts) * NS_PER_MS)
+    if name == "macs":
+        return _traded(macs_costs(costs.architecture, costs.choices).of)
+    if name == "params":
+        return _traded(params_costs(costs.architecture, costs.choices).of)
+    raise ValueError(f"no reward is called {name!r}")
 
-    def __init__(
-        self,
-        model: nn.Module,
-        graph: NetworkGraph,
-        statistics: Statistics,
-        calibration: Tensor,
-        images: Tensor,
-        labels: Tensor,
-        batch: int = 100,
-    ) -> None:
-        self.model = model.eval()
-        self.graph = graph
-        self.statistics = statistics
-        self.calibration = calibration.contiguous(memory_format=torch.channels_last)
-        self.images = images.contiguous(memory_format=torch.channels_last)
-        self.labels = labels
-        self.batch = batch
-        self._importance = consumer_l1(model, graph)
-        self._known: dict[Counts, float] = {}
 
-    def __call__(self, counts: Counts) -> float:
-        """The accuracy of one policy. Raises `ValueError` for counts that don't fit the network."""
-        if counts not in self._known:
-            self._known[counts] = self.accuracy(self.network(counts))
-        return self._known[counts]
+def macs_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
+    """Multiply-accumulates of every policy."""
+    return LayerCosts(architecture, choices, lambda shape: shape.macs)
 
-    def network(self, counts: Counts) -> nn.Module:
-        """The network cut to `counts`, refitted and recalibrated: what is scored, and fine-tuned in the end."""
-        keep = [keep_indices(importance, count) for importance, count in zip(self._importance, counts, strict=True)]
-        small = cut(self.model, self.graph, keep).to(memory_format=torch.channels_last)
-        refit(small, self.model, self.graph, self.statistics, keep)
-        recalibrate_batch_norm(small, self.calibration)
-        return small
 
-    def accuracy(self, network: nn.Module) -> float:
-        """Share of the scored images that `network` gets right."""
-        network.eval()
-        with torch.inference_mode():
-            correct = sum(
-                int((network(images).argmax(1) == labels).sum())
-                for images, labels in zip(self.images.split(self.batch), self.labels.split(self.batch), strict=True)
-            )
-        return correct / len(self.labels)
+def params_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
+    """Parameters of every policy's deployed network, batch norm folded."""
+    return LayerCosts(architecture, choices, lambda shape: shape.params)
+
+
+def bytes_costs(architecture: Architecture, choices: Sequence[Sequence[int]], overhead: int) -> LayerCosts:
+    """Bytes of every policy's `.tflite`: float32 parameters, and `overhead` for all else that is in the file."""
+    return LayerCosts(architecture, choices, lambda shape: 4 * shape.params, overhead)
+
+
+def _traded(cost: Callable[[Counts], float]) -> Reward:
+    def reward(score: Score, counts: Counts) -> float:
+        return -(1 - score.accuracy) * math.log(cost(counts))
+
+    return reward

@@ -1,47 +1,39 @@
-"""A whole search: table, episodes under the target, cut, fine-tune, export, and the device's own word on the result."""
+"""A whole search: table, episodes under the budgets, cut, fine-tune, export, and the device's word on the result."""
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
-from torch import nn
-
 from amc_latency.console import Console
-from amc_latency.data import ImageData, load_data, to_input
+from amc_latency.data import ImageData, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
-from amc_latency.export import ExportReport, export
-from amc_latency.finetune import finetune_config
-from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, checkpoint_digest, load_network
-from amc_latency.models.registry import ModelSpec
 from amc_latency.opening import device_text, open_device
 from amc_latency.profiling import Grid, complete_table, open_table
-from amc_latency.prune.refit import collect
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.bound import UpperBound
+from amc_latency.search.budgets import budget_rows, budgets_of
 from amc_latency.search.clamp import Clamp
-from amc_latency.search.config import Row, SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.contest import contest
 from amc_latency.search.costs import Counts, predicted_costs
-from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.env import FEATURES, ChannelEnv
-from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
+from amc_latency.search.deliver import Delivery
+from amc_latency.search.folder import RunFolder
+from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
+from amc_latency.search.loop import EpisodeRecord
+from amc_latency.search.methods import AgentOptions, Problem, check_agent, search_episodes
 from amc_latency.search.report import search_html
-from amc_latency.search.rewards import NetworkEvaluator
-from amc_latency.training import accuracy, fit
-from device.base import Device, Protocol
-from device.measure import measure_many
+from amc_latency.search.rewards import make_reward
+from device.base import Device
 from device.phone import PhoneOptions
 from lut.predict import MissingShapeError, Predictor
-from lut.shape import network_text
 from lut.table import LatencyTable
-
-FINALISTS = 10
-"""Policies that are judged once more, by all held-back images, before one is chosen."""
 
 
 def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOptions = PhoneOptions()) -> SearchReport:
@@ -50,6 +42,7 @@ def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOption
     A target that was not met after all corrections is a report too, with `met` false. Raises `UserError` for bad input,
     such as a target that cannot be reached.
     """
+    check_agent(config.agent)
     network = _trained(config)
     data = load_data(config.data)
     # Other data or other weights on a resume would be another search.
@@ -63,24 +56,32 @@ def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOption
         return _Search(config, folder, network, data, console, device).run()
 
 
+def check_met(report: SearchReport) -> None:
+    """Raise `JobError` if a budget was not met, saying by how much."""
+    over = [
+        f"{row.actual:,} {row.name}, {100 * (row.actual / row.limit - 1):.1f} % over the budget of {row.limit:,}"
+        for row in report.budgets
+        if row.actual > row.limit
+    ]
+    if report.target_ms is not None and report.measured_ms > report.target_ms:
+        over.append(
+            f"{'estimated' if report.estimated else 'measured'} {report.measured_ms:.4g} ms, "
+            f"{100 * (report.measured_ms / report.target_ms - 1):.1f} % over the target of {report.target_ms:.4g} ms"
+        )
+    if over:
+        raise JobError(
+            f"not met after {report.attempts} attempts: {'; '.join(over)}. "
+            f"The last network is {report.tflite}; search on with another --out and a larger "
+            f"{'--margin-pct' if report.confidence is None else '--confidence'}"
+        )
+
+
 def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Device:
     if config.estimate:
         if phone != PhoneOptions():
             raise UserError("--force, --transport, --runner and the like are for a phone that is there: no --estimate")
         return estimate_device(config.device, _path(config.lut))
     return open_device(config.device, _path(config.lut), phone, console)
-
-
-def check_met(report: SearchReport) -> None:
-    """Raise `JobError` if the target was not met, saying by how much."""
-    if not report.met:
-        raise JobError(
-            f"the target of {report.target_ms:.4g} ms was not met after {report.attempts} attempts: "
-            f"{'estimated' if report.estimated else 'measured'} "
-            f"{report.measured_ms:.4g} ms, {100 * (report.measured_ms / report.target_ms - 1):.1f} % over. "
-            f"The last network is {report.tflite}; search on with another --out and a larger "
-            f"{'--margin-pct' if report.confidence is None else '--confidence'}"
-        )
 
 
 def _trained(config: SearchConfig) -> Network:
@@ -117,23 +118,22 @@ class _Search:
         self.network = network
         self.data = data
         self.console = console
-        self.image_size = network.spec.input[1]
-        self.architecture = network.graph.architecture
         self.device = device
         self._own_table = folder.path / "table.tsv"
         self.table = self._table()
-        shapes = self.architecture.shapes()
+        shapes = network.graph.architecture.shapes()
         predictor = Predictor(self.table)
         measured_ms = predictor.measured_ms(shapes)
         try:
-            self.costs = predicted_costs(self.architecture, self.grid.choices(network), predictor)
+            self.costs = predicted_costs(network.graph.architecture, self.grid.choices(network), predictor)
         except MissingShapeError as error:
             raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another --out") from error
         if measured_ms is None:
             raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
         self.original_ms = measured_ms
         self.target_ms = config.target_of(measured_ms)
-        self.clamp = Clamp(self.costs, self.target_ms)
+        self.reward = make_reward(config.reward, self.costs)
+        self.clamp = Clamp(self.costs, self.target_ms, budgets_of(config, network, self.costs))
         self.bound = None
         if config.confidence is not None:
             self.bound = UpperBound(self.clamp, predictor, config.confidence)
@@ -141,8 +141,6 @@ class _Search:
         folder.start()
         if not self._own_table.exists():
             self.table.save_as(self._own_table)
-        self._evaluator: NetworkEvaluator | None = None
-        self._judged: dict[Counts, float] = {}
 
     @property
     def estimated(self) -> bool:
@@ -153,35 +151,23 @@ class _Search:
     def grid(self) -> Grid:
         return Grid(self.config.min_keep, self.config.step)
 
-    @property
-    def evaluator(self) -> NetworkEvaluator:
-        """Made when the first policy must be judged: a resumed search may have none left."""
-        if self._evaluator is None:
-            model, graph = self.network.model, self.network.graph
-            calibration = to_input(self.data.train.take(self.config.calibration_images).images, self.image_size)
-            held_back = self.data.held_back.take(self.config.images)
-            judged = to_input(held_back.images, self.image_size)
-            statistics = collect(model, graph, calibration)
-            recalibration = calibration[: self.config.recalibration_images]
-            self._evaluator = NetworkEvaluator(model, graph, statistics, recalibration, judged, held_back.labels)
-        return self._evaluator
+    @cached_property
+    def judge(self) -> Judge:
+        """Scores of this search, those of earlier sessions included."""
+        config = self.config
+        images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images)
+        return Judge(self.network, self.data, images, self.folder.path / "scores.jsonl")
+
+    @cached_property
+    def delivery(self) -> Delivery:
+        # Rounds as the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
+        protocol = self.table.protocol
+        protocol = replace(protocol, rounds=self.config.rounds or protocol.network_rounds)
+        return Delivery(self.config, self.folder, self.judge, self.costs, self.device, protocol, self.console)
 
     def run(self) -> SearchReport:
-        say = self.console.say
-        say(
-            f"{self.config.model} on {device_text(self.device)}\n"
-            f"table {self.table.path}\n"
-            f"data: {self.data.source}, {len(self.data.train):,} train images, "
-            f"{min(self.config.images, len(self.data.held_back)):,} of {len(self.data.held_back):,} held back to judge "
-            "an episode by, "
-            f"{len(self.data.test):,} test images for the end\n"
-            f"original {self.original_ms:.4f} ms, target {self.target_ms:.4f} ms, "
-            f"fastest reachable {self.clamp.fastest_ms:.4f} ms"
-        )
-        if self.estimated:
-            say(f"every latency is {bench_advice(self.device.identity.name)}")
-        if self.bound is not None:
-            say(self.bound.text(self.target_ms))
+        self._introduce()
+        say, delivery = self.console.say, self.delivery
         told = "estimated" if self.estimated else "measured"
         factor, limit_ms = 1.0, self._limit_ms(1.0)
         report: SearchReport | None = None
@@ -189,9 +175,13 @@ class _Search:
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
             records = self._episodes(attempt, limit_ms, factor)
-            best = self._best([record for record in records if self._holds(record.counts, factor)], limit_ms)
+            say(f"judging the {FINALISTS} best policies by all held-back images")
+            holding = [record for record in records if self._holds(record.counts, factor)]
+            best = self.judge.choose(holding, limit_ms, self.reward)
             report = None
-            measured_ms = self._known_over(attempt, best) or self._quick_measurement(attempt, best)
+            measured_ms = delivery.known_over(attempt, best, self.target_ms) or delivery.quick_ms(
+                attempt, best, self.target_ms
+            )
             if measured_ms <= self.target_ms:
                 report = self._finish(attempt, factor, best, limit_ms, records)
                 measured_ms = report.measured_ms
@@ -210,30 +200,22 @@ class _Search:
         self.folder.write_report(report)
         return report
 
-    def _best(self, records: list[EpisodeRecord], limit_ms: float) -> EpisodeRecord:
-        """The finalist that does best on all held-back images.
-
-        The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice. The
-        uniform width is among them where it is fast enough.
-        """
-        self.console.say(f"judging the {FINALISTS} best policies by all held-back images")
-        finalists = best_of(records, limit_ms, FINALISTS)
-        finalists += [record for record in records if record.source == "start" and record.predicted_ms <= limit_ms]
-        scores = {record.counts: self._held_back(record.counts) for record in finalists}
-        return max(finalists, key=lambda record: (scores[record.counts], -record.predicted_ms))
-
-    def _best_random(self, records: list[EpisodeRecord]) -> float | None:
-        """The held-back percent of the best of the warm-up's policies, chosen and judged as ours is."""
-        random = [record for record in records if record.source == "warm-up"]
-        finalists = best_of(random, self.target_ms, FINALISTS) if random else []
-        return max((self._held_back(record.counts) for record in finalists), default=None)
-
-    def _held_back(self, counts: Counts) -> float:
-        """Percent of all held-back images that the cut and refitted network gets right."""
-        if counts not in self._judged:
-            network = self.network.model if counts == self.costs.full else self.evaluator.network(counts)
-            self._judged[counts] = accuracy(network, self.data.held_back, self.image_size)
-        return self._judged[counts]
+    def _introduce(self) -> None:
+        held_back = len(self.data.held_back)
+        target = f", target {self.target_ms:.4f} ms" if self.config.has_latency_target else ""
+        others = "".join(f", at most {budget.limit:,} {budget.name}" for budget in self.clamp.budgets)
+        self.console.say(
+            f"{self.config.model} on {device_text(self.device)}\n"
+            f"table {self.table.path}\n"
+            f"data: {self.data.source}, {len(self.data.train):,} train images, "
+            f"{min(self.config.images, held_back):,} of {held_back:,} held back to judge an episode by, "
+            f"{len(self.data.test):,} test images for the end\n"
+            f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
+        )
+        if self.estimated:
+            self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
+        if self.bound is not None:
+            self.console.say(self.bound.text(self.target_ms))
 
     def _limit_ms(self, factor: float) -> float | None:
         """What the table may predict, so that the device, slower by `factor`, meets the target; None if none does."""
@@ -252,7 +234,7 @@ class _Search:
     def _uniform(self, limit_ms: float) -> Counts | None:
         """The uniform width for the same limit, if there is one."""
         try:
-            return uniform_policy(self.costs, limit_ms)
+            return uniform_policy(self.costs, limit_ms, self.clamp.budgets)
         except UserError:
             return None
 
@@ -271,15 +253,22 @@ class _Search:
             self.console.say(suspect_text(report))
         return table
 
+    def _problem(self, limit_ms: float) -> Problem:
+        clamp, first_ms = self.clamp.with_target(limit_ms), self._limit_ms(1.0)
+        assert first_ms is not None, "or there would be no attempt"
+        origin = self.clamp.with_target(first_ms)
+        return Problem(clamp, self.judge, self.reward, self.config.seed, self.config.min_keep, origin)
+
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
-        wanted = config.warmup + config.episodes + attempt * config.correction_episodes
-        log = self.folder.episodes()[:wanted]
+        wanted = config.warmup_episodes + config.episodes + attempt * config.correction_episodes
         # A new agent learns the whole log again: the log alone is the state of a search.
-        agent = DDPGAgent(DDPGConfig(warmup=config.warmup, lowest=config.min_keep), len(FEATURES), config.seed)
-        env = ChannelEnv(self.clamp, lambda counts: self.evaluator(counts))
+        # Targets only fall from one attempt to the next: what is below this one's is a later one's.
+        log = [record for record in self.folder.episodes()[:wanted] if record.limit_ms >= limit_ms]
         if log:
             self.console.say(f"going on after {len(log)} episodes")
+        self.judge.asked.clear()
+        first = self._uniform(limit_ms) if self.bound is None else self.bound.start(self.target_ms / factor)
         best = max((record.accuracy for record in log), default=0.0)
         with self.console.progress("searching", wanted) as meter:
 
@@ -291,84 +280,35 @@ class _Search:
                     record.episode + 1, note=f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
                 )
 
-            first = self._uniform(limit_ms) if self.bound is None else self.bound.start(self.target_ms / factor)
-            start = [] if first is None else [first]
-            return run_episodes(env, agent, wanted, limit_ms, log, start, on_episode)
-
-    def _known_over(self, attempt: int, best: EpisodeRecord) -> float | None:
-        """The final timing of an earlier session, if it was over the target: a resumed search corrects by it again."""
-        known_ms = self._logged_ms(attempt, "final ours", best.counts)
-        return known_ms if known_ms is not None and known_ms > self.target_ms else None
-
-    def _logged_ms(self, attempt: int, phase: str, counts: Counts) -> float | None:
-        for row in self.folder.measurements():
-            if (row.attempt, row.phase, row.counts) == (attempt, phase, counts):
-                return row.measured_ms
-        return None
-
-    def _quick_measurement(self, attempt: int, best: EpisodeRecord) -> float:
-        """Time the cut network before any fine-tuning: its latency does not depend on its weights."""
-        known_ms = self._logged_ms(attempt, "cut", best.counts)
-        if known_ms is not None:
-            return known_ms
-        path = self.folder.path / "cut.tflite"
-        self._export(self.evaluator.network(best.counts), path)
-        shapes = self.architecture.shapes(best.counts)
-        measurement = measure_many(self.device, {network_text(shapes): path}, self._protocol())[network_text(shapes)]
-        timed = TimedFile(attempt, "cut", best.counts, best.predicted_ms, measurement.latency_ms, self.target_ms)
-        self.folder.append_measurement(timed)
-        return measurement.latency_ms
+            options = AgentOptions(config.agent, config.warm_start, config.warmup_episodes, wanted)
+            starts = [] if first is None else [first]
+            return search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
 
     def _finish(
         self, attempt: int, factor: float, best: EpisodeRecord, limit_ms: float, records: list[EpisodeRecord]
     ) -> SearchReport:
-        """Fine-tune and export ours and the uniform width, and time both beside the original in the same rounds."""
+        """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines."""
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
+        # What a replayed log held was not asked again.
+        evaluations = len(self.judge.asked | {record.counts for record in records})
+        baselines = contest(self._problem(limit_ms), self.config.baseline_names, evaluations, self.console)
         policies = {"original": self.costs.full, "uniform": uniform, "ours": best.counts}
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
-        exports: dict[str, ExportReport] = {}
-        accuracies: dict[str, float] = {}
-        for name, counts in policies.items():
-            model = self.network.model if name == "original" else self._fine_tuned(name, counts)
-            exports[name] = self._export(model, self._tflite(name))
-            accuracies[name] = accuracy(model, self.data.test, self.image_size)
-        keys = {name: network_text(self.architecture.shapes(counts)) for name, counts in policies.items()}
-        # The uniform width may be ours: one key then, timed once.
-        files = {keys[name]: self._tflite(name) for name in policies}
-        measured = measure_many(self.device, files, self._protocol())
-        rows = []
-        for name, counts in policies.items():
-            predicted_ms = self.costs.ms(counts) * factor
-            measurement = measured[keys[name]]
-            timed = TimedFile(attempt, f"final {name}", counts, predicted_ms, measurement.latency_ms, self.target_ms)
-            self.folder.append_measurement(timed)
-            rows.append(
-                Row(
-                    name=name,
-                    counts=counts,
-                    predicted_ms=predicted_ms,
-                    measured_ms=measurement.latency_ms,
-                    spread_pct=measurement.spread_pct,
-                    macs=exports[name].macs,
-                    bytes=exports[name].bytes,
-                    accuracy=accuracies[name],
-                    held_back=self._held_back(counts),
-                    tflite=str(self._tflite(name)),
-                )
-            )
-        original, _, ours = rows
+        rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
+        original, by_uniform, ours = rows
+        budgets = budget_rows(self.clamp.budgets, ours)
+        limited = math.isfinite(self.target_ms)
         return SearchReport(
             original_ms=self.original_ms,
-            target_ms=self.target_ms,
+            target_ms=self.target_ms if limited else None,
             predicted_ms=ours.predicted_ms,
             measured_ms=ours.measured_ms,
-            met=ours.measured_ms <= self.target_ms,
-            statistic="the cost model" if self.estimated else measured[keys["ours"]].statistic,
+            met=ours.measured_ms <= self.target_ms and all(row.actual <= row.limit for row in budgets),
+            statistic="the cost model" if self.estimated else self.delivery.statistic,
             accuracy_original=original.accuracy,
             accuracy=ours.accuracy,
-            accuracy_uniform=rows[1].accuracy,
-            best_random_held_back=self._best_random(records),
+            accuracy_uniform=by_uniform.accuracy,
             macs=ours.macs,
             episodes=len(records),
             attempts=attempt + 1,
@@ -378,53 +318,14 @@ class _Search:
             table=str(self._own_table),
             tflite=ours.tflite,
             rows=rows,
+            budgets=budgets,
+            baselines=[replace(row, predicted_ms=row.predicted_ms * factor) for row in baselines],
             confidence=self.config.confidence,
             bound_ms=None if self.bound is None else self.bound.ms(best.counts) * factor,
             estimated=self.estimated,
             note=f"every latency here is {bench_advice(self.device.identity.name)}" if self.estimated else None,
             phone=self.device.identity.name if self.estimated else None,
         )
-
-    def _fine_tuned(self, name: str, counts: Counts) -> nn.Module:
-        """The cut and fine-tuned network, from its checkpoint if it was finished before."""
-        path = self.folder.path / f"{'model' if name == 'ours' else name}.safetensors"
-        spec = replace(self.network.spec, channels=counts)
-        if path.exists():
-            model, found, _ = load_checkpoint(path)
-            if found == spec:
-                return model
-        model = self.evaluator.network(counts)
-        if self.config.finetune_epochs:
-            config = finetune_config(self.config.finetune_epochs, self.image_size, self.config.seed)
-            # Named by its counts: after a correction another network is tuned.
-            unfinished = path.with_suffix(f".{'-'.join(map(str, counts))}.partial")
-            with self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
-                fit(
-                    model,
-                    self.data.train,
-                    config,
-                    unfinished,
-                    lambda epoch: meter.update(epoch.epoch, note=f"{epoch.accuracy:.1f} % of train batches"),
-                )
-            self._save(path, model, spec)
-            unfinished.unlink(missing_ok=True)
-        else:
-            self._save(path, model, spec)
-        return model
-
-    def _save(self, path: Path, model: nn.Module, spec: ModelSpec) -> None:
-        save_checkpoint(path, model, spec, {"source": self.data.source, "seed": str(self.config.seed)})
-
-    def _export(self, model: nn.Module, path: Path) -> ExportReport:
-        images = to_input(self.data.train.take(8).images, self.image_size)
-        return export(model, self.network.spec.input, path, images)
-
-    def _tflite(self, name: str) -> Path:
-        return self.folder.path / f"{name}.tflite"
-
-    def _protocol(self) -> Protocol:
-        # As the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
-        return replace(self.table.protocol, rounds=self.config.rounds or self.table.protocol.network_rounds)
 
 
 def _path(text: str | None) -> Path | None:

@@ -34,7 +34,6 @@ REPORT = SearchReport(
     accuracy_original=93.0,
     accuracy=90.0,
     accuracy_uniform=89.0,
-    best_random_held_back=None,
     macs=10,
     episodes=8,
     attempts=1,

@@ -13,7 +13,7 @@ from amc_latency.data import Split, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model
 from amc_latency.train import TrainCommandConfig, train
 from amc_latency.training import EpochReport, TrainConfig, accuracy, augment, fit, learning_rate
 
@@ -227,6 +227,45 @@ def test_train_goes_on_after_a_stop_and_writes_a_checkpoint(tmp_path: Path, monk
     assert seen[-1][1] == result.accuracy_held_back == accuracy(model, small.held_back, 32)
     assert extra["accuracy_test"] == f"{accuracy(model, small.test, 32):.2f}"
     assert (extra["epochs"], extra["seed"], extra["source"]) == ("2", "3", "bundled")
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
+def test_other_networks_train_too_and_a_stop_makes_no_difference(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_data("bundled")
+    small = replace(whole, train=whole.train.take(64), held_back=whole.held_back.take(20), test=whole.test.take(20))
+    monkeypatch.setattr("amc_latency.train.load_data", lambda *_: small)
+
+    def stop(report: EpochReport, _: float) -> None:
+        raise Stop
+
+    training = replace(CONFIG, epochs=2, image_size=16, low_resolution_epochs=0)
+    unbroken, stopped = (
+        TrainCommandConfig(tmp_path / f"{file}.safetensors", name, 0.25, training=training) for file in ("one", "other")
+    )
+    train(unbroken)
+    with pytest.raises(Stop):
+        train(stopped, stop)
+    train(stopped)
+    model, spec, _ = load_checkpoint(stopped.output)
+    assert spec == ModelSpec(name, width=0.25, input=(1, 16, 16), classes=10)
+    assert same(model, load_checkpoint(unbroken.output)[0])
+
+
+def test_a_network_of_another_kind_does_not_go_on_with_this_ones_epochs(few: Split, tmp_path: Path) -> None:
+    spec = ModelSpec("resnet20", width=0.5, input=(1, 16, 16), classes=10)
+    config = replace(CONFIG, epochs=1, image_size=16, low_resolution_epochs=0)
+    fit(build_model(spec), few.take(16), config, tmp_path / "resume")
+    with pytest.raises(UserError, match=r"the weights don't fit the network, first at blocks\.3\.shortcut"):
+        fit(build_model(replace(spec, name="plain20")), few.take(16), config, tmp_path / "resume")
+
+
+def test_a_network_for_colours_is_not_trained_on_grey_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="resnet18 takes colour images") as error:
+        train(TrainCommandConfig(tmp_path / "x.safetensors", "resnet18"))
+    assert all(name in str(error.value) for name in SCALABLE_MODELS)
+    assert "resnet50" not in str(error.value)
 
 
 def test_another_checkpoint_does_not_go_on_with_this_ones_epochs(few: Split, tmp_path: Path) -> None:

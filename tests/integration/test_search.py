@@ -39,6 +39,8 @@ SMALL = SearchConfig(
     warmup=4,
     episodes=4,
     correction_episodes=2,
+    warm_start=False,
+    baselines="uniform,random",
     images=100,
     calibration_images=64,
     finetune_epochs=0,
@@ -102,6 +104,52 @@ def test_a_search_ends_in_a_file_under_its_target(tmp_path: Path) -> None:
     assert run(tmp_path, replace(SMALL, finetune_epochs=1)) == report
 
 
+def test_a_warm_started_search_is_shown_beside_every_baseline(tmp_path: Path) -> None:
+    every = replace(SMALL, speedup=1.15, warm_start=True, warmup=None, episodes=10, baselines=SearchConfig.baselines)
+    report = run(tmp_path, every)
+    assert report.met
+    assert [row.name for row in report.baselines] == every.baseline_names
+    evaluations = {row.name: row.evaluations for row in report.baselines}
+    assert evaluations["uniform"] == evaluations["programme"] == 0
+    assert evaluations["random"] == evaluations["hill"] == 10
+    # An iteration of NetAdapt asks about each of the 14 groups but those that can give no more.
+    assert evaluations["netadapt"] >= 14
+    assert all(row.predicted_ms <= report.target_ms for row in report.baselines)
+    records = events(tmp_path / "run")
+    assert [row["source"] for row in records].count("start") > 1
+    # Judged by the same images, ours is at least as good as the start policies it was chosen among.
+    uniform = next(row for row in report.baselines if row.name == "uniform")
+    assert report.rows[-1].held_back >= uniform.held_back
+
+
+def test_budgets_beside_milliseconds_are_held_by_what_is_exported(tmp_path: Path) -> None:
+    budgeted = replace(SMALL, speedup=1.2, target_macs=9e6, target_bytes=2.2e6, agent="hill")
+    report = run(tmp_path, budgeted)
+    assert report.met
+    assert [(row.name, row.limit) for row in report.budgets] == [("MACs", 9_000_000), ("bytes", 2_200_000)]
+    assert report.budgets[0].actual == report.macs <= 9_000_000
+    assert report.budgets[1].actual == Path(report.tflite).stat().st_size <= 2_200_000
+    check_met(report)
+    with pytest.raises(UserError, match=r"target_macs = 9000000\.0, this one has not given"):
+        run(tmp_path, replace(budgeted, target_macs=None))
+
+
+def test_parameters_alone_are_a_budget_and_a_reward_that_trades_needs_none(tmp_path: Path) -> None:
+    smaller = run(tmp_path, replace(SMALL, speedup=None, target_params=300_000, agent="programme"), name="params")
+    assert smaller.met
+    assert smaller.target_ms is None
+    assert smaller.budgets[0].actual <= 300_000
+    traded = run(tmp_path, replace(SMALL, speedup=None, reward="latency"), name="traded")
+    assert traded.met
+    assert traded.measured_ms < traded.original_ms
+
+
+def test_budgets_out_of_reach_say_which_binds(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="10 parameters is out of reach: the least that this network can be cut to is"):
+        run(tmp_path, replace(SMALL, speedup=None, target_params=10))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp_path: Path) -> None:
     first, second = run(tmp_path, name="a"), run(tmp_path, name="b")
     assert first.rows[-1].counts == second.rows[-1].counts
@@ -111,12 +159,12 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp
 
 
 def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # More than the best of a few random policies may lie under the target by chance.
+    # More than the best of a few policies may lie under the target by chance.
     slow_device(monkeypatch, 1.12)
-    report = run(tmp_path)
+    report = run(tmp_path, replace(SMALL, warm_start=True, warmup=None, episodes=9))
     assert report.met
     assert report.attempts == 2
-    assert report.episodes == 10
+    assert report.episodes == 11
     # Predictions are shifted by what was measured, so they agree with the device now.
     assert report.predicted_ms == pytest.approx(report.measured_ms, rel=1e-6)
     assert report.predicted_ms <= report.target_ms
@@ -208,7 +256,8 @@ def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) ->
 def command(out: Path) -> list[str]:
     options = (
         f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 25 "
-        "--correction-episodes 2 --images 100 --calibration-images 64 --finetune-epochs 1 --rounds 1"
+        "--cold-start --baselines uniform,random --correction-episodes 2 --images 100 --calibration-images 64 "
+        "--finetune-epochs 1 --rounds 1"
     )
     script = "from amc_latency.cli import main; main()"
     return [sys.executable, "-c", script, *options.split(), "--out", str(out)]

@@ -14,7 +14,7 @@ from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.mobilenet_v1 import mobilenet_v1
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices
-from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
+from amc_latency.prune.refit import RankedRefit, collect, recalibrate_batch_norm, refit
 from amc_latency.training import accuracy
 
 IMAGE = (3, 8, 8)
@@ -75,6 +75,22 @@ def consumer_inputs(model: nn.Module, x: Tensor) -> tuple[np.ndarray, Tensor]:
     return rows.double().numpy().reshape(len(rows), 8, -1), features
 
 
+def check_against_numpy(model: nn.Module, small: nn.Module, x: Tensor, kept: Tensor) -> None:
+    """The weights and bias of the small network's consumer are numpy's least squares on the kept channels."""
+    rows, _ = consumer_inputs(model, x)
+    weight = model.consumer.weight.detach().double().numpy().reshape(-1, rows[0].size)
+    outputs = rows.reshape(len(rows), -1) @ weight.T
+    inputs = rows[:, kept.numpy()].reshape(len(rows), -1)
+    if small.consumer.bias is not None:
+        outputs += model.consumer.bias.detach().double().numpy()
+        inputs = np.c_[inputs, np.ones(len(inputs))]
+    solution = np.linalg.lstsq(inputs, outputs, rcond=None)[0].T
+    ours = small.consumer.weight.detach().numpy().reshape(len(weight), -1)
+    if small.consumer.bias is not None:
+        ours = np.c_[ours, small.consumer.bias.detach().numpy()]
+    np.testing.assert_allclose(ours, solution, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -95,18 +111,24 @@ def test_equals_numpy_least_squares(kind: str) -> None:
     small = cut(model, graph, keep)
     refit(small, model, graph, collect(model, graph, x, points=ALL, batch_size=70), keep, ridge=EXACT)
 
-    rows, _ = consumer_inputs(model, x)
-    weight = model.consumer.weight.detach().double().numpy().reshape(-1, rows[0].size)
-    outputs = rows.reshape(len(rows), -1) @ weight.T
-    inputs = rows[:, kept.numpy()].reshape(len(rows), -1)
-    if small.consumer.bias is not None:
-        outputs += model.consumer.bias.detach().double().numpy()
-        inputs = np.c_[inputs, np.ones(len(inputs))]
-    solution = np.linalg.lstsq(inputs, outputs, rcond=None)[0].T
-    ours = small.consumer.weight.detach().numpy().reshape(len(weight), -1)
-    if small.consumer.bias is not None:
-        ours = np.c_[ours, small.consumer.bias.detach().numpy()]
-    np.testing.assert_allclose(ours, solution, rtol=1e-4, atol=1e-5)
+    check_against_numpy(model, small, x, kept)
+
+
+@pytest.mark.parametrize("kind", ["3x3 with bias", "linear after flattening 2x2"])
+def test_one_factor_serves_all_cuts_of_a_ranking(kind: str) -> None:
+    model = build(kind)
+    x = images(300)
+    graph = trace(model, IMAGE)
+    order = torch.tensor([6, 0, 3, 2, 7, 1, 5, 4])
+    others = [torch.arange(group.channels) for group in graph.groups[1:]]
+    ranked = RankedRefit(model, graph, collect(model, graph, x, points=ALL), [order, *others], ridge=EXACT)
+    for count in (5, 1, 4):
+        kept = order[:count].sort().values
+        small = cut(model, graph, [kept, *others])
+        ranked.apply(small, [kept, *others])
+        check_against_numpy(model, small, x, kept)
+    with pytest.raises(ValueError, match="stem: the channels to keep are not the first 2 of its ranking"):
+        ranked.apply(small, [torch.tensor([0, 1]), *others])
 
 
 @pytest.mark.parametrize("kind", ["pointwise with bias", "3x3 without bias", "3x3 with batch norm", "linear"])

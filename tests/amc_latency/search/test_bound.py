@@ -17,6 +17,7 @@ from amc_latency.search.bound import UpperBound
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs import predicted_costs
+from amc_latency.search.judge import Judge
 from amc_latency.search.report import search_text
 from lut.predict import Predictor
 from lut.table import LatencyTable
@@ -113,14 +114,16 @@ def test_a_search_holds_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, even: UpperBound
 ) -> None:
     # Most of the time of a short search, and nothing that is looked at here.
-    monkeypatch.setattr(run, "accuracy", lambda *_: 90.0)
+    monkeypatch.setattr(Judge, "test_pct", lambda *_: 90.0)
     config = SearchConfig(
         speedup=2,
         device="replay",
         lut=str(TABLE),
         data="bundled",
+        warm_start=False,
         warmup=2,
         episodes=2,
+        baselines="uniform",
         images=100,
         calibration_images=64,
         finetune_epochs=0,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
 from amc_latency.search import clamp as clamp_module
-from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import LatencyCosts
+from amc_latency.search.clamp import Budget, Clamp
+from amc_latency.search.costs import LatencyCosts, LayerCosts
 from lut.architecture import Architecture, Layer
 from lut.shape import LayerShape
 
@@ -169,3 +169,70 @@ def test_a_count_that_is_no_choice_is_refused() -> None:
         costs.ms((8, 5, 8))
     with pytest.raises(UserError, match="2 channel counts for a network of 3"):
         costs.ms((8, 8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    links=st.sampled_from([CHAIN, RESIDUAL]),
+    seed=st.integers(0, 10_000),
+    share_ms=st.floats(0.3, 0.9),
+    share=st.floats(0.3, 0.9),
+    ratios=st.lists(st.floats(0, 1), min_size=5, max_size=5),
+)
+def test_under_two_budgets_every_episode_ends_within_both(
+    links: Links, seed: int, share_ms: float, share: float, ratios: list[float]
+) -> None:
+    groups = 1 + max(group for link in links for group in link if group is not None)
+    architecture, choices = network(links, (8,) * groups), [(2, 5, 8)] * groups
+    costs = LatencyCosts(architecture, choices, random_cost(seed))
+    others = LayerCosts(architecture, choices, lambda shape: round(1000 * random_cost(seed + 1)(shape)), 7)
+    policies = list(itertools.product(*choices))
+    target_ms = share_ms * max(map(costs.ms, policies))
+    budget = Budget("MACs", others, int(share * max(map(others.of, policies))))
+    within = {counts for counts in policies if costs.ms(counts) <= target_ms and others.of(counts) <= budget.limit}
+    try:
+        clamp = Clamp(costs, target_ms, [budget])
+    except UserError:
+        # What it refuses may be hidden from its witnesses, but not if each budget alone leaves most policies.
+        assert len(within) < len(policies) / 2
+        return
+    counts: tuple[int, ...] = ()
+    for ratio in ratios[:groups]:
+        allowed = {count for count, ok in zip(choices[0], clamp.allowed(counts), strict=True) if ok}
+        finishable = {policy[len(counts)] for policy in within if policy[: len(counts)] == counts}
+        assert allowed
+        assert allowed <= finishable
+        count = clamp.nearest(counts, ratio)
+        assert abs(count / 8 - ratio) == min(abs(other / 8 - ratio) for other in allowed)
+        counts = (*counts, count)
+    assert counts in within
+    assert clamp.holds(counts)
+
+
+def test_one_budget_without_milliseconds_allows_what_brute_force_allows() -> None:
+    architecture, choices = network(CHAIN, (8, 8, 8)), [(2, 5, 8)] * 3
+    costs = LatencyCosts(architecture, choices, random_cost(1))
+    macs = LayerCosts(architecture, choices, lambda shape: shape.macs)
+    limit = macs.of((5, 5, 5))
+    clamp = Clamp(costs, math.inf, [Budget("MACs", macs, limit)])
+    for length in range(3):
+        for prefix in itertools.product(*choices[:length]):
+            expected = [
+                any(macs.of((*prefix, count, *rest)) <= limit for rest in itertools.product(*choices[length + 1 :]))
+                for count in choices[length]
+            ]
+            np.testing.assert_array_equal(clamp.allowed(prefix), expected)
+
+
+def test_budgets_that_cannot_be_held_say_which_binds() -> None:
+    architecture, choices = network(CHAIN, (8, 8, 8)), [(2, 8)] * 3
+    costs = LatencyCosts(architecture, choices, lambda shape: 1.0 / shape.c_out)
+    macs = LayerCosts(architecture, choices, lambda shape: shape.macs)
+    least = macs.of((2, 2, 2))
+    with pytest.raises(UserError, match=f"{least - 1:,} MACs is out of reach.* {least:,};"):
+        Clamp(costs, math.inf, [Budget("MACs", macs, least - 1)])
+    # Wide is fast here, so that the least MACs and the fastest network exclude each other.
+    assert Clamp(costs, costs.ms((8, 8, 8))).holds((8, 8, 8))
+    with pytest.raises(UserError, match="each be reached, but no policy was found that holds them together") as refused:
+        Clamp(costs, costs.ms((8, 8, 8)), [Budget("MACs", macs, least)])
+    assert f"to the {costs.ms((2, 2, 2)):.6g} that was" in str(refused.value)

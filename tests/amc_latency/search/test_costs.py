@@ -52,7 +52,7 @@ def test_every_policy_is_the_sum_of_its_layers_rounded_up_to_picoseconds(seed: i
     expected = [float(Fraction(total_ps, 10**9)) for total_ps in expected_ps]
     assert built.ms_many(POLICIES).tolist() == expected
     assert [built.ms(counts) for counts in POLICIES] == expected
-    assert [built.offset_ps + built.layers_ps(built.indices(counts)) for counts in POLICIES] == expected_ps
+    assert [built.offset + built.layers_total(built.indices(counts)) for counts in POLICIES] == expected_ps
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.uint64])

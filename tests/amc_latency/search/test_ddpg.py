@@ -13,6 +13,7 @@ from scipy.stats import truncnorm
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import checked
+from amc_latency.search.agent import Score
 from amc_latency.search.baselines import random_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts
@@ -42,11 +43,11 @@ def toy_accuracy(counts: Counts) -> float:
 
 
 def toy_env(accuracy=toy_accuracy) -> ChannelEnv:  # type: ignore[no-untyped-def]
-    return ChannelEnv(Clamp(toy_costs(), TARGET_MS), accuracy)
+    return ChannelEnv(Clamp(toy_costs(), TARGET_MS), lambda counts, best: Score(accuracy(counts), 0.0, 100))
 
 
-def small_agent(seed: int = 0, warmup: int = 5) -> DDPGAgent:
-    return DDPGAgent(DDPGConfig(hidden=32, batch=16, warmup=warmup), len(FEATURES), seed)
+def small_agent(seed: int = 0, warmup: int = 5, actor_from: int = 0) -> DDPGAgent:
+    return DDPGAgent(DDPGConfig(hidden=32, batch=16, warmup=warmup, actor_from=actor_from), len(FEATURES), seed)
 
 
 def what_happened(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -131,7 +132,7 @@ def test_no_learning_in_the_warmup_and_one_step_a_transition_after(monkeypatch: 
     agent = small_agent(warmup=2)
     updates = []
     update = agent.update
-    monkeypatch.setattr(agent, "update", lambda: (updates.append(1), update()))
+    monkeypatch.setattr(agent, "update", lambda with_actor: (updates.append(with_actor), update(with_actor)))
     before = [parameter.clone() for parameter in agent.actor.parameters()]
 
     def has_learned() -> bool:
@@ -141,6 +142,26 @@ def test_no_learning_in_the_warmup_and_one_step_a_transition_after(monkeypatch: 
     assert (len(updates), has_learned()) == (0, False)
     agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=0)
     assert (len(updates), has_learned()) == (3, True)
+
+
+def test_a_cloned_actor_is_left_alone_until_the_critic_knows_something() -> None:
+    agent = small_agent(warmup=0, actor_from=2)
+    states = np.eye(4, len(FEATURES), dtype=np.float32)
+    wanted = np.array([0.3, 0.9, 0.5, 0.7])
+    agent.clone(states, wanted)
+    for actor in (agent.actor, agent.target_actor):
+        with torch.no_grad():
+            np.testing.assert_allclose(actor(torch.from_numpy(states)).squeeze(1), wanted, atol=0.02)
+    cloned = [parameter.clone() for parameter in agent.actor.parameters()]
+    critic = [parameter.clone() for parameter in agent.critic.parameters()]
+
+    def same(before: list[torch.Tensor], now: torch.nn.Module) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(before, now.parameters(), strict=True))
+
+    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=1)
+    assert (same(cloned, agent.actor), same(critic, agent.critic)) == (True, False)
+    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=2)
+    assert not same(cloned, agent.actor)
 
 
 def test_truncated_normal_against_scipy() -> None:

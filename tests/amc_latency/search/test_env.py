@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from amc_latency.errors import UserError
+from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import LatencyCosts
 from amc_latency.search.env import FEATURES, ChannelEnv
@@ -35,7 +36,7 @@ def channel_product_ms(shape: LayerShape) -> float:
 
 def make_env(target_ms: float, accuracy: float = 0.9, offset_ms: float = 0.0) -> ChannelEnv:
     costs = LatencyCosts(ARCHITECTURE, CHOICES, channel_product_ms, offset_ms)
-    return ChannelEnv(Clamp(costs, target_ms), lambda counts: accuracy)
+    return ChannelEnv(Clamp(costs, target_ms), lambda counts, best: Score(accuracy, 0.0, 100))
 
 
 def test_gymnasium_accepts_it() -> None:
@@ -50,7 +51,7 @@ def test_features_are_arithmetic() -> None:
     first, _ = env.reset()
     expected = {
         "t": 1 / 2, "n": 16 / 40, "c": 3 / 16, "h": 1, "w": 1, "stride": 1, "k": 1,
-        "layer_ms": 3 * 16 / total, "reduced_ms": 0, "rest_ms": 1, "previous": 1,
+        "layer_cost": 3 * 16 / total, "reduced": 0, "rest": 1, "previous": 1,
     }  # fmt: skip
     assert dict(zip(FEATURES, first, strict=True)) == pytest.approx(expected, rel=1e-6)
 
@@ -58,8 +59,8 @@ def test_features_are_arithmetic() -> None:
     saved = total - (3 * 8 + 8 * 8 + 8 * 40 + 40 * 40 + 40 * 10)
     expected = {
         "t": 1, "n": 1, "c": 1, "h": 1 / 2, "w": 1 / 2, "stride": 1 / 2, "k": 1 / 3,
-        "layer_ms": 16 * 40 / total, "reduced_ms": saved / total,
-        "rest_ms": (8 * 40 + 40 * 40 + 40 * 10) / total, "previous": 1 / 2,
+        "layer_cost": 16 * 40 / total, "reduced": saved / total,
+        "rest": (8 * 40 + 40 * 40 + 40 * 10) / total, "previous": 1 / 2,
     }  # fmt: skip
     assert dict(zip(FEATURES, second, strict=True)) == pytest.approx(expected, rel=1e-6)
     assert (reward, done, truncated, info) == (0.0, False, False, {"action": 0.5, "counts": (8,)})
@@ -67,8 +68,8 @@ def test_features_are_arithmetic() -> None:
     last, reward, done, truncated, info = env.step(np.array([0.61], np.float32))
     left = 3 * 8 + 8 * 8 + 8 * 24 + 24 * 24 + 24 * 10
     values = dict(zip(FEATURES, last, strict=True))
-    assert values["reduced_ms"] == pytest.approx((total - left) / total, rel=1e-6)
-    assert (values["rest_ms"], values["previous"]) == (0.0, pytest.approx(24 / 40))
+    assert values["reduced"] == pytest.approx((total - left) / total, rel=1e-6)
+    assert (values["rest"], values["previous"]) == (0.0, pytest.approx(24 / 40))
     assert (done, truncated, reward) == (True, False, pytest.approx(0.9 - 1))
     assert info["counts"] == (8, 24)
     assert info["action"] == 24 / 40
@@ -111,7 +112,7 @@ def test_random_actions_are_never_over_the_target() -> None:
 
 def test_reset_options() -> None:
     env = make_env(100.0)
-    env.reset(options={"target_ms": 1.2, "accuracy": 0.25})
+    env.reset(options={"target_ms": 1.2, "score": Score(0.25, 1.0, 50)})
     env.step(np.array([1.0]))
     *_, reward, _, _, info = env.step(np.array([1.0]))
     assert reward == 0.25 - 1

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from amc_latency.errors import UserError
-from amc_latency.search.config import Row, SearchReport
+from amc_latency.search.config import BaselineRow, BudgetRow, Row, SearchReport
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.loop import EpisodeRecord
 
 CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": 'a "quoted" \\ name'}
-RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.1, 0.2, 0.3)
+RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.5, 100, 0.1, 0.2, 0.3)
 
 
 TIMED = TimedFile(0, "cut", (8, 16), 0.1, 0.125, 0.2)
@@ -37,7 +37,6 @@ def report_in(folder: Path) -> SearchReport:
         accuracy_original=92.0,
         accuracy=90.0,
         accuracy_uniform=90.0,
-        best_random_held_back=None,
         macs=7,
         episodes=1,
         attempts=1,
@@ -47,6 +46,8 @@ def report_in(folder: Path) -> SearchReport:
         table=str(folder / "table.tsv"),
         tflite=str(folder / "ours.tflite"),
         rows=rows,
+        budgets=[BudgetRow("MACs", 10, 7)],
+        baselines=[BaselineRow("random", (8, 8), 0.1, 88.0, 12)],
     )
 
 

@@ -1,115 +1,63 @@
-"""The reward on a small real network: what is scored is the sliced network, and refit makes it worth looking at."""
+"""Rewards by hand, and the costs that they and the budgets count."""
 
 from __future__ import annotations
 
-import copy
+import math
 
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
 
-from amc_latency.graph import NetworkGraph, trace
-from amc_latency.prune.refit import collect
-from amc_latency.search.rewards import NetworkEvaluator
+from amc_latency.search.agent import Score
+from amc_latency.search.config import REWARDS
+from amc_latency.search.costs import LatencyCosts
+from amc_latency.search.rewards import bytes_costs, macs_costs, make_reward, params_costs
+from lut.architecture import Architecture, Layer
+from lut.shape import LayerShape
 
-
-def small_network() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 24, 1, bias=False),
-        nn.BatchNorm2d(24),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(24, 4),
-    )
-
-
-def four_textures(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noisy 8 x 8 stripes along x, stripes along y, a chequerboard or nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (n,), generator=generator)
-    x, y = torch.arange(8) % 2 * 2.0 - 1, torch.arange(8) % 2 * 2.0 - 1
-    textures = torch.stack([x.expand(8, 8), y[:, None].expand(8, 8), x * y[:, None], torch.zeros(8, 8)])
-    images = textures[labels] + torch.randn(n, 8, 8, generator=generator)
-    return images[:, None], labels
+ARCHITECTURE = Architecture(
+    (
+        Layer(LayerShape("conv", 3, 16, 8, 8, kernel=3, padding=1), None, 0),
+        Layer(LayerShape("depthwise", 16, 16, 8, 8, kernel=3, padding=1), 0, 0),
+        Layer(LayerShape("linear", 16, 10), 0, None),
+    ),
+    (16,),
+)
+CHOICES = ((4, 16),)
+COSTS = LatencyCosts(ARCHITECTURE, CHOICES, lambda shape: shape.c_out / 100, offset_ms=0.1)
+MACS = {4: 9 * 3 * 4 * 64 + 9 * 4 * 64 + 40, 16: 9 * 3 * 16 * 64 + 9 * 16 * 64 + 160}
+PARAMS = {4: 9 * 3 * 4 + 4 + 9 * 4 + 4 + 40 + 10, 16: 9 * 3 * 16 + 16 + 9 * 16 + 16 + 160 + 10}
 
 
-@pytest.fixture(scope="module")
-def trained() -> tuple[nn.Module, NetworkGraph]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = small_network()
-    images, labels = four_textures(256, seed=1)
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(40):
-        optimizer.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-    model.eval()
-    return model, trace(model, (1, 8, 8))
+def test_costs_are_counted_by_hand() -> None:
+    for count in (4, 16):
+        assert macs_costs(ARCHITECTURE, CHOICES).of((count,)) == MACS[count]
+        assert params_costs(ARCHITECTURE, CHOICES).of((count,)) == PARAMS[count]
+        assert bytes_costs(ARCHITECTURE, CHOICES, 1000).of((count,)) == 1000 + 4 * PARAMS[count]
 
 
-def make_evaluator(trained: tuple[nn.Module, NetworkGraph]) -> NetworkEvaluator:
-    model, graph = trained
-    calibration, _ = four_textures(256, seed=2)
-    images, labels = four_textures(250, seed=3)
-    statistics = collect(model, graph, calibration)
-    return NetworkEvaluator(model, graph, statistics, calibration, images, labels)
+def test_rewards_are_those_of_the_paper() -> None:
+    score, counts = Score(0.9, 0.35, 100), (4,)
+    # 0.1 ms and layers of 4, 4 and 10 channels at 0.01 ms each.
+    latency_ns = (0.1 + 0.18) * 1e6
+    expected = {
+        "error": -0.1,
+        "loss": -0.35,
+        "latency": -0.1 * math.log(latency_ns),
+        "macs": -0.1 * math.log(MACS[4]),
+        "params": -0.1 * math.log(PARAMS[4]),
+    }
+    assert set(expected) == set(REWARDS)
+    for name, value in expected.items():
+        assert make_reward(name, COSTS)(score, counts) == pytest.approx(value)
 
 
-def test_uncut_accuracy_is_plain_pytorch(trained: tuple[nn.Module, NetworkGraph]) -> None:
-    evaluate = make_evaluator(trained)
-    images, labels = four_textures(250, seed=3)
-    with torch.no_grad():
-        expected = (trained[0](images).argmax(1) == labels).float().mean().item()
-    assert expected > 0.9  # so that there is something to lose
-    assert evaluate.accuracy(trained[0]) == pytest.approx(expected)
+@pytest.mark.parametrize("name", REWARDS)
+def test_more_errors_are_never_worth_more(name: str) -> None:
+    """Also for networks that are faster than 1 ms, whose milliseconds have a negative logarithm."""
+    reward = make_reward(name, COSTS)
+    assert reward(Score(0.8, 0.6, 100), (4,)) < reward(Score(0.9, 0.3, 100), (4,))
 
 
-def test_the_scored_network_is_sliced_and_the_original_untouched(
-    trained: tuple[nn.Module, NetworkGraph],
-) -> None:
-    before = copy.deepcopy(trained[0].state_dict())
-    evaluate = make_evaluator(trained)
-    network = evaluate.network((8, 16))
-    assert [tuple(p.shape) for p in network.parameters() if p.ndim > 1] == [(8, 1, 3, 3), (16, 8, 1, 1), (4, 16)]
-    assert evaluate((8, 16)) == evaluate.accuracy(network)
-    for name, tensor in trained[0].state_dict().items():
-        assert torch.equal(tensor, before[name])
-
-
-def test_refit_and_recalibration_beat_bare_cutting(trained: tuple[nn.Module, NetworkGraph]) -> None:
-    from amc_latency.prune.cut import cut
-    from amc_latency.prune.rank import consumer_l1, keep_indices
-
-    model, graph = trained
-    evaluate = make_evaluator(trained)
-    repaired, bare = [], []
-    for counts in ((4, 6), (6, 8), (8, 8), (4, 12)):
-        keep = [keep_indices(scores, n) for scores, n in zip(consumer_l1(model, graph), counts, strict=True)]
-        bare.append(evaluate.accuracy(cut(model, graph, keep).eval()))
-        repaired.append(evaluate(counts))
-    assert sum(repaired) > sum(bare) + 0.1
-    assert min(repaired) > 0.3  # four classes: chance is 0.25
-
-
-def test_a_policy_seen_before_is_not_evaluated_again(
-    trained: tuple[nn.Module, NetworkGraph], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluate = make_evaluator(trained)
-    built = []
-    network = evaluate.network
-    monkeypatch.setattr(evaluate, "network", lambda counts: (built.append(counts), network(counts))[1])
-    first, second = evaluate((8, 8)), evaluate((8, 16))
-    assert (evaluate((8, 8)), evaluate((8, 16))) == (first, second)
-    assert built == [(8, 8), (8, 16)]
-
-
-def test_counts_that_do_not_fit_are_refused(trained: tuple[nn.Module, NetworkGraph]) -> None:
-    evaluate = make_evaluator(trained)
-    with pytest.raises(ValueError, match="can't keep 17 of 16"):
-        evaluate((17, 24))
+def test_what_trades_prefers_the_cheaper_of_two_equally_accurate() -> None:
+    score = Score(0.9, 0.3, 100)
+    for name in ("latency", "macs", "params"):
+        assert make_reward(name, COSTS)(score, (4,)) > make_reward(name, COSTS)(score, (16,))

@@ -1,0 +1,191 @@
+"""A traced network as few steps: a convolution, its batch norm and its activation are one kernel call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from amc_latency.graph import ADDS, RELUS, NetworkGraph
+
+Values = dict[fx.Node, Any]
+"""What later steps still read: feature maps, and sizes that a view() takes."""
+
+
+@dataclass(frozen=True)
+class FoldedConv:
+    """A convolution whose batch norm is in its weights, with the activation behind it."""
+
+    conv: nn.Conv2d
+    """for stride, padding and the like"""
+    weight: Tensor
+    """packed for the kernel where there is a fused one"""
+    bias: Tensor | None
+    activation: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        if not _has_kernel(x.device.type):
+            x = functional.conv2d(x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            return _activated_(x, self.activation)
+        name, scalars = {"none": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}[self.activation]
+        # What PyTorch's own compiler makes of a convolution on a CPU (torch/_inductor/fx_passes/mkldnn_fusion.py).
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, conv.padding, conv.stride, conv.dilation, conv.groups, name, scalars, ""
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of the traced network, or a convolution with the batch norm and the activation that follow it."""
+
+    node: fx.Node
+    """the convolution, where there is one"""
+    result: fx.Node
+    """whose value it makes: the last of those nodes"""
+    conv: str | None
+    norm: str | None
+    activation: str
+    groups: frozenset[int]
+    """the coupled groups whose channels its module has"""
+    done_with: tuple[fx.Node, ...]
+    """values that no later step reads"""
+
+    def run(self, small: nn.Module, values: Values, folded: dict[str, FoldedConv]) -> None:
+        """Add its result to `values` and drop those that nothing else reads."""
+        if self.conv is not None:
+            result = folded[self.conv](values[self.node.all_input_nodes[0]])
+        else:
+            result = _call(self.node, self.activation, small, values)
+        self._put(result, values)
+
+    def fold(self, small: nn.Module, batches: Sequence[Values]) -> FoldedConv:
+        """Run the convolution on each batch in training mode; return it with the batches' mean statistics folded in."""
+        assert self.conv is not None
+        conv = small.get_submodule(self.conv)
+        assert isinstance(conv, nn.Conv2d)
+        source = self.node.all_input_nodes[0]
+        like = batches[0][source]
+        if self.norm is None:
+            plain = _packed(conv, conv.weight, conv.bias, self.activation, like)
+            for values in batches:
+                self._put(plain(values[source]), values)
+            return plain
+        norm = small.get_submodule(self.norm)
+        assert isinstance(norm, nn.BatchNorm2d)
+        bare = _packed(conv, conv.weight, conv.bias, "none", like)
+        means, variances = (torch.zeros(len(batches), norm.num_features) for _ in range(2))
+        for values, mean, variance in zip(batches, means, variances, strict=True):
+            y = bare(values[source])
+            # With momentum 1 the running statistics are this batch's.
+            y = functional.batch_norm(y, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+            self._put(_activated_(y, self.activation), values)
+        scale = norm.weight * torch.rsqrt(variances.mean(0) + norm.eps)
+        bias = norm.bias - means.mean(0) * scale
+        if conv.bias is not None:
+            bias = bias + conv.bias * scale
+        return _packed(conv, conv.weight * scale[:, None, None, None], bias, self.activation, like)
+
+    def freeze(self, network: nn.Module, values: Values) -> FoldedConv:
+        """The convolution with its batch norm's own statistics folded in, for inputs of the size in `values`."""
+        assert self.conv is not None
+        conv = network.get_submodule(self.conv)
+        assert isinstance(conv, nn.Conv2d)
+        weight, bias = conv.weight, conv.bias
+        if self.norm is not None:
+            norm = network.get_submodule(self.norm)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            weight, bias = fuse_conv_bn_weights(
+                weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+        return _packed(conv, weight, bias, self.activation, values[self.node.all_input_nodes[0]])
+
+    def _put(self, result: Any, values: Values) -> None:
+        values[self.result] = result
+        for node in self.done_with:
+            del values[node]
+
+
+def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
+    """The steps from the image to the logits; `graph` is `trace(model, ...)`, which says what may be fused."""
+    groups_of: dict[str, set[int]] = {}
+    for index, group in enumerate(graph.groups):
+        for member in group.members:
+            groups_of.setdefault(member.module, set()).add(index)
+    chains: list[tuple[fx.Node, fx.Node, str | None, str | None, str]] = []
+    fused: set[fx.Node] = set()
+    nodes = [node for node in fx.symbolic_trace(model).graph.nodes if node.op not in ("placeholder", "output")]
+    for node in nodes:
+        if node in fused:
+            continue
+        result, conv, norm, activation = node, None, None, _activation(node, model)
+        if node.op == "call_module" and isinstance(model.get_submodule(node.target), nn.Conv2d):
+            conv = str(node.target)
+            norm = graph.batch_norms.get(conv)
+            if norm is not None:
+                (result,) = node.users
+            after = next(iter(result.users))
+            if len(result.users) == 1 and _activation(after, model) != "none":
+                result, activation = after, _activation(after, model)
+            fused.update((node.next, result) if norm is not None else (result,))
+        chains.append((node, result, conv, norm, activation))
+    last_read = {parent: i for i, (node, *_) in enumerate(chains) for parent in node.all_input_nodes}
+    return [
+        Step(
+            *chain, frozenset(groups_of.get(str(chain[0].target), ())), tuple(n for n in last_read if last_read[n] == i)
+        )
+        for i, chain in enumerate(chains)
+    ]
+
+
+def _activation(node: fx.Node, model: nn.Module) -> str:
+    if node.op == "call_module":
+        module = model.get_submodule(str(node.target))
+        return "relu6" if isinstance(module, nn.ReLU6) else "relu" if isinstance(module, nn.ReLU) else "none"
+    return RELUS.get(node.target, "none")  # type: ignore[call-overload]
+
+
+def _call(node: fx.Node, activation: str, small: nn.Module, values: Values) -> Any:
+    given: Any = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+    args, kwargs = given
+    # Never in place, whatever the network says: an earlier value may be kept for the next policy.
+    if activation != "none":
+        return functional.relu6(args[0]) if activation == "relu6" else functional.relu(args[0])
+    if node.target in ADDS:
+        return torch.add(*args)
+    if node.op == "call_module":
+        return small.get_submodule(str(node.target))(*args, **kwargs)
+    if node.op == "call_method":
+        # A view of channels that lie last can't be flattened.
+        method = "reshape" if node.target == "view" else str(node.target)
+        return getattr(args[0], method)(*args[1:], **kwargs)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _activated_(x: Tensor, activation: str) -> Tensor:
+    if activation == "none":
+        return x
+    return functional.hardtanh(x, 0.0, 6.0, inplace=True) if activation == "relu6" else torch.relu_(x)
+
+
+def _packed(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: str, x: Tensor) -> FoldedConv:
+    if _has_kernel(x.device.type):
+        weight = torch.ops.mkldnn._reorder_convolution_weight(
+            weight, conv.padding, conv.stride, conv.dilation, conv.groups, x.shape
+        )
+    return FoldedConv(conv, weight, bias, activation)
+
+
+@cache
+def _has_kernel(device: str) -> bool:
+    return (
+        device == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    )

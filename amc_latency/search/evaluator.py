@@ -1,0 +1,106 @@
+"""What a policy is worth before fine-tuning: the accuracy of the network that is really cut to it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from amc_latency.data import Split, to_input
+from amc_latency.graph import NetworkGraph
+from amc_latency.prune.cut import cut
+from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
+from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
+from amc_latency.search.agent import Score
+from amc_latency.search.costs import Counts
+from amc_latency.search.forward import CutForward
+
+FIRST_IMAGES = 200
+"""After these, to the end of their batch, a policy may be given up; later there is little left to save."""
+STANDARD_ERRORS = 3.0
+"""How far below the best it must then be: of those that are as good, about one in 500 is by bad luck."""
+
+
+class NetworkEvaluator:
+    """Accuracy (0..1) of `model` cut to a policy, on held-back images; AMC's R_err is this less 1.
+
+    Channels are chosen by the L1 norm of what reads them (AMC), weights refitted by least squares, batch norm
+    recalibrated, and the sliced network is run: without both repairs accuracy is near chance and says nothing.
+
+    `statistics` come from `refit.collect`; `calibration` are the images [N, C, H, W] for batch norm, `images` and
+    `labels` [M] those that are scored.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: NetworkGraph,
+        statistics: Statistics,
+        calibration: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        batch: int = 100,
+    ) -> None:
+        self.model = model.eval()
+        self.graph = graph
+        self.statistics = statistics
+        self.calibration = calibration.contiguous(memory_format=torch.channels_last)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.labels = labels
+        self.batch = batch
+        self._importance = consumer_l1(model, graph)
+        rankings = [keep_order(importance) for importance in self._importance]
+        self._refit = RankedRefit(self.model, graph, statistics, rankings)
+        self._forward = CutForward(self.model, graph, self.calibration, self.images, batch)
+
+    def __call__(self, counts: Counts, best: float = 0.0) -> Score:
+        """The score of one policy; by the first images only, where these show that `best` is out of its reach.
+
+        What is given up early has the accuracy and loss of the images seen. Raises `ValueError` for counts that don't
+        fit the network.
+        """
+        small = self._cut(counts)
+        correct = seen = 0
+        loss = 0.0
+        for logits, labels in zip(self._forward.logits(small, counts), self.labels.split(self.batch), strict=True):
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            is_first = seen < FIRST_IMAGES <= seen + len(labels)
+            seen += len(labels)
+            if is_first and is_hopeless(correct / seen, seen, best, len(self.labels)):
+                break
+        return Score(correct / seen, loss / seen, seen)
+
+    def judged(self, network: nn.Module, split: Split) -> Score:
+        """The score of `network`, cut from the model or the model itself and perhaps fine-tuned, on all of `split`."""
+        batches = list(range(0, len(split), self.batch))
+        images = (to_input(split.images[i : i + self.batch], self.images.shape[-1]) for i in batches)
+        correct, loss = 0, 0.0
+        for i, logits in zip(batches, self._forward.frozen(network, images), strict=True):
+            labels = split.labels[i : i + self.batch]
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        return Score(correct / len(split), loss / len(split), len(split))
+
+    def network(self, counts: Counts) -> nn.Module:
+        """The network cut to `counts`, refitted and recalibrated: what is scored, and fine-tuned in the end."""
+        small = self._cut(counts)
+        recalibrate_batch_norm(small, self.calibration)
+        return small
+
+    def _cut(self, counts: Counts) -> nn.Module:
+        keep = [keep_indices(importance, count) for importance, count in zip(self._importance, counts, strict=True)]
+        small = cut(self.model, self.graph, keep)
+        self._refit.apply(small, keep)
+        return small
+
+
+def is_hopeless(accuracy: float, seen: int, best: float, images: int) -> bool:
+    """Whether a policy as good as `best` would hardly get only `accuracy` of the first `seen` of so many images right.
+
+    By `STANDARD_ERRORS` of a share of `seen` images drawn from them without replacement.
+    """
+    error = math.sqrt(max(best * (1 - best), 0) / seen * (1 - seen / images))
+    return accuracy < best - STANDARD_ERRORS * error and seen < images

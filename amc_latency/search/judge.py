@@ -1,0 +1,134 @@
+"""Asks the evaluator, and writes down what it said: no policy is ever judged twice, in this session or a later one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from amc_latency.data import ImageData, to_input
+from amc_latency.jsonl import append_line, read_lines
+from amc_latency.models.load import Network
+from amc_latency.prune.refit import Statistics, collect
+from amc_latency.search.agent import Score
+from amc_latency.search.costs import Counts
+from amc_latency.search.env import Reward
+from amc_latency.search.evaluator import NetworkEvaluator
+from amc_latency.search.loop import EpisodeRecord, best_of
+
+FINALISTS = 10
+"""Policies that are judged once more, by all held-back images, before one is chosen."""
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """How many images judge a policy."""
+
+    images: int = 1000
+    """held-back images that an episode is judged by; finalists are by all of them"""
+    calibration_images: int = 512
+    """train images for refit, whose statistics are collected once"""
+    recalibration_images: int = 256
+    """how many of these recalibrate the batch norms of each policy's network"""
+
+
+@dataclass(frozen=True)
+class JudgedPolicy:
+    """A line of the log of scores."""
+
+    counts: Counts
+    accuracy: float
+    loss: float
+    images: int
+    final: bool
+    """whether by all held-back images"""
+
+
+class Judge:
+    """Scores of policies: `judge(counts)` by the episodes' images, `judge.final(counts)` by all held-back ones.
+
+    With `log`, a file of JSON lines, what is known from there is not asked again. `asked` holds the policies whose
+    score by the episodes' images was wanted, known or not; whoever counts empties it first.
+    """
+
+    def __init__(self, network: Network, data: ImageData, config: JudgeConfig, log: Path | None = None) -> None:
+        self.base = network
+        self.data = data
+        self.config = config
+        self.log = log
+        self.asked: set[Counts] = set()
+        self._known: dict[Counts, Score] = {}
+        self._final: dict[Counts, Score] = {}
+        for row in [] if log is None else read_lines(log, JudgedPolicy):
+            known = self._final if row.final else self._known
+            known[row.counts] = Score(row.accuracy, row.loss, row.images)
+
+    def __call__(self, counts: Counts, best: float = 0.0) -> Score:
+        """The score by the episodes' images, or by the first of them where `best`, if given, is out of reach."""
+        self.asked.add(counts)
+        known = self._known.get(counts)
+        given_up = known is not None and known.images < min(self.config.images, len(self.data.held_back))
+        if known is None or (given_up and best == 0):
+            known = self._known[counts] = self._write(counts, self.evaluator(counts, best), final=False)
+        return known
+
+    def final(self, counts: Counts) -> Score:
+        """The score by all held-back images."""
+        if counts not in self._final:
+            full = counts == self.base.graph.architecture.group_channels
+            network = self.base.model if full else self.evaluator.network(counts)
+            score = self.evaluator.judged(network, self.data.held_back)
+            self._final[counts] = self._write(counts, score, final=True)
+        return self._final[counts]
+
+    def test_pct(self, network: nn.Module) -> float:
+        """Percent of the test images that a network gets right, cut or not, as it is."""
+        return 100 * self.evaluator.judged(network, self.data.test).accuracy
+
+    def choose(self, records: Sequence[EpisodeRecord], target_ms: float, reward: Reward) -> EpisodeRecord:
+        """The finalist that does best on all held-back images; `UserError` if no record is under the target.
+
+        The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice. Start
+        policies are among them where they are fast enough.
+        """
+        finalists = best_of(records, target_ms, FINALISTS)
+        finalists += [record for record in records if record.source == "start" and record.predicted_ms <= target_ms]
+        scores = {record.counts: reward(self.final(record.counts), record.counts) for record in finalists}
+        return max(finalists, key=lambda record: (scores[record.counts], -record.predicted_ms))
+
+    def network(self, counts: Counts) -> nn.Module:
+        """The network cut to a policy, refitted and recalibrated."""
+        return self.evaluator.network(counts)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width that the network takes."""
+        return self.base.spec.input[1]
+
+    @property
+    def statistics(self) -> Statistics:
+        """What refit knows of each layer's inputs."""
+        return self.evaluator.statistics
+
+    @cached_property
+    def evaluator(self) -> NetworkEvaluator:
+        """Made when the first policy must be judged: a resumed search may have none left."""
+        model, graph = self.base.model, self.base.graph
+        calibration = to_input(self.data.train.take(self.config.calibration_images).images, self.image_size)
+        held_back = self.data.held_back.take(self.config.images)
+        return NetworkEvaluator(
+            model,
+            graph,
+            collect(model, graph, calibration),
+            calibration[: self.config.recalibration_images],
+            to_input(held_back.images, self.image_size),
+            held_back.labels,
+        )
+
+    def _write(self, counts: Counts, score: Score, final: bool) -> Score:
+        if self.log is not None:
+            append_line(self.log, JudgedPolicy(counts, score.accuracy, score.loss, score.images, final))
+        return score

@@ -1,0 +1,170 @@
+"""The ways to choose a policy, by name: agents that learn, and what they are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+from amc_latency.errors import UserError
+from amc_latency.search.agent import Agent
+from amc_latency.search.baselines import RandomAgent, deep_policy, shallow_policy, uniform_policy
+from amc_latency.search.clamp import Clamp
+from amc_latency.search.costs import Counts
+from amc_latency.search.damage import Damage, balanced, refit_error
+from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
+from amc_latency.search.env import FEATURES, ChannelEnv, Reward
+from amc_latency.search.hill import HillClimber, HillConfig
+from amc_latency.search.iterated import iterated
+from amc_latency.search.judge import Judge
+from amc_latency.search.loop import EpisodeRecord, run_episodes
+from amc_latency.search.netadapt import netadapt, reached, refitted
+from amc_latency.search.warm import clone, led_through, solutions, start_policies
+
+EVALUATIONS_A_GROUP = 2.3
+"""That a round of the iterated programme takes, about."""
+WARM_NOISE = 0.1
+"""Sigma of a warm-started agent's first noise: it looks around the programme's policies, not everywhere."""
+WARM_ACTOR_FROM = 10
+"""Episodes in which only the critic learns: an untrained one would pull a cloned actor away at once."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every method is given."""
+
+    clamp: Clamp
+    judge: Judge
+    reward: Reward
+    seed: int
+    lowest: float
+    """smallest keep ratio"""
+    origin: Clamp | None = None
+    """under which the search began, if a correction has changed the target since: what an actor is cloned from must
+    stay the same, or the log could not be replayed"""
+
+    def damages(self) -> list[Damage]:
+        """The proxies of damage that the dynamic programme adds up, the better one first."""
+        base = self.judge.base
+        error = refit_error(base.model, base.graph, self.judge.statistics, self.clamp.costs.choices)
+        return [balanced(error), error]
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """Which agent, and how long it may search."""
+
+    name: str = "ddpg"
+    warm_start: bool = True
+    warmup: int = 0
+    """random episodes"""
+    episodes: int = 400
+    """in all, warm-up and start policies included"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a method ends with."""
+
+    counts: Counts
+    evaluations: int
+    """different policies that it asked the judge about, the finalists' second scores not counted"""
+
+
+def check_agent(name: str) -> None:
+    """Raise `UserError` for an agent whose extra is not installed."""
+    if name.startswith("sb3-") and find_spec("stable_baselines3") is None:
+        raise UserError(f"agent {name} needs the extra: pip install 'amc-latency[sb3]'")
+
+
+def search_episodes(
+    problem: Problem,
+    options: AgentOptions,
+    log: Sequence[EpisodeRecord] = (),
+    first: Sequence[Counts] = (),
+    on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
+) -> list[EpisodeRecord]:
+    """Run an agent under the problem's clamp until there are `options.episodes`, those of `log` included.
+
+    `first` are policies to execute before anything else; the programme's come after them in a warm start.
+    Raises what `run_episodes` and `run_sb3` raise.
+    """
+    clamp = problem.clamp
+    damages = problem.damages() if options.warm_start else []
+    starts = list(dict.fromkeys([*first, *start_policies(clamp, damages)]))
+    env = ChannelEnv(clamp, problem.judge, problem.reward)
+    if options.name.startswith("sb3-"):
+        from amc_latency.search.sb3 import run_sb3
+
+        return run_sb3(
+            options.name,
+            env,
+            options.episodes,
+            clamp.target_ms,
+            log,
+            starts,
+            on_episode,
+            problem.seed,
+            options.warmup,
+        )
+    if options.name == "programme":
+        starts = list(dict.fromkeys([*starts, _iterated(problem, starts, options.episodes)]))
+        wanted = sum(record.limit_ms != clamp.target_ms for record in log) + len(starts)
+        return run_episodes(env, RandomAgent(problem.seed), wanted, clamp.target_ms, log, starts, on_episode)
+    agent = _agent(problem, options, damages)
+    return run_episodes(env, agent, options.episodes, clamp.target_ms, log, starts, on_episode)
+
+
+def choose(problem: Problem, name: str, evaluations: int) -> Choice:
+    """What the baseline `name`, one of `config.BASELINES`, chooses; those that search get `evaluations` episodes.
+
+    Raises `UserError` where it reaches no policy within the budgets.
+    """
+    clamp, judge = problem.clamp, problem.judge
+    judge.asked.clear()
+    simple = {"uniform": uniform_policy, "shallow": shallow_policy, "deep": deep_policy}
+    if name in simple:
+        return Choice(simple[name](clamp.costs, clamp.target_ms, clamp.budgets), 0)
+    if name == "programme":
+        return Choice(led_through(clamp, solutions(clamp, problem.damages()[0], (1.0,))[0]), 0)
+    if name == "netadapt":
+        if clamp.holds(clamp.costs.full):
+            return Choice(clamp.costs.full, 0)
+        run = netadapt(judge.base, clamp.costs, [clamp.target_ms], refitted(judge))
+        winner = reached(run, clamp.target_ms)
+        return Choice(winner.counts, len(judge.asked))
+    options = AgentOptions(name, warm_start=False, episodes=evaluations)
+    records = search_episodes(problem, options)
+    best = judge.choose(records, clamp.target_ms, problem.reward)
+    return Choice(best.counts, len(judge.asked))
+
+
+def _iterated(problem: Problem, starts: Sequence[Counts], evaluations: int) -> Counts:
+    """The programme around the best of `starts`, in as many rounds as the evaluations suffice for."""
+    clamp, judge = problem.clamp, problem.judge
+    best = min(starts, key=lambda counts: judge(counts).loss)
+    rounds = max(1, int((evaluations - len(starts)) / (EVALUATIONS_A_GROUP * clamp.costs.groups)))
+    return led_through(clamp, iterated(clamp.guide, judge, clamp.guide_limit, best, rounds))
+
+
+def _agent(problem: Problem, options: AgentOptions, damages: Sequence[Damage]) -> Agent:
+    if options.name == "random":
+        return RandomAgent(problem.seed)
+    if options.name == "hill":
+        return HillClimber(HillConfig(), problem.seed)
+    learner: DDPGAgent | PPOAgent
+    if options.name == "ppo":
+        from amc_latency.search.ppo import PPOAgent, PPOConfig
+
+        ppo = PPOConfig(warmup=options.warmup, lowest=problem.lowest)
+        if options.warm_start:
+            ppo = replace(ppo, noise=WARM_NOISE)
+        learner = PPOAgent(ppo, len(FEATURES), problem.seed)
+    else:
+        config = DDPGConfig(warmup=options.warmup, lowest=problem.lowest)
+        if options.warm_start:
+            config = replace(config, noise=WARM_NOISE, actor_from=WARM_ACTOR_FROM)
+        learner = DDPGAgent(config, len(FEATURES), problem.seed)
+    if options.warm_start:
+        clone(learner, problem.origin or problem.clamp, damages)
+    return learner

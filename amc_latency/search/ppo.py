@@ -1,0 +1,240 @@
+"""PPO as the two-stage paper (Zhan, Lin, Cao, arXiv 1912.02254) uses it: one flat module, read top to bottom.
+
+The copy of the paper at hand lost its formulas. What is marked "ours" fills a gap, from the work it cites or from
+trials on problems whose answer is known.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from amc_latency.search.clamp import Clamp
+from amc_latency.search.ddpg import Replay, move, one_thread, truncated_normal
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of the agent. "Paper" is the two-stage paper's (arXiv 1912.02254), "DDPG" as in `DDPGConfig`."""
+
+    hidden: int = 64
+    """Units in the one hidden layer of actor and critic (paper)."""
+    clip: float = 0.2
+    """How far from 1 a probability ratio may pay: c (paper)."""
+    actors: int = 4
+    """Episodes collected under the old policy before it is improved, at least two (paper: several; 4 is ours)."""
+    epochs: int = 10
+    """Gradient steps on these episodes, all at once (Schulman et al., arXiv 1707.06347, take 3 to 15)."""
+    actor_rate: float = 3e-3
+    """Adam's learning rate for the actor (ours: there are only a hundred improvements in 400 episodes)."""
+    critic_rate: float = 1e-3
+    """Adam's learning rate for the critic (DDPG)."""
+    tau: float = 0.01
+    """Share of the way that a target network moves at each update (paper: slowly; the number is DDPG's)."""
+    gamma: float = 1.0
+    """Discount (DDPG)."""
+    batch: int = 64
+    """Transitions in an update of the critic (DDPG)."""
+    replay: int = 2000
+    """Transitions kept for the critic (DDPG)."""
+    warmup: int = 100
+    """Episodes of uniformly random actions, without learning (DDPG)."""
+    smoothing: float = 0.1
+    """Sigma of the noise on the target policy's action (paper: noise; the number is ours)."""
+    smoothing_clip: float = 0.25
+    """That noise's largest size, for 2.5 sigma as in TD3 (Fujimoto et al., arXiv 1802.09477)."""
+    noise: float = 0.5
+    """Sigma of the policy, a truncated normal, after the warm-up (DDPG)."""
+    noise_decay: float = 0.99
+    """Factor on sigma an episode (ours; slower than DDPG's, for without noise PPO has no gradient)."""
+    noise_least: float = 0.05
+    """Sigma never falls below it (ours: the clip bounds a step to a share of sigma, so learning would end)."""
+    baseline_rate: float = 0.5
+    """Share of the way that the reward baseline moves to each episode's reward (DDPG)."""
+    lowest: float = 0.2
+    """Smallest keep ratio that is ever wanted (DDPG). The largest is 1."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """An episode of the old policy: states [n + 1, features], keep ratios that it sampled [n], with which sigma."""
+
+    states: torch.Tensor
+    sampled: torch.Tensor
+    sigma: float
+    reward: float
+
+
+class PPOAgent:
+    """Actor and critic for one keep ratio a step.
+
+    The actor gives the mean of a normal truncated to `lowest`..1. Its sigma follows a schedule instead of being
+    learnt (ours): the paper's actor ends in one sigmoid, and a few dozen improvements don't teach a width.
+
+    Its probability ratios are those of the keep ratios it **sampled**, not of the ones the clamp executed. The clamp
+    belongs to the environment: the policy chose the first, with a density that is known; an executed count stands
+    for a whole range of wishes, and a wish that the clamp moved far is one that the policy may never have. The
+    critic is told what was executed, since that alone decides the reward.
+
+    Deterministic as `DDPGAgent` is: own generators, one thread.
+    """
+
+    def __init__(self, config: PPOConfig, state_dim: int, seed: int) -> None:
+        self.config = config
+        self.rng = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = nn.Sequential(_one_hidden(state_dim, config.hidden), nn.Sigmoid())
+            self.critic = _one_hidden(state_dim + 1, config.hidden)
+        self.target_actor = copy.deepcopy(self.actor)
+        self.target_critic = copy.deepcopy(self.critic)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), config.actor_rate, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), config.critic_rate, fused=True)
+        self.replay = Replay(config.replay, state_dim)
+        self.baseline = math.nan
+        self.rollouts: list[Rollout] = []
+        self._sampled: list[float] = []
+
+    @property
+    def warmup(self) -> int:
+        """Episodes of random actions."""
+        return self.config.warmup
+
+    def begin(self, clamp: Clamp) -> None:
+        """Forget what was sampled in the episode before."""
+        self._sampled = []
+
+    @one_thread()
+    def act(self, state: np.ndarray, age: int) -> float:
+        """The keep ratio wanted: random in the warm-up, whose `age` is negative, then sampled from the policy."""
+        if age < 0:
+            return float(self.rng.uniform(self.config.lowest, 1.0))
+        with torch.no_grad():
+            mean = self._mean(self.actor, torch.from_numpy(state)).item()
+        self._sampled.append(truncated_normal(mean, self.sigma(age), self.config.lowest, 1.0, self.rng))
+        return self._sampled[-1]
+
+    def sigma(self, age: int) -> float:
+        """Of the policy in an episode of this age."""
+        return max(self.config.noise * self.config.noise_decay**age, self.config.noise_least)
+
+    @one_thread()
+    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, age: int) -> None:
+        """Store a finished episode; after the warm-up improve the critic, and the actor when enough are collected.
+
+        As in AMC every transition gets the episode's final reward. An episode that was given instead of sampled
+        teaches the critic only.
+        """
+        config = self.config
+        self.baseline = reward if math.isnan(self.baseline) else self.baseline
+        self.baseline += config.baseline_rate * (reward - self.baseline)
+        for t, action in enumerate(actions):
+            self.replay.add(states[t], action, reward, states[t + 1], done=t == len(actions) - 1)
+        if age < 0:
+            return
+        for _ in actions:
+            self._update_critic()
+        if self._sampled:
+            sampled = torch.tensor(self._sampled, dtype=torch.float32)
+            self.rollouts.append(Rollout(torch.from_numpy(np.stack(states)), sampled, self.sigma(age), reward))
+        if len(self.rollouts) == config.actors:
+            self._improve_actor()
+            self.rollouts = []
+
+    @one_thread()
+    def clone(self, states: np.ndarray, actions: np.ndarray, steps: int = 300, rate: float = 1e-3) -> None:
+        """Behaviour cloning: fit the actor to keep ratios [n] that others chose in `states` [n, features]."""
+        inputs = torch.from_numpy(np.asarray(states, dtype=np.float32))
+        wanted = torch.from_numpy(np.asarray(actions, dtype=np.float32)).unsqueeze(1)
+        optimizer = torch.optim.Adam(self.actor.parameters(), rate)
+        for _ in range(steps):
+            loss = functional.mse_loss(self._mean(self.actor, inputs), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.target_actor.load_state_dict(self.actor.state_dict())
+
+    def _mean(self, actor: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        return self.config.lowest + (1 - self.config.lowest) * actor(states)
+
+    def _next_values(self, next_states: torch.Tensor) -> torch.Tensor:
+        """What the target networks expect from `next_states` [n, features] on: [n, 1]."""
+        config = self.config
+        means = self._mean(self.target_actor, next_states)
+        # A value that holds only for one exact action is an error of the critic, so the actions around it count too.
+        noise = self.rng.normal(0.0, config.smoothing, means.shape).clip(-config.smoothing_clip, config.smoothing_clip)
+        actions = (means + torch.from_numpy(noise.astype(np.float32))).clamp(config.lowest, 1.0)
+        return self.target_critic(torch.cat([next_states, actions], 1))
+
+    def _update_critic(self) -> None:
+        states, actions, rewards, next_states, dones = self.replay.sample(self.config.batch, self.rng)
+        with torch.no_grad():
+            returns = rewards - self.baseline + self.config.gamma * (1 - dones) * self._next_values(next_states)
+        loss = functional.mse_loss(self.critic(torch.cat([states, actions], 1)), returns)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        move(self.target_critic, self.critic, self.config.tau)
+        move(self.target_actor, self.actor, self.config.tau)
+
+    def _improve_actor(self) -> None:
+        """Gradient steps on the clipped objective over the collected episodes: arrays are [actors, steps]."""
+        states = torch.stack([rollout.states[:-1] for rollout in self.rollouts])
+        sampled = torch.stack([rollout.sampled for rollout in self.rollouts])
+        sigmas = torch.tensor([[rollout.sigma] for rollout in self.rollouts])
+        with torch.no_grad():
+            advantages = standardised(self._values())
+            # Nothing was learnt since these episodes were sampled: the actor still is the old policy.
+            old = log_density(sampled, self._mean(self.actor, states).squeeze(2), sigmas, self.config.lowest)
+        for _ in range(self.config.epochs):
+            new = log_density(sampled, self._mean(self.actor, states).squeeze(2), sigmas, self.config.lowest)
+            loss = -clipped_objective((new - old).exp(), advantages, self.config.clip)
+            self.actor_optimizer.zero_grad()
+            loss.backward()
+            self.actor_optimizer.step()
+
+    def _values(self) -> torch.Tensor:
+        """Q of every collected transition [actors, steps]: its episode's reward, then what is expected after it.
+
+        The sample that the critic learns from, in place of the critic's own word (ours). With that word, 64 hidden
+        units blur what an action is worth, and the policy ran into a corner on each trial.
+        """
+        rewards = torch.tensor([[rollout.reward] for rollout in self.rollouts])
+        following = torch.stack([rollout.states[1:] for rollout in self.rollouts])
+        values = self._next_values(following.flatten(0, 1)).view(following.shape[:2])
+        values[:, -1] = 0.0
+        return rewards - self.baseline + self.config.gamma * values
+
+
+def standardised(values: torch.Tensor) -> torch.Tensor:
+    """Q-values [actors, steps] in place of advantages: less the actors' mean at each step, by their spread (ours).
+
+    Step by step, for with AMC's reward at every transition Q falls with the number of steps left.
+    """
+    spread = values.std(0, correction=0, keepdim=True)
+    return (values - values.mean(0, keepdim=True)) / (spread + 1e-8)
+
+
+def clipped_objective(ratios: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
+    """What PPO maximises (arXiv 1707.06347, equation 7): a ratio beyond 1 -+ `clip` pays nothing more, but may cost."""
+    return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages).mean()
+
+
+def log_density(actions: torch.Tensor, means: torch.Tensor, sigmas: torch.Tensor, lowest: float) -> torch.Tensor:
+    """Of a normal truncated to `lowest`..1, all of one broadcast shape; up to a constant of each sigma."""
+    mass = torch.special.ndtr((1.0 - means) / sigmas) - torch.special.ndtr((lowest - means) / sigmas)
+    return -0.5 * ((actions - means) / sigmas) ** 2 - mass.log()
+
+
+def _one_hidden(inputs: int, hidden: int) -> nn.Sequential:
+    last = nn.Linear(hidden, 1)
+    # Small, so that the first actions and values are near the middle (as in DDPG).
+    nn.init.uniform_(last.weight, -3e-3, 3e-3)
+    nn.init.uniform_(last.bias, -3e-3, 3e-3)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), last)

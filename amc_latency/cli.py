@@ -40,7 +40,7 @@ from amc_latency.cli_options import (
 )
 from amc_latency.console import Console
 from amc_latency.models.registry import SCALABLE_MODELS
-from amc_latency.search.config import AGENTS, REWARDS, SearchConfig, run_name
+from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, SearchConfig, run_name
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -180,10 +180,16 @@ def search(
     reward: Annotated[
         str, typer.Option("--reward", help=f"what is maximised: {', '.join(REWARDS)}")
     ] = SearchConfig.reward,
-    agent: Annotated[str, typer.Option("--agent", help=f"what searches: {', '.join(AGENTS)}")] = SearchConfig.agent,
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", help=f"what searches, programme under a budget unless told: {', '.join(AGENTS)}"),
+    ] = None,
     warm_start: Annotated[
         bool, typer.Option("--warm-start/--cold-start", help="start from the dynamic programme's policies")
     ] = SearchConfig.warm_start,
+    damage: Annotated[
+        str, typer.Option("--damage", help=f"what the dynamic programme adds up: {', '.join(DAMAGES)}")
+    ] = SearchConfig.damage,
     baselines: Annotated[
         str, typer.Option("--baselines", help="what the result is shown beside")
     ] = SearchConfig.baselines,
@@ -200,7 +206,9 @@ def search(
     warmup: Annotated[
         int | None, typer.Option("--warmup", help="random episodes: 100 in a cold start, else none, unless told")
     ] = None,
-    episodes: Annotated[int, typer.Option("--episodes", help="episodes after the warm-up")] = SearchConfig.episodes,
+    episodes: Annotated[
+        int | None, typer.Option("--episodes", help="those after it: 300 in a cold start, else 100, unless told")
+    ] = None,
     corrections: Annotated[
         int, typer.Option("--corrections", help="searches on if measured over the target")
     ] = SearchConfig.corrections,
@@ -237,7 +245,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
-    from amc_latency.search.pareto import front_text, pareto_search
+    from amc_latency.search.pareto import check_front, front_text, pareto_search
     from amc_latency.search.report import search_text
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
@@ -246,11 +254,12 @@ def search(
     amounts = {name: amount(given[name], name) for name in ("target_macs", "target_params", "target_bytes")}
     values = {field.name: given[field.name] for field in fields(SearchConfig)}
     config = SearchConfig(**{**values, **amounts, "lut": None if lut is None else str(lut)})
-    folder = out or Path("runs") / run_name(config)
+    folder = out or Path("runs") / run_name(config, pareto)
     options = phone_options(force, transport, runner, runner_path, litert_library)
     if pareto is not None:
         front = pareto_search(config, pareto, folder, Console(), options)
         show(front, as_json, front_text)
+        check_front(front)
         return
     report = run_search(config, folder, Console(), options)
     show(report, as_json, search_text)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import multiprocessing
 import os
 import subprocess
@@ -58,6 +59,8 @@ class Options:
     images: int
     networks: dict[str, tuple[str, str]]
     """checkpoint and table, by name"""
+    shares: tuple[float, ...] = ()
+    """all of them: NetAdapt goes through them in one run"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Worker:
 
     def run(self, job: Job) -> Iterator[Result]:
         """The rows of a job."""
+        from amc_latency.errors import UserError
         from amc_latency.search.clamp import Clamp
         from amc_latency.search.methods import Problem
         from amc_latency.search.rewards import make_reward
@@ -124,11 +128,15 @@ class Worker:
             began = time.monotonic()
             clamp = Clamp(costs, share * costs.full_ms)
             problem = Problem(clamp, judge, make_reward("error", costs), job.seed, 0.2)
-            if job.method == "netadapt":
-                counts, evaluations, model = self._netadapt(job, problem)
-            else:
-                counts, evaluations = self._choose(job.method, share, problem)
-                model = judge.network(counts)
+            try:
+                if job.method == "netadapt":
+                    counts, evaluations, model = self._netadapt(job, problem)
+                else:
+                    counts, evaluations = self._choose(job.method, share, problem)
+                    model = judge.network(counts)
+            except UserError as error:
+                print(f"{job.network} {share:g} {job.method} seed {job.seed}: {error}", flush=True)
+                continue
             search_minutes = (time.monotonic() - began) / 60
             yield self._finished(job, share, costs, judge, counts, evaluations, model, search_minutes, began)
 
@@ -184,7 +192,7 @@ class Worker:
         folder = Path(self.options.out) / "netadapt" / f"{job.network}-seed{job.seed}"
         folder.mkdir(parents=True, exist_ok=True)
         propose = briefly_trained(judge.data.train, judge.data.held_back.take(self.options.images), config)
-        targets = [share * costs.full_ms for share in job.shares]
+        targets = [share * costs.full_ms for share in self.options.shares]
         iterations = netadapt(judge.base, costs, targets, propose, config, folder)
         winner = reached(iterations, problem.clamp.target_ms)
         model, _, _ = load_checkpoint(winner_path(folder, winner.iteration))
@@ -269,8 +277,9 @@ def compare(options: argparse.Namespace) -> None:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     path = out / "compare.csv"
+    check_settings(out / "settings.json", options)
     networks = {name: prepare(name, out) for name in options.networks}
-    shared = Options(str(out), options.evaluations, options.epochs, options.images, networks)
+    shared = Options(str(out), options.evaluations, options.epochs, options.images, networks, tuple(options.shares))
     done = {key(row) for row in compare_report.read_rows(path)}
     jobs = jobs_left(options, done)
     print(f"{len(done)} runs are there; {len(jobs)} jobs are left", flush=True)
@@ -290,6 +299,14 @@ def compare(options: argparse.Namespace) -> None:
                     f"{result.minutes:.1f} min; about {left_s / 60:.0f} min left",
                     flush=True,
                 )
+
+
+def check_settings(path: Path, options: argparse.Namespace) -> None:
+    """Rows of other settings don't belong in one table."""
+    settings = {name: getattr(options, name) for name in ("evaluations", "epochs", "images")}
+    if path.exists() and json.loads(path.read_text()) != settings:
+        sys.exit(f"error: {path.parent} holds runs with {path.read_text()}: the same settings, or another --out")
+    path.write_text(json.dumps(settings))
 
 
 def append(path: Path, result: Result) -> None:
@@ -339,13 +356,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the bundled network, one share, two seeds, few of all")
     parser.add_argument("--measure", action="store_true", help="time what was exported")
     parser.add_argument("--rounds", type=int, default=9, help="of timing")
-    parser.add_argument("--ours", default="ddpg-warm", help="the method that others are compared with")
+    parser.add_argument("--ours", default="iterated", help="the method that others are compared with")
     parser.add_argument("--report", action="store_true", help="tables and a plot of what there is")
     options = parser.parse_args()
     if options.quick:
         options.networks, options.shares, options.seeds = ["bundled"], [0.35], 2
         options.evaluations, options.epochs, options.images = 20, 1, 500
-        options.methods = ["uniform", "random", "hill", "programme", "ddpg", "ddpg-warm"]
+        options.methods = ["uniform", "random", "hill", "programme", "iterated", "ddpg", "ddpg-warm"]
         options.out = options.out.with_name(options.out.name + "-quick")
     if unknown := set(options.methods) - set(METHODS):
         sys.exit(f"error: there is no method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")

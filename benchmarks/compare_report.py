@@ -76,7 +76,9 @@ def difference(ours: Sequence[float], others: Sequence[float]) -> str:
     """The means' difference, and whether the seeds' ranges meet."""
     if not ours or ours == others:
         return ""
-    apart = min(ours) > max(others) or max(ours) < min(others)
+    disjoint = min(ours) > max(others) or max(ours) < min(others)
+    # One seed or two have no spread to speak of.
+    apart = disjoint and min(len(ours), len(others)) > 2
     return f"{statistics.fmean(ours) - statistics.fmean(others):+.2f}" + (" outside the spread" if apart else "")
 
 

@@ -132,10 +132,11 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
             norm = graph.batch_norms.get(conv)
             if norm is not None:
                 (result,) = node.users
+                fused.add(result)
             after = next(iter(result.users))
             if len(result.users) == 1 and _activation(after, model) != "none":
                 result, activation = after, _activation(after, model)
-            fused.update((node.next, result) if norm is not None else (result,))
+                fused.add(result)
         chains.append((node, result, conv, norm, activation))
     last_read = {parent: i for i, (node, *_) in enumerate(chains) for parent in node.all_input_nodes}
     return [

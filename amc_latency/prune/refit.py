@@ -198,7 +198,7 @@ class _RankedLayer:
         moments = inputs.covariance[ranked][:, ranked]
         if self.norm is None and layer.bias is None:
             moments.addr_(self.mean, self.mean)
-        self.factor = _cholesky(moments, ridge)
+        self.factor = cholesky(moments, ridge)
 
     def apply(self, small: nn.Module, kept: int, outputs: Tensor | None) -> None:
         """Refit the layer in `small`, which kept so many channels of its inputs, and these `outputs` (None: all)."""
@@ -227,7 +227,7 @@ def _kept_first(kept: Tensor, channels: int) -> Tensor:
     return torch.cat([kept, is_removed.nonzero().flatten()])
 
 
-def _cholesky(moments: Tensor, ridge: float) -> Tensor:
+def cholesky(moments: Tensor, ridge: float) -> Tensor:
     """Lower factor of `moments + ridge * mean diagonal`; the ridge grows until there is one."""
     scale = float(moments.diagonal().mean()) or 1.0
     while True:

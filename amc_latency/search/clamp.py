@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,9 +81,13 @@ class Clamp:
         """The first budget, in units of `guide`; where there is none, what the uncut network takes."""
         if self.guide is not self.costs:
             return self.budgets[0].limit
-        return (
-            math.floor(self.target_ms * PS_PER_MS) if math.isfinite(self.target_ms) else self.costs.of(self.costs.full)
-        )
+        if not math.isfinite(self.target_ms):
+            return self.costs.of(self.costs.full)
+        # The most picoseconds whose milliseconds, a rounded quotient, are still at or under the target.
+        units = math.floor(self.target_ms * PS_PER_MS) + 1
+        while units / PS_PER_MS > self.target_ms:
+            units -= 1
+        return units
 
     @property
     def guide_least(self) -> int:
@@ -167,13 +171,27 @@ class Clamp:
         return Elimination(self.costs, layers)
 
     def _way_out(self) -> str:
-        ends = [witness.completed(()) for witness in self._witnesses]
-        within = [self.costs.total(end) for end in ends if all(b.costs.total(end) <= b.limit for b in self.budgets)]
-        if not within or not math.isfinite(self.target_ms):
-            return "raise one"
-        return (
-            f"raise one, or the milliseconds to the {up(min(within) / PS_PER_MS):.6g} that were found within the rest"
-        )
+        """Which budget to raise, and to what: the least of it that was found within all others."""
+        spent = [[self.costs.total(end), *(b.costs.total(end) for b in self.budgets)] for end in self._ends()]
+        limits = [self.target_ms * PS_PER_MS, *(budget.limit for budget in self.budgets)]
+        texts = [lambda ps: f"{up(ps / PS_PER_MS):.6g} ms", *(_texts(budget.name) for budget in self.budgets)]
+        ways = []
+        for which, text in enumerate(texts):
+            within = [
+                total[which]
+                for total in spent
+                if all(total[i] <= limit for i, limit in enumerate(limits) if i != which)
+            ]
+            if within and math.isfinite(limits[which]):
+                ways.append(f"{text(min(within))} within the rest")
+        return f"what was found is {' or '.join(ways)}; raise one" if ways else "raise more than one"
+
+    def _ends(self) -> list[tuple[int, ...]]:
+        return [witness.completed(()) for witness in self._witnesses]
+
+
+def _texts(name: str) -> Callable[[float], str]:
+    return lambda units: f"{units:,} {name}"
 
 
 class Elimination:

@@ -11,6 +11,8 @@ from amc_latency.errors import UserError
 from amc_latency.jsonl import checked
 from amc_latency.models.load import BUNDLED
 
+DAMAGES = ("refit", "taylor", "measured")
+"""The dynamic programme's proxies of damage, see damage.py."""
 BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "programme")
 """Other ways to choose, see methods.py."""
 AGENTS = ("ddpg", "ppo", "hill", "random", "programme", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
@@ -38,12 +40,14 @@ class SearchConfig:
     """parameters at most, batch norm folded"""
     target_bytes: float | None = None
     """bytes of the .tflite at most"""
-    reward: str = "error"
+    reward: str = "loss"
     """what is maximised, one of `REWARDS`, see rewards.py"""
-    agent: str = "ddpg"
-    """what picks policies, one of `AGENTS`, see methods.py"""
+    agent: str | None = None
+    """what picks policies, one of `AGENTS`: unless told `programme` under a budget, and else `ddpg`"""
     baselines: str = ",".join(BASELINES)
     """what the result is shown beside, of `BASELINES`"""
+    damage: str = "refit"
+    """what the dynamic programme adds up, one of `DAMAGES`"""
     warm_start: bool = True
     """whether the agent starts from the dynamic programme's policies, or else from random ones"""
     model: str = BUNDLED
@@ -60,12 +64,12 @@ class SearchConfig:
     """of agent, warm-up and fine-tuning"""
     warmup: int | None = None
     """episodes of random policies: 100 in a cold start and none in a warm one, unless told"""
-    episodes: int = 300
-    """episodes after the warm-up"""
+    episodes: int | None = None
+    """episodes after the warm-up: 300 in a cold start and 100 in a warm one, unless told"""
     corrections: int = 3
     """how often to search on when the device says that the result is over the target"""
     correction_episodes: int = 60
-    """episodes of each such continuation"""
+    """episodes of each such continuation; what `programme` may try in it"""
     margin_pct: float = 1.5
     """how far under the target to aim: about what a prediction is off by"""
     confidence: float | None = None
@@ -90,16 +94,18 @@ class SearchConfig:
             raise UserError("name the target in one way: --target-ms MILLISECONDS or --speedup FACTOR")
         if self.reward not in REWARDS:
             raise UserError(f"no reward is called '{self.reward}'; there are {', '.join(REWARDS)}")
-        if self.agent not in AGENTS:
+        if self.searcher not in AGENTS:
             raise UserError(f"no agent is called '{self.agent}'; there are {', '.join(AGENTS)}")
         if self.reward in BUDGETED and not self.has_budget:
             raise UserError(
                 f"--reward {self.reward} needs a budget: --target-ms MILLISECONDS, --speedup FACTOR, --target-macs, "
                 f"--target-params or --target-bytes; the rewards {', '.join(TRADED)} trade accuracy without one"
             )
+        if self.damage not in DAMAGES:
+            raise UserError(f"no proxy of damage is called '{self.damage}'; there are {', '.join(DAMAGES)}")
         if unknown := set(self.baseline_names) - set(BASELINES):
             raise UserError(f"no baseline is called '{min(unknown)}'; there are {', '.join(BASELINES)}")
-        if self.agent == "programme" and not self.has_budget:
+        if self.searcher == "programme" and not self.has_budget:
             raise UserError(f"--agent programme needs a budget: a target, or another agent for --reward {self.reward}")
         for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
             value = getattr(self, name)
@@ -115,7 +121,7 @@ class SearchConfig:
             raise UserError("a correction needs episodes: --correction-episodes 1 or more, or --corrections 0")
         rounds = 1 if self.rounds is None else self.rounds
         positive = (self.images, self.calibration_images, self.recalibration_images, rounds)
-        if self.warmup_episodes + self.episodes < 1 or min(positive) < 1:
+        if self.total_episodes < 1 or min(positive) < 1:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
         if not 0 <= self.margin_pct < 50:
             raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
@@ -125,8 +131,16 @@ class SearchConfig:
             raise UserError("--confidence takes the place of --margin-pct: give one of them")
         if self.confidence is not None and self.estimate:
             raise UserError("--confidence needs a table that was measured: search with --margin-pct and --estimate")
+        others = (self.target_macs, self.target_params, self.target_bytes)
+        if self.confidence is not None and any(limit is not None for limit in others):
+            raise UserError("--confidence is for milliseconds alone: leave --target-macs, -params and -bytes out")
         if self.confidence is not None and not self.has_latency_target:
             raise UserError("--confidence is that of meeting a latency: give --target-ms or --speedup with it")
+
+    @property
+    def searcher(self) -> str:
+        """The agent that searches."""
+        return self.agent or ("programme" if self.has_budget else "ddpg")
 
     @property
     def baseline_names(self) -> list[str]:
@@ -139,6 +153,12 @@ class SearchConfig:
         if self.warmup is None:
             return 0 if self.warm_start else 100
         return self.warmup
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes of the first attempt, warm-up and start policies included."""
+        learned = (100 if self.warm_start else 300) if self.episodes is None else self.episodes
+        return self.warmup_episodes + learned
 
     @property
     def has_latency_target(self) -> bool:
@@ -158,7 +178,7 @@ class SearchConfig:
         return math.inf if self.speedup is None else original_ms / self.speedup
 
 
-def run_name(config: SearchConfig) -> str:
+def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
     targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
     targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
@@ -167,7 +187,10 @@ def run_name(config: SearchConfig) -> str:
         targets += [] if limit is None else [f"{limit:g}{name}"]
     parts = [Path(config.model).stem, config.device, *(["estimate"] if config.estimate else []), *targets]
     parts += [config.reward] if config.reward != SearchConfig.reward else []
-    parts += [config.agent] if config.agent != SearchConfig.agent else []
+    parts += [config.agent] if config.agent is not None else []
+    parts += [] if config.warm_start else ["cold"]
+    parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
+    parts += [] if pareto is None else [f"pareto{pareto}"]
     return "-".join([*parts, f"seed{config.seed}"])
 
 
@@ -230,6 +253,8 @@ class SearchReport:
     accuracy_uniform: float
     macs: int
     episodes: int
+    evaluations: int
+    """different policies that the episodes' images were shown to, the baselines' not counted"""
     attempts: int
     seconds: float
     data: str

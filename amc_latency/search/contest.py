@@ -11,7 +11,7 @@ from amc_latency.search.methods import Problem, choose
 
 
 def contest(problem: Problem, names: Sequence[str], evaluations: int, console: Console) -> list[BaselineRow]:
-    """A row for each of `names` that reaches the budgets; those that search get as many `evaluations` as the agent had.
+    """A row for each of `names` that reaches the budgets; `random` and `hill` get as many `evaluations` as ours had.
 
     Every score is written down by the judge, so a search that was broken off here goes on quickly.
     """
@@ -21,8 +21,8 @@ def contest(problem: Problem, names: Sequence[str], evaluations: int, console: C
             meter.update(done, note=name)
             try:
                 choice = choose(problem, name, evaluations)
-            except UserError:
-                # No uniform width, say, is fast enough.
+            except UserError as error:
+                console.say(f"no {name} beside it: {error}")
                 continue
             rows.append(
                 BaselineRow(

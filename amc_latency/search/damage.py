@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from amc_latency.graph import NetworkGraph
 from amc_latency.prune.cut import value_indices
-from amc_latency.prune.rank import consumer_l1
-from amc_latency.prune.refit import RIDGE, Statistics
+from amc_latency.prune.rank import consumer_l1, keep_order
+from amc_latency.prune.refit import RIDGE, Statistics, cholesky
 from amc_latency.search.agent import Score
 from amc_latency.search.costs import Counts, LayerCosts
 
@@ -35,7 +35,7 @@ def refit_error(
     """
     damage = []
     for group, importance, counts in zip(graph.groups, consumer_l1(model, graph), choices, strict=True):
-        order = _descending(importance)
+        order = keep_order(importance)
         lost = np.zeros(group.channels)
         for member in group.members:
             if member.role != "consumer":
@@ -46,7 +46,7 @@ def refit_error(
             weight = weight.flatten(1)[:, columns]
             if member.module in statistics:
                 moments = _moments(model, graph, member.module, statistics)[columns][:, columns]
-                weight = weight @ _factor(moments)
+                weight = weight @ cholesky(moments, RIDGE)
             # With G = L L', the best fit on the first m columns misses sum_{j >= m} |(W L)_j|^2.
             by_channel = weight.square().sum(0).view(group.channels, values).sum(1).numpy()
             lost += by_channel / (by_channel.sum() or 1.0) / len(group.consumers)
@@ -98,7 +98,7 @@ def taylor(
         for hook in hooks:
             hook.remove()
     return [
-        _beyond(values[_descending(rank).numpy()] / len(images), counts)
+        _beyond(values[keep_order(rank).numpy()] / len(images), counts)
         for values, rank, counts in zip(importance, consumer_l1(model, graph), choices, strict=True)
     ]
 
@@ -154,11 +154,6 @@ def reachable(here: int, choices: int, reach: float) -> tuple[int, int]:
     return max(0, here - distance), min(choices - 1, here + distance)
 
 
-def _descending(importance: Tensor) -> Tensor:
-    """Channels in the order in which `rank.keep_indices` takes them."""
-    return torch.argsort(importance, descending=True, stable=True)
-
-
 def _beyond(by_rank: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """What is lost with each count if only that many of the first are kept; exactly 0 for all of them."""
     return np.array([by_rank[count:].sum() for count in counts])
@@ -170,17 +165,6 @@ def _moments(model: nn.Module, graph: NetworkGraph, name: str, statistics: Stati
     if model.get_submodule(name).bias is None and name not in graph.batch_norms:
         return inputs.covariance + torch.outer(inputs.mean, inputs.mean)
     return inputs.covariance
-
-
-def _factor(moments: Tensor) -> Tensor:
-    """Cholesky's L of the moments with refit's ridge."""
-    ridge, scale = RIDGE, float(moments.diagonal().mean()) or 1.0
-    eye = torch.eye(len(moments), dtype=moments.dtype)
-    factor, failed = torch.linalg.cholesky_ex(moments + eye * (ridge * scale))
-    while int(failed):
-        ridge *= 100
-        factor, failed = torch.linalg.cholesky_ex(moments + eye * (ridge * scale))
-    return factor
 
 
 def _gated(gates: dict[int, Tensor], index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

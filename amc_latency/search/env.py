@@ -94,9 +94,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         done = len(self._counts) == self.clamp.costs.groups
         reward = 0.0
         if done:
-            # What is hopeless shows in the accuracy only where nothing else is rewarded.
-            best = self._best if self.reward is negative_error else 0.0
-            score = self._known or self.evaluate(self._counts, best)
+            score = self._known or self.evaluate(self._counts, self._best)
             self._best = max(self._best, score.accuracy)
             info["score"] = score
             info["predicted_ms"] = self.clamp.costs.ms(self._counts)

@@ -102,6 +102,8 @@ class CutForward:
 
     def _room(self, wanted: _Beginning, more: int) -> bool:
         """Make room for `more` bytes in `wanted`, forgetting what was used longest ago; False where there is none."""
+        if wanted.bytes + more > self.memory_bytes:
+            return False
         in_use = sum(beginning.bytes for beginning in self._kept.values())
         for key in list(self._kept):
             if in_use + more > self.memory_bytes and self._kept[key] is not wanted:

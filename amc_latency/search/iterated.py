@@ -6,6 +6,8 @@ are worth depends on what is left of the others. Around a policy that is near th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from amc_latency.search.agent import Score
@@ -32,20 +34,22 @@ def iterated(
     points: int = 2,
     reach: float = 0.25,
     reward: Reward = negative_loss,
+    lead: Callable[[Counts], Counts] = lambda counts: counts,
 ) -> Counts:
     """The best policy found from `start` in `rounds` rounds, with `costs.of(counts) <= target_units`.
 
     A round evaluates about `points` counts a group, at most `reach` of the group's choices away, and up to
     three solutions under that damage: in the whole region, in half of it, in a quarter. The best becomes the
     incumbent if its reward is better than the last one's; else the region shrinks to a quarter. Deterministic,
-    but for what `evaluate` says. Raises what `solve` raises.
+    but for what `evaluate` says. `lead` is where a solution is brought
+    within further budgets. Raises what `solve` raises.
     """
     best, best_reward = start, reward(evaluate(start), start)
     for _ in range(rounds):
         damage, _ = measured(evaluate, costs, points, best, reach)
         around, worked = best, STEPS[-1]
         for step in STEPS:
-            counts = solve(costs, _within(costs, damage, around, reach * step), target_units).counts
+            counts = lead(solve(costs, _within(costs, damage, around, reach * step), target_units).counts)
             value = reward(evaluate(counts), counts)
             if value > best_reward:
                 best, best_reward, worked = counts, value, step

@@ -1,4 +1,4 @@
-"""Asks the evaluator, and writes down what it said: no policy is ever judged twice, in this session or a later one."""
+"""Asks the evaluator, and writes down what it said: a full score is asked for once, over all sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agent import Score
 from amc_latency.search.costs import Counts
 from amc_latency.search.env import Reward
-from amc_latency.search.evaluator import NetworkEvaluator
+from amc_latency.search.evaluator import NetworkEvaluator, is_hopeless
 from amc_latency.search.loop import EpisodeRecord, best_of
 
 FINALISTS = 10
@@ -70,8 +70,9 @@ class Judge:
         """The score by the episodes' images, or by the first of them where `best`, if given, is out of reach."""
         self.asked.add(counts)
         known = self._known.get(counts)
-        given_up = known is not None and known.images < min(self.config.images, len(self.data.held_back))
-        if known is None or (given_up and best == 0):
+        images = min(self.config.images, len(self.data.held_back))
+        # What was given up under a higher bar may be worth a look under this one.
+        if known is None or (known.images < images and not is_hopeless(known.accuracy, known.images, best, images)):
             known = self._known[counts] = self._write(counts, self.evaluator(counts, best), final=False)
         return known
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+from amc_latency.data import to_input
 from amc_latency.errors import UserError
 from amc_latency.search.agent import Agent
 from amc_latency.search.baselines import RandomAgent, deep_policy, shallow_policy, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts
-from amc_latency.search.damage import Damage, balanced, refit_error
+from amc_latency.search.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.env import FEATURES, ChannelEnv, Reward
+from amc_latency.search.env import FEATURES, ChannelEnv, Reward, negative_error
 from amc_latency.search.hill import HillClimber, HillConfig
 from amc_latency.search.iterated import iterated
 from amc_latency.search.judge import Judge
@@ -39,14 +41,22 @@ class Problem:
     seed: int
     lowest: float
     """smallest keep ratio"""
+    damage: str = "refit"
+    """the dynamic programme's proxy, one of `config.DAMAGES`"""
     origin: Clamp | None = None
     """under which the search began, if a correction has changed the target since: what an actor is cloned from must
     stay the same, or the log could not be replayed"""
 
     def damages(self) -> list[Damage]:
         """The proxies of damage that the dynamic programme adds up, the better one first."""
-        base = self.judge.base
-        error = refit_error(base.model, base.graph, self.judge.statistics, self.clamp.costs.choices)
+        base, judge, costs = self.judge.base, self.judge, self.clamp.costs
+        if self.damage == "taylor":
+            train = judge.data.train.take(judge.config.calibration_images)
+            images = to_input(train.images, judge.image_size)
+            return [taylor(base.model, base.graph, images, train.labels, costs.choices)]
+        if self.damage == "measured":
+            return [measured(judge, costs)[0]]
+        error = refit_error(base.model, base.graph, judge.statistics, costs.choices)
         return [balanced(error), error]
 
 
@@ -59,7 +69,7 @@ class AgentOptions:
     warmup: int = 0
     """random episodes"""
     episodes: int = 400
-    """in all, warm-up and start policies included"""
+    """in all, warm-up and start policies included; for `programme`, about how many policies it may try"""
 
 
 @dataclass(frozen=True)
@@ -89,30 +99,28 @@ def search_episodes(
     `first` are policies to execute before anything else; the programme's come after them in a warm start.
     Raises what `run_episodes` and `run_sb3` raise.
     """
-    clamp = problem.clamp
-    damages = problem.damages() if options.warm_start else []
+    clamp, judge, reward = problem.clamp, problem.judge, problem.reward
+    warm = options.warm_start or options.name == "programme"
+    damages = problem.damages() if warm else []
     starts = list(dict.fromkeys([*first, *start_policies(clamp, damages)]))
-    env = ChannelEnv(clamp, problem.judge, problem.reward)
+    # What is hopeless shows in the accuracy only where nothing else is rewarded.
+    env = ChannelEnv(clamp, judge if reward is negative_error else lambda counts, _: judge(counts), reward)
     if options.name.startswith("sb3-"):
         from amc_latency.search.sb3 import run_sb3
 
-        return run_sb3(
-            options.name,
-            env,
-            options.episodes,
-            clamp.target_ms,
-            log,
-            starts,
-            on_episode,
-            problem.seed,
-            options.warmup,
-        )
+        limit_ms, seed, warmup = clamp.target_ms, problem.seed, options.warmup
+        return run_sb3(options.name, env, options.episodes, limit_ms, log, starts, on_episode, seed, warmup)
     if options.name == "programme":
         starts = list(dict.fromkeys([*starts, _iterated(problem, starts, options.episodes)]))
-        wanted = sum(record.limit_ms != clamp.target_ms for record in log) + len(starts)
+        # All episodes are given, so nobody acts.
+        wanted = _earlier(log, clamp) + len(starts)
         return run_episodes(env, RandomAgent(problem.seed), wanted, clamp.target_ms, log, starts, on_episode)
     agent = _agent(problem, options, damages)
     return run_episodes(env, agent, options.episodes, clamp.target_ms, log, starts, on_episode)
+
+
+def _earlier(log: Sequence[EpisodeRecord], clamp: Clamp) -> int:
+    return sum(record.limit_ms != clamp.target_ms for record in log)
 
 
 def choose(problem: Problem, name: str, evaluations: int) -> Choice:
@@ -128,6 +136,8 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
     if name == "programme":
         return Choice(led_through(clamp, solutions(clamp, problem.damages()[0], (1.0,))[0]), 0)
     if name == "netadapt":
+        if clamp.budgets or not math.isfinite(clamp.target_ms):
+            raise UserError("NetAdapt goes by milliseconds alone")
         if clamp.holds(clamp.costs.full):
             return Choice(clamp.costs.full, 0)
         run = netadapt(judge.base, clamp.costs, [clamp.target_ms], refitted(judge))
@@ -141,10 +151,18 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
 
 def _iterated(problem: Problem, starts: Sequence[Counts], evaluations: int) -> Counts:
     """The programme around the best of `starts`, in as many rounds as the evaluations suffice for."""
-    clamp, judge = problem.clamp, problem.judge
-    best = min(starts, key=lambda counts: judge(counts).loss)
+    clamp, judge, reward = problem.clamp, problem.judge, problem.reward
+    best = max(starts, key=lambda counts: reward(judge(counts), counts))
     rounds = max(1, int((evaluations - len(starts)) / (EVALUATIONS_A_GROUP * clamp.costs.groups)))
-    return led_through(clamp, iterated(clamp.guide, judge, clamp.guide_limit, best, rounds))
+    return iterated(
+        clamp.guide,
+        judge,
+        clamp.guide_limit,
+        best,
+        rounds,
+        reward=reward,
+        lead=lambda counts: led_through(clamp, counts),
+    )
 
 
 def _agent(problem: Problem, options: AgentOptions, damages: Sequence[Damage]) -> Agent:

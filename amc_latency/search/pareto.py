@@ -41,6 +41,10 @@ class Front:
     points: list[FrontPoint]
     plot: str
     folder: str
+    missed_ms: list[float]
+    """targets that were not met"""
+    estimated: bool
+    """True if no device was there: every `measured_ms` is what its cost model says"""
 
 
 def pareto_search(
@@ -49,7 +53,7 @@ def pareto_search(
     """Search at `targets` latencies in even ratios, from the one of `config` up towards the uncut network.
 
     Each is a search with a folder of its own within `out`, which goes on where it stopped. Raises `UserError` for
-    fewer than 2 targets and for a config without a latency target, `JobError` at the end if a target was not met.
+    fewer than 2 targets and for a config without a latency target.
     """
     if targets < 2:
         raise UserError(f"--pareto {targets} draws no front: give 2 targets or more")
@@ -65,11 +69,17 @@ def pareto_search(
     points = front_points(reports)
     plot = out / "front.png"
     with replacing(plot) as temporary:
-        _draw(points, reports[0].device, temporary)
-    missed = [f"{report.target_ms:.4g} ms" for report in reports if not report.met]
-    if missed:
-        raise JobError(f"not met: {', '.join(missed)}; the front of all is {plot}")
-    return Front(points, str(plot), str(out))
+        _draw(points, reports[0].device, reports[0].estimated, temporary)
+    missed_ms = [report.target_ms for report in reports if not report.met and report.target_ms is not None]
+    return Front(points, str(plot), str(out), missed_ms, reports[0].estimated)
+
+
+def check_front(front: Front) -> None:
+    """Raise `JobError` if a target was not met."""
+    if front.missed_ms:
+        raise JobError(
+            f"not met: {', '.join(f'{ms:.4g} ms' for ms in front.missed_ms)}; the front of all is {front.plot}"
+        )
 
 
 def front_points(reports: Sequence[SearchReport]) -> list[FrontPoint]:
@@ -86,7 +96,7 @@ def front_points(reports: Sequence[SearchReport]) -> list[FrontPoint]:
 
 def front_text(front: Front) -> None:
     """The front as a table."""
-    table = Table("", right("target ms"), right("measured ms"), right("test %"), "", "file")
+    table = Table("", right("target ms"), right(f"{_told(front.estimated)} ms"), right("test %"), "", "file")
     for point in front.points:
         target = "" if point.target_ms is None else f"{point.target_ms:.4f}"
         table.add_row(
@@ -120,7 +130,11 @@ def _search_at(
     return search(config, out / f"target-{targets - step}", console, phone)
 
 
-def _draw(points: Sequence[FrontPoint], device: str, path: Path) -> None:
+def _told(estimated: bool) -> str:
+    return "estimated" if estimated else "measured"
+
+
+def _draw(points: Sequence[FrontPoint], device: str, estimated: bool, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -132,7 +146,7 @@ def _draw(points: Sequence[FrontPoint], device: str, path: Path) -> None:
         axes.scatter([p.measured_ms for p in own], [p.accuracy for p in own], marker=marker, label=name)
     front = [point for point in points if point.on_front]
     axes.step([p.measured_ms for p in front], [p.accuracy for p in front], where="post", linewidth=0.8, color="grey")
-    axes.set_xlabel(f"ms on {device}")
+    axes.set_xlabel(f"{_told(estimated)} ms on {device}")
     axes.set_ylabel("test accuracy, %")
     axes.legend()
     figure.tight_layout()

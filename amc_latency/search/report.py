@@ -74,7 +74,8 @@ def _write_search(report: SearchReport, target: Console) -> None:
     lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
     lines.append(
-        f"{report.episodes} episodes, {report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
+        f"{report.episodes} episodes, {report.evaluations} policies tried, "
+        f"{report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
         f"{report.seconds:.0f} s; data: {report.data}; {_told(report)}: {report.statistic}"
     )
     if report.confidence is not None and report.bound_ms is not None:

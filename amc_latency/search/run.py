@@ -42,7 +42,7 @@ def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOption
     A target that was not met after all corrections is a report too, with `met` false. Raises `UserError` for bad input,
     such as a target that cannot be reached.
     """
-    check_agent(config.agent)
+    check_agent(config.searcher)
     network = _trained(config)
     data = load_data(config.data)
     # Other data or other weights on a resume would be another search.
@@ -58,6 +58,7 @@ def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOption
 
 def check_met(report: SearchReport) -> None:
     """Raise `JobError` if a budget was not met, saying by how much."""
+    advice = "a smaller budget"
     over = [
         f"{row.actual:,} {row.name}, {100 * (row.actual / row.limit - 1):.1f} % over the budget of {row.limit:,}"
         for row in report.budgets
@@ -68,11 +69,12 @@ def check_met(report: SearchReport) -> None:
             f"{'estimated' if report.estimated else 'measured'} {report.measured_ms:.4g} ms, "
             f"{100 * (report.measured_ms / report.target_ms - 1):.1f} % over the target of {report.target_ms:.4g} ms"
         )
+        wider = "--margin-pct" if report.confidence is None else "--confidence"
+        advice = f"a larger {wider}"
     if over:
         raise JobError(
             f"not met after {report.attempts} attempts: {'; '.join(over)}. "
-            f"The last network is {report.tflite}; search on with another --out and a larger "
-            f"{'--margin-pct' if report.confidence is None else '--confidence'}"
+            f"The last network is {report.tflite}; search on with another --out and {advice}"
         )
 
 
@@ -138,6 +140,7 @@ class _Search:
         if config.confidence is not None:
             self.bound = UpperBound(self.clamp, predictor, config.confidence)
             self.bound.check(self.target_ms)
+        self._tried: set[Counts] = set()
         folder.start()
         if not self._own_table.exists():
             self.table.save_as(self._own_table)
@@ -257,14 +260,17 @@ class _Search:
         clamp, first_ms = self.clamp.with_target(limit_ms), self._limit_ms(1.0)
         assert first_ms is not None, "or there would be no attempt"
         origin = self.clamp.with_target(first_ms)
-        return Problem(clamp, self.judge, self.reward, self.config.seed, self.config.min_keep, origin)
+        config = self.config
+        return Problem(clamp, self.judge, self.reward, config.seed, config.min_keep, config.damage, origin)
 
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
-        wanted = config.warmup_episodes + config.episodes + attempt * config.correction_episodes
+        wanted = config.total_episodes + attempt * config.correction_episodes
+        if config.searcher == "programme" and attempt:
+            wanted = config.correction_episodes
         # A new agent learns the whole log again: the log alone is the state of a search.
         # Targets only fall from one attempt to the next: what is below this one's is a later one's.
-        log = [record for record in self.folder.episodes()[:wanted] if record.limit_ms >= limit_ms]
+        log = [record for record in self.folder.episodes() if record.limit_ms >= limit_ms]
         if log:
             self.console.say(f"going on after {len(log)} episodes")
         self.judge.asked.clear()
@@ -280,18 +286,19 @@ class _Search:
                     record.episode + 1, note=f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
                 )
 
-            options = AgentOptions(config.agent, config.warm_start, config.warmup_episodes, wanted)
+            options = AgentOptions(config.searcher, config.warm_start, config.warmup_episodes, wanted)
             starts = [] if first is None else [first]
-            return search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
+            records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
+        # What a replayed log held was not asked again.
+        self._tried |= self.judge.asked | {record.counts for record in records}
+        return records
 
     def _finish(
         self, attempt: int, factor: float, best: EpisodeRecord, limit_ms: float, records: list[EpisodeRecord]
     ) -> SearchReport:
         """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines."""
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
-        # What a replayed log held was not asked again.
-        evaluations = len(self.judge.asked | {record.counts for record in records})
-        baselines = contest(self._problem(limit_ms), self.config.baseline_names, evaluations, self.console)
+        baselines = contest(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
         policies = {"original": self.costs.full, "uniform": uniform, "ours": best.counts}
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
@@ -311,6 +318,7 @@ class _Search:
             accuracy_uniform=by_uniform.accuracy,
             macs=ours.macs,
             episodes=len(records),
+            evaluations=len(self._tried),
             attempts=attempt + 1,
             seconds=round(time.monotonic() - self.began, 1),
             data=self.data.source,

@@ -10,6 +10,7 @@ import numpy as np
 from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts
+from amc_latency.search.damage import Damage
 from amc_latency.search.env import ChannelEnv
 from amc_latency.search.programme import solve
 
@@ -17,7 +18,6 @@ START_SHARES = (1.0, 0.97, 0.94)
 """Shares of the target whose solutions are executed: at and a little under it."""
 CLONE_SHARES = (0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25)
 """Shares of the target whose solutions the actor is fitted to, so that it knows more than one path."""
-Damage = Sequence[np.ndarray]
 
 
 class Cloner(Protocol):

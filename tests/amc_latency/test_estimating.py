@@ -35,6 +35,7 @@ REPORT = SearchReport(
     accuracy=90.0,
     accuracy_uniform=89.0,
     macs=10,
+    evaluations=4,
     episodes=8,
     attempts=1,
     seconds=1.0,

@@ -23,6 +23,7 @@ TINY = SearchConfig(
     device="pixel1",
     estimate=True,
     data="bundled",
+    agent="ddpg",
     warm_start=False,
     warmup=2,
     episodes=1,

@@ -161,7 +161,7 @@ def test_a_search_ends_in_a_file_that_was_timed_on_the_phone(
 ) -> None:
     before = profiled.lut.read_bytes()
     small = (
-        "--cold-start --baselines uniform --warmup 2 --episodes 2 --corrections 1 --correction-episodes 2 "
+        "--agent ddpg --cold-start --baselines uniform --warmup 2 --episodes 2 --corrections 1 --correction-episodes 2 "
         "--images 100 --calibration-images 64"
     )
     searched = cli.run(

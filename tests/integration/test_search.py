@@ -39,6 +39,7 @@ SMALL = SearchConfig(
     warmup=4,
     episodes=4,
     correction_episodes=2,
+    agent="ddpg",
     warm_start=False,
     baselines="uniform,random",
     images=100,
@@ -256,8 +257,8 @@ def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) ->
 def command(out: Path) -> list[str]:
     options = (
         f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 25 "
-        "--cold-start --baselines uniform,random --correction-episodes 2 --images 100 --calibration-images 64 "
-        "--finetune-epochs 1 --rounds 1"
+        "--agent ddpg --cold-start --baselines uniform,random --correction-episodes 2 --images 100 "
+        "--calibration-images 64 --finetune-epochs 1 --rounds 1"
     )
     script = "from amc_latency.cli import main; main()"
     return [sys.executable, "-c", script, *options.split(), "--out", str(out)]

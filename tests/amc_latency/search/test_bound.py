@@ -120,6 +120,7 @@ def test_a_search_holds_it(
         device="replay",
         lut=str(TABLE),
         data="bundled",
+        agent="ddpg",
         warm_start=False,
         warmup=2,
         episodes=2,

@@ -235,4 +235,6 @@ def test_budgets_that_cannot_be_held_say_which_binds() -> None:
     assert Clamp(costs, costs.ms((8, 8, 8))).holds((8, 8, 8))
     with pytest.raises(UserError, match="each be reached, but no policy was found that holds them together") as refused:
         Clamp(costs, costs.ms((8, 8, 8)), [Budget("MACs", macs, least)])
-    assert f"to the {costs.ms((2, 2, 2)):.6g} that was" in str(refused.value)
+    assert f"{costs.ms((2, 2, 2)):.6g} ms within the rest or {macs.of((8, 8, 8)):,} MACs within the rest" in str(
+        refused.value
+    )

@@ -39,6 +39,7 @@ def report_in(folder: Path) -> SearchReport:
         accuracy_uniform=90.0,
         macs=7,
         episodes=1,
+        evaluations=1,
         attempts=1,
         seconds=1.5,
         data="bundled",

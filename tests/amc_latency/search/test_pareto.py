@@ -18,8 +18,8 @@ def report(target_ms: float, ours: tuple[float, float], uniform: tuple[float, fl
     rows = [Row(name, (8,), ms, ms, None, 7, 100, acc, acc, f"{name}.tflite") for name, (ms, acc) in measured.items()]
     return SearchReport(
         original_ms=1.0, target_ms=target_ms, predicted_ms=ours[0], measured_ms=ours[0], met=True, statistic="minimum",
-        accuracy_original=93.0, accuracy=ours[1], accuracy_uniform=uniform[1], macs=7, episodes=1, attempts=1,
-        seconds=1.0, data="bundled", device="host", table="table.tsv", tflite="ours.tflite", rows=rows,
+        accuracy_original=93.0, accuracy=ours[1], accuracy_uniform=uniform[1], macs=7, episodes=1, evaluations=1,
+        attempts=1, seconds=1.0, data="bundled", device="host", table="table.tsv", tflite="ours.tflite", rows=rows,
     )  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
         (1.0, 93.0, True),
     ]
     assert [point.name for point in points].count("original") == 1
-    _draw(points, "host", tmp_path / "front.png")
+    _draw(points, "host", False, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import subprocess
@@ -20,9 +21,11 @@ from amc_latency.data import load_data, to_input
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.search import judge as judge_module
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.folder import RunFolder
+from amc_latency.search.judge import Judge
 from amc_latency.search.run import check_met, search
 from device.base import Protocol, Summary, Timing, Workload
 from lut.replay import ReplayDevice
@@ -49,6 +52,13 @@ SMALL = SearchConfig(
 )
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of a short search, and nothing that such a test looks at."""
+    monkeypatch.setattr(Judge, "test_pct", lambda *_: 90.0)
+    monkeypatch.setattr(judge_module, "FINALISTS", 2)
 
 
 class SlowDevice(ReplayDevice):
@@ -105,16 +115,17 @@ def test_a_search_ends_in_a_file_under_its_target(tmp_path: Path) -> None:
     assert run(tmp_path, replace(SMALL, finetune_epochs=1)) == report
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_warm_started_search_is_shown_beside_every_baseline(tmp_path: Path) -> None:
-    every = replace(SMALL, speedup=1.15, warm_start=True, warmup=None, episodes=10, baselines=SearchConfig.baselines)
+    every = replace(SMALL, speedup=1.1, warm_start=True, warmup=None, episodes=10, baselines=SearchConfig.baselines)
     report = run(tmp_path, every)
     assert report.met
     assert [row.name for row in report.baselines] == every.baseline_names
     evaluations = {row.name: row.evaluations for row in report.baselines}
     assert evaluations["uniform"] == evaluations["programme"] == 0
     assert evaluations["random"] == evaluations["hill"] == 10
-    # An iteration of NetAdapt asks about each of the 14 groups but those that can give no more.
-    assert evaluations["netadapt"] >= 14
+    # An iteration of NetAdapt asks about each group whose cut alone is enough.
+    assert evaluations["netadapt"] > 5
     assert all(row.predicted_ms <= report.target_ms for row in report.baselines)
     records = events(tmp_path / "run")
     assert [row["source"] for row in records].count("start") > 1
@@ -123,6 +134,7 @@ def test_a_warm_started_search_is_shown_beside_every_baseline(tmp_path: Path) ->
     assert report.rows[-1].held_back >= uniform.held_back
 
 
+@pytest.mark.usefixtures("quick")
 def test_budgets_beside_milliseconds_are_held_by_what_is_exported(tmp_path: Path) -> None:
     budgeted = replace(SMALL, speedup=1.2, target_macs=9e6, target_bytes=2.2e6, agent="hill")
     report = run(tmp_path, budgeted)
@@ -135,6 +147,7 @@ def test_budgets_beside_milliseconds_are_held_by_what_is_exported(tmp_path: Path
         run(tmp_path, replace(budgeted, target_macs=None))
 
 
+@pytest.mark.usefixtures("quick")
 def test_parameters_alone_are_a_budget_and_a_reward_that_trades_needs_none(tmp_path: Path) -> None:
     smaller = run(tmp_path, replace(SMALL, speedup=None, target_params=300_000, agent="programme"), name="params")
     assert smaller.met
@@ -142,7 +155,12 @@ def test_parameters_alone_are_a_budget_and_a_reward_that_trades_needs_none(tmp_p
     assert smaller.budgets[0].actual <= 300_000
     traded = run(tmp_path, replace(SMALL, speedup=None, reward="latency"), name="traded")
     assert traded.met
-    assert traded.measured_ms < traded.original_ms
+    scores = [json.loads(line) for line in (tmp_path / "traded" / "scores.jsonl").read_text().splitlines()]
+    error = {tuple(row["counts"]): 1 - row["accuracy"] for row in scores if row["final"]}
+    predicted_ms = {tuple(row["counts"]): row["predicted_ms"] for row in events(tmp_path / "traded")}
+    finalists = [counts for counts in error if counts in predicted_ms]
+    assert len(finalists) > 1
+    assert traded.rows[-1].counts == max(finalists, key=lambda c: -error[c] * math.log(1e6 * predicted_ms[c]))
 
 
 def test_budgets_out_of_reach_say_which_binds(tmp_path: Path) -> None:
@@ -151,6 +169,7 @@ def test_budgets_out_of_reach_say_which_binds(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp_path: Path) -> None:
     first, second = run(tmp_path, name="a"), run(tmp_path, name="b")
     assert first.rows[-1].counts == second.rows[-1].counts
@@ -159,6 +178,7 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp
     assert events(tmp_path / "a")[1:] != events(tmp_path / "c")[1:]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # More than the best of a few policies may lie under the target by chance.
     slow_device(monkeypatch, 1.12)
@@ -171,6 +191,7 @@ def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeyp
     assert report.predicted_ms <= report.target_ms
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_target_that_the_device_never_meets_is_a_failed_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_device(monkeypatch, 1.12, growth=1.12)
     report = run(tmp_path)
@@ -181,6 +202,7 @@ def test_a_target_that_the_device_never_meets_is_a_failed_job(tmp_path: Path, mo
     assert run(tmp_path) == report
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fastest network that can be cut") as refused:
         run(tmp_path, replace(SMALL, speedup=None, target_ms=0.001))
@@ -190,6 +212,7 @@ def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
     assert run(tmp_path, all_rounds, name="second").met
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_broken_search_goes_on_though_its_table_has_grown_since(tmp_path: Path) -> None:
     lut = tmp_path / "table.tsv"
     lut.write_bytes(TABLE.read_bytes())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,7 @@ class Judge:
         self.config = config
         self.log = log
         self.asked: set[Counts] = set()
+        self.on_asked: Callable[[], None] = lambda: None
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
         for row in [] if log is None else read_lines(log, JudgedPolicy):
@@ -69,6 +71,7 @@ class Judge:
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score by the episodes' images, or by the first of them where `best`, if given, is out of reach."""
         self.asked.add(counts)
+        self.on_asked()
         known = self._known.get(counts)
         images = min(self.config.images, len(self.data.held_back))
         # What was given up under a higher bar may be worth a look under this one.
@@ -79,9 +82,7 @@ class Judge:
     def final(self, counts: Counts) -> Score:
         """The score by all held-back images."""
         if counts not in self._final:
-            full = counts == self.base.graph.architecture.group_channels
-            network = self.base.model if full else self.evaluator.network(counts)
-            score = self.evaluator.judged(network, self.data.held_back)
+            score = self.evaluator.judged(self.network(counts), self.data.held_back)
             self._final[counts] = self._write(counts, score, final=True)
         return self._final[counts]
 
@@ -101,7 +102,9 @@ class Judge:
         return max(finalists, key=lambda record: (scores[record.counts], -record.predicted_ms))
 
     def network(self, counts: Counts) -> nn.Module:
-        """The network cut to a policy, refitted and recalibrated."""
+        """The network cut to a policy, refitted and recalibrated; the uncut one's copy, as it is, if nothing goes."""
+        if counts == self.base.graph.architecture.group_channels:
+            return copy.deepcopy(self.base.model)
         return self.evaluator.network(counts)
 
     @property

@@ -68,10 +68,12 @@ def _write_search(report: SearchReport, target: Console) -> None:
             f"{row.accuracy:.2f}",
         )
     target.print(table)
-    ours = report.rows[-1]
+    _, uniform, ours = report.rows
     if report.baselines:
         target.print(_baselines(report))
     lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
+    if ours.counts == uniform.counts:
+        lines.append("ours is the uniform width: nothing that was tried did better on the held-back images")
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
     lines.append(
         f"{report.episodes} episodes, {report.evaluations} policies tried, "

@@ -215,6 +215,8 @@ class _Search:
             f"{len(self.data.test):,} test images for the end\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
+        if self.clamp.holds(self.costs.full):
+            self.console.say("the uncut network is within that already: only a more accurate one would be cut")
         if self.estimated:
             self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
         if self.bound is not None:
@@ -282,13 +284,21 @@ class _Search:
                 nonlocal best
                 self.folder.append_episode(record)
                 best = max(best, record.accuracy)
-                meter.update(
-                    record.episode + 1, note=f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
-                )
+                note = f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
+                done = record.episode + 1 if config.searcher != "programme" else len(self.judge.asked)
+                meter.update(min(done, wanted), note=note)
 
+            if config.searcher == "programme":
+                self.judge.on_asked = lambda: meter.update(min(len(self.judge.asked), wanted), note="policies tried")
             options = AgentOptions(config.searcher, config.warm_start, config.warmup_episodes, wanted)
             starts = [] if first is None else [first]
             records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
+        self.judge.on_asked = lambda: None
+        if config.searcher != "programme" and all(record.source == "start" for record in records):
+            say = self.console.say
+            say(
+                f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: --episodes more"
+            )
         # What a replayed log held was not asked again.
         self._tried |= self.judge.asked | {record.counts for record in records}
         return records

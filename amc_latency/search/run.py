@@ -28,6 +28,7 @@ from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.methods import AgentOptions, Problem, check_agent, search_episodes
+from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
 from device.base import Device
@@ -276,6 +277,13 @@ class _Search:
         if log:
             self.console.say(f"going on after {len(log)} episodes")
         self.judge.asked.clear()
+        if config.warm_start or config.searcher == "programme":
+            clamp, problem = self.clamp.with_target(limit_ms), self._problem(limit_ms)
+            solution = solve(clamp.guide, problem.damages()[0], clamp.guide_limit)
+            self.console.say(
+                f"dynamic programme: {','.join(map(str, solution.counts))}, damage {solution.damage:.4g}, "
+                f"optimality gap {solution.gap:.2g}"
+            )
         first = self._uniform(limit_ms) if self.bound is None else self.bound.start(self.target_ms / factor)
         best = max((record.accuracy for record in log), default=0.0)
         with self.console.progress("searching", wanted) as meter:

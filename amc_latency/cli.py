@@ -14,6 +14,7 @@ from amc_latency.cli_lut import lut_app
 from amc_latency.cli_options import (
     ChannelsOption,
     ClassesOption,
+    ConverterOption,
     DataOption,
     DeviceOption,
     EstimateOption,
@@ -24,22 +25,26 @@ from amc_latency.cli_options import (
     LutOption,
     MinKeepOption,
     ModelOption,
+    NormalisationOption,
     OutOption,
+    PixelsOption,
     RunnerOption,
     RunnerPathOption,
     SeedOption,
     StepOption,
     TransportOption,
+    WeightsOption,
     WidthOption,
     amount,
     check_out,
     fields_text,
     phone_options,
+    pixels_of,
     print_json,
     show,
 )
+from amc_latency.cli_train import finetune, train
 from amc_latency.console import Console
-from amc_latency.models.registry import SCALABLE_MODELS
 from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, SearchConfig, run_name
 
 app = typer.Typer(
@@ -75,6 +80,7 @@ def profile(
     width: WidthOption = None,
     input_size: InputOption = None,
     classes: ClassesOption = None,
+    weights: WeightsOption = None,
     lut: LutOption = None,
     min_keep: MinKeepOption = 0.2,
     step: StepOption = 8,
@@ -106,7 +112,7 @@ def profile(
 
     grid, console, planned = Grid(min_keep, step), Console(), plan_of(plan, goal)
     options = phone_options(force, transport, runner, runner_path, litert_library)
-    network = load_network(NetworkOptions(model, width, input_size, classes))
+    network = load_network(NetworkOptions(model, width, input_size, classes, weights))
     with open_device(device, lut, options, console, workers) as chosen:
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
         table = open_table(chosen, protocol, lut, create=True)
@@ -125,6 +131,7 @@ def predict(
     width: WidthOption = None,
     input_size: InputOption = None,
     classes: ClassesOption = None,
+    weights: WeightsOption = None,
     channels: ChannelsOption = None,
     lut: LutOption = None,
     estimate: EstimateOption = False,
@@ -142,7 +149,7 @@ def predict(
     from lut.shape import network_text
 
     table = None if estimate else prediction_table(device, lut)
-    network = load_network(NetworkOptions(model, width, input_size, classes))
+    network = load_network(NetworkOptions(model, width, input_size, classes, weights))
     counts = None if channels is None else parse_counts(channels)
     try:
         report = estimate_network(network, device, lut, counts) if estimate else predict_network(network, table, counts)
@@ -164,6 +171,33 @@ def predict(
 
 
 @app.command()
+def inspect(
+    model: ModelOption = "bundled",
+    width: WidthOption = None,
+    input_size: InputOption = None,
+    classes: ClassesOption = None,
+    weights: WeightsOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="whose table tells milliseconds: host unless told")
+    ] = None,
+    lut: LutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What of a network can be cut: its layers, which channels move together and why, and what is left whole."""
+    from amc_latency.inspection import inspect as inspect_network
+    from amc_latency.inspection import inspection_text
+    from amc_latency.models.load import NetworkOptions, load_network
+    from amc_latency.profiling import prediction_table
+
+    table = prediction_table(device, lut)
+    network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    report = inspect_network(network, table)
+    if report.note:
+        Console().say(report.note)
+    show(report, as_json, inspection_text)
+
+
+@app.command()
 def search(
     target_ms: Annotated[float | None, typer.Option("--target-ms", help="milliseconds on the device")] = None,
     speedup: Annotated[float | None, typer.Option("--speedup", help="the other way to say a target")] = None,
@@ -175,8 +209,15 @@ def search(
         str | None, typer.Option("--target-params", help="parameters at most, such as 300k")
     ] = None,
     target_bytes: Annotated[
-        str | None, typer.Option("--target-bytes", help="bytes of the .tflite at most, such as 1.2M")
+        str | None,
+        typer.Option("--target-bytes", help="bytes of the .tflite at most, such as 1.2M; zipped with --prune weights"),
     ] = None,
+    prune: Annotated[
+        str, typer.Option("--prune", help="channels, or weights: the smallest of each layer, for a size budget")
+    ] = SearchConfig.prune,
+    rounds: Annotated[
+        int, typer.Option("--rounds", help="prune and fine-tune this often, step by step towards the target")
+    ] = SearchConfig.rounds,
     reward: Annotated[
         str, typer.Option("--reward", help=f"what is maximised: {', '.join(REWARDS)}")
     ] = SearchConfig.reward,
@@ -197,10 +238,19 @@ def search(
         int | None, typer.Option("--pareto", help="this many targets, from the one given up to the uncut network")
     ] = None,
     model: ModelOption = "bundled",
+    weights: WeightsOption = None,
+    width: WidthOption = None,
+    input_size: InputOption = None,
+    classes: ClassesOption = None,
+    normalisation: NormalisationOption = None,
     device: DeviceOption = "host",
     lut: LutOption = None,
     estimate: EstimateOption = False,
     data: DataOption = "auto",
+    unlabelled: Annotated[
+        str | None,
+        typer.Option("--unlabelled", help="folder of images without labels: accuracy is agreement with the original"),
+    ] = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="run folder; a search that is there goes on")] = None,
     warmup: Annotated[
@@ -231,11 +281,15 @@ def search(
     recalibration_images: Annotated[
         int, typer.Option("--recalibration-images", help="of these, for the batch norms of each policy")
     ] = SearchConfig.recalibration_images,
-    min_keep: MinKeepOption = SearchConfig.min_keep,
+    min_keep: Annotated[
+        float | None,
+        typer.Option("--min-keep", help="smallest share of a group that may be kept: 0.2 of channels, 0.05 of weights"),
+    ] = None,
     step: StepOption = SearchConfig.step,
     finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = SearchConfig.finetune_epochs,
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", help="rounds of the final timing; as the table's networks unless told")
+    timing_rounds: Annotated[
+        int | None,
+        typer.Option("--timing-rounds", help="rounds of the final timing; as the table's networks unless told"),
     ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
@@ -247,13 +301,14 @@ def search(
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
     from amc_latency.search.pareto import check_front, front_text, pareto_search
     from amc_latency.search.report import search_text
+    from amc_latency.search.rounds import rounds_text, search_rounds
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
 
     given = dict(locals())
     amounts = {name: amount(given[name], name) for name in ("target_macs", "target_params", "target_bytes")}
-    values = {field.name: given[field.name] for field in fields(SearchConfig)}
-    config = SearchConfig(**{**values, **amounts, "lut": None if lut is None else str(lut)})
+    values = {field.name: given[field.name] for field in fields(SearchConfig) if field.name in given}
+    config = SearchConfig(**{**values, **amounts, "input": input_size, "lut": None if lut is None else str(lut)})
     folder = out or Path("runs") / run_name(config, pareto)
     options = phone_options(force, transport, runner, runner_path, litert_library)
     if pareto is not None:
@@ -261,64 +316,18 @@ def search(
         show(front, as_json, front_text)
         check_front(front)
         return
+    if rounds > 1:
+        result = search_rounds(config, folder, Console(), options)
+        show(result, as_json, rounds_text)
+        check_met(result.report)
+        return
     report = run_search(config, folder, Console(), options)
     show(report, as_json, search_text)
     check_met(report)
 
 
-@app.command()
-def train(
-    out: OutOption,
-    model: Annotated[str, typer.Option("--model", help=f"one of {', '.join(SCALABLE_MODELS)}")] = "mobilenet_v1",
-    width: Annotated[float, typer.Option("--width", help="channel multiplier")] = 0.5,
-    image_size: Annotated[int, typer.Option("--image-size")] = 64,
-    epochs: Annotated[int, typer.Option("--epochs")] = 16,
-    data: DataOption = "auto",
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="where torchvision keeps its data")] = None,
-    download: Annotated[bool, typer.Option("--download", help="let torchvision fetch the data")] = False,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a network on Fashion-MNIST; on all 60,000 images the defaults repeat the bundled checkpoint."""
-    from amc_latency.train import TrainCommandConfig
-    from amc_latency.train import train as run_training
-    from amc_latency.training import TrainConfig
-
-    check_out(out)
-    # The same share of the epochs as by default.
-    low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
-    if image_size <= TrainConfig.low_resolution:
-        low = 0
-    training = TrainConfig(epochs=epochs, image_size=image_size, seed=seed, low_resolution_epochs=low)
-    config = TrainCommandConfig(out, model, width, data, data_dir, download, training)
-    console = Console()
-    with console.progress("training", epochs) as meter:
-        report = run_training(
-            config,
-            lambda epoch, held_back: meter.update(epoch.epoch, note=f"{held_back:.2f} % of the held-back images"),
-        )
-    show(report, as_json, fields_text)
-
-
-@app.command()
-def finetune(
-    out: OutOption,
-    model: ModelOption = "bundled",
-    epochs: Annotated[int, typer.Option("--epochs")] = 8,
-    data: DataOption = "auto",
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a checkpoint for some more epochs."""
-    from amc_latency.finetune import finetune_checkpoint
-
-    check_out(out)
-    console = Console()
-    with console.progress("fine-tuning", epochs) as meter:
-        report = finetune_checkpoint(
-            model, out, epochs, data, seed, lambda epoch: meter.update(epoch.epoch, note=f"loss {epoch.loss:.3f}")
-        )
-    show(report, as_json, fields_text)
+app.command()(train)
+app.command()(finetune)
 
 
 @app.command()
@@ -328,25 +337,32 @@ def export(
     width: WidthOption = None,
     input_size: InputOption = None,
     classes: ClassesOption = None,
+    weights: WeightsOption = None,
     channels: ChannelsOption = None,
+    converter: ConverterOption = "auto",
+    pixels: PixelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a network as .tflite, and check its outputs against PyTorch's."""
-    from amc_latency.data import load_data, to_input
-    from amc_latency.export import export as export_network
-    from amc_latency.models.load import NetworkOptions, cut_to, load_network, parse_counts, settled
+    from amc_latency.converters.choose import export_with
+    from amc_latency.data import fitted, load_data
+    from amc_latency.models import load
 
     check_out(out)
-    network = load_network(NetworkOptions(model, width, input_size, classes))
-    if not network.trained:
-        network = settled(network)
-    if channels is not None:
-        network = cut_to(network, parse_counts(channels))
+    options = load.NetworkOptions(model, width, input_size, classes, weights)
+    if channels is None:
+        network, spec, trained, expected = load.load_model(options)
+        network = network if trained else load.settled_model(network, spec.input)
+    else:
+        whole = load.load_network(options)
+        cut = load.cut_to(whole if whole.trained else load.settled(whole), load.parse_counts(channels))
+        network, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
     images = None
-    depth, height, width_ = network.spec.input
-    if network.trained and depth == 1 and height == width_:
-        images = to_input(load_data("bundled").train.take(8).images, height)
-    show(export_network(network.model, network.spec.input, out, images), as_json, fields_text)
+    channels_, height, width_ = spec.input
+    if trained and channels_ in (1, 3):
+        images = fitted(load_data("bundled"), spec, expected).train.take(8).inputs((height, width_))
+    folded = None if pixels is None else pixels_of(pixels, spec.name, expected)
+    show(export_with(converter, network, spec.input, out, images, pixels=folded), as_json, fields_text)
 
 
 @app.command()

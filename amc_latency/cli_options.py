@@ -11,21 +11,68 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from amc_latency.data import Normalisation
     from device.phone import PhoneOptions
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
 LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-ModelOption = Annotated[str, typer.Option("--model", help="bundled, a checkpoint (.safetensors) or a model's name")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="bundled, a checkpoint (.safetensors), a name such as mobilenet_v1, torchvision:NAME, timm:NAME, or "
+        "FILE.py:FUNCTION",
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="of a named model: a file (.safetensors, .pt, .pth), torchvision's name such as DEFAULT, pretrained (its "
+        "best, or timm's), own (what FILE.py:FUNCTION loads itself), or random",
+    ),
+]
 WidthOption = Annotated[float | None, typer.Option("--width", help="channel multiplier of a named model")]
-InputOption = Annotated[str | None, typer.Option("--input", help="CxHxW of a named model, 3x224x224 unless told")]
-ClassesOption = Annotated[int | None, typer.Option("--classes", help="classes of a named model, 1000 unless told")]
+InputOption = Annotated[
+    str | None, typer.Option("--input", help="CxHxW of a named model, its own unless told, mostly 3x224x224")
+]
+ClassesOption = Annotated[
+    int | None, typer.Option("--classes", help="classes of a named model, its own unless told, mostly 1000")
+]
+NormalisationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--normalisation",
+        help="MEAN,.../STD,... of pixels scaled to 0..1 that the weights expect; as published, or as a checkpoint "
+        "remembers, or else the data's own",
+    ),
+]
+ConverterOption = Annotated[
+    Literal["auto", "ours", "litert-torch", "onnx2tf"],
+    typer.Option("--converter", help="who writes the .tflite; auto is ours, and another where ours can't"),
+]
 ChannelsOption = Annotated[
     str | None, typer.Option("--channels", help="one count a coupled group in network order: 24,48,96,...")
 ]
+PixelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pixels",
+        help="the file takes 0..255 and normalises itself: `auto` as the network's weights are known to expect, or "
+        "MEAN,.../STD,... of pixels scaled to 0..1",
+    ),
+]
 MinKeepOption = Annotated[float, typer.Option("--min-keep", help="smallest share of a group that may be kept")]
 StepOption = Annotated[int, typer.Option("--step", help="channel counts are multiples of this")]
-DataOption = Annotated[str, typer.Option("--data", help="auto, torchvision, debian or bundled")]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, imagenet:DIR, folder:DIR or "
+        "FILE.py:FUNCTION",
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed")]
 ForceOption = Annotated[bool, typer.Option("--force", help="take a phone that does not match the profile")]
 TransportOption = Annotated[
@@ -62,6 +109,17 @@ def phone_options(
         if path is not None and not path.is_file():
             raise UserError(f"{name} {path} is no file")
     return PhoneOptions(force, transport, runner, runner_path, library)
+
+
+def pixels_of(text: str, model: str, of_weights: Normalisation | None) -> Normalisation:
+    """What `--pixels` asks for. Raises `UserError` for a text that is none, and where nobody knows it of `model`."""
+    from amc_latency.data import parse_normalisation
+    from amc_latency.errors import UserError
+
+    known = of_weights if text == "auto" else parse_normalisation(text)
+    if known is None:
+        raise UserError(f"how {model} wants pixels normalised is not known: say --pixels MEAN,.../STD,...")
+    return known
 
 
 def amount(text: str | None, name: str) -> float | None:

@@ -35,6 +35,9 @@ class Console:
         """A meter for `total` steps; the last note given to it stands beside the bar."""
         if self._quiet:
             yield Meter(what, total)
+        elif self._live is not None:
+            # Within another's: a second bar beside it.
+            yield BarMeter(what, total, self._live)
         elif sys.stderr.isatty():
             with self._bar() as live:
                 self._live = live

@@ -21,7 +21,7 @@ def estimate(network: Network, name: str | None, lut: Path | None, counts: tuple
     model = _cost_model(name, lut)
     architecture = network.graph.architecture
     if counts is not None:
-        check_counts(architecture.group_channels, counts)
+        check_counts(network.graph, counts)
     shapes = architecture.shapes(counts)
     told = model.network(shapes)
     layers = [
@@ -37,6 +37,9 @@ def estimate(network: Network, name: str | None, lut: Path | None, counts: tuple
         interval_ms=told.interval_ms,
         estimated=True,
         calibration_networks=0,
+        ops=len(shapes),
+        covers_pct=100.0,
+        missing=[],
         layers=layers,
         table=None,
         note=_note(model, told, len(layers)),

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from amc_latency.data import load_data
+from amc_latency.console import Console
+from amc_latency.data import data_for
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import save_checkpoint
-from amc_latency.models.load import NetworkOptions, checkpoint_digest, load_network
+from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
+from amc_latency.models.load import NetworkOptions, check_logits, load_network, random_weights
+from amc_latency.models.weights import weights_digest
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 
 
-def finetune_config(epochs: int, image_size: int, seed: int) -> TrainConfig:
+def finetune_config(epochs: int, image_size: tuple[int, int], seed: int) -> TrainConfig:
     """How a cut network is trained: at full resolution throughout, and at a rate that its weights survive.
 
     The rate was chosen on held-back images among 0.002 to 0.1, four epochs on the 8,000 bundled train images.
@@ -40,22 +42,25 @@ class FinetuneResult:
 
 
 def finetune_checkpoint(
-    model: str,
+    options: NetworkOptions,
     out: Path,
     epochs: int,
     source: str,
     seed: int,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    console: Console | None = None,
 ) -> FinetuneResult:
-    """Fine-tune the checkpoint `model` and write `out`; goes on from `<out>.resume` after a stop.
+    """Fine-tune the trained network of `options` and write `out`.
 
-    Raises what `load_network`, `load_data` and `fit` raise.
+    Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise.
     """
-    network = load_network(NetworkOptions(model))
+    network = load_network(options)
     if not network.trained:
-        raise UserError(f"{model} has random weights: fine-tuning starts from a checkpoint (.safetensors)")
-    data = load_data(source)
-    size = network.spec.input[1]
+        raise UserError(random_weights(options.model, "fine-tuning"))
+    check_logits(network)
+    data = data_for(network, source, console=console)
+    size = network.spec.input[1:]
+    origin = weights_digest(network.model)
     before = accuracy(network.model, data.held_back, size)
     fit(
         network.model,
@@ -63,9 +68,10 @@ def finetune_checkpoint(
         finetune_config(epochs, size, seed),
         checkpoint=out.with_name(out.name + ".resume"),
         on_epoch=on_epoch,
-        origin=checkpoint_digest(model),
+        origin=f"{origin} {data.digest()}",
     )
-    save_checkpoint(out, network.model, network.spec, {"source": data.source, "seed": str(seed)})
+    extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
+    save_checkpoint(out, network.model, network.spec, extra)
     out.with_name(out.name + ".resume").unlink(missing_ok=True)
     return FinetuneResult(
         before,

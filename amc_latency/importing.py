@@ -25,7 +25,7 @@ def import_into(
     """
     architecture = network.graph.architecture
     if counts is not None:
-        check_counts(architecture.group_channels, counts)
+        check_counts(network.graph, counts)
     try:
         return import_logs(logs, architecture.shapes(counts), network.graph.layer_names, out, device, force)
     except ImportLogError as error:

@@ -54,11 +54,20 @@ class Grid:
         if not 0 < self.min_keep <= 1 or self.step < 1:
             raise UserError(f"min-keep is in (0, 1] and step at least 1, not {self.min_keep} and {self.step}")
 
+    def left(self, network: Network, counts: Counts) -> Choices:
+        """The choices of `network` that are left where earlier rounds have cut it to `counts`."""
+        return tuple(
+            (*(choice for choice in choices if choice < count), count)
+            for choices, count in zip(self.choices(network), counts, strict=True)
+        )
+
     def choices(self, network: Network) -> Choices:
         """The counts that each coupled group may keep, ascending."""
+        architecture = network.graph.architecture
         return tuple(
-            channel_choices(channels, self.min_keep, self.step)
-            for channels in network.graph.architecture.group_channels
+            # A count of a grouped convolution's groups stands for several channels of its layers.
+            channel_choices(group.channels, self.min_keep, self.step // math.gcd(self.step, width), group.least)
+            for group, width in zip(network.graph.groups, architecture.group_widths(), strict=True)
         )
 
 

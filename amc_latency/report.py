@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 from rich.table import Column, Table
 
-from amc_latency.prediction import Prediction
+from amc_latency.prediction import Prediction, share_text
 from amc_latency.profiling import ProfileReport
 from lut.learn import NOISE_ROOM
 
@@ -80,12 +80,17 @@ def prediction_text(report: Prediction) -> None:
         table.add_row(layer.name, layer.shape, f"{layer.macs:,}", _ms(layer.ms))
     console().print(table)
     print(f"{report.macs:,} MACs, {report.params:,} parameters")
+    if report.predicted_ms is None and report.covers_pct:
+        print(
+            f"at least {_ms(report.raw_ms)} ms, which the layers sum to that the table covers: "
+            f"{share_text(report.covers_pct)} of {report.ops} ops"
+        )
     if report.predicted_ms is not None:
         whence = (
             "; estimated, not measured"
             if report.estimated
             else f"; the layers sum to {_ms(report.raw_ms)} ms before the calibration on {report.calibration_networks} "
-            "networks"
+            f"networks; the table covers 100 % of {report.ops} ops"
         )
         print(f"{report.predicted_ms:.4f} ms{_error(report)}{whence}")
 

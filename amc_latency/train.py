@@ -1,4 +1,4 @@
-"""`amc-latency train`: a network on Fashion-MNIST, from random weights to a checkpoint."""
+"""`amc-latency train`: a network on labelled images, from random weights to a checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from amc_latency.data import load_data
+from amc_latency.console import Console
+from amc_latency.data import fitted, load_data
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import save_checkpoint
-from amc_latency.models.registry import FIXED_MODELS, SCALABLE_MODELS, ModelSpec, build_model
+from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
+from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 
 
@@ -20,7 +21,7 @@ class TrainCommandConfig:
     output: Path
     """the checkpoint to write; `<output>.resume` holds the state until training is done"""
     model: str = "mobilenet_v1"
-    """one of `SCALABLE_MODELS`: those that take grey images"""
+    """one of `SCALABLE_MODELS`; on colour images any name that `build_model` takes"""
     width: float = 0.5
     """channel multiplier"""
     source: str = "auto"
@@ -43,20 +44,26 @@ class TrainResult:
     checkpoint: str
 
 
-def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], None] | None = None) -> TrainResult:
+def train(
+    config: TrainCommandConfig,
+    on_epoch: Callable[[EpochReport, float], None] | None = None,
+    console: Console | None = None,
+) -> TrainResult:
     """Train and write the checkpoint; `on_epoch` gets each report and the held-back percent at its resolution.
 
     Started again after a stop, it goes on from the last whole epoch. Raises UserError for a network that
     can't be trained on this data, and what `load_data` and `fit` raise.
     """
-    if config.model in FIXED_MODELS:
+    training = config.training
+    data = load_data(config.source, config.data_dir, config.download, training.image_size, console)
+    channels = data.train.images.shape[1]
+    if channels == 1 and config.model not in SCALABLE_MODELS and config.model in known_models():
         raise UserError(
-            f"{config.model} takes colour images, and the data, Fashion-MNIST, has grey ones; "
+            f"{config.model} takes colour images, and the data, {data.source}, has grey ones; "
             f"train one of {', '.join(SCALABLE_MODELS)}"
         )
-    training = config.training
-    data = load_data(config.source, config.data_dir, config.download)
-    spec = ModelSpec(config.model, config.width, input=(1, training.image_size, training.image_size), classes=10)
+    spec = ModelSpec(config.model, config.width, input=(channels, *training.image_size), classes=data.classes)
+    data = fitted(data, spec)
     torch.manual_seed(training.seed)
     model = build_model(spec)
 
@@ -65,7 +72,7 @@ def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], N
             on_epoch(epoch, accuracy(model, data.held_back, epoch.image_size))
 
     resume = config.output.with_name(config.output.name + ".resume")
-    fit(model, data.train, training, resume, report)
+    fit(model, data.train, training, resume, report, origin=data.digest())
     result = TrainResult(
         accuracy(model, data.held_back, training.image_size),
         # The only look at the test images: nothing above depends on it.
@@ -80,6 +87,7 @@ def train(config: TrainCommandConfig, on_epoch: Callable[[EpochReport, float], N
         "seed": str(training.seed),
         "source": data.source,
         "train_images": str(len(data.train)),
+        NORMALISATION_KEY: data.normalisation.text,
         "torch": torch.__version__,
     }
     save_checkpoint(config.output, model, spec, extra)

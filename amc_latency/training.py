@@ -4,16 +4,16 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.data import Split, to_input
+from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
-from amc_latency.models.checkpoint import check_fit, read_tensors, write_tensors
+from amc_latency.models.weights import check_fit, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class TrainConfig:
     """epochs of linear warm-up; after it a cosine falls to 0"""
     augment: bool = True
     """shift by up to 2 pixels and flip, at random"""
-    image_size: int = 64
+    image_size: tuple[int, int] = (64, 64)
     """height and width of the network's input"""
     low_resolution_epochs: int = 6
     """first epochs at `low_resolution`, where a step costs less"""
-    low_resolution: int = 32
+    low_resolution: tuple[int, int] = (32, 32)
     """height and width in those first epochs"""
     seed: int = 0
     """of the order of images and the augmentation"""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or min(self.image_size, self.low_resolution) < 8:
+        if self.epochs < 1 or self.batch_size < 2 or min(*self.image_size, *self.low_resolution) < 8:
             raise UserError(
                 f"training takes at least 1 epoch, batches of 2 and images of 8x8; got {self.epochs} epochs, batches "
-                f"of {self.batch_size} and {self.image_size}x{self.image_size}"
+                f"of {self.batch_size} and {self.image_size[0]}x{self.image_size[1]}"
             )
 
 
@@ -59,7 +59,7 @@ class EpochReport:
 
     epoch: int
     epochs: int
-    image_size: int
+    image_size: tuple[int, int]
     loss: float
     accuracy: float
     seconds: float
@@ -75,15 +75,16 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift each uint8 image [N, H, W] by -2..2 pixels along both axes, zeros coming in; flip half."""
-    n, height, width = images.shape
+    """Shift each uint8 image [N, C, H, W] by -2..2 pixels along both axes, zeros coming in; flip half."""
+    n, channels, height, width = images.shape
     padded = functional.pad(images, (2, 2, 2, 2))
     down, right = torch.randint(0, 5, (2, n, 1), generator=generator)
     flip = torch.rand((n, 1), generator=generator) < 0.5
     columns = torch.arange(width).expand(n, width)
     columns = torch.where(flip, width - 1 - columns, columns) + right
     rows = torch.arange(height) + down
-    return padded[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    each, channel = torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None]
+    return padded[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -92,11 +93,10 @@ def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[to
     size = config.low_resolution if epoch < config.low_resolution_epochs else config.image_size
     order = torch.randperm(len(split), generator=generator)
     for step in range(_steps_per_epoch(split, config)):
-        chosen = order[step * config.batch_size :][: config.batch_size]
-        images = split.images[chosen]
+        batch = split.at(order[step * config.batch_size :][: config.batch_size])
         if config.augment:
-            images = augment(images, generator)
-        yield to_input(images, size), split.labels[chosen]
+            batch = replace(batch, images=augment(batch.images, generator))
+        yield batch.inputs(size), batch.labels
 
 
 def _steps_per_epoch(split: Split, config: TrainConfig) -> int:
@@ -113,7 +113,9 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str, epoch: int) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
+        # A parameter that got no gradient has none.
+        if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
+            tensors[f"momentum.{name}"] = momentum
     write_tensors(path, tensors, {"run": run, "epoch": str(epoch)})
 
 
@@ -130,8 +132,8 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str) ->
     model.load_state_dict(weights)
     try:
         for name, parameter in model.named_parameters():
-            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+            if (momentum := tensors.get(f"momentum.{name}")) is not None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         return int(metadata["epoch"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: no whole training state ({error}); delete it to start over") from error
@@ -149,7 +151,7 @@ def fit(
 
     With `checkpoint`, the state is written there after every epoch, and a later call with the same path
     continues from it and ends in the same weights, bit for bit (on the same machine and thread count).
-    `origin` tells apart runs that are alike but for the weights that they start from.
+    `origin` tells apart runs that are alike but for the images, or the weights that they start from.
     Raises UserError for a checkpoint of another run, JobError if the loss stops being a number.
     """
     if len(split) < 2:
@@ -183,27 +185,27 @@ def fit(
         if checkpoint is not None:
             _save(checkpoint, model, optimizer, run, epoch + 1)
         if on_epoch is not None:
-            size, seconds = images.shape[-1], time.monotonic() - started
+            size, seconds = (images.shape[-2], images.shape[-1]), time.monotonic() - started
             on_epoch(EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * correct / seen, seconds))
     model.eval()
 
 
-def accuracy(model: nn.Module, split: Split, image_size: int, batch_size: int = 100) -> float:
+def accuracy(model: nn.Module, split: Split, image_size: tuple[int, int], batch_size: int = 100) -> float:
     """Top-1 accuracy on all of `split`, in percent (0..100); the model is left in eval mode."""
     return judged(model, split, image_size, batch_size)[0]
 
 
-def judged(model: nn.Module, split: Split, image_size: int, batch_size: int = 100) -> tuple[float, float]:
+def judged(model: nn.Module, split: Split, image_size: tuple[int, int], batch_size: int = 100) -> tuple[float, float]:
     """Top-1 accuracy in percent and mean cross entropy in nats on all of `split`; ends in eval mode."""
     device = next(model.parameters()).device
     model.eval()
     correct, loss = 0, 0.0
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
-            images = to_input(split.images[start : start + batch_size], image_size).to(device)
+            batch = split.at(slice(start, start + batch_size))
+            images, labels = batch.inputs(image_size).to(device), batch.labels.to(device)
             # Twice as fast on a CPU.
             images = images.contiguous(memory_format=torch.channels_last)
-            labels = split.labels[start : start + batch_size].to(device)
             logits = model(images)
             correct += int((logits.argmax(1) == labels).sum())
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))

@@ -22,8 +22,8 @@ from pathlib import Path
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from lut.layer_model import layer_model
 from lut.shape import NOOP, LayerShape
-from lut.writer import layer_model
 
 REPEATS = 7
 FILES = 300

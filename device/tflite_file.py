@@ -12,7 +12,10 @@ _FUSED = schema.ActivationFunctionType
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 _NON_NEGATIVE = ("RELU", "RELU6", "LOGISTIC", "SOFTMAX", "ABS")
-_KEEPS_SIGN = ("ADD", "CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+_KEEPS_SIGN = (
+    *("ADD", "MUL", "CONCATENATION", "SLICE", "RESHAPE", "TRANSPOSE", "MEAN", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D"),
+    *("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "HARD_SWISH", "TANH", "LEAKY_RELU", "ELU", "GELU"),
+)
 
 
 class UnsupportedModelError(ValueError):
@@ -98,7 +101,8 @@ class TfliteFile:
             self.non_negative_inputs.add(index)
             return True
         if index not in self._producer:
-            return False
+            values = self.constant(index)
+            return values is not None and bool((values >= 0).all())
         number = self._producer[index]
         name, operator = self.names[number], self.operators[number]
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", _FUSED.NONE)

@@ -144,9 +144,60 @@ def _reshape(file: TfliteFile, operator: Any) -> Built:
 
     def function(x: Tensor) -> Tensor:
         y = _as_in_file(x).reshape(len(x), *out[1:])
-        return y.permute(0, 3, 1, 2) if len(out) == 4 else y
+        return _as_here(y)
 
     return function, [source]
+
+
+def _transpose(file: TfliteFile, operator: Any) -> Built:
+    source, order = int(operator.inputs[0]), file.needed_constant(operator, 1).tolist()
+    if order[0] != 0:
+        raise UnsupportedModelError("it moves the batch")
+
+    def function(x: Tensor) -> Tensor:
+        return _as_here(_as_in_file(x).permute(order))
+
+    return function, [source]
+
+
+def _slice(file: TfliteFile, operator: Any) -> Built:
+    source, out = int(operator.inputs[0]), file.shape(int(operator.outputs[0]))
+    starts = file.needed_constant(operator, 1).tolist()
+    if starts[0] != 0 or file.shape(source)[0] != out[0]:
+        raise UnsupportedModelError("it takes some images only")
+    window = (slice(None), *(slice(start, start + size) for start, size in zip(starts[1:], out[1:], strict=True)))
+
+    def function(x: Tensor) -> Tensor:
+        return _as_here(_as_in_file(x)[window])
+
+    return function, [source]
+
+
+def _resize(mode: str) -> Callable[[TfliteFile, Any], Built]:
+    def build(file: TfliteFile, operator: Any) -> Built:
+        source, options = int(operator.inputs[0]), operator.builtinOptions
+        before, after = file.shape(source)[1:3], file.shape(int(operator.outputs[0]))[1:3]
+        whole = all(large % small == 0 for small, large in zip(before, after, strict=True))
+        # Nearest neighbours of a whole factor are the same wherever a pixel's centre is.
+        if options.alignCorners or not whole or (mode == "bilinear" and not options.halfPixelCenters):
+            raise UnsupportedModelError("it enlarges otherwise than by a whole factor with half_pixel_centers")
+        aligned = None if mode == "nearest" else False
+        return partial(functional.interpolate, size=after, mode=mode, align_corners=aligned), [source]
+
+    return build
+
+
+def _leaky_relu(file: TfliteFile, operator: Any) -> Built:
+    return partial(functional.leaky_relu, negative_slope=operator.builtinOptions.alpha), [int(operator.inputs[0])]
+
+
+def _gelu(file: TfliteFile, operator: Any) -> Built:
+    how = "tanh" if operator.builtinOptions.approximate else "none"
+    return partial(functional.gelu, approximate=how), [int(operator.inputs[0])]
+
+
+def _as_here(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
 
 
 def _as_in_file(x: Tensor) -> Tensor:
@@ -225,6 +276,10 @@ BUILDERS: dict[str, Callable[[TfliteFile, Any], Built]] = {
     "MAX_POOL_2D": _max_pool,
     "RESHAPE": _reshape,
     "SQUEEZE": _reshape,
+    "TRANSPOSE": _transpose,
+    "SLICE": _slice,
+    "RESIZE_NEAREST_NEIGHBOR": _resize("nearest"),
+    "RESIZE_BILINEAR": _resize("bilinear"),
     "CONCATENATION": _concatenation,
     "SOFTMAX": _softmax,
     "RELU": _unary(torch.relu),
@@ -232,5 +287,8 @@ BUILDERS: dict[str, Callable[[TfliteFile, Any], Built]] = {
     "LOGISTIC": _unary(torch.sigmoid),
     "HARD_SWISH": _unary(functional.hardswish),
     "TANH": _unary(torch.tanh),
+    "ELU": _unary(functional.elu),
+    "LEAKY_RELU": _leaky_relu,
+    "GELU": _gelu,
     "ABS": _unary(torch.abs),
 }

@@ -165,7 +165,7 @@ def layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
 
 
 def _layer_file(shape: LayerShape) -> bytes:
-    from lut.writer import layer_model
+    from lut.layer_model import layer_model
 
     return layer_model(shape)
 

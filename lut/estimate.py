@@ -99,7 +99,7 @@ def features(shape: LayerShape, cache_bytes: float) -> dict[str, float]:
     """How much of each kind of work a layer is, as TensorFlow Lite's float kernels of 2018 do it on one core."""
     pixels = shape.h_out * shape.w_out
     match shape.kind:
-        case "conv":
+        case "conv" | "grouped":
             return _product(shape, pixels)
         case "depthwise":
             taps = shape.kernel**2 * pixels
@@ -119,17 +119,17 @@ def features(shape: LayerShape, cache_bytes: float) -> dict[str, float]:
             return {"linear_weights": shape.c_in * shape.c_out}
         case "global_pool":
             return {"pooled": shape.c_in * shape.h * shape.w}
-        case "avg_pool" | "max_pool":
+        case "avg_pool" | "max_pool" | "signed_max_pool":
             return {"pooled": shape.kernel**2 * pixels * shape.c_out}
-        case "add":
-            # Nobody timed one: the same way through memory as an output that a product adds to.
-            return {"outputs": pixels * shape.c_out}
-    return {}
+        case "noop":
+            return {}
+    # Nobody timed what is left: the same way through memory as an output that a product adds to.
+    return {"outputs": pixels * shape.c_out}
 
 
 def _product(shape: LayerShape, pixels: int) -> dict[str, float]:
     """A matrix product, [pixels x inputs] times [inputs x outputs], and what it costs to lay both out for it."""
-    inputs = shape.kernel**2 * shape.c_in
+    inputs = shape.kernel**2 * (shape.per_group or shape.c_in)
     weights = inputs * shape.c_out
     return {
         "macs": pixels * weights,

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from android_bench.op_profile import Op
-from lut.shape import LayerShape
+from lut.shape import MAX_POOLS, LayerShape
 
 PAD = "pad"
 """Belongs to the padded layer after it, whose shape holds the padding."""
 ACTIVATION = "activation"
 """Belongs to the layer before it, whose shape has an activation."""
+COPY = "copy"
+"""XNNPACK's way to join tensors: a copy for each of them."""
 LEFT_OUT = "left out"
-"""Is no layer: moves data, or makes probabilities of logits."""
+"""Is no layer, unless the next one is what it may be: moves data, or makes probabilities of logits."""
 POINTWISE = "pointwise"
 """A 1x1 convolution that is a matrix product."""
 
@@ -21,43 +23,65 @@ OPS: dict[str, tuple[str, ...]] = {
     "ADD": ("add",),
     "AVERAGE_POOL_2D": ("avg_pool", "global_pool"),
     # A 1x1 convolution on a 1x1 input is a linear layer: TF-slim's classifiers are written that way.
-    "CONV_2D": ("conv", "linear"),
+    "CONV_2D": ("conv", "grouped", "linear"),
+    "CONCATENATION": ("concat",),
     "DEPTHWISE_CONV_2D": ("depthwise",),
+    "ELU": (ACTIVATION,),
     "FULLY_CONNECTED": ("linear",),
-    "MAX_POOL_2D": ("max_pool",),
+    "GELU": (ACTIVATION,),
+    "HARD_SWISH": (ACTIVATION,),
+    "LEAKY_RELU": (ACTIVATION,),
+    "LOGISTIC": (ACTIVATION,),
+    "MAX_POOL_2D": MAX_POOLS,
     "MEAN": ("global_pool",),
+    "MUL": ("mul", "scale"),
     "PAD": (PAD,),
     "PADV2": (PAD,),
     "RELU": (ACTIVATION,),
     "RELU6": (ACTIVATION,),
+    "RESIZE_BILINEAR": ("bilinear",),
+    "RESIZE_NEAREST_NEIGHBOR": ("nearest",),
+    "SLICE": ("slice",),
+    "STRIDED_SLICE": ("slice",),
+    "TANH": (ACTIVATION,),
     "EXPAND_DIMS": (LEFT_OUT,),
     "RESHAPE": (LEFT_OUT,),
-    "SOFTMAX": (LEFT_OUT,),
+    "SOFTMAX": ("softmax", LEFT_OUT),
     "SQUEEZE": (LEFT_OUT,),
-    "TRANSPOSE": (LEFT_OUT,),
+    "TRANSPOSE": ("shuffle", LEFT_OUT),
     # XNNPACK's, without the layout and types in brackets.
     "Add": ("add",),
     "Average Pooling": ("avg_pool", "global_pool"),
-    "Binary Elementwise": ("add",),
+    "Binary Elementwise": ("add", "mul", "scale"),
     "Clamp": (ACTIVATION,),
     "Constant Pad": (PAD,),
-    "Convolution": ("conv", "depthwise", "linear"),
+    "Convolution": ("conv", "depthwise", "grouped", "linear"),
     "Convolution DWConv": ("depthwise",),
-    "Convolution GEMM": (POINTWISE, "linear"),
-    "Convolution IGEMM": ("conv", "linear"),
+    "Convolution GEMM": (POINTWISE, "grouped", "linear"),
+    "Convolution IGEMM": ("conv", "grouped", "linear"),
     "Convolution VMulCAddC": ("depthwise",),
-    "Copy": (LEFT_OUT,),
+    "Copy": (COPY, LEFT_OUT),
     "Fully Connected": ("linear", POINTWISE),
     "Global Average Pooling": ("global_pool",),
-    "Max Pooling": ("max_pool",),
+    "HardSwish": (ACTIVATION,),
+    "Leaky ReLU": (ACTIVATION,),
+    "Max Pooling": MAX_POOLS,
     "Mean": ("global_pool",),
+    "Multiply": ("mul", "scale"),
     "Reshape": (LEFT_OUT,),
-    "Softmax": (LEFT_OUT,),
+    "Resize Bilinear": ("bilinear",),
+    "Sigmoid": (ACTIVATION,),
+    "Slice": ("slice",),
+    "Softmax": ("softmax", LEFT_OUT),
     "Static Reshape": (LEFT_OUT,),
-    "Transpose": (LEFT_OUT,),
+    "Tanh": (ACTIVATION,),
+    "Transpose": ("shuffle", LEFT_OUT),
     "Unary Elementwise": (ACTIVATION,),
 }
 """What an op of a log may be: kinds of layer, or one of the names above."""
+
+_WITH_PRODUCT = ("silu", "hard_sigmoid")
+"""Activations that end in a product: x sigmoid(x), and relu6(x + 3) / 6."""
 
 
 class JoinError(ValueError):
@@ -66,7 +90,10 @@ class JoinError(ValueError):
 
 @dataclass(frozen=True)
 class LayerOps:
-    """One layer of the network with its ops in a log: its own, perhaps a PAD before it and an activation after it."""
+    """One layer of the network with its ops in a log: its own, perhaps a PAD before it and an activation after it.
+
+    A SiLU and a hard sigmoid are two ops, and a concat is as many copies as it has inputs where XNNPACK runs it.
+    """
 
     shape: LayerShape
     ops: tuple[Op, ...]
@@ -80,6 +107,15 @@ class LayerOps:
     def lacks_activation(self) -> bool:
         """Whether an activation may follow: its own op may hold one, which a log does not say."""
         return self.shape.activation != "none" and op_kinds(self.ops[-1].node_type) != (ACTIVATION,)
+
+    def lacks(self, kinds: Sequence[str]) -> bool:
+        """Whether an op of these kinds is one more of the layer's own."""
+        if COPY in kinds:
+            return self.shape.kind == "concat" and len(self.ops) < self.shape.parts and self._have(COPY)
+        return "mul" in kinds and self.shape.activation in _WITH_PRODUCT and not self._have("mul")
+
+    def _have(self, kind: str) -> bool:
+        return any(kind in op_kinds(op.node_type) for op in self.ops)
 
 
 @dataclass(frozen=True)
@@ -106,15 +142,17 @@ def join(ops: Sequence[Op], shapes: Sequence[LayerShape], names: Sequence[str]) 
         if op.times_called != 1:
             raise JoinError(f"{what} was called {op.times_called} times a run: it is several ops of one name")
         shape = shapes[len(layers)] if len(layers) < len(shapes) else None
-        if kinds == (LEFT_OUT,):
-            left_out.append(op)
-        elif kinds == (ACTIVATION,) and layers and layers[-1].lacks_activation and not pads:
+        fits = shape is not None and bool(_layer_kinds(shape).intersection(kinds))
+        fused = kinds == (ACTIVATION,) and bool(layers) and layers[-1].lacks_activation and not fits
+        if (fused or (layers and layers[-1].lacks(kinds))) and not pads:
             layers[-1] = LayerOps(layers[-1].shape, (*layers[-1].ops, op))
+        elif LEFT_OUT in kinds and not fits:
+            left_out.append(op)
         elif shape is None:
             raise JoinError(f"{what} is left over after the network's {len(shapes)} layers: another --model?")
-        elif kinds == (PAD,) and shape.padding and not pads:
+        elif kinds == (PAD,) and (shape.padding or shape.end) and not pads:
             pads.append(op)
-        elif _layer_kinds(shape).intersection(kinds):
+        elif fits:
             layers.append(LayerOps(shape, (*pads, op)))
             pads = []
         else:
@@ -139,6 +177,10 @@ def op_kinds(node_type: str) -> tuple[str, ...]:
 
 def _layer_kinds(shape: LayerShape) -> set[str]:
     pointwise = shape.kind == "conv" and (shape.kernel, shape.stride) == (1, 1)
+    if shape.activation == "hard_sigmoid":
+        return {shape.kind, "add"}
+    if shape.kind == "concat":
+        return {shape.kind, COPY}
     return {shape.kind, POINTWISE} if pointwise else {shape.kind}
 
 

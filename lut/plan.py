@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import product
+from dataclasses import replace
 
-from lut.architecture import Architecture
+from lut.architecture import Architecture, Choices
 from lut.family import TWO_FIGURE_KINDS
 from lut.shape import NOOP, LayerShape
 from lut.steps import Steps, representatives
-
-Choices = Sequence[Sequence[int]]
-"""For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""
-
-
-def counts_of(choices: Choices, group: int | None) -> tuple[int, ...]:
-    """The counts a group may keep; a single 1 that nobody reads for channels that never change."""
-    return (1,) if group is None else tuple(choices[group])
 
 
 def spread(counts: Sequence[int], points: int) -> list[int]:
@@ -35,12 +27,10 @@ def sweep_shapes(architecture: Architecture, choices: Choices) -> list[LayerShap
     """
     shapes = [NOOP, *architecture.shapes()]
     for layer in architecture.layers:
-        outs = counts_of(choices, layer.out_group)
         if layer.shape.kind in TWO_FIGURE_KINDS:
-            widest_in = counts_of(choices, layer.in_group)[-1]
-            shapes += [architecture.sized(layer, widest_in, out) for out in outs]
+            shapes += [replace(layer.shape, c_out=c_out) for c_out in architecture.out_sizes(layer, choices)]
         else:
-            shapes += [architecture.sized(layer, count, count) for count in outs]
+            shapes += architecture.reachable(layer, choices)
     return list(dict.fromkeys(shapes))
 
 
@@ -56,10 +46,10 @@ def input_shapes(
     for layer in architecture.layers:
         if layer.shape.kind not in TWO_FIGURE_KINDS:
             continue
-        ins = spread(counts_of(choices, layer.in_group), input_points)[:-1]
-        widest = {architecture.sized(layer, 1, out).c_out: out for out in counts_of(choices, layer.out_group)}
-        kept = representatives(widest, steps.width(layer.shape) if steps else 1)
-        shapes += [architecture.sized(layer, count, widest[c_out]) for count in ins for c_out in kept]
+        ins = spread(architecture.in_sizes(layer, choices), input_points)[:-1]
+        outs = architecture.out_sizes(layer, choices)
+        kept = representatives(outs, steps.width(layer.shape) if steps else 1)
+        shapes += [replace(layer.shape, c_in=c_in, c_out=c_out) for c_in in ins for c_out in kept]
     first_stage = set(sweep_shapes(architecture, choices))
     return [shape for shape in dict.fromkeys(shapes) if shape not in first_stage]
 
@@ -68,9 +58,7 @@ def reachable_shapes(architecture: Architecture, choices: Choices) -> list[Layer
     """Every layer shape that some network on the grid has, each once."""
     shapes = []
     for layer in architecture.layers:
-        ins, outs = counts_of(choices, layer.in_group), counts_of(choices, layer.out_group)
-        pairs = zip(ins, ins, strict=True) if layer.in_group == layer.out_group else product(ins, outs)
-        shapes += [architecture.sized(layer, in_count, out_count) for in_count, out_count in pairs]
+        shapes += architecture.reachable(layer, choices)
     return list(dict.fromkeys(shapes))
 
 

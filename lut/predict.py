@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, outputs_mb
 from lut.headers import holds_estimates
@@ -12,7 +13,22 @@ from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
 from lut.table import LatencyTable
 from lut.uncertainty import FitError, RowErrors, sum_variance
 
-__all__ = ["Calibration", "MissingShapeError", "Predictor", "fit_calibration", "missing_shapes"]
+__all__ = ["Calibration", "Coverage", "MissingShapeError", "Predictor", "fit_calibration", "missing_shapes"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of a network's ops a table can tell; what costs no time, such as a reshape, is no layer and no op."""
+
+    ops: int
+    covered: int
+    missing: tuple[LayerShape, ...]
+    """what it can't, each once, in order"""
+
+    @property
+    def share_pct(self) -> float:
+        """Of the ops, those that are covered."""
+        return 100 * self.covered / self.ops if self.ops else 100.0
 
 
 class Predictor:
@@ -59,6 +75,12 @@ class Predictor:
     def missing(self, shapes: Iterable[LayerShape]) -> list[LayerShape]:
         """Those of the layers that cannot be predicted, each once; all others are then looked up quickly."""
         return self._layers.read(shapes)
+
+    def coverage(self, shapes: Sequence[LayerShape]) -> Coverage:
+        """Which of a network's layers the table can tell. Raises `MissingShapeError` if it lacks the no-op."""
+        self.layer_us(NOOP)
+        missing = self.missing(shapes)
+        return Coverage(len(shapes), sum(shape not in missing for shape in shapes), tuple(missing))
 
     def raw_ms(self, shapes: Sequence[LayerShape]) -> float:
         """The sum of the layers in milliseconds, before calibration. Raises `MissingShapeError`."""

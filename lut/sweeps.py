@@ -34,12 +34,10 @@ class Sweep:
     @property
     def title(self) -> str:
         """The layers' common key, with `*` for the channels."""
-        kind, channels, rest = self.at(1).text.split(" ", 2)
-        if self.over == _INPUT:
-            channels = f"*{channels.removeprefix('1')}"
-        else:
-            size = channels.rpartition(">")[0]
-            channels = f"{size}>*" if self.over == _OUTPUT else f"*{size.removeprefix('1')}"
+        kind, channels, rest = self.shape.text.split(" ", 2)
+        size, c_out = channels.split(">")
+        any_size = f"*x{size.partition('x')[2]}"
+        channels = {_INPUT: f"{any_size}>{c_out}", _OUTPUT: f"{size}>*", _BOTH: any_size}[self.over]
         return f"{kind} {channels} {rest}"
 
     @property
@@ -68,7 +66,9 @@ def sweeps(table: LatencyTable) -> list[Sweep]:
             points[replace(shape, c_out=1), _OUTPUT][shape.c_out] = us
             points[replace(shape, c_in=1), _INPUT][shape.c_in] = us
         else:
-            points[replace(shape, c_in=1, c_out=1), _BOTH][shape.c_out] = us
+            # The fewest channels that such a layer can have.
+            c = max(shape.per_group, shape.parts)
+            points[replace(shape, c_in=c, c_out=c), _BOTH][shape.c_out] = us
     found = [Sweep(shape, over, us) for (shape, over), us in points.items() if len(us) >= FEWEST_POINTS]
     return sorted(found, key=lambda sweep: (-len(sweep.points), -sweep.shape.c_in, sweep.shape))
 

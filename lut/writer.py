@@ -1,60 +1,44 @@
-"""Writes `.tflite` files straight through the TFLite schema: one layer from its shape, or a network op by op.
+"""Writes `.tflite` files op by op, straight through the TFLite schema: no converter and no torch.
 
-No converter and no torch. Everything is float32, NHWC, batch 1. The object API used here is the one that
-`ai_edge_litert` ships (`schema_py_generated`, made from tensorflow/compiler/mlir/lite/schema/schema.fbs).
+Everything is float32, NHWC, batch 1. XNNPACK, which runs these files on CPUs, takes all of it but nearest-neighbour
+upsampling and joins of more than five tensors; those are no slower outside of it than what it would take instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from lut.shape import LayerShape, ShapeError
+from lut.builder import TfliteBuilder
+from lut.window import Window
 
-_OP = schema.BuiltinOperator
-_OP_NAMES = {code: name.lower() for name, code in vars(_OP).items() if isinstance(code, int)}
-_ACTIVATIONS = {
+_OP, _OPTIONS, _PADDING = schema.BuiltinOperator, schema.BuiltinOptions, schema.Padding
+_FUSED = {
     "none": schema.ActivationFunctionType.NONE,
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
 }
-_TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
-_KEEPS_SIGN = (_OP.ADD, _OP.MAX_POOL_2D, _OP.AVERAGE_POOL_2D)
-_ALIGNMENT = 16  # schema.fbs: `data:[ubyte] (force_align: 16)`; the generated Python forgets it
-_RANDOM_BLOCK = 1 << 20
+_ACTIVATIONS = {
+    "relu": _OP.RELU,
+    "relu6": _OP.RELU6,
+    "hard_swish": _OP.HARD_SWISH,
+    "sigmoid": _OP.LOGISTIC,
+    "tanh": _OP.TANH,
+    "elu": _OP.ELU,
+}
+"""Those that are an operator without options."""
 
 
-class TfliteGraph:
+class TfliteGraph(TfliteBuilder):
     """A `.tflite` under construction. A method that adds an operator returns the index of its output tensor.
 
     Tensors are float32 [1, H, W, C], or [1, C] after a global pool, a flatten or a linear layer. `padding` is
-    symmetric, in pixels, as in PyTorch. Outputs are named `op<number>_<operator>` in order of addition.
+    symmetric, in pixels, as in PyTorch; `end` is what comes on top at the bottom and on the right. An `activation`
+    that is fused into another operator is none, relu or relu6.
     """
-
-    def __init__(self) -> None:
-        self._subgraph = schema.SubGraphT(name="main", tensors=[], operators=[])
-        self._buffers: list[Any] = [schema.BufferT()]
-        self._codes: dict[int, int] = {}
-        self._inputs: list[int] = []
-        self._shapes: list[tuple[int, ...]] = []
-        self._non_negative: set[int] = set()
-
-    def shape(self, x: int) -> tuple[int, ...]:
-        """The tensor's shape, batch included."""
-        return self._shapes[x]
-
-    def input(self, *size: int, non_negative: bool = False) -> int:
-        """A network input [1, *size]: height, width and channels, or channels alone."""
-        index = self._tensor(_numbered("x", len(self._inputs)), (1, *size))
-        self._inputs.append(index)
-        if non_negative:
-            self._non_negative.add(index)
-        return index
 
     def conv(
         self,
@@ -64,12 +48,13 @@ class TfliteGraph:
         stride: int = 1,
         padding: int = 0,
         activation: str = "none",
+        end: int = 0,
+        dilation: int = 1,
     ) -> int:
-        """A convolution; `weight` is [out, k, k, in], `bias` [out]."""
-        options = schema.Conv2DOptionsT(fusedActivationFunction=_ACTIVATIONS[activation])
-        return self._convolve(
-            _OP.CONV_2D, schema.BuiltinOptions.Conv2DOptions, options, x, weight, bias, stride, padding
-        )
+        """A convolution; `weight` is [out, k, k, in], with fewer channels in than `x` has if it is grouped."""
+        options = schema.Conv2DOptionsT(fusedActivationFunction=_FUSED[activation])
+        window = Window(weight.shape[1], stride, padding, end, dilation)
+        return self._convolve(_OP.CONV_2D, _OPTIONS.Conv2DOptions, options, x, weight, bias, window)
 
     def depthwise(
         self,
@@ -79,242 +64,194 @@ class TfliteGraph:
         stride: int = 1,
         padding: int = 0,
         activation: str = "none",
+        end: int = 0,
+        dilation: int = 1,
     ) -> int:
         """A depthwise convolution, a filter a channel; `weight` is [1, k, k, channels], `bias` [channels]."""
-        options = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, fusedActivationFunction=_ACTIVATIONS[activation])
-        kind = schema.BuiltinOptions.DepthwiseConv2DOptions
-        return self._convolve(_OP.DEPTHWISE_CONV_2D, kind, options, x, weight, bias, stride, padding)
+        options = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, fusedActivationFunction=_FUSED[activation])
+        window = Window(weight.shape[1], stride, padding, end, dilation)
+        kind = _OPTIONS.DepthwiseConv2DOptions
+        return self._convolve(_OP.DEPTHWISE_CONV_2D, kind, options, x, weight, bias, window)
 
     def linear(self, x: int, weight: np.ndarray, bias: np.ndarray, activation: str = "none") -> int:
         """A linear layer; `weight` is [out, in]. A [1, 1, 1, in] input needs no reshape before it."""
-        options = schema.FullyConnectedOptionsT(fusedActivationFunction=_ACTIVATIONS[activation])
+        options = schema.FullyConnectedOptionsT(fusedActivationFunction=_FUSED[activation])
         inputs = [x, self._constant("weight", weight), self._constant("bias", bias)]
-        kind = schema.BuiltinOptions.FullyConnectedOptions
+        kind = _OPTIONS.FullyConnectedOptions
         return self._operator(_OP.FULLY_CONNECTED, inputs, (1, weight.shape[0]), kind, options)
 
     def add(self, a: int, b: int, activation: str = "none") -> int:
         """The sum of two tensors of one shape."""
-        options = schema.AddOptionsT(fusedActivationFunction=_ACTIVATIONS[activation])
-        return self._operator(_OP.ADD, [a, b], self.shape(a), schema.BuiltinOptions.AddOptions, options)
+        options = schema.AddOptionsT(fusedActivationFunction=_FUSED[activation])
+        return self._operator(_OP.ADD, [a, b], self.shape(a), _OPTIONS.AddOptions, options)
 
-    def avg_pool(self, x: int, kernel: int, stride: int, padding: int = 0, activation: str = "none") -> int:
-        """An average pool; padding counts as zeros in the average (PyTorch's `count_include_pad=True`)."""
-        x = self._pad(x, padding)
-        return self._pool(_OP.AVERAGE_POOL_2D, x, kernel, stride, schema.Padding.VALID, activation)
+    def add_constant(self, x: int, values: np.ndarray, activation: str = "none") -> int:
+        """The tensor and one figure for each of its channels: `values` [C], or one for all of them [1]."""
+        return self.add(x, self._constant("values", values.astype(np.float32)), activation)
 
-    def max_pool(self, x: int, kernel: int, stride: int, padding: int = 0, activation: str = "none") -> int:
+    def mul(self, a: int, b: int, activation: str = "none") -> int:
+        """The product of two tensors of one shape, or of a feature map and one figure a channel [1, 1, 1, C]."""
+        options = schema.MulOptionsT(fusedActivationFunction=_FUSED[activation])
+        return self._operator(_OP.MUL, [a, b], self.shape(a), _OPTIONS.MulOptions, options)
+
+    def concat(self, parts: Sequence[int]) -> int:
+        """The parts' channels one after the other; everything else is the same in all of them."""
+        *rest, _ = self.shape(parts[0])
+        out = (*rest, sum(self.shape(part)[-1] for part in parts))
+        options = schema.ConcatenationOptionsT(axis=len(rest))
+        return self._operator(_OP.CONCATENATION, parts, out, _OPTIONS.ConcatenationOptions, options)
+
+    def slice(self, x: int, start: int, length: int) -> int:
+        """`length` channels from `start` on."""
+        *rest, _ = self.shape(x)
+        begin, size = np.array([0] * len(rest) + [start], np.int32), np.array([*rest, length], np.int32)
+        inputs = [x, self._constant("begin", begin), self._constant("size", size)]
+        return self._operator(_OP.SLICE, inputs, (*rest, length), _OPTIONS.SliceOptions, schema.SliceOptionsT())
+
+    def shuffle(self, x: int, groups: int) -> int:
+        """ShuffleNet's shuffle: one channel of each group in turn, [g, C / g] to [C / g, g]."""
+        _, h, w, c = self.shape(x)
+        dealt = self.reshape(x, (1, h * w, groups, c // groups))
+        order = self._constant("order", np.array([0, 1, 3, 2], np.int32))
+        out, kind = (1, h * w, c // groups, groups), _OPTIONS.TransposeOptions
+        turned = self._operator(_OP.TRANSPOSE, [dealt, order], out, kind, schema.TransposeOptionsT())
+        return self.reshape(turned, (1, h, w, c))
+
+    def upsample(self, x: int, factor: int, mode: str) -> int:
+        """Height and width times `factor`; `mode` is nearest or bilinear (PyTorch's `align_corners=False`)."""
+        _, h, w, c = self.shape(x)
+        out = (1, h * factor, w * factor, c)
+        inputs = [x, self._constant("size", np.array(out[1:3], np.int32))]
+        if mode == "nearest":
+            nearest = schema.ResizeNearestNeighborOptionsT(halfPixelCenters=True)
+            return self._operator(
+                _OP.RESIZE_NEAREST_NEIGHBOR, inputs, out, _OPTIONS.ResizeNearestNeighborOptions, nearest
+            )
+        if mode != "bilinear":
+            raise ValueError(f"upsampling is nearest or bilinear, not {mode}")
+        options = schema.ResizeBilinearOptionsT(halfPixelCenters=True)
+        return self._operator(_OP.RESIZE_BILINEAR, inputs, out, _OPTIONS.ResizeBilinearOptions, options)
+
+    def softmax(self, x: int) -> int:
+        """Softmax over the channels."""
+        options = schema.SoftmaxOptionsT(beta=1.0)
+        return self._operator(_OP.SOFTMAX, [x], self.shape(x), _OPTIONS.SoftmaxOptions, options)
+
+    def activation(self, x: int, name: str, alpha: float | None = None) -> int:
+        """An activation on its own; `alpha` is a leaky ReLU's slope below zero (0.01 if None)."""
+        match name:
+            case "silu":
+                return self.mul(x, self.activation(x, "sigmoid"))
+            case "hard_sigmoid":
+                shifted = self.add_constant(x, np.array([3.0]), "relu6")
+                return self.mul(shifted, self._constant("sixth", np.array([1 / 6], np.float32)))
+            case "leaky_relu":
+                options = schema.LeakyReluOptionsT(alpha=0.01 if alpha is None else alpha)
+                return self._operator(_OP.LEAKY_RELU, [x], self.shape(x), _OPTIONS.LeakyReluOptions, options)
+            case "gelu":
+                return self._operator(_OP.GELU, [x], self.shape(x), _OPTIONS.GeluOptions, schema.GeluOptionsT())
+        if name not in _ACTIVATIONS:
+            raise ValueError(f"no way to write the activation {name}")
+        return self._operator(_ACTIVATIONS[name], [x], self.shape(x))
+
+    def avg_pool(
+        self,
+        x: int,
+        kernel: int,
+        stride: int,
+        padding: int = 0,
+        activation: str = "none",
+        end: int = 0,
+        count_include_pad: bool = True,
+    ) -> int:
+        """An average pool; `padding` counts as zeros if `count_include_pad`, and `end` never counts: as in PyTorch."""
+        window = Window(kernel, stride, padding, end)
+        counted = [window.counted(size, count_include_pad) for size in self.shape(x)[1:3]]
+        if min(map(np.min, counted)) == kernel:
+            return self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, window), window, _PADDING.VALID, activation)
+        if not (count_include_pad and padding) and self._is_same(x, window):
+            return self._pool(_OP.AVERAGE_POOL_2D, x, window, _PADDING.SAME, activation)
+        pooled = self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, window), window, _PADDING.VALID, "none")
+        share = kernel**2 / np.multiply.outer(*counted)[None, :, :, None]
+        return self.mul(pooled, self._constant("share", share.astype(np.float32)), activation)
+
+    def max_pool(
+        self, x: int, kernel: int, stride: int, padding: int = 0, activation: str = "none", end: int = 0
+    ) -> int:
         """A max pool; padding never wins, as in PyTorch."""
-        # XNNPACK takes PAD, which fills with zeros, but not PADV2; where nothing is below zero they agree.
-        fill = 0.0 if x in self._non_negative else float(np.finfo(np.float32).min)
-        x, mode = self._padded(x, kernel, stride, padding, fill)
-        return self._pool(_OP.MAX_POOL_2D, x, kernel, stride, mode, activation)
+        # XNNPACK takes PAD, which fills with zeros, but not PADV2; where nothing below zero is left they agree.
+        zeros_lose = self.is_non_negative(x) or activation != "none"
+        fill = 0.0 if zeros_lose else float(np.finfo(np.float32).min)
+        window = Window(kernel, stride, padding, end)
+        x, mode = self._padded(x, window, fill)
+        return self._pool(_OP.MAX_POOL_2D, x, window, mode, activation)
 
-    def global_pool(self, x: int) -> int:
-        """The mean over height and width: [1, H, W, C] to [1, C]."""
+    def global_pool(self, x: int, keep_dims: bool = False) -> int:
+        """The mean over height and width: [1, H, W, C] to [1, C], or to [1, 1, 1, C] if `keep_dims`."""
         inputs = [x, self._constant("axes", np.array([1, 2], np.int32))]
-        options = schema.ReducerOptionsT(keepDims=False)
-        out = (1, self.shape(x)[-1])
-        return self._operator(_OP.MEAN, inputs, out, schema.BuiltinOptions.ReducerOptions, options)
+        options = schema.ReducerOptionsT(keepDims=keep_dims)
+        c = self.shape(x)[-1]
+        out = (1, 1, 1, c) if keep_dims else (1, c)
+        return self._operator(_OP.MEAN, inputs, out, _OPTIONS.ReducerOptions, options)
 
     def flatten(self, x: int) -> int:
         """A reshape of [1, H, W, C] to [1, H * W * C], in that order."""
-        size = int(np.prod(self.shape(x)))
-        inputs = [x, self._constant("shape", np.array([1, size], np.int32))]
-        options = schema.ReshapeOptionsT(newShape=np.array([1, size], np.int32))
-        return self._operator(_OP.RESHAPE, inputs, (1, size), schema.BuiltinOptions.ReshapeOptions, options)
+        return self.reshape(x, (1, int(np.prod(self.shape(x)))))
+
+    def reshape(self, x: int, shape: tuple[int, ...]) -> int:
+        """The same values in the same order, as `shape`."""
+        sizes = np.array(shape, np.int32)
+        options = schema.ReshapeOptionsT(newShape=sizes)
+        return self._operator(_OP.RESHAPE, [x, self._constant("shape", sizes)], shape, _OPTIONS.ReshapeOptions, options)
 
     def absolute(self, x: int) -> int:
         """Absolute values."""
-        kind = schema.BuiltinOptions.AbsOptions
-        return self._operator(_OP.ABS, [x], self.shape(x), kind, schema.AbsOptionsT())
-
-    def finish(self, outputs: Sequence[int]) -> bytes:
-        """The file, with a signature `serving_default` from x (x1, ...) to y (y1, ...)."""
-        self._subgraph.inputs = np.array(self._inputs, np.int32)
-        self._subgraph.outputs = np.array(outputs, np.int32)
-        signature = schema.SignatureDefT(
-            signatureKey="serving_default",
-            inputs=[schema.TensorMapT(_numbered("x", i), index) for i, index in enumerate(self._inputs)],
-            outputs=[schema.TensorMapT(_numbered("y", i), index) for i, index in enumerate(outputs)],
-        )
-        model = schema.ModelT(
-            version=3,
-            description="amc-latency",
-            operatorCodes=[
-                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127)) for code in self._codes
-            ],
-            subgraphs=[self._subgraph],
-            buffers=self._buffers,
-            signatureDefs=[signature],
-        )
-        # Large enough that the builder never has to double and copy its buffer.
-        data = sum(buffer.data.nbytes + 64 for buffer in self._buffers[1:])
-        builder = flatbuffers.Builder(1024 + data + 160 * (len(self._shapes) + len(self._subgraph.operators)))
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(memoryview(builder.Bytes)[builder.Head() :])
+        return self._operator(_OP.ABS, [x], self.shape(x), _OPTIONS.AbsOptions, schema.AbsOptionsT())
 
     def _convolve(
-        self,
-        code: int,
-        kind: int,
-        options: Any,
-        x: int,
-        weight: np.ndarray,
-        bias: np.ndarray,
-        stride: int,
-        padding: int,
+        self, code: int, kind: int, options: Any, x: int, weight: np.ndarray, bias: np.ndarray, window: Window
     ) -> int:
-        kernel = weight.shape[1]
-        x, options.padding = self._padded(x, kernel, stride, padding)
-        options.strideH = options.strideW = stride
+        x, options.padding = self._padded(x, window)
+        options.strideH = options.strideW = window.stride
+        options.dilationHFactor = options.dilationWFactor = window.dilation
         inputs = [x, self._constant("weight", weight), self._constant("bias", bias)]
-        out = self._window_output(x, kernel, stride, options.padding, len(bias))
+        out = self._window_output(x, window, options.padding, len(bias))
         return self._operator(code, inputs, out, kind, options)
 
-    def _pool(self, code: int, x: int, kernel: int, stride: int, mode: int, activation: str) -> int:
+    def _pool(self, code: int, x: int, window: Window, mode: int, activation: str) -> int:
         options = schema.Pool2DOptionsT(
             padding=mode,
-            strideH=stride,
-            strideW=stride,
-            filterHeight=kernel,
-            filterWidth=kernel,
-            fusedActivationFunction=_ACTIVATIONS[activation],
+            strideH=window.stride,
+            strideW=window.stride,
+            filterHeight=window.kernel,
+            filterWidth=window.kernel,
+            fusedActivationFunction=_FUSED[activation],
         )
-        out = self._window_output(x, kernel, stride, mode, self.shape(x)[-1])
-        return self._operator(code, [x], out, schema.BuiltinOptions.Pool2DOptions, options)
+        return self._operator(code, [x], self._window_output(x, window, mode), _OPTIONS.Pool2DOptions, options)
 
-    def _window_output(self, x: int, kernel: int, stride: int, mode: int, channels: int) -> tuple[int, ...]:
-        _, h, w, _ = self.shape(x)
-        reach = 1 if mode == schema.Padding.SAME else kernel
-        return (1, (h - reach) // stride + 1, (w - reach) // stride + 1, channels)
-
-    def _padded(self, x: int, kernel: int, stride: int, padding: int, fill: float = 0.0) -> tuple[int, int]:
-        """What a window reads and its padding mode: SAME only where TFLite pads just as PyTorch does."""
-        _, h, w, _ = self.shape(x)
-        if padding and all(same_is_symmetric(size, kernel, stride, padding) for size in (h, w)):
-            return x, schema.Padding.SAME
-        return self._pad(x, padding, fill), schema.Padding.VALID
-
-    def _pad(self, x: int, padding: int, fill: float = 0.0) -> int:
-        if not padding:
-            return x
+    def _window_output(self, x: int, window: Window, mode: int, channels: int | None = None) -> tuple[int, ...]:
         _, h, w, c = self.shape(x)
-        out = (1, h + 2 * padding, w + 2 * padding, c)
-        sides = np.array([[0, 0], [padding, padding], [padding, padding], [0, 0]], np.int32)
+        reach = 1 if mode == _PADDING.SAME else window.reach
+        return (1, (h - reach) // window.stride + 1, (w - reach) // window.stride + 1, channels or c)
+
+    def _padded(self, x: int, window: Window, fill: float = 0.0) -> tuple[int, int]:
+        """What a window reads and its padding mode: SAME only where TFLite pads just as PyTorch does."""
+        if (window.padding or window.end) and self._is_same(x, window):
+            return x, _PADDING.SAME
+        return self._pad(x, window, fill), _PADDING.VALID
+
+    def _is_same(self, x: int, window: Window) -> bool:
+        _, h, w, _ = self.shape(x)
+        return window.is_same(h) and window.is_same(w)
+
+    def _pad(self, x: int, window: Window, fill: float = 0.0) -> int:
+        _, h, w, c = self.shape(x)
+        sides = np.array([(0, 0), window.sides(h), window.sides(w), (0, 0)], np.int32)
+        if not sides.any():
+            return x
+        out = (1, h + int(sides[1].sum()), w + int(sides[2].sum()), c)
         inputs = [x, self._constant("sides", sides)]
         if fill == 0.0:
-            padded = self._operator(_OP.PAD, inputs, out, schema.BuiltinOptions.PadOptions, schema.PadOptionsT())
-            if x in self._non_negative:
-                self._non_negative.add(padded)
-            return padded
+            return self._operator(_OP.PAD, inputs, out, _OPTIONS.PadOptions, schema.PadOptionsT())
         inputs.append(self._constant("fill", np.array([fill], np.float32)))
-        return self._operator(_OP.PADV2, inputs, out, schema.BuiltinOptions.PadV2Options, schema.PadV2OptionsT())
-
-    def _operator(self, code: int, inputs: Sequence[int], shape: tuple[int, ...], kind: int, options: Any) -> int:
-        operators = self._subgraph.operators
-        out = self._tensor(f"op{len(operators):03d}_{_OP_NAMES[code]}", shape)
-        operators.append(
-            schema.OperatorT(
-                opcodeIndex=self._codes.setdefault(code, len(self._codes)),
-                inputs=np.array(inputs, np.int32),
-                outputs=np.array([out], np.int32),
-                builtinOptionsType=kind,
-                builtinOptions=options,
-            )
-        )
-        rectified = getattr(options, "fusedActivationFunction", _ACTIVATIONS["none"]) != _ACTIVATIONS["none"]
-        if rectified or (code in _KEEPS_SIGN and self._non_negative.issuperset(inputs)):
-            self._non_negative.add(out)
-        return out
-
-    def _constant(self, role: str, value: np.ndarray) -> int:
-        self._buffers.append(_AlignedBuffer(data=np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
-        name = f"op{len(self._subgraph.operators):03d}_{role}"
-        return self._tensor(name, value.shape, value.dtype, buffer=len(self._buffers) - 1)
-
-    def _tensor(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32, buffer: int = 0) -> int:
-        tensor = schema.TensorT(
-            shape=np.array(shape, np.int32),
-            type=_TENSOR_TYPES[np.dtype(dtype)],
-            buffer=buffer,
-            name=name,
-            hasRank=True,
-        )
-        self._subgraph.tensors.append(tensor)
-        self._shapes.append(shape)
-        return len(self._shapes) - 1
-
-
-class _AlignedBuffer(schema.BufferT):
-    """A buffer of uint8 data at the alignment that the schema asks for."""
-
-    def Pack(self, builder: Any) -> int:
-        builder.Prep(_ALIGNMENT, self.data.nbytes)
-        return super().Pack(builder)
-
-
-def same_is_symmetric(size: int, kernel: int, stride: int, padding: int) -> bool:
-    """Whether TFLite's SAME is `padding` zeros on both sides.
-
-    SAME gives ceil(size / stride) outputs and puts the odd zero at the end: on an even input, a 3x3 window with
-    stride 2 lies one pixel further on than PyTorch's.
-    """
-    outputs = -(-size // stride)
-    return max(0, (outputs - 1) * stride + kernel - size) == 2 * padding and outputs == (
-        (size + 2 * padding - kernel) // stride + 1
-    )
-
-
-def layer_model(shape: LayerShape) -> bytes:
-    """A `.tflite` of this one layer, with weights that depend on nothing but their number.
-
-    Raises `ShapeError` for an activation that the kind cannot have.
-    """
-    if shape.kind in ("global_pool", "noop") and shape.activation != "none":
-        raise ShapeError(f"a {shape.kind} layer has no fused activation: {shape.text}")
-    graph = TfliteGraph()
-    size = (shape.c_in,) if shape.kind == "linear" else (shape.h, shape.w, shape.c_in)
-    # A max pool follows a ReLU in practice, and is measured as it is written there.
-    x = graph.input(*size, non_negative=shape.kind == "max_pool")
-    k, window = shape.kernel, (shape.stride, shape.padding, shape.activation)
-    match shape.kind:
-        case "conv":
-            out = graph.conv(x, _weights(shape.c_out, k, k, shape.c_in), _weights(shape.c_out), *window)
-        case "depthwise":
-            out = graph.depthwise(x, _weights(1, k, k, shape.c_in), _weights(shape.c_in), *window)
-        case "linear":
-            out = graph.linear(x, _weights(shape.c_out, shape.c_in), _weights(shape.c_out), shape.activation)
-        case "add":
-            out = graph.add(x, graph.input(*size), shape.activation)
-        case "avg_pool":
-            out = graph.avg_pool(x, k, *window)
-        case "max_pool":
-            out = graph.max_pool(x, k, *window)
-        case "global_pool":
-            out = graph.global_pool(x)
-        case "noop":
-            out = graph.absolute(x)
-        case _:
-            raise ShapeError(f"no way to write a {shape.kind} layer: {shape.text}")
-    return graph.finish([out])
-
-
-def _weights(*shape: int) -> np.ndarray:
-    """Ordinary float32 values: magnitudes from 0.01 to 0.1, both signs, the same on every call."""
-    size, block = int(np.prod(shape)), _random_block()
-    values = block[:size] if size <= len(block) else np.resize(block, size)
-    return values.reshape(shape)
-
-
-@lru_cache(maxsize=1)
-def _random_block() -> np.ndarray:
-    # Drawing weights anew for every file would take longer than writing it.
-    draw = np.random.default_rng(0)
-    magnitude = draw.uniform(0.01, 0.1, _RANDOM_BLOCK).astype(np.float32)
-    block = np.where(draw.random(_RANDOM_BLOCK) < 0.5, -magnitude, magnitude)
-    block.setflags(write=False)
-    return block
-
-
-def _numbered(name: str, index: int) -> str:
-    return f"{name}{index}" if index else name
+        return self._operator(_OP.PADV2, inputs, out, _OPTIONS.PadV2Options, schema.PadV2OptionsT())

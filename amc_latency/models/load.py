@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
-from amc_latency.models.registry import ModelSpec, build_model, known_models, nearest, parse_input
+from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, load_checkpoint
+from amc_latency.models.registry import (
+    LITE0,
+    ModelSpec,
+    build_original,
+    default_spec,
+    names_own_file,
+    normalisation_of,
+    parse_input,
+    timm_name,
+    torchvision_name,
+)
+from amc_latency.models.weights import SUFFIXES, put_weights, read_weights
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
+    from amc_latency.data import Normalisation
     from amc_latency.graph import NetworkGraph
 
 BUNDLED = "bundled"
+RANDOM = "random"
+OWN = "own"
+"""Weights that the function of an own file loads itself."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +40,18 @@ class NetworkOptions:
     """Which network. What is None follows from the model: a checkpoint knows its own input and classes."""
 
     model: str = BUNDLED
-    """`bundled`, a checkpoint's path, or one of `known_models()` with random weights"""
+    """`bundled`, a checkpoint's path, or what `ModelSpec.name` may be"""
     width: float | None = None
     """channel multiplier, 1.0 unless told"""
     input: str | None = None
-    """CxHxW, 3x224x224 unless told"""
+    """CxHxW, the network's own unless told, mostly 3x224x224"""
     classes: int | None = None
-    """1000 unless told"""
+    """the network's own unless told, mostly 1000"""
+    weights: str | None = None
+    """a file (.safetensors, .pt, .pth), torchvision's name of weights, `pretrained`, `own` for what an own function
+    loads itself, or `random`: that unless told, but for EfficientNet-Lite0, whose own come with it"""
+    normalisation: str | None = None
+    """what the weights expect of pixels, as `parse_normalisation` reads it; what is known of them unless told"""
 
 
 @dataclass(frozen=True)
@@ -43,51 +63,142 @@ class Network:
     graph: NetworkGraph
     trained: bool
     """False for random weights"""
+    pixels: Normalisation | None = None
+    """what the weights expect of pixels, if that is known"""
 
 
 def load_network(options: NetworkOptions) -> Network:
     """Build or load what `options` name. Raises `UserError` saying what exists, or what doesn't fit."""
     from amc_latency.graph import trace
+    from amc_latency.models.normal_form import normal_form
 
-    if options.model == BUNDLED or options.model.endswith(".safetensors") or Path(options.model).is_file():
-        path = bundled_checkpoint() if options.model == BUNDLED else Path(options.model)
-        model, spec, _ = load_checkpoint(path)
-        _check_agrees(options, spec, path)
-        return Network(model, spec, trace(model, spec.input), trained=True)
-    spec = _described(options, ModelSpec(name=options.model))
-    if spec.name not in known_models():
-        names = [BUNDLED, *known_models()]
-        raise UserError(
-            f"there is no model '{spec.name}'; did you mean '{nearest(spec.name, names)}'? "
-            f"Known are {', '.join(names)}, and any checkpoint (.safetensors)"
-        )
+    model, spec, trained, pixels = _load(options)
+    expected = _outputs(model.eval(), spec)
+    model = normal_form(model, spec.input)
+    _check_same(expected, model, spec)
+    return Network(model, spec, trace(model, spec.input), trained, pixels)
+
+
+def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
+    """What a network says of one noisy image, asked twice; nothing where it can't be asked."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(spec)
-    return Network(model, spec, trace(model, spec.input), trained=False)
+    image = torch.randn(1, *spec.input, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = [model(image) for _ in range(2)]
+    except Exception:  # whatever a network's own code raises: who traces it says what is wrong
+        return []
+    return [output.clone() for output in outputs if isinstance(output, torch.Tensor)]
+
+
+def _check_same(expected: list[torch.Tensor], traced: nn.Module, spec: ModelSpec) -> None:
+    """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
+    for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
+        allowed = 1e-3 * float(expected[0].max() - expected[0].min())
+        if not float((other - expected[0]).abs().max()) <= allowed and bool(expected[0].isfinite().all()):
+            why = "says something else of the same image each time, in eval mode: is dropout always on?"
+            if other is not expected[1]:
+                why = "computes something else when traced: does it change a tensor in place through a view of it?"
+            raise UserError(f"{spec.name} {why}")
+
+
+def load_model(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalisation | None]:
+    """Model, spec, trained and pixels of what `load_network` would trace, as it is: some can only be converted.
+
+    Raises `UserError` as `load_network` does.
+    """
+    from amc_latency.models.normal_form import check_accepts
+
+    model, spec, trained, pixels = _load(options)
+    check_accepts(model.eval(), spec.input)
+    return model, spec, trained, pixels
+
+
+def random_weights(model: str, what: str) -> str:
+    """Why `what`, such as "a search", refuses an untrained network, and what to do."""
+    own = ", or --weights own if the function loads its own," if names_own_file(model) else ""
+    return (
+        f"{model} has random weights, and {what} needs trained ones: pass --weights FILE{own} or --model CHECKPOINT, "
+        "made with `amc-latency train`"
+    )
+
+
+def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalisation | None]:
+    from amc_latency.models.own_network import checked_classes
+
+    if is_checkpoint(options.model):
+        path = bundled_checkpoint() if options.model == BUNDLED else Path(options.model)
+        if options.weights is not None:
+            raise UserError(f"{options.model} has weights of its own: leave --weights out, or name a model")
+        model, spec, extra = load_checkpoint(path)
+        _check_agrees(options, spec, path)
+        return model, spec, True, _pixels(options, spec, extra.get(NORMALISATION_KEY), published=True)
+    spec = _described(options, default_spec(options.model))
+    model = _seeded(spec)
+    origin = _put_weights(options, spec, model)
+    if names_own_file(spec.name):
+        classes = checked_classes(model, spec)
+        if classes != spec.classes and options.classes is not None:
+            raise UserError(f"{spec.name} makes {classes} logits, not --classes {options.classes}")
+        spec = replace(spec, classes=classes)
+    pixels = _pixels(options, spec, None, published=origin == "published")
+    return model, spec, origin != RANDOM, pixels
+
+
+def _pixels(options: NetworkOptions, spec: ModelSpec, saved: str | None, published: bool) -> Normalisation | None:
+    """What the weights expect of pixels: as the user says, as was `saved` beside them, or as `published` ones do.
+
+    Raises UserError for another number of channels than the network has.
+    """
+    from amc_latency.data import parse_normalisation
+
+    channels = spec.input[0]
+    if (text := options.normalisation or saved) is None:
+        found = normalisation_of(spec.name) if published else None
+        return found if found is not None and len(found.mean) == channels else None
+    given = parse_normalisation(text)
+    if len(given.mean) != channels:
+        raise UserError(
+            f"normalisation {text} is for {len(given.mean)} channels, and {spec.name} takes "
+            f"{'x'.join(map(str, spec.input))}: give one figure a channel"
+        )
+    return given
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether `model` is meant as a network on disk, the bundled one included."""
+    return model == BUNDLED or model.endswith(".safetensors") or (Path(model).is_file() and not names_own_file(model))
+
+
+def check_logits(network: Network) -> None:
+    """Raise `UserError` for a network that ends in softmax: scoring and training take cross entropy of logits."""
+    layers = network.graph.architecture.layers
+    if layers and layers[-1].shape.kind == "softmax":
+        raise UserError(
+            f"{network.spec.name} ends in softmax, and scoring and training need the logits before it: leave it out, "
+            "and put it behind the result"
+        )
 
 
 def settled(network: Network) -> Network:
     """An untrained network whose batch norms have seen images: without that its signal fades to nothing on the way."""
+    return replace(network, model=settled_model(network.model, network.spec.input))
+
+
+def settled_model(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
+    """`settled` for a network that is not traced."""
     import torch
 
-    model = copy.deepcopy(network.model).train()
+    model = copy.deepcopy(model).train()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None
         if isinstance(module, torch.nn.Dropout):
             module.eval()
     with torch.no_grad():
-        model(torch.randn(4, *network.spec.input, generator=torch.Generator().manual_seed(0)))
-    return replace(network, model=model.eval())
-
-
-def checkpoint_digest(model: str) -> str:
-    """The sha256 of a checkpoint's file, `bundled` or a path: what tells trained weights apart."""
-    path = bundled_checkpoint() if model == BUNDLED else Path(model)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        model(torch.randn(4, *input_chw, generator=torch.Generator().manual_seed(0)))
+    return model.eval()
 
 
 def cut_to(network: Network, counts: tuple[int, ...]) -> Network:
@@ -99,7 +210,7 @@ def cut_to(network: Network, counts: tuple[int, ...]) -> Network:
     from amc_latency.prune.cut import cut
     from amc_latency.prune.rank import consumer_l1, keep_indices
 
-    check_counts(network.graph.architecture.group_channels, counts)
+    check_counts(network.graph, counts)
     importance = consumer_l1(network.model, network.graph)
     keep = [keep_indices(scores, count) for scores, count in zip(importance, counts, strict=True)]
     model = cut(network.model, network.graph, keep)
@@ -107,16 +218,18 @@ def cut_to(network: Network, counts: tuple[int, ...]) -> Network:
     return replace(network, model=model, spec=spec, graph=trace(model, spec.input))
 
 
-def check_counts(full: tuple[int, ...], counts: tuple[int, ...]) -> None:
-    """Raise `UserError` unless `counts` has one possible count a group of `full`."""
+def check_counts(graph: NetworkGraph, counts: tuple[int, ...]) -> None:
+    """Raise `UserError` unless `counts` has one possible count for each coupled group."""
+    full = graph.architecture.group_channels
     if len(counts) != len(full):
         raise UserError(
             f"{len(counts)} channel counts were given, the network has {len(full)} coupled groups: give one each, "
             f"in network order; at full width they are {','.join(map(str, full))}"
         )
-    for group, (count, channels) in enumerate(zip(counts, full, strict=True)):
-        if not 1 <= count <= channels:
-            raise UserError(f"coupled group {group + 1} has {channels} channels: it can't keep {count}")
+    for number, (count, group) in enumerate(zip(counts, graph.groups, strict=True), 1):
+        if not group.least <= count <= group.channels:
+            why = f"; {group.depthwise[0]} needs {group.least}" if 1 <= count < group.least else ""
+            raise UserError(f"coupled group {number} has {group.channels} channels: it can't keep {count}{why}")
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -125,6 +238,47 @@ def parse_counts(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.replace(" ", "").split(","))
     except ValueError:
         raise UserError(f"channels '{text}' is not a list of counts; write it like 24,48,96") from None
+
+
+def _seeded(spec: ModelSpec) -> nn.Module:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_original(spec)
+
+
+def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> str:
+    """Load into `model` what the options name; where that is from: random, own, file or published.
+
+    Raises UserError for weights that are not there or don't fit, JobError if they can't be downloaded.
+    """
+    name = options.weights or ("pretrained" if spec.name == LITE0 else RANDOM)
+    if name == RANDOM or (name == OWN and names_own_file(spec.name)):
+        return name
+    torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
+    if Path(name).suffix in SUFFIXES or Path(name).is_file():
+        put_weights(name, model, read_weights(Path(name)))
+        return "file"
+    if torchvision is not None:
+        from amc_latency.models.torchvision_zoo import pretrained as from_torchvision
+
+        tensors = from_torchvision(torchvision, name)
+    elif timm is not None:
+        from amc_latency.models.timm_zoo import pretrained as from_timm
+
+        tensors = from_timm(timm, name)
+    elif spec.name == LITE0 and name == "pretrained":
+        from amc_latency.models.efficientnet_lite import pretrained
+
+        tensors = pretrained()
+    else:
+        raise UserError(
+            f"--weights {name}: no such file ({', '.join(SUFFIXES)}), and {spec.name} has no weights of that name; "
+            "networks with published weights are torchvision:NAME and timm:NAME"
+        )
+    put_weights(name, model, tensors)
+    return "published"
 
 
 def _described(options: NetworkOptions, spec: ModelSpec) -> ModelSpec:

@@ -1,7 +1,7 @@
 """Which networks there are, by name. Listing them costs no torch import."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,18 @@ from amc_latency.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-SCALABLE_MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet20", "resnet56", "plain20")
+    from amc_latency.data import Normalisation
+
+SCALABLE_MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet20", "resnet56", "plain20", "lenet5")
 """built at any width, for images of any number of channels"""
-# torchvision's plain classifiers whose every layer the table and the exporter know.
-FIXED_MODELS = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg16_bn")
+FIXED_MODELS = (
+    *("resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg16", "vgg16_bn"),
+    *("mobilenet_v3_small", "mobilenet_v3_large", "mnasnet1_0", "squeezenet1_1", "densenet121", "googlenet"),
+)
+"""torchvision's that have a short name; `torchvision:NAME` names any of its classifiers"""
+LITE0 = "efficientnet_lite0"
+TORCHVISION = "torchvision:"
+TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class ModelSpec:
     """What it takes to build a network anew, without its weights."""
 
     name: str = "mobilenet_v1"
-    """one of `known_models()`"""
+    """one of `known_models()`, torchvision:NAME, timm:NAME or FILE.py:FUNCTION"""
     width: float = 1.0
     """channel multiplier of the uncut network"""
     input: tuple[int, int, int] = (3, 224, 224)
@@ -32,9 +40,14 @@ class ModelSpec:
     """channel counts of a cut network, one a coupled group; None for the uncut one"""
 
 
+def names_own_file(name: str) -> bool:
+    """Whether `name` is meant as FILE.py:FUNCTION."""
+    return name.partition(":")[0].endswith(".py") or ".py:" in name
+
+
 def known_models() -> list[str]:
-    """The names that `build_model` takes."""
-    return [*SCALABLE_MODELS, *FIXED_MODELS]
+    """The short names that `build_model` takes."""
+    return [*SCALABLE_MODELS, *FIXED_MODELS, LITE0]
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -51,47 +64,134 @@ def parse_input(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def torchvision_name(name: str) -> str | None:
+    """What torchvision calls the network `name`; None if it is not torchvision's."""
+    return name if name in FIXED_MODELS else name.removeprefix(TORCHVISION) if name.startswith(TORCHVISION) else None
+
+
+def timm_name(name: str) -> str | None:
+    """What timm calls the network `name`; None if it is not timm's."""
+    return name.removeprefix(TIMM) if name.startswith(TIMM) else None
+
+
+def default_spec(name: str) -> ModelSpec:
+    """What `name` is unless the user says more of it: its own input, width and number of classes."""
+    if names_own_file(name):
+        from amc_latency.models.own_network import default_spec as own_spec
+
+        return own_spec(name)
+    spec = ModelSpec(name)
+    if name == "lenet5":
+        return replace(spec, input=(1, 28, 28), classes=10)
+    if torchvision_name(name) == "inception_v3":
+        return replace(spec, input=(3, 299, 299))
+    if timm := timm_name(name):
+        from amc_latency.models.timm_zoo import default_input
+
+        return replace(spec, input=default_input(timm))
+    return spec
+
+
+def normalisation_of(name: str) -> "Normalisation | None":
+    """What the published weights of the network `name` expect of pixels; None for a network without any."""
+    if torchvision := torchvision_name(name):
+        from amc_latency.models.torchvision_zoo import normalisation as of_torchvision
+
+        return of_torchvision(torchvision)
+    if timm := timm_name(name):
+        from amc_latency.models.timm_zoo import normalisation as of_timm
+
+        return of_timm(timm)
+    if name == LITE0:
+        from amc_latency.models.efficientnet_lite import normalisation
+
+        return normalisation()
+    return None
+
+
 def build_model(spec: ModelSpec) -> "nn.Module":
-    """Build the network of `spec` with random weights, in eval mode.
+    """Build the network of `spec` with random weights, in eval mode and normal form (see normal_form.py).
 
     Raises UserError for an unknown name and for a width, input or counts that the network doesn't have.
     """
-    if spec.name not in known_models():
-        raise UserError(
-            f'no network is called "{spec.name}"; did you mean "{nearest(spec.name, known_models())}"? '
-            f"Known: {', '.join(known_models())}"
-        )
+    if spec.name == "mobilenet_v1":
+        return build_original(spec)
+    from amc_latency.models.normal_form import normal_form
+
+    model = normal_form(build_original(spec), spec.input)
+    return model if spec.channels is None else _with_counts(model, spec, spec.channels)
+
+
+def build_original(spec: ModelSpec) -> "nn.Module":
+    """Build the network of `spec` as its authors wrote it, with random weights, in eval mode; uncut, but MobileNetV1.
+
+    Raises UserError for an unknown name and for a width or input that the network doesn't have.
+    """
     if not 1 <= spec.classes <= 1_000_000:
         raise UserError(f"classes is {spec.classes}; a classifier has 1 to 1,000,000")
     if min(spec.input) < 1:
         raise UserError(f"input is {'x'.join(map(str, spec.input))}; its sizes are at least 1")
     if not 0 < spec.width <= 16:
         raise UserError(f"width {spec.width} is not in 0..16; give a multiplier such as 0.5 or 1.0")
+    return _original(spec).eval()
+
+
+def _original(spec: ModelSpec) -> "nn.Module":
+    if names_own_file(spec.name):
+        from amc_latency.models.own_network import build as build_own
+
+        return build_own(spec)
+    if spec.name in SCALABLE_MODELS:
+        return _scalable(spec)
+    torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
+    if torchvision is None and timm is None and spec.name != LITE0:
+        raise UserError(_unknown(spec.name))
+    home = "torchvision" if torchvision else "timm" if timm else "efficientnet-lite-pytorch"
+    if spec.width != 1.0 or (spec.input[0] != 3 and timm is None):
+        raise UserError(
+            f"{spec.name} comes from {home}: only width 1.0 and 3 input channels; "
+            f"for another width or input use one of {', '.join(SCALABLE_MODELS)}"
+        )
+    if torchvision is not None:
+        from amc_latency.models.torchvision_zoo import build as build_torchvision
+
+        return build_torchvision(torchvision, spec.classes)
+    if timm is not None:
+        from amc_latency.models.timm_zoo import build as build_timm
+
+        return build_timm(timm, spec.classes, spec.input[0])
+    from amc_latency.models.efficientnet_lite import build as build_lite
+
+    return build_lite(spec.classes)
+
+
+def _scalable(spec: ModelSpec) -> "nn.Module":
     if spec.name == "mobilenet_v1":
         from amc_latency.models.mobilenet_v1 import mobilenet_v1
 
-        return mobilenet_v1(spec.width, spec.classes, spec.input[0], spec.channels).eval()
-    model = _uncut(spec).eval()
-    return model if spec.channels is None else _with_counts(model, spec, spec.channels)
-
-
-def _uncut(spec: ModelSpec) -> "nn.Module":
+        return mobilenet_v1(spec.width, spec.classes, spec.input[0], spec.channels)
     if spec.name == "mobilenet_v2":
         from amc_latency.models.mobilenet_v2 import mobilenet_v2
 
         return mobilenet_v2(spec.width, spec.classes, spec.input[0])
-    if spec.name in SCALABLE_MODELS:
-        from amc_latency.models.resnet_cifar import resnet_cifar
+    if spec.name == "lenet5":
+        from amc_latency.models.lenet import lenet5
 
-        return resnet_cifar(spec.name, spec.width, spec.classes, spec.input[0])
-    if spec.width != 1.0 or spec.input[0] != 3:
-        raise UserError(
-            f"{spec.name} comes from torchvision: only width 1.0 and 3 input channels; "
-            f"for another width or input use one of {', '.join(SCALABLE_MODELS)}"
-        )
-    import torchvision
+        return lenet5(spec.width, spec.classes, spec.input)
+    from amc_latency.models.resnet_cifar import resnet_cifar
 
-    return getattr(torchvision.models, spec.name)(weights=None, num_classes=spec.classes)
+    return resnet_cifar(spec.name, spec.width, spec.classes, spec.input[0])
+
+
+def _unknown(name: str) -> str:
+    from amc_latency.models.torchvision_zoo import classifiers
+
+    shown = {**{other: TORCHVISION + other for other in classifiers()}, **{known: known for known in known_models()}}
+    return (
+        f"there is no model '{name}'; did you mean '{shown[nearest(name, list(shown))]}'? "
+        f"Known are {', '.join(known_models())}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, bundled, "
+        "and any checkpoint (.safetensors)"
+    )
 
 
 def _with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...]) -> "nn.Module":
@@ -102,7 +202,8 @@ def _with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...])
     from amc_latency.prune.cut import cut
 
     try:
-        keep = [torch.arange(count, device="cpu") for count in channels]
-        return cut(model, trace(model, spec.input), keep)
+        # Which channels stay is told by values, also where the network has none.
+        with torch.device("cpu"):
+            return cut(model, trace(model, spec.input), [torch.arange(count) for count in channels])
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{spec.name} can't have the channel counts {channels}: {error}") from error

@@ -7,16 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from amc_latency.coupling import Member
 from amc_latency.graph import NetworkGraph, with_tensors
 
-_SIZES = {
-    (nn.Conv2d, "producer"): ("out_channels",),
-    (nn.Conv2d, "consumer"): ("in_channels",),
-    (nn.Conv2d, "depthwise"): ("in_channels", "out_channels", "groups"),
-    (nn.Linear, "producer"): ("out_features",),
-    (nn.Linear, "consumer"): ("in_features",),
-    (nn.BatchNorm2d, "batch_norm"): ("num_features",),
-}
+Places = tuple[str, int]
+"""A module's name, and 0 for its outputs (or what it hands on), 1 for its inputs."""
 
 
 def cut(model: nn.Module, graph: NetworkGraph, keep: Sequence[Tensor]) -> nn.Module:
@@ -27,20 +22,60 @@ def cut(model: nn.Module, graph: NetworkGraph, keep: Sequence[Tensor]) -> nn.Mod
     `keep` doesn't fit.
     """
     check_keep(graph, keep)
-    slices = _plan(graph, keep)
+    places = kept_places(model, graph, keep)
+    slices: dict[str, dict[int, Tensor]] = {}
+    for (name, side), kept in places.items():
+        for tensor in ("weight",) if side else ("weight", "bias", "running_mean", "running_var"):
+            slices.setdefault(f"{name}.{tensor}", {})[side] = kept
     small = with_tensors(model, lambda name, tensor: _sliced(tensor, slices.get(name)))
-    for group, kept in zip(graph.groups, keep, strict=True):
-        for member in group.members:
-            module = small.get_submodule(member.module)
-            for (kind, role), sizes in _SIZES.items():
-                if role == member.role and isinstance(module, kind):
-                    for size in sizes:
-                        setattr(module, size, len(kept) * member.repeat)
+    for (name, side), kept in places.items():
+        _resize(small.get_submodule(name), side, len(kept))
     return small
 
 
+def kept_places(model: nn.Module, graph: NetworkGraph, keep: Sequence[Tensor]) -> dict[Places, Tensor]:
+    """Which outputs and inputs of each module stay, ascending; modules that lose nothing are left out."""
+    masks: dict[Places, Tensor] = {}
+    for group, kept in zip(graph.groups, keep, strict=True):
+        if len(kept) == group.channels:
+            continue
+        for member in group.members:
+            place = (member.module, int(member.role == "consumer"))
+            if place not in masks:
+                masks[place] = torch.ones(_size(model.get_submodule(member.module), place[1]), dtype=torch.bool)
+            mask = masks[place][member.offset :][: group.channels * member.repeat]
+            mask[:] = False
+            mask[value_indices(kept, member.repeat)] = True
+    return {place: mask.nonzero().flatten() for place, mask in masks.items()}
+
+
+def _size(module: nn.Module, side: int) -> int:
+    match module:
+        case nn.Conv2d():
+            return module.in_channels if side else module.out_channels
+        case nn.Linear():
+            return module.in_features if side else module.out_features
+        case nn.BatchNorm2d():
+            return module.num_features
+    raise TypeError(f"{type(module).__name__} has no channels")
+
+
+def _resize(module: nn.Module, side: int, size: int) -> None:
+    match module:
+        case nn.Conv2d() if module.groups > 1:
+            # A grouped or depthwise convolution loses whole groups.
+            module.groups = module.groups * size // module.out_channels
+            module.in_channels = module.out_channels = size
+        case nn.Conv2d():
+            setattr(module, "in_channels" if side else "out_channels", size)
+        case nn.Linear():
+            setattr(module, "in_features" if side else "out_features", size)
+        case nn.BatchNorm2d():
+            module.num_features = size
+
+
 def check_keep(graph: NetworkGraph, keep: Sequence[Tensor]) -> None:
-    """Raises ValueError naming the group whose indices are not ascending, in range and at least one."""
+    """Raises ValueError naming the group whose indices are not ascending, in range and as many as it has to keep."""
     if len(keep) != len(graph.groups):
         raise ValueError(f"{len(keep)} sets of channels for a network of {len(graph.groups)} coupled groups")
     for group, kept in zip(graph.groups, keep, strict=True):
@@ -48,6 +83,8 @@ def check_keep(graph: NetworkGraph, keep: Sequence[Tensor]) -> None:
             raise ValueError(f"{group.name}: the channels to keep must be a list of at least one int64 index")
         if kept[0] < 0 or kept[-1] >= group.channels or not bool((kept[1:] > kept[:-1]).all()):
             raise ValueError(f"{group.name}: the channels to keep must ascend within 0..{group.channels - 1}")
+        if len(kept) < group.least:
+            raise ValueError(f"{group.name}: {group.least} channels at least must be kept, for {group.depthwise[0]}")
 
 
 def value_indices(kept: Tensor, repeat: int) -> Tensor:
@@ -55,19 +92,16 @@ def value_indices(kept: Tensor, repeat: int) -> Tensor:
     return kept if repeat == 1 else (kept[:, None] * repeat + torch.arange(repeat)).flatten()
 
 
-def _plan(graph: NetworkGraph, keep: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
-    """For each tensor's name the indices to keep, by dimension."""
-    slices: dict[str, dict[int, Tensor]] = {}
-    for group, kept in zip(graph.groups, keep, strict=True):
-        if len(kept) == group.channels:
-            continue
-        for member in group.members:
-            if member.role == "consumer":
-                slices.setdefault(f"{member.module}.weight", {})[1] = value_indices(kept, member.repeat)
-            else:
-                for tensor in ("weight", "bias", "running_mean", "running_var"):
-                    slices.setdefault(f"{member.module}.{tensor}", {})[0] = kept
-    return slices
+def ranked_values(member: Member, order: Tensor, values: int, size: int) -> Tensor:
+    """The positions of a layer's `size` values a row: those of the member's channels last, ranked by `order`.
+
+    `values` are those of one channel: `member.repeat` times the kernel's.
+    """
+    first = member.offset * values // member.repeat
+    ranked = first + value_indices(order, values)
+    is_other = torch.ones(size, dtype=torch.bool)
+    is_other[ranked] = False
+    return torch.cat([is_other.nonzero().flatten(), ranked])
 
 
 def _sliced(tensor: Tensor, indices: dict[int, Tensor] | None) -> Tensor:

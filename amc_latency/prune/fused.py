@@ -12,7 +12,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from amc_latency.graph import ADDS, RELUS, NetworkGraph
+from amc_latency.graph import NetworkGraph, traced_on_meta
+from amc_latency.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, ADDS, MULS
+from lut.shape import FUSED_ACTIVATIONS
 
 Values = dict[fx.Node, Any]
 """What later steps still read: feature maps, and sizes that a view() takes."""
@@ -31,7 +33,7 @@ class FoldedConv:
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
-        if not _has_kernel(x.device.type):
+        if not _is_packed(conv, x):
             x = functional.conv2d(x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
             return _activated_(x, self.activation)
         name, scalars = {"none": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}[self.activation]
@@ -39,6 +41,22 @@ class FoldedConv:
         return torch.ops.mkldnn._convolution_pointwise(
             x, self.weight, self.bias, conv.padding, conv.stride, conv.dilation, conv.groups, name, scalars, ""
         )
+
+
+@dataclass(frozen=True)
+class FoldedNorm:
+    """A batch norm that no convolution takes in, as what it multiplies by and adds."""
+
+    scale: Tensor
+    """[C, 1, 1]"""
+    shift: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+Folded = dict[str, FoldedConv | FoldedNorm]
+"""By the node of the convolution, or of a batch norm that stands alone."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +75,24 @@ class Step:
     done_with: tuple[fx.Node, ...]
     """values that no later step reads"""
 
-    def run(self, small: nn.Module, values: Values, folded: dict[str, FoldedConv]) -> None:
+    @property
+    def folds(self) -> str | None:
+        """The node that it is folded under; None for what is neither a convolution nor a batch norm alone."""
+        # Not the module: called twice, it may have another activation behind it each time.
+        return self.node.name if self.conv or self.norm else None
+
+    def run(self, small: nn.Module, values: Values, folded: Folded) -> None:
         """Add its result to `values` and drop those that nothing else reads."""
-        if self.conv is not None:
-            result = folded[self.conv](values[self.node.all_input_nodes[0]])
+        if self.folds is not None:
+            result = folded[self.folds](values[self.node.all_input_nodes[0]])
         else:
             result = _call(self.node, self.activation, small, values)
         self._put(result, values)
 
-    def fold(self, small: nn.Module, batches: Sequence[Values]) -> FoldedConv:
-        """Run the convolution on each batch in training mode; return it with the batches' mean statistics folded in."""
-        assert self.conv is not None
+    def fold(self, small: nn.Module, batches: Sequence[Values]) -> FoldedConv | FoldedNorm:
+        """Run it on each batch in training mode; return it with the batches' mean statistics folded in."""
+        if self.conv is None:
+            return self._fold_norm(small, batches)
         conv = small.get_submodule(self.conv)
         assert isinstance(conv, nn.Conv2d)
         source = self.node.all_input_nodes[0]
@@ -92,9 +117,26 @@ class Step:
             bias = bias + conv.bias * scale
         return _packed(conv, conv.weight * scale[:, None, None, None], bias, self.activation, like)
 
-    def freeze(self, network: nn.Module, values: Values) -> FoldedConv:
+    def _fold_norm(self, small: nn.Module, batches: Sequence[Values]) -> FoldedNorm:
+        assert self.norm is not None
+        norm = small.get_submodule(self.norm)
+        assert isinstance(norm, nn.BatchNorm2d)
+        source = self.node.all_input_nodes[0]
+        means, variances = (torch.zeros(len(batches), norm.num_features) for _ in range(2))
+        for values, mean, variance in zip(batches, means, variances, strict=True):
+            y = functional.batch_norm(values[source], mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+            self._put(y, values)
+        return _norm(norm, means.mean(0), variances.mean(0))
+
+    def freeze(self, network: nn.Module, values: Values) -> FoldedConv | FoldedNorm:
         """The convolution with its batch norm's own statistics folded in, for inputs of the size in `values`."""
-        assert self.conv is not None
+        if self.conv is None:
+            assert self.norm is not None
+            norm = network.get_submodule(self.norm)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            return _norm(norm, norm.running_mean, norm.running_var)
         conv = network.get_submodule(self.conv)
         assert isinstance(conv, nn.Conv2d)
         weight, bias = conv.weight, conv.bias
@@ -122,16 +164,21 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
             groups_of.setdefault(member.module, set()).add(index)
     chains: list[tuple[fx.Node, fx.Node, str | None, str | None, str]] = []
     fused: set[fx.Node] = set()
-    nodes = [node for node in fx.symbolic_trace(model).graph.nodes if node.op not in ("placeholder", "output")]
-    for node in nodes:
-        if node in fused:
+    nodes = traced_on_meta(model, graph.input_chw).graph
+    nodes.eliminate_dead_code()
+    for node in nodes.nodes:
+        if node in fused or node.op in ("placeholder", "output"):
             continue
+        module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
         result, conv, norm, activation = node, None, None, _activation(node, model)
-        if node.op == "call_module" and isinstance(model.get_submodule(node.target), nn.Conv2d):
+        if isinstance(module, nn.BatchNorm2d):
+            norm = str(node.target)
+        if isinstance(module, nn.Conv2d):
             conv = str(node.target)
             norm = graph.batch_norms.get(conv)
-            if norm is not None:
-                (result,) = node.users
+            while norm is not None and (result.op, result.target) != ("call_module", norm):
+                # What lies between, as dropout, does nothing.
+                (result,) = result.users
                 fused.add(result)
             after = next(iter(result.users))
             if len(result.users) == 1 and _activation(after, model) != "none":
@@ -147,26 +194,35 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
     ]
 
 
+def _norm(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> FoldedNorm:
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return FoldedNorm(scale[:, None, None], (norm.bias - mean * scale)[:, None, None])
+
+
 def _activation(node: fx.Node, model: nn.Module) -> str:
     if node.op == "call_module":
-        module = model.get_submodule(str(node.target))
-        return "relu6" if isinstance(module, nn.ReLU6) else "relu" if isinstance(module, nn.ReLU) else "none"
-    return RELUS.get(node.target, "none")  # type: ignore[call-overload]
+        name = ACTIVATION_MODULES.get(type(model.get_submodule(str(node.target))), "none")
+    else:
+        name = ACTIVATION_FUNCTIONS.get(node.target, "none")
+    return name if name in FUSED_ACTIVATIONS else "none"
 
 
 def _call(node: fx.Node, activation: str, small: nn.Module, values: Values) -> Any:
     given: Any = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
-    args, kwargs = given
+    args, kwargs = given[0], dict(given[1])
     # Never in place, whatever the network says: an earlier value may be kept for the next policy.
     if activation != "none":
         return functional.relu6(args[0]) if activation == "relu6" else functional.relu(args[0])
-    if node.target in ADDS:
-        return torch.add(*args)
     if node.op == "call_module":
-        return small.get_submodule(str(node.target))(*args, **kwargs)
+        module = small.get_submodule(str(node.target))
+        return module(*(arg.clone() for arg in args) if getattr(module, "inplace", False) else args, **kwargs)
+    if node.target in ADDS or node.target in MULS:
+        return (torch.add if node.target in ADDS else torch.mul)(*args, **kwargs)
+    if kwargs.pop("inplace", False):
+        args = (args[0].clone(), *args[1:])
     if node.op == "call_method":
         # A view of channels that lie last can't be flattened.
-        method = "reshape" if node.target == "view" else str(node.target)
+        method = "reshape" if node.target == "view" else str(node.target).removesuffix("_")
         return getattr(args[0], method)(*args[1:], **kwargs)
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
@@ -178,11 +234,15 @@ def _activated_(x: Tensor, activation: str) -> Tensor:
 
 
 def _packed(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, activation: str, x: Tensor) -> FoldedConv:
-    if _has_kernel(x.device.type):
+    if _is_packed(conv, x):
         weight = torch.ops.mkldnn._reorder_convolution_weight(
             weight, conv.padding, conv.stride, conv.dilation, conv.groups, x.shape
         )
     return FoldedConv(conv, weight, bias, activation)
+
+
+def _is_packed(conv: nn.Conv2d, x: Tensor) -> bool:
+    return not isinstance(conv.padding, str) and _has_kernel(x.device.type)
 
 
 @cache

@@ -20,7 +20,8 @@ def consumer_l1(model: nn.Module, graph: NetworkGraph) -> list[Tensor]:
             if member.role == "consumer":
                 weight = model.get_parameter(f"{member.module}.weight").detach()
                 by_input = weight.abs().transpose(0, 1).flatten(1).sum(1)
-                importance += by_input.view(group.channels, member.repeat).sum(1).cpu()
+                own = by_input[member.offset :][: group.channels * member.repeat]
+                importance += own.view(group.channels, member.repeat).sum(1).cpu()
         importances.append(importance)
     return importances
 

@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from amc_latency.coupling import Member
 from amc_latency.graph import NetworkGraph
-from amc_latency.prune.cut import check_keep, value_indices
+from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 
 RIDGE = 1e-6
+RIDGE_OF_FEW_ROWS = 0.3
+"""For each time that a layer has as many features again as rows; 0.1 to 1 do about as well, 1e-6 far worse."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ Statistics = Mapping[str, InputStatistics]
 """By module name, for each consumer of a coupled group."""
 
 
+def ridge_for(inputs: InputStatistics) -> float:
+    """The ridge that refit takes unless told: `RIDGE`, and more where a layer has more features than rows.
+
+    So it is where a classifier behind a global pool has one row an image. Without more ridge the least squares
+    would hit the calibration images exactly, and miss others by more than no refit does.
+    """
+    return max(RIDGE, RIDGE_OF_FEW_ROWS * (len(inputs.mean) / inputs.rows - 1))
+
+
 def collect(
     model: nn.Module,
     graph: NetworkGraph,
@@ -52,7 +63,7 @@ def collect(
     more): 500 images give 32,000 rows, as many as AMC regresses on and several times the features of the widest
     layer, at a cost that doesn't grow with resolution. More points made no difference on the bundled network.
     Layers with over `max_features` features (VGG's 25,088 after flattening would take 5 GB) are left out, and
-    `refit` leaves them as they were cut.
+    `refit` leaves them as they were cut, as it does dilated convolutions.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, tuple[Tensor, Tensor]] = {}
@@ -60,7 +71,7 @@ def collect(
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle | None:
         features = model.get_parameter(f"{name}.weight")[0].numel()
-        if features > max_features:
+        if features > max_features or (isinstance(module, nn.Conv2d) and module.dilation != (1, 1)):
             return None
         sums[name] = (
             torch.zeros(features, dtype=torch.float64),
@@ -76,7 +87,7 @@ def collect(
 
         return module.register_forward_pre_hook(add)
 
-    names = [name for group in graph.groups for name in group.consumers]
+    names = dict.fromkeys(name for group in graph.groups for name in group.consumers)
     hooks = [watch(name, model.get_submodule(name)) for name in names]
     was_training = model.training
     model.eval()
@@ -103,8 +114,10 @@ def input_rows(module: nn.Module, x: Tensor, points: int, generator: torch.Gener
     """
     if not isinstance(module, nn.Conv2d):
         return x
-    kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
-    patches = functional.pad(x, [padding] * 4).unfold(2, kernel, stride).unfold(3, kernel, stride)
+    kernel, stride = module.kernel_size[0], module.stride[0]
+    # Its padding as figures, which "same" is not.
+    x = functional.pad(x, module._reversed_padding_repeated_twice)
+    patches = x.unfold(2, kernel, stride).unfold(3, kernel, stride)
     height, width = patches.shape[2:4]
     chosen = torch.arange(height * width)
     if len(chosen) > points:
@@ -119,7 +132,7 @@ def refit(
     graph: NetworkGraph,
     statistics: Statistics,
     keep: Sequence[Tensor],
-    ridge: float = RIDGE,
+    ridge: float | None = None,
 ) -> None:
     """`RankedRefit` for a single cut: `small` is `cut(model, graph, keep)`, and its weights are set."""
     check_keep(graph, keep)
@@ -133,7 +146,8 @@ class RankedRefit:
     With S the kept inputs, R the removed ones and G the covariance, `W_S + W_R G_RS (G_SS + ridge)^-1` is the
     least-squares solution, and the mean that is lost goes into the layer's bias or its batch norm's running
     mean. A layer with neither is fitted on uncentred moments. `ridge`, a share of G's mean diagonal, pulls
-    towards the weights that are there. Layers that lost no input, and depthwise ones, stay as they are.
+    towards the weights that are there; `ridge_for` tells it unless it is given. Layers that lost no input, and
+    depthwise ones, stay as they are.
 
     `orders` ranks each group's channels, and every cut keeps the first of them. So one Cholesky factor L of G
     in that order does for all cuts, its leading block being the factor of G_SS: `G_RS G_SS^-1 = L_RS L_SS^-1`.
@@ -145,17 +159,26 @@ class RankedRefit:
         graph: NetworkGraph,
         statistics: Statistics,
         orders: Sequence[Tensor],
-        ridge: float = RIDGE,
+        ridge: float | None = None,
     ) -> None:
+        self.model = model
         self.graph = graph
         self.orders = list(orders)
-        self._group_of_outputs = {name: i for i, group in enumerate(graph.groups) for name in group.producers}
-        self._layers = {
-            member.module: _RankedLayer(model, graph, member, statistics[member.module], order, ridge)
-            for group, order in zip(graph.groups, self.orders, strict=True)
-            for member in group.members
-            if member.role == "consumer" and member.module in statistics
-        }
+        reads: dict[str, list[tuple[int, Member]]] = {}
+        for index, group in enumerate(graph.groups):
+            for member in group.members:
+                if member.role == "consumer" and member.module in statistics:
+                    reads.setdefault(member.module, []).append((index, member))
+        self._ranked: dict[str, tuple[int, _RankedLayer]] = {}
+        self._joined: dict[str, _Layer] = {}
+        for name, members in reads.items():
+            own_ridge = ridge_for(statistics[name]) if ridge is None else ridge
+            if len(members) > 1:
+                self._joined[name] = _Layer(model, graph, name, statistics[name], own_ridge)
+            else:
+                ((index, member),) = members
+                layer = _RankedLayer(model, graph, member, statistics[name], self.orders[index], own_ridge)
+                self._ranked[name] = index, layer
 
     def apply(self, small: nn.Module, keep: Sequence[Tensor]) -> None:
         """Set the weights of `small`, which is `cut(model, graph, keep)`.
@@ -166,16 +189,43 @@ class RankedRefit:
         for group, order, kept in zip(self.graph.groups, self.orders, keep, strict=True):
             if not torch.equal(order[: len(kept)].sort().values, kept):
                 raise ValueError(f"{group.name}: the channels to keep are not the first {len(kept)} of its ranking")
+        places = kept_places(self.model, self.graph, keep)
         with torch.no_grad():
-            for group, kept in zip(self.graph.groups, keep, strict=True):
-                for name in group.consumers:
-                    if name in self._layers and len(kept) < group.channels:
-                        outputs = self._group_of_outputs.get(name)
-                        self._layers[name].apply(small, len(kept), None if outputs is None else keep[outputs])
+            for name, (index, ranked) in self._ranked.items():
+                if (name, 1) in places:
+                    ranked.apply(small, len(keep[index]), places.get((name, 0)))
+            for name, joined in self._joined.items():
+                if (name, 1) in places:
+                    joined.apply(small, places[name, 1], places.get((name, 0)))
+
+
+class _Layer:
+    """What refit needs of a layer whose inputs come from several groups: each cut is solved anew."""
+
+    def __init__(self, model: nn.Module, graph: NetworkGraph, name: str, inputs: InputStatistics, ridge: float) -> None:
+        self.name, self.norm, self.ridge = name, graph.batch_norms.get(name), ridge
+        layer = model.get_submodule(name)
+        weight = layer.get_parameter("weight").detach().double().cpu()
+        self.values = weight[0, 0].numel()
+        self.mean = inputs.mean
+        self.weight = weight.flatten(1)
+        self.moments = inputs.covariance
+        if self.norm is None and layer.bias is None:
+            self.moments = self.moments + torch.outer(self.mean, self.mean)
+
+    def apply(self, small: nn.Module, inputs: Tensor, outputs: Tensor | None) -> None:
+        """Refit the layer in `small`, which kept these of its inputs and `outputs` (None: all)."""
+        kept = value_indices(inputs, self.values)
+        weight = self.weight if outputs is None else self.weight[outputs]
+        factor = cholesky(self.moments[kept][:, kept], self.ridge)
+        lost = weight.clone()
+        lost[:, kept] = 0
+        solution = weight[:, kept] + torch.cholesky_solve((lost @ self.moments[:, kept]).T, factor).T
+        _set(small, self.name, self.norm, solution, weight @ self.mean - solution @ self.mean[kept])
 
 
 class _RankedLayer:
-    """What refit needs of one layer, its inputs ranked."""
+    """What refit needs of a layer that one group's channels are cut from, its inputs ranked."""
 
     def __init__(
         self,
@@ -190,8 +240,8 @@ class _RankedLayer:
         layer = model.get_submodule(self.name)
         weight = layer.get_parameter("weight").detach().double().cpu()
         self.values = member.repeat * weight[0, 0].numel()
-        self.order = order
-        ranked = value_indices(order, self.values)
+        self.ranked = ranked = ranked_values(member, order, self.values, weight[0].numel())
+        self.always = len(ranked) - self.values * len(order)
         self.mean = inputs.mean[ranked]
         self.weight = weight.flatten(1)[:, ranked]
         self.output_mean = self.weight @ self.mean
@@ -201,24 +251,28 @@ class _RankedLayer:
         self.factor = cholesky(moments, ridge)
 
     def apply(self, small: nn.Module, kept: int, outputs: Tensor | None) -> None:
-        """Refit the layer in `small`, which kept so many channels of its inputs, and these `outputs` (None: all)."""
-        n = kept * self.values
+        """Refit the layer in `small`, which kept so many of the group's channels, and these `outputs` (None: all)."""
+        n = self.always + kept * self.values
         weight, output_mean = self.weight, self.output_mean
         if outputs is not None:
             weight, output_mean = weight[outputs], output_mean[outputs]
         solution = weight[:, :n] + torch.linalg.solve_triangular(
             self.factor[:n, :n], weight[:, n:] @ self.factor[n:, :n], upper=False, left=False
         )
-        layer = small.get_submodule(self.name)
-        assert isinstance(layer, (nn.Conv2d, nn.Linear))
-        ascending = value_indices(self.order[:kept].argsort(), self.values)
-        layer.weight.copy_(solution[:, ascending].reshape(layer.weight.shape))
         lost_mean = output_mean - solution @ self.mean[:n]
-        norm = None if self.norm is None else small.get_submodule(self.norm)
-        if layer.bias is not None:
-            layer.bias.add_(lost_mean.to(layer.bias))
-        elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-            norm.running_mean.sub_(lost_mean.to(norm.running_mean))
+        _set(small, self.name, self.norm, solution[:, self.ranked[:n].argsort()], lost_mean)
+
+
+def _set(small: nn.Module, name: str, norm_name: str | None, solution: Tensor, lost_mean: Tensor) -> None:
+    """Put a solution [outputs, values] into a layer, and what it misses on average into its bias or batch norm."""
+    layer = small.get_submodule(name)
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    layer.weight.copy_(solution.reshape(layer.weight.shape))
+    norm = None if norm_name is None else small.get_submodule(norm_name)
+    if layer.bias is not None:
+        layer.bias.add_(lost_mean.to(layer.bias))
+    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        norm.running_mean.sub_(lost_mean.to(norm.running_mean))
 
 
 def _kept_first(kept: Tensor, channels: int) -> Tensor:

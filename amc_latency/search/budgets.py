@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amc_latency.export import export
@@ -13,38 +13,64 @@ from amc_latency.search.clamp import Budget
 from amc_latency.search.config import BudgetRow, Row, SearchConfig
 from amc_latency.search.costs import LatencyCosts
 from amc_latency.search.rewards import bytes_costs, macs_costs, params_costs
+from amc_latency.search.zipped import ZIPPED, emptied, zipped_bytes, zipped_costs
 
 _ALIGNMENT = 16
 """Bytes to which a .tflite aligns each buffer."""
 
 
-def budgets_of(config: SearchConfig, network: Network, costs: LatencyCosts) -> list[Budget]:
-    """What `config` limits beside milliseconds, over the choices of `costs`."""
+def budgets_of(config: SearchConfig, original: Network, network: Network, costs: LatencyCosts) -> list[Budget]:
+    """What `config` limits beside milliseconds, over the choices of `costs`.
+
+    `costs` are of what is pruned of `network`, which is `original` or what earlier rounds made of it.
+    """
     architecture, choices = costs.architecture, costs.choices
+    shapes = original.graph.architecture.shapes()
+
+    def limit(target: float, uncut: Callable[[], int]) -> int:
+        is_last = config.round == config.rounds
+        return math.floor(target if is_last else config.toward(target, uncut()))
+
     budgets = []
     if config.target_macs is not None:
-        budgets.append(Budget("MACs", macs_costs(architecture, choices), math.floor(config.target_macs)))
+        macs = limit(config.target_macs, lambda: sum(shape.macs for shape in shapes))
+        budgets.append(Budget("MACs", macs_costs(architecture, choices), macs))
     if config.target_params is not None:
-        budgets.append(Budget("parameters", params_costs(architecture, choices), math.floor(config.target_params)))
-    if config.target_bytes is not None:
-        overhead = file_overhead(network)
-        budgets.append(Budget("bytes", bytes_costs(architecture, choices, overhead), math.floor(config.target_bytes)))
+        params = limit(config.target_params, lambda: sum(shape.params for shape in shapes))
+        budgets.append(Budget("parameters", params_costs(architecture, choices), params))
+    if config.target_bytes is not None and config.prune == "weights":
+        zipped = limit(config.target_bytes, lambda: zipped_bytes(exported(original)))
+        budgets.append(Budget(ZIPPED, zipped_costs(network, choices, zipped_bytes(exported(emptied(network)))), zipped))
+    elif config.target_bytes is not None:
+        size = limit(config.target_bytes, lambda: len(exported(original)))
+        budgets.append(Budget("bytes", bytes_costs(architecture, choices, file_overhead(network)), size))
     return budgets
 
 
 def file_overhead(network: Network) -> int:
     """Bytes of the uncut network's .tflite that are no parameters, and room for what alignment may add in a cut one."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = export(network.model, network.spec.input, Path(folder) / "uncut.tflite", None)
     shapes = network.graph.architecture.shapes()
     # Weights and a bias a layer.
-    return report.bytes - 4 * sum(shape.params for shape in shapes) + 2 * len(shapes) * _ALIGNMENT
+    return len(exported(network)) - 4 * sum(shape.params for shape in shapes) + 2 * len(shapes) * _ALIGNMENT
+
+
+def exported(network: Network) -> bytes:
+    """The uncut network's `.tflite`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "uncut.tflite"
+        export(network.model, network.spec.input, path, None)
+        return path.read_bytes()
 
 
 def budget_rows(budgets: Sequence[Budget], ours: Row) -> list[BudgetRow]:
     """Each budget and what the exported result takes of it."""
-    exported = {"MACs": ours.macs, "bytes": ours.bytes}
+    file = Path(ours.tflite)
+    actual: dict[str, Callable[[], int]] = {
+        "MACs": lambda: ours.macs,
+        "bytes": lambda: ours.bytes,
+        ZIPPED: lambda: zipped_bytes(file.read_bytes()),
+    }
     return [
-        BudgetRow(budget.name, budget.limit, exported.get(budget.name, budget.costs.of(ours.counts)))
+        BudgetRow(budget.name, budget.limit, actual.get(budget.name, lambda b=budget: b.costs.of(ours.counts))())
         for budget in budgets
     ]

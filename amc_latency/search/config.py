@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import checked
-from amc_latency.models.load import BUNDLED
+from amc_latency.models.load import BUNDLED, NetworkOptions
 
 DAMAGES = ("refit", "taylor", "measured")
 """The dynamic programme's proxies of damage, see damage.py."""
@@ -21,6 +22,10 @@ BUDGETED = ("error", "loss")
 TRADED = ("latency", "macs", "params")
 """Accuracy-guaranteed rewards, `-error * log(cost)`: they need no budget, but may have one."""
 REWARDS = (*BUDGETED, *TRADED)
+PRUNINGS = ("channels", "weights")
+"""What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
+LEAST_KEEP = {"channels": 0.2, "weights": 0.05}
+"""Smallest share of a group that may be kept, unless told."""
 
 if TYPE_CHECKING:
     from amc_latency.search.costs import Counts
@@ -37,9 +42,15 @@ class SearchConfig:
     target_macs: float | None = None
     """multiply-accumulates at most"""
     target_params: float | None = None
-    """parameters at most, batch norm folded"""
+    """parameters at most, batch norm folded; where weights are pruned, those that are not zero"""
     target_bytes: float | None = None
-    """bytes of the .tflite at most"""
+    """bytes of the .tflite at most; where weights are pruned, zipped: see zipped.py"""
+    prune: str = "channels"
+    """what a policy counts, one of `PRUNINGS`"""
+    rounds: int = 1
+    """how often the network is pruned and fine-tuned, each time starting from what the last round made"""
+    round: int = 1
+    """which of them this search is; `search_rounds` counts"""
     reward: str = "loss"
     """what is maximised, one of `REWARDS`, see rewards.py"""
     agent: str | None = None
@@ -51,7 +62,17 @@ class SearchConfig:
     warm_start: bool = True
     """whether the agent starts from the dynamic programme's policies, or else from random ones"""
     model: str = BUNDLED
-    """`bundled` or a checkpoint's path"""
+    """`bundled`, a checkpoint's path, or a network that `weights` are given for; see `NetworkOptions`"""
+    weights: str | None = None
+    """of a named network: a file, a name of published ones, or `own`"""
+    width: float | None = None
+    """channel multiplier of a named network"""
+    classes: int | None = None
+    """of a named network, its own unless told"""
+    normalisation: str | None = None
+    """what the weights expect of pixels, as MEAN,.../STD,...; what is known of them unless told"""
+    input: str | None = None
+    """CxHxW of a named network, its own unless told"""
     device: str = "host"
     """which device counts"""
     lut: str | None = None
@@ -60,6 +81,8 @@ class SearchConfig:
     """whether the device's cost model stands in for the device, which nobody has at hand"""
     data: str = "auto"
     """data source, see `amc_latency.data.load_data`"""
+    unlabelled: str | None = None
+    """in its place: a folder of images, whose labels are what the original network says of them"""
     seed: int = 0
     """of agent, warm-up and fine-tuning"""
     warmup: int | None = None
@@ -80,14 +103,19 @@ class SearchConfig:
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
     """how many of these recalibrate the batch norms of each policy's network"""
-    min_keep: float = 0.2
-    """smallest share of a group's channels that may be kept"""
+    min_keep: float | None = None
+    """smallest share of a group that may be kept, `LEAST_KEEP` unless told"""
     step: int = 8
-    """counts are multiples of this"""
+    """channel counts are multiples of this"""
     finetune_epochs: int = 6
     """passes over the train images after the cut; 0 leaves fine-tuning out"""
-    rounds: int | None = None
+    timing_rounds: int | None = None
     """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
+
+    @property
+    def network(self) -> NetworkOptions:
+        """The network to be pruned."""
+        return NetworkOptions(self.model, self.width, self.input, self.classes, self.weights, self.normalisation)
 
     def __post_init__(self) -> None:
         if self.target_ms is not None and self.speedup is not None:
@@ -101,6 +129,8 @@ class SearchConfig:
                 f"--reward {self.reward} needs a budget: --target-ms MILLISECONDS, --speedup FACTOR, --target-macs, "
                 f"--target-params or --target-bytes; the rewards {', '.join(TRADED)} trade accuracy without one"
             )
+        if self.unlabelled is not None and self.data != SearchConfig.data:
+            raise UserError("--unlabelled takes the place of --data: give one of them")
         if self.damage not in DAMAGES:
             raise UserError(f"no proxy of damage is called '{self.damage}'; there are {', '.join(DAMAGES)}")
         if unknown := set(self.baseline_names) - set(BASELINES):
@@ -119,8 +149,8 @@ class SearchConfig:
                 raise UserError(f"{name.replace('_', '-')} cannot be negative")
         if self.corrections and not self.correction_episodes:
             raise UserError("a correction needs episodes: --correction-episodes 1 or more, or --corrections 0")
-        rounds = 1 if self.rounds is None else self.rounds
-        positive = (self.images, self.calibration_images, self.recalibration_images, rounds)
+        timing_rounds = 1 if self.timing_rounds is None else self.timing_rounds
+        positive = (self.images, self.calibration_images, self.recalibration_images, timing_rounds)
         if self.total_episodes < 1 or min(positive) < 1:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
         if not 0 <= self.margin_pct < 50:
@@ -136,6 +166,28 @@ class SearchConfig:
             raise UserError("--confidence is for milliseconds alone: leave --target-macs, -params and -bytes out")
         if self.confidence is not None and not self.has_latency_target:
             raise UserError("--confidence is that of meeting a latency: give --target-ms or --speedup with it")
+        if not 1 <= self.round <= self.rounds:
+            raise UserError(f"--rounds is 1 or more, not {self.rounds}")
+        if self.rounds > 1 and not self.has_budget:
+            raise UserError("--rounds goes to a budget step by step: give --target-ms, --speedup, --target-macs, ...")
+        if self.prune not in PRUNINGS:
+            raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
+        if self.prune == "weights":
+            self._check_weights()
+
+    def _check_weights(self) -> None:
+        if self.has_latency_target or self.target_macs is not None or self.reward in ("latency", "macs"):
+            raise UserError(
+                "--prune weights makes a network smaller, not faster: a dense runtime multiplies zeros as well. Give "
+                "--target-params or --target-bytes, or prune channels for milliseconds or MACs"
+            )
+        if self.damage == "taylor":
+            raise UserError("--damage taylor is about channels: with --prune weights it is refit or measured")
+
+    @property
+    def least_keep(self) -> float:
+        """Smallest share of a group that may be kept."""
+        return LEAST_KEEP[self.prune] if self.min_keep is None else self.min_keep
 
     @property
     def searcher(self) -> str:
@@ -177,6 +229,12 @@ class SearchConfig:
             return self.target_ms
         return math.inf if self.speedup is None else original_ms / self.speedup
 
+    def toward(self, target: float, original: float) -> float:
+        """What this round may take, on the way from `original` to `target`: in equal ratios, the last all the way."""
+        if self.round == self.rounds or not math.isfinite(target):
+            return target
+        return original * (target / original) ** (self.round / self.rounds)
+
 
 def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
@@ -185,13 +243,25 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     for name in ("macs", "params", "bytes"):
         limit = getattr(config, f"target_{name}")
         targets += [] if limit is None else [f"{limit:g}{name}"]
-    parts = [Path(config.model).stem, config.device, *(["estimate"] if config.estimate else []), *targets]
+    parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
+    parts += [] if config.prune == SearchConfig.prune else [config.prune]
+    parts += [] if config.rounds == 1 else [f"rounds{config.rounds}"]
     parts += [config.reward] if config.reward != SearchConfig.reward else []
     parts += [config.agent] if config.agent is not None else []
     parts += [] if config.warm_start else ["cold"]
     parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
     parts += [] if pareto is None else [f"pareto{pareto}"]
     return "-".join([*parts, f"seed{config.seed}"])
+
+
+def _file_name(config: SearchConfig) -> str:
+    """The network and its weights, as a part of a folder's name."""
+    source, _, name = config.model.rpartition(":")
+    parts = [Path(source).stem, name] if source else [Path(name).stem]
+    parts += [] if config.weights is None else [Path(config.weights).stem]
+    parts += [] if config.width is None else [f"width{config.width:g}"]
+    parts += [] if config.classes is None else [f"{config.classes}classes"]
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
 
 @dataclass(frozen=True)
@@ -272,6 +342,10 @@ class SearchReport:
     """True if no device was there: `measured_ms`, here and in `rows`, is what its cost model says"""
     note: str | None = None
     """what to know before the result is used"""
+    zipped_bytes: list[int] = field(default_factory=list)
+    """where weights were pruned, each row's file as `zipped_bytes` has it"""
+    unlabelled: bool = False
+    """True if the images have no labels: every accuracy is agreement with the original network"""
     phone: str | None = None
     """what an estimated result has still to be timed on: `amc-latency bench FILE --device PHONE`"""
 

@@ -29,8 +29,8 @@ class LayerCosts:
     """What every policy costs in whole units: `offset + sum over layers of layer_cost(shape)`.
 
     A layer whose channels are set by one coupled group has a cost for each of that group's choices, one
-    between two groups a cost for each pair; the others are constant. Sums of integers are exact in any order,
-    so what the clamp allows and what a report adds up can never disagree.
+    between two groups a cost for each pair, and so on; the others are constant. Sums of integers are exact in any
+    order, so what the clamp allows and what a report adds up can never disagree.
     Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost` raises.
     """
 
@@ -126,7 +126,7 @@ class LayerCosts:
                 )
 
     def _layer_factor(self, layer: Layer, cost: Callable[[LayerShape], int]) -> Term:
-        scope = tuple(sorted({group for group in (layer.in_group, layer.out_group) if group is not None}))
+        scope = self.architecture.scope(layer)
         table = np.empty([len(self.choices[group]) for group in scope], dtype=np.int64)
         counts = list(self.full)
         for indices in itertools.product(*(range(size) for size in table.shape)):

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc_latency.coupling import Member
 from amc_latency.graph import NetworkGraph
-from amc_latency.prune.cut import value_indices
+from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
-from amc_latency.prune.refit import RIDGE, Statistics, cholesky
+from amc_latency.prune.refit import Statistics, cholesky, ridge_for
 from amc_latency.search.agent import Score
 from amc_latency.search.costs import Counts, LayerCosts
 
@@ -42,14 +43,15 @@ def refit_error(
                 continue
             weight = model.get_parameter(f"{member.module}.weight").detach().double().cpu()
             values = member.repeat * weight[0, 0].numel()
-            columns = value_indices(order, values)
+            columns = ranked_values(member, order, values, weight[0].numel())
             weight = weight.flatten(1)[:, columns]
             if member.module in statistics:
                 moments = _moments(model, graph, member.module, statistics)[columns][:, columns]
-                weight = weight @ cholesky(moments, RIDGE)
+                weight = weight @ cholesky(moments, ridge_for(statistics[member.module]))
             # With G = L L', the best fit on the first m columns misses sum_{j >= m} |(W L)_j|^2.
-            by_channel = weight.square().sum(0).view(group.channels, values).sum(1).numpy()
-            lost += by_channel / (by_channel.sum() or 1.0) / len(group.consumers)
+            by_value = weight.square().sum(0)
+            by_channel = by_value[-group.channels * values :].view(group.channels, values).sum(1).numpy()
+            lost += by_channel / (float(by_value.sum()) or 1.0) / len(group.consumers)
         damage.append(_beyond(lost, counts))
     return damage
 
@@ -85,7 +87,8 @@ def taylor(
     for index, group in enumerate(graph.groups):
         for member in group.members:
             if member.role == "consumer":
-                hooks.append(model.get_submodule(member.module).register_forward_pre_hook(_gated(gates, index)))
+                module = model.get_submodule(member.module)
+                hooks.append(module.register_forward_pre_hook(_gated(gates, index, member)))
     try:
         for batch, wanted in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             for index, group in enumerate(graph.groups):
@@ -167,12 +170,16 @@ def _moments(model: nn.Module, graph: NetworkGraph, name: str, statistics: Stati
     return inputs.covariance
 
 
-def _gated(gates: dict[int, Tensor], index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+def _gated(
+    gates: dict[int, Tensor], index: int, member: Member
+) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (x,) = args
         gate = gates[index]
         # A linear layer after flattening reads each channel as several neighbouring values.
-        gate = gate.repeat_interleave(x.shape[1] // gate.shape[1], dim=1)
+        own = gate.repeat_interleave(member.repeat, dim=1)
+        after = x.shape[1] - member.offset - own.shape[1]
+        gate = functional.pad(own, (member.offset, after), value=1.0)
         return (x * gate.view(*gate.shape, *[1] * (x.dim() - 2)),)
 
     return hook

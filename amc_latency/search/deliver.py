@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from amc_latency.console import Console
-from amc_latency.data import to_input
 from amc_latency.export import ExportReport, export
 from amc_latency.finetune import finetune_config
-from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
+from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec
 from amc_latency.search.config import Row, SearchConfig
 from amc_latency.search.costs import Counts, LatencyCosts
@@ -23,6 +22,8 @@ from amc_latency.search.loop import EpisodeRecord
 from amc_latency.training import fit
 from device.base import Device, Protocol
 from device.measure import Measurement, measure_many
+from lut.estimate_device import EstimateDevice
+from lut.replay import ReplayDevice
 from lut.shape import network_text
 
 
@@ -35,6 +36,7 @@ class Delivery:
         folder: RunFolder,
         judge: Judge,
         costs: LatencyCosts,
+        original_ms: float,
         device: Device,
         protocol: Protocol,
         console: Console,
@@ -43,6 +45,7 @@ class Delivery:
         self.folder = folder
         self.judge = judge
         self.costs = costs
+        self.original_ms = original_ms
         self.device = device
         self.protocol = protocol
         self.console = console
@@ -74,19 +77,22 @@ class Delivery:
         exports: dict[str, ExportReport] = {}
         accuracies: dict[str, float] = {}
         for name, counts in policies.items():
-            model = self.judge.base.model if name == "original" else self._fine_tuned(name, counts)
+            model = self.judge.original.model if name == "original" else self._fine_tuned(name, counts)
             exports[name] = self.export(model, self.tflite(name))
             accuracies[name] = self.judge.test_pct(model)
-        keys = {name: self._key(counts) for name, counts in policies.items()}
-        # The uniform width may be ours: one key then, timed once.
+        keys = self._keys(policies)
         measured = measure_many(self.device, {keys[name]: self.tflite(name) for name in policies}, self.protocol)
         self.statistic = measured[keys["original"]].statistic
         rows = []
         for name, counts in policies.items():
-            predicted_ms, measurement = self.costs.ms(counts) * factor, measured[keys[name]]
+            own_ms = self.original_ms if name == "original" else self.costs.ms(counts)
+            predicted_ms, measurement = own_ms * factor, measured[keys[name]]
+            held_back = self.judge.original_final() if name == "original" else self.judge.final(counts)
             self.folder.append_measurement(
                 _timed(attempt, f"final {name}", counts, predicted_ms, measurement, target_ms)
             )
+            macs = exports[name].macs
+            assert macs is not None  # our own converter knows them
             rows.append(
                 Row(
                     name=name,
@@ -94,10 +100,10 @@ class Delivery:
                     predicted_ms=predicted_ms,
                     measured_ms=measurement.latency_ms,
                     spread_pct=measurement.spread_pct,
-                    macs=exports[name].macs,
+                    macs=macs,
                     bytes=exports[name].bytes,
                     accuracy=accuracies[name],
-                    held_back=100 * self.judge.final(counts).accuracy,
+                    held_back=100 * held_back.accuracy,
                     tflite=str(self.tflite(name)),
                 )
             )
@@ -109,7 +115,7 @@ class Delivery:
 
     def export(self, model: nn.Module, path: Path) -> ExportReport:
         """Export a network of the search, checked on train images."""
-        images = to_input(self.judge.data.train.take(8).images, self.judge.image_size)
+        images = self.judge.data.train.take(8).inputs(self.judge.image_size)
         return export(model, self.judge.base.spec.input, path, images)
 
     def _logged_ms(self, attempt: int, phase: str, counts: Counts) -> float | None:
@@ -121,20 +127,29 @@ class Delivery:
     def _key(self, counts: Counts) -> str:
         return network_text(self.costs.architecture.shapes(counts))
 
+    def _keys(self, policies: Mapping[str, Counts]) -> dict[str, str]:
+        """What a device knows each file by; files of one key are timed once, as where the uniform width is ours."""
+        keys = {name: self._key(counts) for name, counts in policies.items() if name != "original"}
+        keys["original"] = network_text(self.judge.original.graph.architecture.shapes())
+        # Zeros don't show in shapes, which are all that these two devices know a file by.
+        if self.config.prune == "weights" and not isinstance(self.device, ReplayDevice | EstimateDevice):
+            return {name: name for name in policies}
+        return keys
+
     def _fine_tuned(self, name: str, counts: Counts) -> nn.Module:
         """The cut and fine-tuned network, from its checkpoint if it was finished before."""
         path = self.folder.path / f"{'model' if name == 'ours' else name}.safetensors"
-        spec = replace(self.judge.base.spec, channels=counts)
+        spec, kept = self.judge.spec(counts), ",".join(map(str, counts))
         if path.exists():
-            model, found, _ = load_checkpoint(path)
-            if found == spec:
+            model, found, extra = load_checkpoint(path)
+            if found == spec and extra.get("kept") == kept:
                 return model
         model = self.judge.network(counts)
         if self.config.finetune_epochs:
             config = finetune_config(self.config.finetune_epochs, self.judge.image_size, self.config.seed)
             # Named by its counts: after a correction another network is tuned.
-            unfinished = path.with_suffix(f".{'-'.join(map(str, counts))}.partial")
-            with self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
+            unfinished = path.with_suffix(f".{hashlib.sha256(kept.encode()).hexdigest()[:16]}.partial")
+            with self.judge.training(model), self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
                 fit(
                     model,
                     self.judge.data.train,
@@ -142,14 +157,29 @@ class Delivery:
                     unfinished,
                     lambda epoch: meter.update(epoch.epoch, note=f"{epoch.accuracy:.1f} % of train batches"),
                 )
-            self._save(path, model, spec)
+            model = self._better(name, counts, model)
+            self._save(path, model, spec, kept)
             unfinished.unlink(missing_ok=True)
         else:
-            self._save(path, model, spec)
+            self._save(path, model, spec, kept)
         return model
 
-    def _save(self, path: Path, model: nn.Module, spec: ModelSpec) -> None:
-        save_checkpoint(path, model, spec, {"source": self.judge.data.source, "seed": str(self.config.seed)})
+    def _better(self, name: str, counts: Counts, tuned: nn.Module) -> nn.Module:
+        """The fine-tuned network, or that before it where fine-tuning, on few images, lost held-back accuracy."""
+        before = self.judge.final(counts).accuracy
+        after = self.judge.evaluator.judged(tuned, self.judge.data.held_back).accuracy
+        if after >= before:
+            return tuned
+        self.console.say(
+            f"fine-tuning {name} took the held-back images from {100 * before:.1f} to {100 * after:.1f} %: "
+            "the network before it is kept"
+        )
+        return self.judge.network(counts)
+
+    def _save(self, path: Path, model: nn.Module, spec: ModelSpec, kept: str) -> None:
+        source, seed = self.judge.data.source, str(self.config.seed)
+        extra = {"source": source, "seed": seed, "kept": kept, NORMALISATION_KEY: self.judge.data.normalisation.text}
+        save_checkpoint(path, model, spec, extra)
 
 
 def _timed(

@@ -116,7 +116,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         layers = costs.architecture.layers
         rows = []
         for group in range(costs.groups):
-            first = next(i for i, layer in enumerate(layers) if layer.out_group == group)
+            first = next(i for i, layer in enumerate(layers) if costs.architecture.makes(layer, group))
             shape = layers[first].shape
             cost = costs.layers_total(self._full, [first]) / self._total
             sizes = (shape.c_out, shape.c_in, shape.h, shape.w, shape.stride, shape.kernel)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amc_latency.data import Split, to_input
+from amc_latency.data import Split
 from amc_latency.graph import NetworkGraph
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
@@ -26,10 +27,8 @@ STANDARD_ERRORS = 3.0
 class NetworkEvaluator:
     """Accuracy (0..1) of `model` cut to a policy, on held-back images; AMC's R_err is this less 1.
 
-    Channels are chosen by the L1 norm of what reads them (AMC), weights refitted by least squares, batch norm
-    recalibrated, and the sliced network is run: without both repairs accuracy is near chance and says nothing.
-
-    `statistics` come from `refit.collect`; `calibration` are the images [N, C, H, W] for batch norm, `images` and
+    `prune` makes a policy's network of `model`, batch norm is recalibrated, and that network is run: without repairs
+    accuracy is near chance and says nothing. `calibration` are the images [N, C, H, W] for batch norm, `images` and
     `labels` [M] those that are scored.
     """
 
@@ -37,7 +36,7 @@ class NetworkEvaluator:
         self,
         model: nn.Module,
         graph: NetworkGraph,
-        statistics: Statistics,
+        prune: Callable[[Counts], nn.Module],
         calibration: Tensor,
         images: Tensor,
         labels: Tensor,
@@ -45,14 +44,11 @@ class NetworkEvaluator:
     ) -> None:
         self.model = model.eval()
         self.graph = graph
-        self.statistics = statistics
+        self.prune = prune
         self.calibration = calibration.contiguous(memory_format=torch.channels_last)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
         self.batch = batch
-        self._importance = consumer_l1(model, graph)
-        rankings = [keep_order(importance) for importance in self._importance]
-        self._refit = RankedRefit(self.model, graph, statistics, rankings)
         self._forward = CutForward(self.model, graph, self.calibration, self.images, batch)
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
@@ -61,7 +57,7 @@ class NetworkEvaluator:
         What is given up early has the accuracy and loss of the images seen. Raises `ValueError` for counts that don't
         fit the network.
         """
-        small = self._cut(counts)
+        small = self.prune(counts)
         correct = seen = 0
         loss = 0.0
         for logits, labels in zip(self._forward.logits(small, counts), self.labels.split(self.batch), strict=True):
@@ -76,7 +72,8 @@ class NetworkEvaluator:
     def judged(self, network: nn.Module, split: Split) -> Score:
         """The score of `network`, cut from the model or the model itself and perhaps fine-tuned, on all of `split`."""
         batches = list(range(0, len(split), self.batch))
-        images = (to_input(split.images[i : i + self.batch], self.images.shape[-1]) for i in batches)
+        height, width = self.images.shape[-2:]
+        images = (split.at(slice(i, i + self.batch)).inputs((height, width)) for i in batches)
         correct, loss = 0, 0.0
         for i, logits in zip(batches, self._forward.frozen(network, images), strict=True):
             labels = split.labels[i : i + self.batch]
@@ -85,12 +82,27 @@ class NetworkEvaluator:
         return Score(correct / len(split), loss / len(split), len(split))
 
     def network(self, counts: Counts) -> nn.Module:
-        """The network cut to `counts`, refitted and recalibrated: what is scored, and fine-tuned in the end."""
-        small = self._cut(counts)
+        """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""
+        small = self.prune(counts)
         recalibrate_batch_norm(small, self.calibration)
         return small
 
-    def _cut(self, counts: Counts) -> nn.Module:
+
+class RankedCut:
+    """Cuts `model` to a policy: channels chosen by the L1 norm of what reads them (AMC), weights refitted.
+
+    `statistics` come from `refit.collect`. Raises `ValueError` for counts that don't fit the network.
+    """
+
+    def __init__(self, model: nn.Module, graph: NetworkGraph, statistics: Statistics) -> None:
+        self.model = model
+        self.graph = graph
+        self._importance = consumer_l1(model, graph)
+        rankings = [keep_order(importance) for importance in self._importance]
+        self._refit = RankedRefit(model, graph, statistics, rankings)
+
+    def __call__(self, counts: Counts) -> nn.Module:
+        """The sliced network, its batch norms not recalibrated yet."""
         keep = [keep_indices(importance, count) for importance, count in zip(self._importance, counts, strict=True)]
         small = cut(self.model, self.graph, keep)
         self._refit.apply(small, keep)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph import NetworkGraph
-from amc_latency.prune.fused import FoldedConv, Step, Values, fused_steps
+from amc_latency.prune.fused import Folded, Step, Values, fused_steps
 
 CALIBRATION_BATCH = 128
 """As `recalibrate_batch_norm`, whose statistics are averages over batches."""
@@ -66,17 +66,17 @@ class CutForward:
 
     def frozen(self, network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """The logits of each batch [N, C, H, W] in turn, of a network of this structure in eval mode, cut or not."""
-        folded: dict[str, FoldedConv] = {}
+        folded: Folded = {}
         for images in batches:
             values: Values = {self.input: images}
             with torch.inference_mode():
                 for step in self.steps:
-                    if step.conv is not None and step.conv not in folded:
-                        folded[step.conv] = step.freeze(network, values)
+                    if step.folds is not None and step.folds not in folded:
+                        folded[step.folds] = step.freeze(network, values)
                     step.run(network, values, folded)
             yield values[self.steps[-1].result]
 
-    def calibrate(self, small: nn.Module, beginnings: Sequence[_Beginning]) -> dict[str, FoldedConv]:
+    def calibrate(self, small: nn.Module, beginnings: Sequence[_Beginning]) -> Folded:
         """Every convolution of `small`, its batch norm fitted on the calibration images and folded in."""
         done = next((b for b in reversed(beginnings) if b.folded), None)
         end, folded = (done.end, dict(done.folded)) if done else (0, {})
@@ -84,8 +84,8 @@ class CutForward:
         if done:
             batches = [dict(values) for values in done.calibration]
         for position, step in enumerate(self.steps[end:], end + 1):
-            if step.conv is not None:
-                folded[step.conv] = step.fold(small, batches)
+            if step.folds is not None:
+                folded[step.folds] = step.fold(small, batches)
             else:
                 for values in batches:
                     step.run(small, values, folded)
@@ -120,7 +120,7 @@ class _Beginning:
 
     end: int
     """how many steps"""
-    folded: dict[str, FoldedConv] = field(default_factory=dict)
+    folded: Folded = field(default_factory=dict)
     calibration: list[Values] = field(default_factory=list)
     batches: dict[int, Values] = field(default_factory=dict)
     """of the scored images; a network that was given up has not seen all"""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from amc_latency.data import ImageData, to_input
+from amc_latency.data import ImageData
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.models.load import Network
+from amc_latency.models.registry import ModelSpec
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agent import Score
-from amc_latency.search.costs import Counts
+from amc_latency.search.costs import Counts, LayerCosts
+from amc_latency.search.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.env import Reward
-from amc_latency.search.evaluator import NetworkEvaluator, is_hopeless
+from amc_latency.search.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 from amc_latency.search.loop import EpisodeRecord, best_of
 
 FINALISTS = 10
@@ -51,12 +54,22 @@ class JudgedPolicy:
 class Judge:
     """Scores of policies: `judge(counts)` by the episodes' images, `judge.final(counts)` by all held-back ones.
 
-    With `log`, a file of JSON lines, what is known from there is not asked again. `asked` holds the policies whose
-    score by the episodes' images was wanted, known or not; whoever counts empties it first.
+    A policy counts channels here, which are cut out; `WeightJudge` judges another kind. `original` is the network that
+    earlier rounds pruned, if `network` is what they made of it. With `log`, a file of JSON lines, what is known from
+    there is not asked again. `asked` holds the policies whose score by the episodes' images was wanted, known or not;
+    whoever counts empties it first.
     """
 
-    def __init__(self, network: Network, data: ImageData, config: JudgeConfig, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        data: ImageData,
+        config: JudgeConfig,
+        log: Path | None = None,
+        original: Network | None = None,
+    ) -> None:
         self.base = network
+        self.original = original or network
         self.data = data
         self.config = config
         self.log = log
@@ -86,6 +99,12 @@ class Judge:
             self._final[counts] = self._write(counts, score, final=True)
         return self._final[counts]
 
+    def original_final(self) -> Score:
+        """The original's score by all held-back images."""
+        if self.original is self.base:
+            return self.final(self.base.graph.architecture.group_channels)
+        return self.evaluator.judged(self.original.model, self.data.held_back)
+
     def test_pct(self, network: nn.Module) -> float:
         """Percent of the test images that a network gets right, cut or not, as it is."""
         return 100 * self.evaluator.judged(network, self.data.test).accuracy
@@ -108,27 +127,54 @@ class Judge:
         return self.evaluator.network(counts)
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> tuple[int, int]:
         """Height and width that the network takes."""
-        return self.base.spec.input[1]
+        return self.base.spec.input[1:]
 
-    @property
+    def spec(self, counts: Counts) -> ModelSpec:
+        """What the checkpoint of a policy's network says of it."""
+        return replace(self.base.spec, channels=counts)
+
+    def training(self, network: nn.Module) -> AbstractContextManager[None]:
+        """What a policy's network is fine-tuned within."""
+        return nullcontext()
+
+    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+        """The proxies of damage called `name`, one of `config.DAMAGES`, the better one first."""
+        base = self.base
+        if name == "taylor":
+            labels = self.data.train.take(self.config.calibration_images).labels
+            return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
+        if name == "measured":
+            return [measured(self, costs)[0]]
+        error = refit_error(base.model, base.graph, self.statistics, costs.choices)
+        return [balanced(error), error]
+
+    def pruner(self) -> Callable[[Counts], nn.Module]:
+        """What makes a policy's network, its batch norms not recalibrated yet."""
+        return RankedCut(self.base.model, self.base.graph, self.statistics)
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """The images [N, C, H, W] that repair a cut network."""
+        return self.data.train.take(self.config.calibration_images).inputs(self.image_size)
+
+    @cached_property
     def statistics(self) -> Statistics:
         """What refit knows of each layer's inputs."""
-        return self.evaluator.statistics
+        return collect(self.base.model, self.base.graph, self.calibration)
 
     @cached_property
     def evaluator(self) -> NetworkEvaluator:
         """Made when the first policy must be judged: a resumed search may have none left."""
         model, graph = self.base.model, self.base.graph
-        calibration = to_input(self.data.train.take(self.config.calibration_images).images, self.image_size)
         held_back = self.data.held_back.take(self.config.images)
         return NetworkEvaluator(
             model,
             graph,
-            collect(model, graph, calibration),
-            calibration[: self.config.recalibration_images],
-            to_input(held_back.images, self.image_size),
+            self.pruner(),
+            self.calibration[: self.config.recalibration_images],
+            held_back.inputs(self.image_size),
             held_back.labels,
         )
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from amc_latency.data import to_input
 from amc_latency.errors import UserError
 from amc_latency.search.agent import Agent
 from amc_latency.search.baselines import RandomAgent, deep_policy, shallow_policy, uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts
-from amc_latency.search.damage import Damage, balanced, measured, refit_error, taylor
+from amc_latency.search.damage import Damage
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
 from amc_latency.search.env import FEATURES, ChannelEnv, Reward, negative_error
 from amc_latency.search.hill import HillClimber, HillConfig
@@ -49,15 +48,7 @@ class Problem:
 
     def damages(self) -> list[Damage]:
         """The proxies of damage that the dynamic programme adds up, the better one first."""
-        base, judge, costs = self.judge.base, self.judge, self.clamp.costs
-        if self.damage == "taylor":
-            train = judge.data.train.take(judge.config.calibration_images)
-            images = to_input(train.images, judge.image_size)
-            return [taylor(base.model, base.graph, images, train.labels, costs.choices)]
-        if self.damage == "measured":
-            return [measured(judge, costs)[0]]
-        error = refit_error(base.model, base.graph, judge.statistics, costs.choices)
-        return [balanced(error), error]
+        return self.judge.damages(self.damage, self.clamp.costs)
 
 
 @dataclass(frozen=True)

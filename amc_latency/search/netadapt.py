@@ -99,12 +99,12 @@ def briefly_trained(train: Split, held_back: Split, config: NetAdaptConfig) -> P
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             warmup_epochs=0.0,
-            image_size=network.spec.input[1],
+            image_size=network.spec.input[1:],
             low_resolution_epochs=0,
             seed=seed,
         )
         fit(small.model, _images(train, config.steps * config.batch_size, seed), settings)
-        accuracy_pct, loss = judged(small.model, held_back, network.spec.input[1])
+        accuracy_pct, loss = judged(small.model, held_back, network.spec.input[1:])
         return Score(accuracy_pct / 100, loss, len(held_back)), small
 
     return propose
@@ -234,8 +234,7 @@ def _images(train: Split, n: int, seed: int) -> Split:
     """`n` images in a random order, none twice before all were there."""
     generator = torch.Generator().manual_seed(seed)
     rounds = [torch.randperm(len(train), generator=generator) for _ in range(math.ceil(n / len(train)))]
-    chosen = torch.cat(rounds)[:n]
-    return Split(train.images[chosen], train.labels[chosen])
+    return train.at(torch.cat(rounds)[:n])
 
 
 def _resumed(

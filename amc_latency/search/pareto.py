@@ -45,6 +45,8 @@ class Front:
     """targets that were not met"""
     estimated: bool
     """True if no device was there: every `measured_ms` is what its cost model says"""
+    unlabelled: bool = False
+    """True if the images have no labels: every accuracy is agreement with the original network"""
 
 
 def pareto_search(
@@ -63,15 +65,17 @@ def pareto_search(
         raise UserError(
             "--pareto is over milliseconds alone: leave --target-macs, --target-params and --target-bytes out"
         )
+    if config.rounds > 1:
+        raise UserError("--pareto and --rounds are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]
     for i in reversed(range(targets - 1)):
         reports.append(_search_at(config, i, targets, reports[0].original_ms, out, console, phone))
     points = front_points(reports)
     plot = out / "front.png"
     with replacing(plot) as temporary:
-        _draw(points, reports[0].device, reports[0].estimated, temporary)
+        _draw(points, reports[0], temporary)
     missed_ms = [report.target_ms for report in reports if not report.met and report.target_ms is not None]
-    return Front(points, str(plot), str(out), missed_ms, reports[0].estimated)
+    return Front(points, str(plot), str(out), missed_ms, reports[0].estimated, reports[0].unlabelled)
 
 
 def check_front(front: Front) -> None:
@@ -108,6 +112,8 @@ def front_text(front: Front) -> None:
             point.tflite,
         )
     result_console().print(table)
+    if front.unlabelled:
+        print("%: agreement with the original, as the images have no labels")
     print(f"drawn in {front.plot}")
 
 
@@ -134,7 +140,7 @@ def _told(estimated: bool) -> str:
     return "estimated" if estimated else "measured"
 
 
-def _draw(points: Sequence[FrontPoint], device: str, estimated: bool, path: Path) -> None:
+def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -146,8 +152,8 @@ def _draw(points: Sequence[FrontPoint], device: str, estimated: bool, path: Path
         axes.scatter([p.measured_ms for p in own], [p.accuracy for p in own], marker=marker, label=name)
     front = [point for point in points if point.on_front]
     axes.step([p.measured_ms for p in front], [p.accuracy for p in front], where="post", linewidth=0.8, color="grey")
-    axes.set_xlabel(f"{_told(estimated)} ms on {device}")
-    axes.set_ylabel("test accuracy, %")
+    axes.set_xlabel(f"{_told(report.estimated)} ms on {report.device}")
+    axes.set_ylabel("agreement with the original, %" if report.unlabelled else "test accuracy, %")
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, format="png", dpi=150)

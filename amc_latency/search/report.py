@@ -27,7 +27,7 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
     page.print(f"{settings['model']} for {target} on {report.device}", style="bold", markup=False)
     _write_search(report, page)
     told = _told(report)
-    columns = ("attempt", "what", right("predicted ms"), right(f"{told} ms"), "channels")
+    columns = ("attempt", "what", right("predicted ms"), right(f"{told} ms"), "kept")
     timings = Table(*columns, title="estimates" if report.estimated else "timings")
     for row in measurements:
         counts = ",".join(map(str, row.counts))
@@ -38,7 +38,7 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
 
 
 def _baselines(report: SearchReport) -> Table:
-    columns = ("", right("predicted ms"), right("held back %"), right("policies tried"), "channels")
+    columns = ("", right("predicted ms"), right("held back %"), right("policies tried"), "kept")
     table = Table(*columns, title="other ways to choose, under the same budgets, before fine-tuning")
     for row in report.baselines:
         counts = ",".join(map(str, row.counts))
@@ -54,7 +54,8 @@ def _write_search(report: SearchReport, target: Console) -> None:
     table = Table(
         "",
         *map(right, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", "held back %", "test %")),
-        title="held back: after cut and refit, before fine-tuning; test: the standard 10,000 images, at the end",
+        title="held back: after cut and refit, before fine-tuning; test: images that nothing was chosen by, at the end",
+        caption="%: agreement with the original, as the images have no labels" if report.unlabelled else None,
     )
     for row in report.rows:
         table.add_row(
@@ -71,7 +72,10 @@ def _write_search(report: SearchReport, target: Console) -> None:
     _, uniform, ours = report.rows
     if report.baselines:
         target.print(_baselines(report))
-    lines = [f"channels kept: {','.join(map(str, ours.counts))}"]
+    lines = [f"{'weights' if report.zipped_bytes else 'channels'} kept: {','.join(map(str, ours.counts))}"]
+    if report.zipped_bytes:
+        sizes = zip(report.rows, report.zipped_bytes, strict=True)
+        lines.append("zipped: " + ", ".join(f"{row.name} {size / 1000:,.0f} kB" for row, size in sizes))
     if ours.counts == uniform.counts:
         lines.append("ours is the uniform width: nothing that was tried did better on the held-back images")
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]

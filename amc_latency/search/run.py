@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, load_data
+from amc_latency.data import ImageData, data_for
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
-from amc_latency.models.load import Network, NetworkOptions, checkpoint_digest, load_network
+from amc_latency.export import export
+from amc_latency.models.load import Network, NetworkOptions, check_logits, load_network, random_weights
+from amc_latency.models.weights import weights_digest
 from amc_latency.opening import device_text, open_device
 from amc_latency.profiling import Grid, complete_table, open_table
 from amc_latency.report import held_out_text, suspect_text
@@ -22,7 +25,7 @@ from amc_latency.search.budgets import budget_rows, budgets_of
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.contest import contest
-from amc_latency.search.costs import Counts, predicted_costs
+from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
@@ -31,30 +34,42 @@ from amc_latency.search.methods import AgentOptions, Problem, check_agent, searc
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
+from amc_latency.search.weights import WeightGrid, WeightJudge, weight_network
+from amc_latency.search.zipped import zipped_bytes
 from device.base import Device
 from device.phone import PhoneOptions
 from lut.predict import MissingShapeError, Predictor
 from lut.table import LatencyTable
 
 
-def search(config: SearchConfig, out: Path, console: Console, phone: PhoneOptions = PhoneOptions()) -> SearchReport:
+def search(
+    config: SearchConfig,
+    out: Path,
+    console: Console,
+    phone: PhoneOptions = PhoneOptions(),
+    start: Path | None = None,
+) -> SearchReport:
     """Run a search in the folder `out`, or go on with the one that is there; a finished one is only read.
 
+    `start` is the checkpoint that the round before this one ended in, if there was one.
     A target that was not met after all corrections is a report too, with `met` false. Raises `UserError` for bad input,
     such as a target that cannot be reached.
     """
     check_agent(config.searcher)
     network = _trained(config)
-    data = load_data(config.data)
+    data = data_for(network, config.data, config.unlabelled, console)
     # Other data or other weights on a resume would be another search.
-    identity = {"data": data.source, "weights_sha256": checkpoint_digest(config.model)}
+    identity = {"data": data.source, "data_sha256": data.digest(), "weights_sha256": weights_digest(network.model)}
+    pruned = network if start is None else load_network(NetworkOptions(str(start)))
+    if start is not None:
+        identity["start_sha256"] = weights_digest(pruned.model)
     folder = RunFolder(out, {**asdict(config), **identity})
     done = folder.report()
     if done is not None:
         console.say(f"{out} holds a finished search")
         return done
     with _device(config, phone, console) as device:
-        return _Search(config, folder, network, data, console, device).run()
+        return _Search(config, folder, network, pruned, data, console, device).run()
 
 
 def check_met(report: SearchReport) -> None:
@@ -88,18 +103,13 @@ def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Devi
 
 
 def _trained(config: SearchConfig) -> Network:
-    network = load_network(NetworkOptions(config.model))
-    channels, height, width = network.spec.input
+    network = load_network(config.network)
     if not network.trained:
-        raise UserError(
-            f"{config.model} has random weights, and a search needs trained ones: pass --model CHECKPOINT, made with "
-            "`amc-latency train`"
-        )
-    if (channels, network.spec.classes) != (1, 10) or height != width:
-        raise UserError(
-            f"{config.model} takes {channels}x{height}x{width} images of {network.spec.classes} classes; the data, "
-            "Fashion-MNIST, has square images of 1 channel and 10 classes"
-        )
+        raise UserError(random_weights(config.model, "a search"))
+    check_logits(network)
+    if not network.graph.groups and config.prune == "channels":
+        whole = "; ".join(f"{left.module}: {left.reason}" for left in network.graph.left_whole[:3])
+        raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or --prune weights")
     return network
 
 
@@ -110,6 +120,7 @@ class _Search:
         self,
         config: SearchConfig,
         folder: RunFolder,
+        original: Network,
         network: Network,
         data: ImageData,
         console: Console,
@@ -118,25 +129,31 @@ class _Search:
         self.began = time.monotonic()
         self.config = config
         self.folder = folder
-        self.network = network
+        self.original = original
+        view = weight_network if config.prune == "weights" else _as_it_is
+        self.uncut, self.network = view(original), view(network)
         self.data = data
         self.console = console
         self.device = device
         self._own_table = folder.path / "table.tsv"
         self.table = self._table()
-        shapes = network.graph.architecture.shapes()
+        shapes = original.graph.architecture.shapes()
         predictor = Predictor(self.table)
         measured_ms = predictor.measured_ms(shapes)
         try:
-            self.costs = predicted_costs(network.graph.architecture, self.grid.choices(network), predictor)
+            self.predicted_ms = predictor.ms(shapes)
+            self.costs = self._costs(predictor)
         except MissingShapeError as error:
             raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another --out") from error
         if measured_ms is None:
             raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
         self.original_ms = measured_ms
-        self.target_ms = config.target_of(measured_ms)
+        if config.round < config.rounds:
+            # Refused before this round's hours: the last one's target must be in reach too.
+            self._clamp(replace(config, round=config.rounds))
+        self.clamp = self._clamp(config)
+        self.target_ms = self.clamp.target_ms
         self.reward = make_reward(config.reward, self.costs)
-        self.clamp = Clamp(self.costs, self.target_ms, budgets_of(config, network, self.costs))
         self.bound = None
         if config.confidence is not None:
             self.bound = UpperBound(self.clamp, predictor, config.confidence)
@@ -151,23 +168,21 @@ class _Search:
         """Whether a cost model stands in for the device, or for whoever filled the table that is replayed."""
         return self.device.identity.estimated
 
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.config.min_keep, self.config.step)
-
     @cached_property
     def judge(self) -> Judge:
         """Scores of this search, those of earlier sessions included."""
         config = self.config
         images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images)
-        return Judge(self.network, self.data, images, self.folder.path / "scores.jsonl")
+        kind = WeightJudge if config.prune == "weights" else Judge
+        return kind(self.network, self.data, images, self.folder.path / "scores.jsonl", self.original)
 
     @cached_property
     def delivery(self) -> Delivery:
         # Rounds as the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
         protocol = self.table.protocol
-        protocol = replace(protocol, rounds=self.config.rounds or protocol.network_rounds)
-        return Delivery(self.config, self.folder, self.judge, self.costs, self.device, protocol, self.console)
+        protocol = replace(protocol, rounds=self.config.timing_rounds or protocol.network_rounds)
+        config, folder, costs = self.config, self.folder, self.costs
+        return Delivery(config, folder, self.judge, costs, self.predicted_ms, self.device, protocol, self.console)
 
     def run(self) -> SearchReport:
         self._introduce()
@@ -206,6 +221,7 @@ class _Search:
 
     def _introduce(self) -> None:
         held_back = len(self.data.held_back)
+        unlabelled = "; their labels are what the original says of them" if self.data.unlabelled else ""
         target = f", target {self.target_ms:.4f} ms" if self.config.has_latency_target else ""
         others = "".join(f", at most {budget.limit:,} {budget.name}" for budget in self.clamp.budgets)
         self.console.say(
@@ -213,7 +229,7 @@ class _Search:
             f"table {self.table.path}\n"
             f"data: {self.data.source}, {len(self.data.train):,} train images, "
             f"{min(self.config.images, held_back):,} of {held_back:,} held back to judge an episode by, "
-            f"{len(self.data.test):,} test images for the end\n"
+            f"{len(self.data.test):,} test images for the end{unlabelled}\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
         if self.clamp.holds(self.costs.full):
@@ -222,6 +238,19 @@ class _Search:
             self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
         if self.bound is not None:
             self.console.say(self.bound.text(self.target_ms))
+
+    def _costs(self, predictor: Predictor) -> LatencyCosts:
+        config, architecture = self.config, self.network.graph.architecture
+        if config.prune == "weights":
+            choices = WeightGrid(config.least_keep).left(self.uncut, architecture.group_channels)
+            # A runtime multiplies zeros as well.
+            return LatencyCosts(architecture, choices, lambda shape: 0.0, self.predicted_ms)
+        choices = Grid(config.least_keep, config.step).left(self.uncut, architecture.group_channels)
+        return predicted_costs(architecture, choices, predictor)
+
+    def _clamp(self, config: SearchConfig) -> Clamp:
+        target_ms = config.toward(config.target_of(self.original_ms), self.original_ms)
+        return Clamp(self.costs, target_ms, budgets_of(config, self.original, self.network, self.costs))
 
     def _limit_ms(self, factor: float) -> float | None:
         """What the table may predict, so that the device, slower by `factor`, meets the target; None if none does."""
@@ -250,21 +279,31 @@ class _Search:
             return LatencyTable.open(self._own_table, self.device.identity)
         if self.folder.episodes():
             raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
+        self._check_exportable()
         table = open_table(self.device, None, _path(self.config.lut), create=True)
         assert table is not None
-        report = complete_table(self.network, self.device, table, self.grid, self.console)
+        # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
+        grid = Grid(1.0) if self.config.prune == "weights" else Grid(self.config.least_keep, self.config.step)
+        report = complete_table(self.original, self.device, table, grid, self.console)
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:
             self.console.say(suspect_text(report))
         return table
 
+    def _check_exportable(self) -> None:
+        """Before anything is timed: what can't be written can't be shipped either."""
+        spec = self.network.spec
+        with tempfile.TemporaryDirectory() as folder:
+            images = self.data.train.take(2).inputs(spec.input[1:])
+            export(self.network.model, spec.input, Path(folder) / "uncut.tflite", images)
+
     def _problem(self, limit_ms: float) -> Problem:
         clamp, first_ms = self.clamp.with_target(limit_ms), self._limit_ms(1.0)
         assert first_ms is not None, "or there would be no attempt"
         origin = self.clamp.with_target(first_ms)
         config = self.config
-        return Problem(clamp, self.judge, self.reward, config.seed, config.min_keep, config.damage, origin)
+        return Problem(clamp, self.judge, self.reward, config.seed, config.least_keep, config.damage, origin)
 
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
@@ -317,13 +356,13 @@ class _Search:
         """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines."""
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
         baselines = contest(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
-        policies = {"original": self.costs.full, "uniform": uniform, "ours": best.counts}
+        policies = {"original": self.uncut.graph.architecture.group_channels, "uniform": uniform, "ours": best.counts}
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
         original, by_uniform, ours = rows
         budgets = budget_rows(self.clamp.budgets, ours)
-        limited = math.isfinite(self.target_ms)
+        limited, sparse = math.isfinite(self.target_ms), self.config.prune == "weights"
         return SearchReport(
             original_ms=self.original_ms,
             target_ms=self.target_ms if limited else None,
@@ -340,6 +379,7 @@ class _Search:
             attempts=attempt + 1,
             seconds=round(time.monotonic() - self.began, 1),
             data=self.data.source,
+            unlabelled=self.data.unlabelled,
             device=device_text(self.device),
             table=str(self._own_table),
             tflite=ours.tflite,
@@ -349,9 +389,14 @@ class _Search:
             confidence=self.config.confidence,
             bound_ms=None if self.bound is None else self.bound.ms(best.counts) * factor,
             estimated=self.estimated,
+            zipped_bytes=[zipped_bytes(Path(row.tflite).read_bytes()) for row in rows] if sparse else [],
             note=f"every latency here is {bench_advice(self.device.identity.name)}" if self.estimated else None,
             phone=self.device.identity.name if self.estimated else None,
         )
+
+
+def _as_it_is(network: Network) -> Network:
+    return network
 
 
 def _path(text: str | None) -> Path | None:

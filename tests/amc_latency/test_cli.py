@@ -152,14 +152,14 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["predict", "--lut", "missing.tsv"], "no latency table missing.tsv"),
     (["predict", "--model", "mobilenet_v1", "--width", "inf"], "width inf"),
     (["predict", "--model", "mobilenet_v1", "--classes", "99999999999"], "1 to 1,000,000"),
-    (["predict", "--model", "vgg11_bn", "--input", "3x8x8"], "can't be traced on a 3x8x8 input"),
+    (["predict", "--model", "vgg11_bn", "--input", "3x8x8"], "can't be run on a 3x8x8 input"),
     (["export", "--out", "."], "no file that can be replaced"),
     (["export", "--out", "/dev/null"], "no file that can be replaced"),
     (["train", "--out", "/"], "no file that can be replaced"),
     (["train", "--out", f"{__file__}/x.safetensors"], "cannot be made"),
     (["train", "--out", "x.safetensors", "--image-size", "0"], "images of 8x8"),
     (["train", "--out", "x.safetensors", "--model", "resnet18"], "has grey ones; train one of mobilenet_v1"),
-    (["train", "--out", "x.safetensors", "--model", "resnet2"], 'did you mean "resnet20"'),
+    (["train", "--out", "x.safetensors", "--model", "resnet2"], "did you mean 'resnet20'"),
     (["train", "--out", "x.safetensors", "--model", "resnet20", "--width", "0"], "width 0"),
     (["search", "--speedup", "2", "--correction-episodes", "0"], "correction"),
     (["profile", "--rounds", "0"], "at least one run, round and thread"),
@@ -198,3 +198,67 @@ def test_a_fault_of_the_program_keeps_its_traceback(run, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["amc-latency", "devices"])
     with pytest.raises(RuntimeError, match="a fault"):
         main()
+
+
+OWN = """
+from torch import nn
+
+def nothing():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+"""
+
+
+def test_a_search_of_what_cannot_be_cut_says_why(run, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "own.py").write_text(OWN)
+    save_file({"2.weight": torch.ones(10, 3), "2.bias": torch.ones(10)}, tmp_path / "own.safetensors")
+    own = ("--model", f"{tmp_path / 'own.py'}:nothing", "--weights", tmp_path / "own.safetensors", "--input", "3x8x8")
+    outcome = run("search", *own, "--speedup", 2, "--data", "bundled", "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert "nothing to cut (2: they are the network's output)" in outcome.err
+    assert not (tmp_path / "run").exists()
+    report = json.loads(run("inspect", *own, "--json").out)
+    assert report["groups"] == []
+    assert report["left_whole"] == [{"module": "2", "channels": 10, "reason": "they are the network's output"}]
+
+
+def test_search_and_finetune_take_what_a_named_network_has_of_its_own(run, tmp_path: Path) -> None:
+    from amc_latency.models.load import load_model
+    from amc_latency.models.weights import write_tensors
+
+    weights = tmp_path / "w.safetensors"
+    options = NetworkOptions("resnet20", width=0.25, input="1x16x16", classes=7)
+    write_tensors(weights, load_model(options)[0].state_dict(), {})
+    own = ("--model", "resnet20", "--weights", weights, "--width", 0.25, "--input", "1x16x16", "--classes", 7)
+    for command in (("search", "--speedup", 2, "--out", tmp_path / "run"), ("finetune", "--out", tmp_path / "tuned")):
+        # Loaded, and only then refused.
+        outcome = run(*command, *own, "--data", "bundled")
+        assert outcome.code == 2
+        assert "has 10 classes, and resnet20 tells 7 apart" in outcome.err
+        outcome = run(*command, *own, "--data", "bundled", "--normalisation", "0.5,0.5/1,1")
+        assert "0.5,0.5/1,1 is for 2 channels, and resnet20 takes 1x16x16" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"), [("auto", "MEAN,.../STD,..."), ("1,2", "is no normalisation"), ("0.5/0", "is no normalisation")]
+)
+def test_pixels_that_nobody_can_normalise_are_refused(run, tmp_path: Path, pixels: str, says: str) -> None:
+    outcome = run("export", "--out", tmp_path / "x.tflite", "--pixels", pixels)
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert not (tmp_path / "x.tflite").exists()
+
+
+def test_a_file_that_takes_pixels_says_what_the_network_says_of_the_normalised_image(run, tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    from lut.tflite import run_tflite
+
+    assert run("export", "--out", tmp_path / "x.tflite", "--pixels", "0.25/0.5", "--json").code == 0
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 1, 64, 64)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = load_network(NetworkOptions()).model(torch.from_numpy((pixels / 255 - 0.25) / 0.5)).numpy()
+    assert np.abs(run_tflite(tmp_path / "x.tflite", pixels) - wanted).max() < 1e-4 * np.ptp(wanted)

@@ -32,3 +32,15 @@ def test_the_total_may_change_on_the_way(capsys: pytest.CaptureFixture[str]) -> 
         assert (meter.done, meter.total) == (1, 2)
         meter.update(2, total=2)
     assert capsys.readouterr().err == "timing: 2/2\n"
+
+
+def test_one_bar_may_begin_within_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    console = Console()
+    with console.progress("training", 2) as outer:
+        with console.progress("decoding", 1) as inner:
+            inner.update(1)
+        # What is said now must not tear the outer bar.
+        assert console._live is not None
+        outer.update(2)
+    assert (inner.done, outer.done) == (1, 2)

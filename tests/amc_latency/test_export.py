@@ -170,19 +170,6 @@ def test_the_callers_model_is_untouched(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def classifier(*layers: nn.Module) -> nn.Sequential:
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
-
-
-class Joined(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), classifier()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.cat([self.a(x), self.b(x)], 1))
-
-
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -191,14 +178,13 @@ class Branching(nn.Module):
 @pytest.mark.parametrize(
     ("model", "names"),
     [
-        (classifier(nn.Conv2d(3, 8, 3), nn.Hardswish()), ["1:", "Hardswish"]),
-        (classifier(nn.Conv2d(3, 8, 3, dilation=2)), ["0:", "dilation"]),
-        (classifier(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, groups=2)), ["2:", "2 groups"]),
-        (classifier(nn.Conv2d(3, 8, 1), nn.MaxPool2d(2, ceil_mode=True)), ["1:", "ceil_mode"]),
-        (Joined(), ["cat"]),
-        (Branching(), ["traced"]),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            ["1:", "Softplus", "--converter litert-torch"],
+        ),
+        (Branching(), ["test_export.py:", "can't be traced"]),
     ],
-    ids=["activation", "dilation", "groups", "ceil_mode", "cat", "control flow"],
+    ids=["activation", "control flow"],
 )
 def test_what_is_not_supported_is_named(tmp_path: Path, model: nn.Module, names: list[str]) -> None:
     path = tmp_path / "model.tflite"
@@ -206,7 +192,7 @@ def test_what_is_not_supported_is_named(tmp_path: Path, model: nn.Module, names:
         export(model, (3, 9, 9), path)
     assert isinstance(caught.value, JobError)
     message = str(caught.value)
-    assert all(name in message for name in [*names, "Supported: Conv2d"]), message
+    assert all(name in message for name in names), message
     assert not list(tmp_path.iterdir())
 
 

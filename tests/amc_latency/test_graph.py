@@ -22,6 +22,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": torchvision.models.resnet18,
     "resnet50": torchvision.models.resnet50,
     "vgg11_bn": torchvision.models.vgg11_bn,
+    "squeezenet1_1": torchvision.models.squeezenet1_1,
+    "mobilenet_v3_small": torchvision.models.mobilenet_v3_small,
+    "densenet121": torchvision.models.densenet121,
+    "shufflenet_v2_x1_0": torchvision.models.shufflenet_v2_x1_0,
+    "resnext50_32x4d": torchvision.models.resnext50_32x4d,
 }
 
 
@@ -35,7 +40,11 @@ def test_macs_are_those_that_pytorch_counts(name: str) -> None:
         model = NETWORKS[name]().eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, *IMAGE))
-    assert 2 * macs(trace(model, IMAGE)) == counter.get_total_flops()
+    graph = trace(model, IMAGE)
+    # DenseNet's batch norms, which no convolution takes in, are multiplications here and none there.
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    layers = zip(graph.layer_names, graph.architecture.shapes(), strict=True)
+    assert 2 * sum(shape.macs for name, shape in layers if name not in norms) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(("width", "published"), [(1.0, 568_740_352), (0.75, 325_400_448)])
@@ -95,7 +104,7 @@ def test_residual_sums_tie_their_producers() -> None:
     assert stem.producers == ("conv1", "layer1.0.conv2", "layer1.1.conv2")
     assert stem.consumers == ("layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1", "layer2.0.downsample.0")
     assert stage.producers == ("layer2.0.conv2", "layer2.0.downsample.0", "layer2.1.conv2")
-    assert "Add" in str(stem)
+    assert "added in add" in str(stem)
     assert str(stem).startswith("conv1: 64 channels\n")
     first_sum = graph.layer_names.index("add")
     assert graph.architecture.layers[first_sum].shape.text == "add 64x56x56>64 k1 s1 p0 relu float32"
@@ -169,26 +178,6 @@ def test_copies_share_nothing_and_keep_ties() -> None:
     assert model[0].out_features == 2
 
 
-class FromImage(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
-        self.head = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(x + self.conv(x))
-
-
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared = nn.Conv2d(3, 3, 1)
-        self.flatten = nn.Flatten()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.flatten(self.shared(self.shared(x)))
-
-
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
@@ -207,27 +196,12 @@ def classifier(*layers: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (torchvision.models.squeezenet1_1, "cat"),
-        (torchvision.models.resnext50_32x4d, r"layer1\.0\.conv2: 32 groups"),
-        (torchvision.models.mobilenet_v3_small, r"features\.0\.2: Hardswish"),
-        (FromImage, "add: adds channels of the input image"),
-        (Twice, "shared: is called twice"),
         (tied, r"4\.weight: is the same tensor as 2\.weight"),
-        (Branching, "can't be traced on a 3x224x224 input"),
-        (lambda: classifier(nn.Conv2d(3, 6, 3, groups=3)), "0: 3 groups"),
-        (lambda: classifier(nn.Conv2d(3, 4, 3, dilation=2)), "0: dilation"),
-        (lambda: classifier(nn.Conv2d(3, 4, (3, 1))), "0: kernel_size"),
-        (lambda: classifier(nn.Conv2d(3, 4, 3, padding="same")), "0: padding same"),
-        (lambda: classifier(nn.BatchNorm2d(3)), "0: a batch norm must follow"),
-        (lambda: classifier(nn.ReLU()), "0: relu must follow"),
-        (lambda: classifier(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), "2: a batch norm must follow"),
-        (lambda: classifier(nn.MaxPool2d(3, 2, ceil_mode=True)), "0: makes .*ceil_mode"),
-        (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "0: pools"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), "must return one tensor of logits"),
-        (lambda: nn.Linear(5, 4), "can't be traced"),
+        (Branching, r"test_graph\.py:\d+: the network can't be traced: .*control flow"),
+        (lambda: nn.Linear(5, 4), "linear: a bare parameter or constant is used, weight"),
     ],
 )
-def test_what_is_not_supported_is_named(build: Callable[[], nn.Module], message: str) -> None:
+def test_what_can_be_no_network_of_ours_is_told(build: Callable[[], nn.Module], message: str) -> None:
     with torch.device("meta"):
         model = build()
     with pytest.raises(UserError, match=message):

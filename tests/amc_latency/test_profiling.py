@@ -128,3 +128,14 @@ def test_a_profile_of_a_longer_name_is_another_device(tmp_path: Path, monkeypatc
     table = prediction_table("h100", None)
     assert table is not None
     assert table.identity.name == "h100"
+
+
+def test_counts_of_a_grouped_convolutions_groups_keep_the_channels_on_the_grid() -> None:
+    network = load_network(NetworkOptions("torchvision:resnext50_32x4d", input="3x32x32"))
+    by_name = dict(
+        zip((group.name for group in network.graph.groups), Grid(min_keep=0.5).choices(network), strict=True)
+    )
+    # 32 groups of 4 channels, so 8 channels are two of them; in the next stage a group is 8 wide.
+    assert by_name["layer1.0.conv1"] == (*range(16, 32, 2), 32)
+    assert by_name["layer2.0.conv1"] == (*range(16, 32), 32)
+    assert by_name["conv1"] == (*range(32, 64, 8), 64)

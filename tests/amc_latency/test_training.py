@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from amc_latency.data import Split, load_data
+from amc_latency.data import Normalisation, Split, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint
@@ -22,9 +22,9 @@ CONFIG = TrainConfig(
     epochs=3,
     batch_size=16,
     learning_rate=0.05,
-    image_size=32,
+    image_size=(32, 32),
     low_resolution_epochs=1,
-    low_resolution=16,
+    low_resolution=(16, 16),
     seed=3,
 )
 
@@ -79,6 +79,31 @@ def test_a_stopped_run_ends_in_the_same_weights(few: Split, tmp_path: Path) -> N
         assert same(resumed, unbroken)
 
 
+def test_parameters_without_gradients_are_kept_and_resumed(few: Split, tmp_path: Path) -> None:
+    class Unused(nn.Module):
+        """Defines a layer that no image passes, as own networks do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.old_head = tiny_model(), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+    def build(seed: int = 0) -> nn.Module:
+        torch.manual_seed(7)
+        model = Unused()
+        model.net.load_state_dict(tiny_model(seed).state_dict())
+        return model
+
+    unbroken, resumed = build(), build(seed=99)
+    fit(unbroken, few, CONFIG)
+    with pytest.raises(Stop):
+        fit(build(), few, CONFIG, tmp_path / "state", stop_after(1))
+    fit(resumed, few, CONFIG, tmp_path / "state")
+    assert same(resumed, unbroken)
+
+
 def test_a_finished_run_is_loaded_and_not_trained_again(few: Split, tmp_path: Path) -> None:
     done = tiny_model()
     fit(done, few, CONFIG, tmp_path / "state")
@@ -114,9 +139,9 @@ def test_reports_follow_the_resolution_schedule(few: Split) -> None:
     reports: list[EpochReport] = []
     fit(tiny_model(), few, CONFIG, on_epoch=reports.append)
     assert [(report.epoch, report.epochs, report.image_size) for report in reports] == [
-        (1, 3, 16),
-        (2, 3, 32),
-        (3, 3, 32),
+        (1, 3, (16, 16)),
+        (2, 3, (32, 32)),
+        (3, 3, (32, 32)),
     ]
     assert all(0 <= report.accuracy <= 100 and report.seconds > 0 for report in reports)
 
@@ -139,7 +164,7 @@ def test_two_epochs_learn_to_tell_clothes_apart() -> None:
     fit(model, bundled.train.take(2000), config, on_epoch=reports.append)
     assert not model.training
     assert reports[1].loss < reports[0].loss < math.log(10) + 0.1
-    assert accuracy(model, bundled.held_back.take(500), 32) > 40
+    assert accuracy(model, bundled.held_back.take(500), (32, 32)) > 40
 
 
 def test_batch_norm_and_biases_do_not_decay(few: Split) -> None:
@@ -165,16 +190,28 @@ def test_senseless_settings_are_refused(few: Split, changed: dict[str, int]) -> 
 
 
 def test_augmented_images_are_shifted_flipped_originals() -> None:
-    image = torch.randint(1, 256, (5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = torch.randint(1, 256, (3, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     possible = set()
-    for flipped in (image, image.flip(1)):
+    for flipped in (image, image.flip(2)):
         padded = nn.functional.pad(flipped, (2, 2, 2, 2))
-        possible |= {tuple(padded[y : y + 5, x : x + 6].flatten().tolist()) for y in range(5) for x in range(5)}
+        possible |= {tuple(padded[:, y : y + 5, x : x + 6].flatten().tolist()) for y in range(5) for x in range(5)}
     assert len(possible) == 2 * 5 * 5
-    out = augment(image.expand(2000, 5, 6), torch.Generator().manual_seed(1))
-    assert out.shape == (2000, 5, 6)
+    out = augment(image.expand(2000, 3, 5, 6), torch.Generator().manual_seed(1))
+    assert out.shape == (2000, 3, 5, 6)
     # 2,000 draws of 50 kinds leave one out with probability 50 * 0.98**2000 < 1e-15.
     assert {tuple(one.flatten().tolist()) for one in out} == possible
+
+
+def test_augmentation_draws_as_it_did_when_the_bundled_checkpoint_was_trained() -> None:
+    image = torch.arange(1, 31, dtype=torch.uint8).view(1, 1, 5, 6)
+    generator = torch.Generator().manual_seed(7)
+    (down,), (right,) = torch.randint(0, 5, (2, 1, 1), generator=generator).flatten(1).tolist()
+    flipped = bool(torch.rand((1, 1), generator=generator) < 0.5)
+    source = image.flip(3) if flipped else image
+    expected = nn.functional.pad(source, (2, 2, 2, 2))[:, :, down : down + 5]
+    start = 4 - right if flipped else right
+    out = augment(image, torch.Generator().manual_seed(7))
+    assert torch.equal(out, expected[:, :, :, start : start + 6])
 
 
 def test_accuracy_counts_right_answers_over_uneven_batches() -> None:
@@ -190,17 +227,17 @@ def test_accuracy_counts_right_answers_over_uneven_batches() -> None:
             bright = (x.mean((1, 2, 3)) > 0).float()
             return torch.stack([1 - bright, bright], 1)
 
-    images = torch.zeros(7, 28, 28, dtype=torch.uint8)
+    images = torch.zeros(7, 1, 28, 28, dtype=torch.uint8)
     images[:3] = 255
-    split = Split(images, torch.tensor([1, 1, 0, 0, 0, 0, 1]))
-    assert accuracy(First(), split, 14, batch_size=3) == pytest.approx(100 * 5 / 7)
+    split = Split(images, torch.tensor([1, 1, 0, 0, 0, 0, 1]), Normalisation((0.5,), (0.5,)))
+    assert accuracy(First(), split, (14, 14), batch_size=3) == pytest.approx(100 * 5 / 7)
 
 
 def test_finetune_trains_at_full_resolution(few: Split) -> None:
     model, reports = tiny_model(), []
     before = model.get_parameter("classifier.weight").clone()
-    fit(model, few, replace(finetune_config(2, 32, seed=0), batch_size=32), on_epoch=reports.append)
-    assert [report.image_size for report in reports] == [32, 32]
+    fit(model, few, replace(finetune_config(2, (32, 32), seed=0), batch_size=32), on_epoch=reports.append)
+    assert [report.image_size for report in reports] == [(32, 32)] * 2
     assert not torch.equal(model.get_parameter("classifier.weight"), before)
 
 
@@ -224,8 +261,8 @@ def test_train_goes_on_after_a_stop_and_writes_a_checkpoint(tmp_path: Path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
     model, spec, extra = load_checkpoint(config.output)
     assert spec == ModelSpec("mobilenet_v1", width=0.1, input=(1, 32, 32), classes=10)
-    assert seen[-1][1] == result.accuracy_held_back == accuracy(model, small.held_back, 32)
-    assert extra["accuracy_test"] == f"{accuracy(model, small.test, 32):.2f}"
+    assert seen[-1][1] == result.accuracy_held_back == accuracy(model, small.held_back, (32, 32))
+    assert extra["accuracy_test"] == f"{accuracy(model, small.test, (32, 32)):.2f}"
     assert (extra["epochs"], extra["seed"], extra["source"]) == ("2", "3", "bundled")
 
 
@@ -240,7 +277,7 @@ def test_other_networks_train_too_and_a_stop_makes_no_difference(
     def stop(report: EpochReport, _: float) -> None:
         raise Stop
 
-    training = replace(CONFIG, epochs=2, image_size=16, low_resolution_epochs=0)
+    training = replace(CONFIG, epochs=2, image_size=(16, 16), low_resolution_epochs=0)
     unbroken, stopped = (
         TrainCommandConfig(tmp_path / f"{file}.safetensors", name, 0.25, training=training) for file in ("one", "other")
     )
@@ -255,7 +292,7 @@ def test_other_networks_train_too_and_a_stop_makes_no_difference(
 
 def test_a_network_of_another_kind_does_not_go_on_with_this_ones_epochs(few: Split, tmp_path: Path) -> None:
     spec = ModelSpec("resnet20", width=0.5, input=(1, 16, 16), classes=10)
-    config = replace(CONFIG, epochs=1, image_size=16, low_resolution_epochs=0)
+    config = replace(CONFIG, epochs=1, image_size=(16, 16), low_resolution_epochs=0)
     fit(build_model(spec), few.take(16), config, tmp_path / "resume")
     with pytest.raises(UserError, match=r"the weights don't fit the network, first at blocks\.3\.shortcut"):
         fit(build_model(replace(spec, name="plain20")), few.take(16), config, tmp_path / "resume")
@@ -269,7 +306,7 @@ def test_a_network_for_colours_is_not_trained_on_grey_images(tmp_path: Path) -> 
 
 
 def test_another_checkpoint_does_not_go_on_with_this_ones_epochs(few: Split, tmp_path: Path) -> None:
-    config = replace(finetune_config(1, 32, seed=0), batch_size=32)
+    config = replace(finetune_config(1, (32, 32), seed=0), batch_size=32)
     fit(tiny_model(), few, config, tmp_path / "resume", origin="one")
     with pytest.raises(UserError, match="another training run"):
         fit(tiny_model(), few, config, tmp_path / "resume", origin="other")

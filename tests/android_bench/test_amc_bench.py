@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from android_bench.amc_bench import NOT_REACHED, AmcBench
 from android_bench.build import amc_bench_files
 from android_bench.runner import Job, ParseError, RunnerError, Sample
+from lut.layer_model import layer_model
 from lut.shape import LayerShape
-from lut.writer import TfliteGraph, layer_model
+from lut.writer import TfliteGraph
 
 if shutil.which("cc") is None and shutil.which("gcc") is None:
     pytest.skip("needs a C compiler (Debian: gcc)", allow_module_level=True)

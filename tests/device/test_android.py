@@ -61,7 +61,7 @@ def test_a_round_of_layers_and_what_they_were_measured_under(tmp_path: Path) -> 
 
 
 def test_the_sentinel_file_is_the_layer_that_it_is_said_to_be() -> None:
-    from lut.writer import layer_model
+    from lut.layer_model import layer_model
 
     sentinel = Path(__file__).resolve().parents[2] / "android_bench/sentinel.tflite"
     assert sentinel.read_bytes() == layer_model(LayerShape("conv", 32, 32, 28, 28, 3, 1, 1, "relu6"))

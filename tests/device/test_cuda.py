@@ -26,9 +26,9 @@ from device.cuda_worker import CudaClock, about
 from device.profiles import GPU_PROTOCOL, DeviceProfile, ProfileError, get_profile, load_profile
 from device.registry import get_device, known_devices
 from device.tflite_torch import load_module
+from lut.layer_model import layer_model
 from lut.shape import NOOP, LayerShape
 from lut.table import LatencyTable
-from lut.writer import layer_model
 
 POINTWISE = LayerShape("conv", 8, 16, 7, 7, activation="relu6")
 QUICK = replace(GPU_PROTOCOL, warmup=1, warmup_ms=0.0, runs=3, min_time_ms=0.0, rounds=1, timeout_s=60.0)

@@ -19,8 +19,8 @@ from device.base import DeviceError, Protocol, Timing, Workload
 from device.host import HostDevice, cpu_model, summary_of
 from device.host_worker import input_values
 from device.measure import measure_many
+from lut.layer_model import layer_model
 from lut.shape import NOOP, LayerShape
-from lut.writer import layer_model
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)

@@ -15,8 +15,9 @@ from amc_latency.export import to_tflite
 from amc_latency.models.load import NetworkOptions, load_network, settled
 from device.tflite_file import UnsupportedModelError
 from device.tflite_torch import TfliteModule, load_module
-from lut.shape import NOOP, LayerShape
-from lut.writer import TfliteGraph, layer_model
+from lut.layer_model import layer_model
+from lut.shape import ACTIVATIONS, NOOP, LayerShape
+from lut.writer import TfliteGraph
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,
@@ -25,6 +26,8 @@ OP, OPTIONS, PADDING, FUSED = (
     schema.ActivationFunctionType,
 )
 RNG = np.random.default_rng(0)
+TWO_STEPS = ("silu", "hard_sigmoid")
+"""Activations that TFLite has no operator of its own for."""
 
 
 class Graph(TfliteGraph):
@@ -89,12 +92,39 @@ def check(model: bytes, low: float = -3.0, batch: int = 3) -> TfliteModule:
         LayerShape("avg_pool", 4, 4, 8, 8, 3, 2, 1),
         LayerShape("avg_pool", 4, 4, 8, 8, 2, 2),
         LayerShape("global_pool", 6, 6, 7, 5),
+        LayerShape("conv", 5, 7, 9, 9, 3, 1, 2, dilation=2),
+        LayerShape("conv", 5, 7, 8, 8, 3, 2, activation="relu", end=1),
+        LayerShape("grouped", 6, 6, 8, 8, 3, 2, 1, "relu", per_group=2),
+        LayerShape("depthwise", 6, 6, 9, 9, 3, 1, 2, dilation=2),
+        LayerShape("max_pool", 4, 4, 8, 8, 3, 2, end=1),
+        LayerShape("avg_pool", 4, 4, 8, 8, 3, 2, end=1),
+        LayerShape("mul", 4, 4, 5, 6, activation="relu6"),
+        LayerShape("scale", 4, 4, 5, 6),
+        LayerShape("concat", 14, 14, 5, 6, parts=4),
+        LayerShape("slice", 7, 3, 5, 6),
+        LayerShape("softmax", 7, 7, 5, 6),
+        LayerShape("nearest", 4, 4, 5, 6, stride=3),
+        LayerShape("bilinear", 4, 4, 5, 6, stride=2),
+        *(LayerShape("activation", 4, 4, 5, 6, activation=name) for name in ACTIVATIONS[1:] if name not in TWO_STEPS),
     ],
     ids=str,
 )
 def test_layers_compute_what_litert_computes(shape: LayerShape) -> None:
     module = check(layer_model(shape))
     assert len(module._steps) == 1, "a padding is a copy of its own"
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        LayerShape("shuffle", 6, 6, 5, 4, parts=3),
+        LayerShape("avg_pool", 4, 4, 9, 8, 3, 2, end=1),
+        *(LayerShape("activation", 4, 4, 5, 6, activation=name) for name in TWO_STEPS),
+    ],
+    ids=str,
+)
+def test_layers_of_several_operators(shape: LayerShape) -> None:
+    check(layer_model(shape))
 
 
 @pytest.mark.parametrize("size", [8, 9])
@@ -145,6 +175,15 @@ def test_tensorflows_own_padding(kind: str, size: tuple[int, int]) -> None:
             weight = graph.constant(floats(4, 3, 3, inputs))
             y = graph.op(OP.CONV_2D, [x, weight, bias], out, OPTIONS.Conv2DOptions, options)
     check(graph.finish([y]))
+
+
+def test_zeros_before_a_max_pool_fold_where_a_gate_keeps_all_above_zero() -> None:
+    graph = TfliteGraph()
+    x = graph.activation(graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
+    gated = graph.mul(x, graph.activation(graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
+    module = check(graph.finish([graph.max_pool(graph.concat([gated, x]), 3, 2, 1)]))
+    # Two for the hard sigmoid, none for the padding.
+    assert len(module._steps) == 8
 
 
 def test_the_other_operators() -> None:
@@ -207,11 +246,28 @@ def test_feature_maps_stay_in_channels_last_memory() -> None:
     assert torch.equal(x, module.random_inputs(4, torch.float32, "cpu")[0])
 
 
-def transposed() -> bytes:
+def rounded() -> bytes:
     graph = Graph()
     x = graph.absolute(graph.input(4, 5, 6))
-    order = graph.constant(np.array([0, 2, 1, 3], np.int32))
-    return graph.finish([graph.op(OP.TRANSPOSE, [x, order], (1, 5, 4, 6))])
+    return graph.finish([graph.op(OP.ROUND, [x], (1, 4, 5, 6))])
+
+
+def moved_images() -> bytes:
+    graph = Graph()
+    order = graph.constant(np.array([1, 0, 2, 3], np.int32))
+    return graph.finish([graph.op(OP.TRANSPOSE, [graph.input(1, 5, 6), order], (1, 1, 5, 6))])
+
+
+def stretched(bilinear: bool) -> bytes:
+    graph = Graph()
+    x, size = graph.input(4, 4, 6), graph.constant(np.array([8, 8 if bilinear else 7], np.int32))
+    if bilinear:
+        aligned = schema.ResizeBilinearOptionsT(alignCorners=True)
+        return graph.finish(
+            [graph.op(OP.RESIZE_BILINEAR, [x, size], (1, 8, 8, 6), OPTIONS.ResizeBilinearOptions, aligned)]
+        )
+    kind, plain = OPTIONS.ResizeNearestNeighborOptions, schema.ResizeNearestNeighborOptionsT()
+    return graph.finish([graph.op(OP.RESIZE_NEAREST_NEIGHBOR, [x, size], (1, 8, 7, 6), kind, plain)])
 
 
 def mixed_images() -> bytes:
@@ -231,7 +287,10 @@ def whole_numbers() -> bytes:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (transposed, "operator 1, TRANSPOSE, can't be computed: known are CONV_2D"),
+        (rounded, "operator 1, ROUND, can't be computed: known are CONV_2D"),
+        (moved_images, "operator 0, TRANSPOSE, can't be computed: it moves the batch"),
+        (lambda: stretched(bilinear=True), "RESIZE_BILINEAR, can't be computed: it enlarges otherwise"),
+        (lambda: stretched(bilinear=False), "RESIZE_NEAREST_NEIGHBOR, can't be computed: it enlarges otherwise"),
         (mixed_images, r"operator 0, RESHAPE, can't be computed: from \[1, 4, 5, 6\] to \[20, 6\]"),
         (whole_numbers, r"tensor 0 \(op000_constant\) is int32; only float32"),
         (lambda: b"no model at all", "no .tflite"),

@@ -34,11 +34,11 @@ from amc_latency.profiling import Grid
 from device.adb import open_transport
 from device.adb_direct import usb_phones
 from device.registry import get_device
+from lut.layer_model import layer_model
 from lut.plan import reachable_shapes
 from lut.predict import missing_shapes
 from lut.shape import LayerShape
 from lut.table import LatencyTable
-from lut.writer import layer_model
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 
 STAY_ON = "stay_on_while_plugged_in"
@@ -168,7 +168,7 @@ def test_a_search_ends_in_a_file_that_was_timed_on_the_phone(
         "search",
         *("--speedup", 1.1, "--device", phone.address, "--lut", profiled.lut),
         *("--model", checkpoint, "--data", "bundled"),
-        *(*COARSE, *small.split(), "--finetune-epochs", 0, "--rounds", 1, "--out", tmp_path / "run"),
+        *(*COARSE, *small.split(), "--finetune-epochs", 0, "--timing-rounds", 1, "--out", tmp_path / "run"),
     )
     report = json.loads((tmp_path / "run/report.json").read_text())
     # A busy computer is a phone that is slower than its table, which a search says.

@@ -18,9 +18,9 @@ from fake_phone.programs import make_phone
 from fake_phone.stand_in import install_stand_in, stand_in_us
 
 from device.conditions import suspicions
+from lut.layer_model import layer_model
 from lut.shape import parse_shape
 from lut.table import LatencyTable
-from lut.writer import layer_model
 
 CLIENT = Path(__file__).with_name("phone_client.py")
 TESTS = CLIENT.parents[1]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from amc_latency.console import Console
-from amc_latency.data import load_data, to_input
+from amc_latency.data import load_data, parse_normalisation
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
@@ -48,7 +48,7 @@ SMALL = SearchConfig(
     images=100,
     calibration_images=64,
     finetune_epochs=0,
-    rounds=1,
+    timing_rounds=1,
 )
 
 pytestmark = pytest.mark.slow
@@ -97,10 +97,11 @@ def test_a_search_ends_in_a_file_under_its_target(tmp_path: Path) -> None:
     assert Path(ours.tflite).stat().st_size == ours.bytes < original.bytes
 
     # The shipped file is the fine-tuned checkpoint, and as accurate as the report says.
-    model, spec, _ = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    model, spec, extra = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert spec.channels == ours.counts
     test = load_data("bundled").test
-    images = to_input(test.images[:1000], 64)
+    assert parse_normalisation(extra["normalisation"]) == test.normalisation
+    images = test.take(1000).inputs((64, 64))
     with torch.inference_mode():
         expected = model(images)
     shipped = torch.from_numpy(run_tflite(Path(ours.tflite), images.numpy()))
@@ -208,7 +209,7 @@ def test_an_unreachable_target_says_what_is_reachable(tmp_path: Path) -> None:
         run(tmp_path, replace(SMALL, speedup=None, target_ms=0.001))
     reachable_ms = float(str(refused.value).split("predicted at ")[1].split(" ms")[0])
     # That network is among those that were timed, and its rounds agree with the prediction to half a percent.
-    all_rounds = replace(SMALL, speedup=None, target_ms=1.01 * reachable_ms, rounds=27)
+    all_rounds = replace(SMALL, speedup=None, target_ms=1.01 * reachable_ms, timing_rounds=27)
     assert run(tmp_path, all_rounds, name="second").met
 
 
@@ -238,7 +239,8 @@ def test_other_weights_are_another_search(tmp_path: Path) -> None:
     model = tmp_path / "net.safetensors"
     model.write_bytes(bundled_checkpoint().read_bytes())
     config = replace(SMALL, model=str(model))
-    folder = RunFolder(tmp_path / "run", {**asdict(config), "data": "bundled", "weights_sha256": "of others"})
+    same = {"data": "bundled", "data_sha256": load_data("bundled").digest()}
+    folder = RunFolder(tmp_path / "run", {**asdict(config), **same, "weights_sha256": "of others"})
     folder.start()
     del folder
     with pytest.raises(UserError, match="weights_sha256 = of others"):
@@ -281,7 +283,7 @@ def command(out: Path) -> list[str]:
     options = (
         f"search --speedup 2 --device replay --lut {TABLE} --data bundled --warmup 10 --episodes 25 "
         "--agent ddpg --cold-start --baselines uniform,random --correction-episodes 2 --images 100 "
-        "--calibration-images 64 --finetune-epochs 1 --rounds 1"
+        "--calibration-images 64 --finetune-epochs 1 --timing-rounds 1"
     )
     script = "from amc_latency.cli import main; main()"
     return [sys.executable, "-c", script, *options.split(), "--out", str(out)]

@@ -25,9 +25,9 @@ from amc_latency.models.checkpoint import save_checkpoint
 from amc_latency.models.registry import ModelSpec, build_model
 from device.phone import PhoneOptions
 from device.registry import get_device
+from lut.layer_model import layer_model
 from lut.shape import parse_network
 from lut.table import LatencyTable
-from lut.writer import layer_model
 from tests.integration.command_line import QUICK, Cli, table_lines
 
 

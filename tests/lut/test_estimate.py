@@ -9,8 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from any_shape import layer_shapes
 from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks import estimate as fitting
 from device.base import DeviceError, Workload
@@ -56,6 +56,17 @@ def test_a_pointwise_layer_is_a_product_of_matrices() -> None:
     )
 
 
+def test_a_grouped_convolution_is_a_product_a_group_and_what_nobody_timed_a_way_through_memory() -> None:
+    grouped = features(LayerShape("grouped", 64, 64, 14, 14, 3, 1, 1, per_group=8), 0)
+    assert grouped["macs"] == 64 * 14 * 14 * 9 * 8
+    assert grouped["weights"] == 64 * 9 * 8
+    for kind, rest in (("scale", {}), ("mul", {}), ("concat", {"parts": 2}), ("activation", {"activation": "silu"})):
+        shape = LayerShape(kind, 96, 96, 28, 28, **rest)  # type: ignore[arg-type]
+        assert features(shape, 0) == {"outputs": 96 * 28 * 28}
+        assert cost_model("pixel1").far(shape)
+    assert features(NOOP, 0) == {}
+
+
 def test_a_3x3_convolution_lays_out_its_patches_too() -> None:
     assert features(LayerShape("conv", 3, 24, 224, 224, 3, 2, 1), 0)["patches"] == 112 * 112 * 27
 
@@ -99,19 +110,8 @@ def test_a_layer_unlike_the_fitted_ones_makes_the_interval_wide() -> None:
     assert told.standard_error_ms > 0.20 * 3 / 4 * told.ms
 
 
-@given(
-    kind=st.sampled_from([kind for kind in KINDS if kind != "noop"]),
-    channels=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
-    size=st.integers(7, 600),
-    kernel=st.sampled_from([1, 2, 3, 5, 7]),
-    stride=st.integers(1, 3),
-)
-def test_every_layer_costs_something(kind: str, channels: tuple[int, int], size: int, kernel: int, stride: int) -> None:
-    c_in, c_out = channels if kind in ("conv", "linear") else (channels[0], channels[0])
-    if kind == "linear":
-        shape = LayerShape(kind, c_in, c_out)
-    else:
-        shape = LayerShape(kind, c_in, c_out, size, size, kernel, stride, kernel // 2)
+@given(layer_shapes(tuple(kind for kind in KINDS if kind != "noop")))
+def test_every_layer_costs_something(shape: LayerShape) -> None:
     model = cost_model("pixel1")
     assert 0 < model.layer_ms(shape) < math.inf
     low, high = model.network([shape]).interval_ms

@@ -170,7 +170,8 @@ def test_xnnpacks_kernel_decides_only_where_it_matters() -> None:
     assert op_kinds("Delegate/Convolution (NHWC, F32) DWConv") == ("depthwise",)
     assert op_kinds("Delegate/Mean (ND) Reduce2") == ("global_pool",)
     assert op_kinds("Delegate/Static Reshape (NC)") == op_kinds("RESHAPE")
-    assert op_kinds("Multiply (ND, F32)") == op_kinds("") == ()
+    assert op_kinds("Multiply (ND, F32)") == op_kinds("MUL")
+    assert op_kinds("Round (ND, F32)") == op_kinds("") == ()
 
 
 def test_the_genuine_programs_log_of_a_strided_network_joins() -> None:
@@ -193,3 +194,61 @@ def test_the_genuine_programs_log_of_a_strided_network_joins() -> None:
     assert joined.left_out == ()
     # The log's rows 3 and 4: the sum and its ReLU.
     assert joined.layers[3].us == pytest.approx(6 + 27)
+
+
+ACTIVE, BLOCK = "activation", {"c_in": 8, "c_out": 8, "h": 9, "w": 9}
+
+
+@pytest.mark.parametrize(
+    ("ops", "shapes", "each"),
+    [
+        (  # squeeze-and-excitation, then a batch norm that stands alone
+            "DEPTHWISE_CONV_2D HARD_SWISH MEAN CONV_2D CONV_2D ADD MUL MUL DEPTHWISE_CONV_2D SOFTMAX",
+            [
+                LayerShape("depthwise", **BLOCK, kernel=3, padding=1),
+                LayerShape(ACTIVE, **BLOCK, activation="hard_swish"),
+                LayerShape("global_pool", **BLOCK),
+                LayerShape("conv", 8, 2, activation="relu"),
+                LayerShape("conv", 2, 8),
+                LayerShape(ACTIVE, 8, 8, activation="hard_sigmoid"),
+                LayerShape("scale", **BLOCK),
+                LayerShape("depthwise", **BLOCK),
+                LayerShape("softmax", 8, 8),
+            ],
+            [1, 1, 1, 1, 1, 2, 1, 1, 1],
+        ),
+        (  # a unit of ShuffleNet V2, then SiLU
+            "SLICE CONV_2D RELU CONCATENATION RESHAPE TRANSPOSE RESHAPE LOGISTIC MUL MUL RESIZE_BILINEAR SOFTMAX",
+            [
+                LayerShape("slice", 16, 8, 9, 9),
+                LayerShape("grouped", **BLOCK, per_group=4, activation="relu"),
+                LayerShape("concat", 16, 16, 9, 9, parts=2),
+                LayerShape("shuffle", 16, 16, 9, 9, parts=2),
+                LayerShape(ACTIVE, 16, 16, 9, 9, activation="silu"),
+                LayerShape("mul", 16, 16, 9, 9),
+                LayerShape("bilinear", 16, 16, 9, 9, stride=2),
+            ],
+            [1, 2, 1, 1, 2, 1, 1],
+        ),
+        (  # as XNNPACK says it: a copy for each input of a concat, and one more that is no layer's
+            "Copy_(NC,_X32) Copy_(NC,_X32) Copy_(NC,_X32) Sigmoid_(NC,_F32) Binary_Elementwise_(ND) Softmax_(NC,_F32)",
+            [LayerShape("concat", **BLOCK, parts=2), LayerShape(ACTIVE, **BLOCK, activation="silu")],
+            [2, 2],
+        ),
+    ],
+    ids=["squeeze", "shuffle", "xnnpack"],
+)
+def test_layers_that_are_several_ops_or_may_be_none(ops: str, shapes: list[LayerShape], each: list[int]) -> None:
+    named = [op(name.replace("_(", " (").replace(",_", ", ").replace("y_E", "y E")) for name in ops.split()]
+    joined = join(named, shapes, [""] * len(shapes))
+    assert [layer.shape for layer in joined.layers] == shapes
+    assert [len(layer.ops) for layer in joined.layers] == each
+    assert sum(each) + len(joined.left_out) == len(named)
+
+
+def test_a_product_too_many_is_refused() -> None:
+    silu = LayerShape(ACTIVE, **BLOCK, activation="silu")
+    with pytest.raises(JoinError, match="left over"):
+        join([op("LOGISTIC"), op("MUL"), op("MUL")], [silu], [""])
+    with pytest.raises(JoinError, match="does not match"):
+        join([op("MUL"), op("LOGISTIC")], [silu], [""])

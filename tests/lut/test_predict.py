@@ -111,10 +111,20 @@ def test_outside_the_table_is_an_error_that_names_the_layer(predictor: Predictor
     assert f"'{shape}'" in str(error.value)
 
 
+def test_coverage_counts_every_op_and_names_each_shape_once(predictor: Predictor) -> None:
+    known, foreign = pointwise(64, 48), LayerShape("scale", 32, 32, 4, 4)
+    coverage = predictor.coverage([known, foreign, known, foreign, LayerShape("global_pool", 32, 32, 4, 4), known])
+    assert (coverage.ops, coverage.covered, coverage.share_pct) == (6, 3, 50.0)
+    assert coverage.missing == (foreign, LayerShape("global_pool", 32, 32, 4, 4))
+    assert predictor.coverage([known]).share_pct == 100.0
+
+
 def test_a_table_without_the_no_op_predicts_nothing(tmp_path: Path) -> None:
     table = hand_made(tmp_path / "t.tsv", {pointwise(8, 8).text: 3.0})
     with pytest.raises(MissingShapeError, match="noop"):
         Predictor(table).layer_us(pointwise(8, 8))
+    with pytest.raises(MissingShapeError, match="noop"):
+        Predictor(table).coverage([pointwise(8, 8)])
 
 
 def test_a_layer_faster_than_the_no_op_costs_nothing(tmp_path: Path) -> None:

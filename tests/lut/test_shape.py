@@ -1,26 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from any_shape import layer_shapes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lut.shape import ACTIVATIONS, NOOP, LayerShape, ShapeError, network_text, parse_network, parse_shape
+from lut.shape import NOOP, LayerShape, ShapeError, network_text, parse_network, parse_shape
 
 STEM = LayerShape("conv", 3, 32, 224, 224, 3, 2, 1, "relu6")
-
-
-@st.composite
-def layer_shapes(draw: st.DrawFn) -> LayerShape:
-    kind = draw(st.sampled_from(("conv", "depthwise", "linear", "add", "avg_pool", "max_pool", "global_pool")))
-    size = st.integers(1, 300)
-    c_in, activation = draw(st.integers(1, 4096)), draw(st.sampled_from(ACTIVATIONS))
-    c_out = draw(st.integers(1, 4096)) if kind in ("conv", "linear") else c_in
-    if kind == "linear":
-        return LayerShape(kind, c_in, c_out, activation=activation)
-    kernel = draw(st.integers(1, 7))
-    padding = draw(st.integers(0, kernel - 1))
-    h, w = (max(draw(size), kernel - 2 * padding) for _ in range(2))
-    return LayerShape(kind, c_in, c_out, h, w, kernel, draw(st.integers(1, 4)), padding, activation)
 
 
 @given(layer_shapes())
@@ -36,6 +23,19 @@ def test_network_text_round_trip(shapes: list[LayerShape]) -> None:
 
 def test_text_is_the_documented_one() -> None:
     assert STEM.text == "conv 3x224x224>32 k3 s2 p1 relu6 float32"
+    # What is rare is named only where it is not as ever: tables from before it are read as they are.
+    grouped = LayerShape("grouped", 64, 64, 14, 14, 3, 2, 1, "relu", end=1, dilation=2, per_group=8)
+    assert grouped.text == "grouped 64x14x14>64 k3 s2 p1+1 d2 g8 relu float32"
+    assert LayerShape("concat", 96, 96, 7, 7, parts=3).text == "concat 96x7x7>96 k1 s1 p0 n3 none float32"
+
+
+@given(layer_shapes(("conv", "depthwise", "grouped", "avg_pool", "max_pool")))
+def test_a_windows_outputs_are_as_many_as_it_has_places(shape: LayerShape) -> None:
+    def places(size: int) -> int:
+        last = size + shape.padding + shape.end - (shape.dilation * (shape.kernel - 1) + 1)
+        return len(range(-shape.padding, last + 1, shape.stride))
+
+    assert (shape.h_out, shape.w_out) == (places(shape.h), places(shape.w))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,11 @@ def test_text_is_the_documented_one() -> None:
         (STEM, 3 * 3 * 3 * 32 * 112 * 112, 3 * 3 * 3 * 32 + 32),
         (LayerShape("conv", 512, 256, 14, 14), 512 * 256 * 14 * 14, 512 * 256 + 256),
         (LayerShape("depthwise", 64, 64, 113, 57, 3, 2, 1), 3 * 3 * 64 * 57 * 29, 3 * 3 * 64 + 64),
+        (LayerShape("grouped", 64, 64, 14, 14, 3, 1, 1, per_group=8), 3 * 3 * 8 * 64 * 14 * 14, 3 * 3 * 8 * 64 + 64),
+        (LayerShape("conv", 8, 16, 14, 14, 3, 1, 2, dilation=2), 3 * 3 * 8 * 16 * 14 * 14, 3 * 3 * 8 * 16 + 16),
+        (LayerShape("conv", 8, 16, 14, 14, 3, 2, end=1), 3 * 3 * 8 * 16 * 7 * 7, 3 * 3 * 8 * 16 + 16),
+        (LayerShape("scale", 96, 96, 28, 28), 0, 0),
+        (LayerShape("activation", 96, 96, 28, 28, activation="silu"), 0, 0),
         (LayerShape("linear", 1024, 1000), 1024 * 1000, 1024 * 1000 + 1000),
         (LayerShape("add", 24, 24, 56, 56), 0, 0),
         (LayerShape("max_pool", 64, 64, 112, 112, 3, 2, 1), 0, 0),
@@ -64,6 +69,10 @@ def test_output_size() -> None:
     assert (valid.h_out, valid.w_out) == (3, 4)
     pooled = LayerShape("global_pool", 8, 8, 7, 9)
     assert (pooled.h_out, pooled.w_out) == (1, 1)
+    larger = LayerShape("nearest", 8, 8, 7, 9, stride=2)
+    assert (larger.h_out, larger.w_out) == (14, 18)
+    vector = LayerShape("activation", 8, 8, activation="relu")
+    assert (vector.h_out, vector.w_out) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +88,23 @@ def test_output_size() -> None:
         ({"h": 1, "w": 1, "kernel": 5}, "kernel is larger"),
         ({"kind": "depthwise", "c_out": 16}, "as many channels"),
         ({"kind": "add", "c_out": 16}, "as many channels"),
-        ({"kind": "linear"}, "1x1"),
+        ({"kind": "linear", "kernel": 1, "padding": 0}, "1x1"),
+        ({"activation": "hard_swish"}, "cannot end in hard_swish"),
+        ({"kind": "activation", "kernel": 1, "padding": 0}, "has an activation"),
+        ({"kind": "grouped"}, "groups of equal width"),
+        ({"per_group": 4}, "groups of equal width"),
+        ({"kind": "grouped", "per_group": 3}, "groups of equal width"),
+        ({"parts": 2}, "only concat and shuffle"),
+        ({"kind": "concat", "kernel": 1, "padding": 0}, "joins two tensors or more"),
+        ({"kind": "concat", "kernel": 1, "padding": 0, "parts": 9}, "each with a channel"),
+        ({"kind": "shuffle", "kernel": 1, "padding": 0, "parts": 3}, "deals its channels out evenly"),
+        ({"kind": "slice", "c_out": 9, "kernel": 1, "padding": 0}, "no more channels out"),
+        ({"kind": "scale", "c_out": 9}, "as many channels"),
+        ({"kind": "add", "end": 1}, "no padding at its end"),
+        ({"kind": "add", "dilation": 2}, "no dilation"),
+        ({"end": 3}, "padding must be smaller"),
+        ({"dilation": 0}, "positive"),
+        ({"dilation": 6}, "kernel is larger"),
     ],
 )
 def test_impossible_shapes_are_refused(arguments: dict[str, object], complaint: str) -> None:

@@ -10,6 +10,7 @@ from scripted_device import IDENTITY, PROTOCOL, key_of
 
 from device.base import Summary, Timing
 from lut.overview import overview
+from lut.shape import LayerShape
 from lut.sweep_plot import png_plot, text_plot
 from lut.sweeps import Sweep, staircases, sweeps
 from lut.table import LatencyTable, TableError
@@ -73,6 +74,20 @@ def test_sweeps_go_over_input_channels_too_and_name_their_layers(tmp_path: Path)
     assert dict(sweep.points) == {8: 8.0, 16: 16.0, 24: 24.0}
     # No staircase over output channels, and nothing was asked for: none.
     assert staircases(table) == []
+
+
+def test_layers_that_cannot_have_one_channel_have_sweeps_too(tmp_path: Path) -> None:
+    table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, PROTOCOL)
+    for c in (16, 32, 48, 64):
+        table.append(timing(LayerShape("grouped", c, c, 8, 8, 3, 1, 1, per_group=8).text, c * 1.0))
+        table.append(timing(LayerShape("shuffle", c, c, 8, 8, parts=4).text, c * 2.0))
+    found = staircases(table)
+    assert titles(found) == [
+        "grouped *x8x8 k3 s1 p1 g8 none float32",
+        "shuffle *x8x8 k1 s1 p0 n4 none float32",
+    ]
+    assert dict(found[0].points) == {16: 16.0, 32: 32.0, 48: 48.0, 64: 64.0}
+    assert found[0].at(48) == LayerShape("grouped", 48, 48, 8, 8, 3, 1, 1, per_group=8)
 
 
 def test_a_plot_in_text_fits_80_columns_and_is_plain(table: LatencyTable) -> None:

@@ -119,4 +119,4 @@ def test_bundled_checkpoint_has_the_accuracy_it_claims() -> None:
     assert spec == ModelSpec("mobilenet_v1", width=0.5, input=(1, 64, 64), classes=10)
     test = load_data("bundled").test
     assert len(test) == 10_000
-    assert accuracy(model, test, image_size=64) == pytest.approx(float(extra["accuracy_test"]), abs=0.05)
+    assert accuracy(model, test, image_size=(64, 64)) == pytest.approx(float(extra["accuracy_test"]), abs=0.05)

@@ -94,7 +94,7 @@ def test_known_models_build_in_eval_mode(name: str) -> None:
 
 
 def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(UserError, match='did you mean "mobilenet_v2"') as error:
+    with pytest.raises(UserError, match="did you mean 'mobilenet_v2'") as error:
         build_model(ModelSpec(name="mobilnetv2"))
     assert all(name in str(error.value) for name in known_models())
 

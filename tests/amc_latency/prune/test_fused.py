@@ -32,6 +32,15 @@ class Biased(nn.Module):
         return self.out(self.hidden(x.view(x.size(0), -1)))
 
 
+def spread_out() -> nn.Module:
+    """What does nothing, between convolutions, their batch norms and activations."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.Identity(), nn.BatchNorm2d(6), nn.Dropout(), nn.ReLU()),
+        *(nn.Conv2d(6, 8, 3), nn.Dropout2d(), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(8, 4),
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     # by hand: 27 convolutions, pool, flatten, linear
     "mobilenet_v1": (lambda: mobilenet_v1(0.25, 10), 30),
@@ -39,6 +48,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=10), 20 + 1 + 8 * 2 + 3),
     # 2 convolutions, max pool, size and view, 2 linear layers and a ReLU
     "biased": (Biased, 2 + 1 + 2 + 3),
+    # 2 convolutions with all as far as their batch norms, dropout, ReLU, pool, flatten, linear
+    "spread out": (spread_out, 2 + 2 + 3),
 }
 
 
@@ -53,6 +64,8 @@ def test_equals_the_recalibrated_network(name: str, has_kernel: bool, monkeypatc
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2)
+            # A second time, a batch norm with weights above zero and no bias would do nothing.
+            module.weight.data *= torch.randn_like(module.weight).sign()
             nn.init.normal_(module.bias)
     steps = fused_steps(model, trace(model, IMAGE))
     assert len(steps) == expected_steps
@@ -63,14 +76,21 @@ def test_equals_the_recalibrated_network(name: str, has_kernel: bool, monkeypatc
         batches, scored = [{image: batch} for batch in calibration], {image: images}
         folded = {}
         for step in steps:
-            if step.conv is not None:
-                folded[step.conv] = step.fold(model, batches)
+            if step.folds is not None:
+                folded[step.folds] = step.fold(model, batches)
             else:
                 for values in batches:
                     step.run(model, values, folded)
             step.run(model, scored, folded)
         recalibrate_batch_norm(model, torch.cat(calibration), batch_size=8)
-        torch.testing.assert_close(scored[steps[-1].result], model(images), rtol=1e-3, atol=1e-3)
-    assert list(scored) == [steps[-1].result]  # nothing is held longer than it is read
+        expected = model(images)
+        torch.testing.assert_close(scored[steps[-1].result], expected, rtol=1e-3, atol=1e-3)
+        assert list(scored) == [steps[-1].result]  # nothing is held longer than it is read
+        frozen, values = {}, {image: images}
+        for step in steps:
+            if step.folds is not None:
+                frozen[step.folds] = step.freeze(model, values)
+            step.run(model, values, frozen)
+        torch.testing.assert_close(values[steps[-1].result], expected, rtol=1e-3, atol=1e-3)
     for tensor, original in zip((*calibration, images), originals, strict=True):
         assert torch.equal(tensor, original)

@@ -14,25 +14,43 @@ from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
 from amc_latency.search.costs import LatencyCosts
-from lut.architecture import Architecture, Layer
+from lut.architecture import Architecture, Channels, Layer
 from lut.shape import LayerShape
 
 CHOICES = ((2, 4, 8), (3, 6), (1, 2, 5))
-LINKS = ((None, 0), (0, 0), (0, 1), (1, 0), (0, 1), (1, 2), (2, None), (None, None), (1, 1))
-"""In and out group of each layer: a stem, a residual pair in both directions, a layer that no group sets."""
+JOINED = ((0, 1), (1, 2))
+"""Channels that lie side by side: group 0's, group 1's twice, and others."""
+LINKS = (
+    *((None, 0), (0, 0), (0, 1), (1, 0), (0, 1), (1, 2), (2, None), (None, None), (1, 1)),
+    *((JOINED, JOINED), (JOINED, 2), (JOINED, None)),
+)
+"""In and out group of each layer: a stem, a residual pair in both directions, a layer that no group sets, a
+concatenation and what reads it."""
+
+
+def full(channels: Channels, fixed: int) -> int:
+    if channels is None:
+        return fixed
+    return 8 + 2 * 6 + 3 if channels == JOINED else CHOICES[channels][-1]
 
 
 def architecture() -> Architecture:
     layers = []
     for height, (c_in, c_out) in enumerate(LINKS, start=1):
-        sizes = (7 if c_in is None else CHOICES[c_in][-1], 10 if c_out is None else CHOICES[c_out][-1])
+        sizes = (full(c_in, 7), full(c_out, 10))
         kind = "depthwise" if c_in == c_out is not None else "conv"
         layers.append(Layer(LayerShape(kind, *sizes, h=height, w=1), c_in, c_out))
     return Architecture(tuple(layers), tuple(counts[-1] for counts in CHOICES))
 
 
+def test_what_joins_two_groups_is_as_wide_as_both_and_the_rest() -> None:
+    *_, concat, reader, _ = architecture().shapes((2, 3, 1))
+    assert (concat.c_in, concat.c_out) == (2 + 2 * 3 + 3,) * 2
+    assert (reader.c_in, reader.c_out) == (2 + 2 * 3 + 3, 1)
+
+
 def cost_ms(shape: LayerShape, seed: int) -> float:
-    return random.Random(f"{seed}/{shape.text}").choice((1e-9, 1e-3, 0.1, 1.0, 1e4)) * (1 + shape.c_in * shape.c_out)
+    return random.Random(f"{seed}/{shape.text}").choice((1e-9, 1e-3, 0.1, 1.0, 1e3)) * (1 + shape.c_in * shape.c_out)
 
 
 def costs(seed: int = 0, offset_ms: float = 0.1) -> LatencyCosts:

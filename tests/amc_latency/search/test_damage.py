@@ -106,6 +106,53 @@ def test_taylor_is_the_squared_slope_of_the_loss_by_each_channels_gate(
     assert all(not module._forward_pre_hooks for module in model.modules())
 
 
+class Joined(nn.Module):
+    """A convolution that reads the image, and two groups behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.reader, self.head = nn.Conv2d(1 + 3 + 4, 5, 1), nn.Linear(5, 4)
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.cat([x, functional.hardswish(self.left(x)), functional.hardswish(self.right(x))], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(functional.hardswish(self.reader(self.features(x))).mean((2, 3)))
+
+
+def test_a_reader_of_several_groups_misses_the_channels_at_their_places() -> None:
+    torch.manual_seed(0)
+    model, seen, labels = Joined().eval(), images(60), torch.arange(60) % 4
+    graph = trace(model, (1, 8, 8))
+    assert [group.name for group in graph.groups[:2]] == ["left", "right"]
+    choices = [tuple(range(1, group.channels + 1)) for group in graph.groups]
+    errors = refit_error(model, graph, collect(model, graph, seen, points=64), choices)
+    slopes = taylor(model, graph, seen, labels, choices)
+    with torch.no_grad():
+        x = model.features(seen).permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+        y = x @ model.reader.weight.flatten(1).double().numpy().T
+    y -= y.mean(0)
+
+    def losses(column: int, gate: float) -> Tensor:
+        gated = copy.deepcopy(model).double()
+        with torch.no_grad():
+            gated.reader.weight[:, column] *= gate
+            return functional.cross_entropy(gated(seen.double()), labels, reduction="none")
+
+    for group, first in ((0, 1), (1, 4)):
+        order = consumer_l1(model, graph)[group].argsort(descending=True, stable=True).tolist()
+        weights = model.reader.weight[:, first : first + graph.groups[group].channels]
+        assert order == weights.abs().sum((0, 2, 3)).argsort(descending=True).tolist()
+        for choice, count in enumerate(choices[group]):
+            gone = [first + channel for channel in order[count:]]
+            design = np.column_stack([np.delete(x, gone, 1), np.ones(len(x))])
+            residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+            assert errors[group][choice] == pytest.approx((residual**2).sum() / (y**2).sum(), rel=1e-3, abs=1e-6)
+            by_hand = sum(((losses(c, 1 + 1e-4) - losses(c, 1 - 1e-4)) / 2e-4).square().mean() for c in gone)
+            assert slopes[group][choice] == pytest.approx(float(by_hand), rel=1e-3, abs=1e-9)
+
+
 def test_balancing_divides_by_the_root_of_the_largest() -> None:
     small, none = balanced([np.array([0.04, 0.01, 0.0]), np.zeros(2)])
     assert small.tolist() == pytest.approx([0.2, 0.05, 0.0])

@@ -14,7 +14,7 @@ from amc_latency.graph import NetworkGraph, trace
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import collect
-from amc_latency.search.evaluator import NetworkEvaluator, is_hopeless
+from amc_latency.search.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 
 
 def small_network() -> nn.Sequential:
@@ -61,7 +61,7 @@ def make_evaluator(trained: tuple[nn.Module, NetworkGraph]) -> NetworkEvaluator:
     calibration, _ = four_textures(256, seed=2)
     images, labels = four_textures(250, seed=3)
     statistics = collect(model, graph, calibration)
-    return NetworkEvaluator(model, graph, statistics, calibration, images, labels)
+    return NetworkEvaluator(model, graph, RankedCut(model, graph, statistics), calibration, images, labels)
 
 
 def plain_score(network: nn.Module, n: int) -> tuple[float, float]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from amc_latency.errors import UserError
-from amc_latency.search.config import BaselineRow, BudgetRow, Row, SearchReport
+from amc_latency.search.config import BaselineRow, BudgetRow, Row, SearchConfig, SearchReport, run_name
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.loop import EpisodeRecord
 
 CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": 'a "quoted" \\ name'}
 RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.5, 100, 0.1, 0.2, 0.3)
+
+
+def test_networks_of_other_widths_and_classes_have_folders_of_their_own() -> None:
+    config = SearchConfig(speedup=2, model="resnet18", weights="mine.pth")
+    assert run_name(config) == "resnet18-mine-host-2x-seed0"
+    assert run_name(replace(config, width=0.5, classes=10)) == "resnet18-mine-width0.5-10classes-host-2x-seed0"
 
 
 TIMED = TimedFile(0, "cut", (8, 16), 0.1, 0.125, 0.2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from amc_latency.graph import NetworkGraph, trace
 from amc_latency.models.mobilenet_v1 import mobilenet_v1
@@ -134,3 +135,78 @@ def test_a_frozen_network_has_its_own_statistics_whatever_its_widths(case: Case)
         logits = torch.cat(list(forward.frozen(network, case.images.split(4))))
         with torch.no_grad():
             torch.testing.assert_close(logits, network(case.images), rtol=1e-3, atol=1e-3)
+
+
+class Dense(nn.Module):
+    """Batch norms that stand alone, before and after a concatenation, and one without an activation behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8)
+        self.grow = nn.Conv2d(8, 6, 3, padding=1)
+        self.joined_norm, self.last = nn.BatchNorm2d(14), nn.Conv2d(14, 8, 1)
+        self.last_norm, self.head = nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.cat([x, self.grow(torch.relu(self.norm(x)))], 1)
+        x = self.last_norm(functional.relu6(self.last(functional.relu(self.joined_norm(x), inplace=True))))
+        return self.head(x.mean((2, 3)))
+
+
+class Excited(nn.Module):
+    """Squeeze-and-excitation with activations in place, grouped and depthwise convolutions, padding of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 16, 3, 2, bias=False), nn.BatchNorm2d(16))
+        self.swish = nn.Hardswish(inplace=True)
+        self.grouped = nn.Sequential(nn.Conv2d(16, 16, 3, padding="same", groups=4), nn.BatchNorm2d(16))
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(16, 16, 2, padding="same", groups=16), nn.BatchNorm2d(16), nn.SiLU(True)
+        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 6, 1), nn.ReLU(True), nn.Conv2d(6, 16, 1))
+        self.scale, self.head = nn.Hardsigmoid(inplace=True), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.swish(self.stem(x))
+        x = self.depthwise(self.grouped(x)) + x
+        x = x * self.scale(self.gate(x))
+        return self.head(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Shared(nn.Module):
+    """A convolution that is called twice, with an activation behind it once, and dilation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.shared = nn.Conv2d(3, 8, 3, 2, 2, 2), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8 * 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(self.shared(self.stem(x)).relu_()).sigmoid_()
+        x = functional.avg_pool2d(self.norm(x), 4)
+        return self.head(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("build", [Dense, Excited, Shared])
+def test_other_operations_give_the_recalibrated_networks_logits(build: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = build().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    case = Case(model, trace(model, IMAGE), *torch.randn(128 + 20, *IMAGE).split([128, 20]))
+    used = case.forward()
+    policies = [case.counts(0.5), case.counts(0.5, 0.75), case.counts(1.0), case.counts(0.75, 0.5), case.counts(0.5)]
+    for counts in policies:
+        small = case.small(counts)
+        logits = torch.cat(list(used.logits(small, counts)))
+        assert torch.equal(logits, run(case.forward(memory_bytes=0), case, counts))
+        recalibrate_batch_norm(small, case.calibration)
+        with torch.no_grad():
+            expected = small(case.images)
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+        frozen = torch.cat(list(used.frozen(small, case.images.split(7))))
+        torch.testing.assert_close(frozen, expected, rtol=1e-3, atol=1e-3)

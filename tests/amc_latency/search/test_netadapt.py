@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amc_latency.data import Split
+from amc_latency.data import Normalisation, Split
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import load_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, load_network
@@ -159,10 +159,10 @@ def images(n: int, seed: int) -> Split:
     """Noise that is bright at the top, at the bottom or nowhere."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 3, (n,), generator=generator)
-    pixels = torch.randint(0, 100, (n, 28, 28), generator=generator)
-    pixels[labels == 0, :14] += 100
-    pixels[labels == 1, 14:] += 100
-    return Split(pixels.to(torch.uint8), labels)
+    pixels = torch.randint(0, 100, (n, 1, 28, 28), generator=generator)
+    pixels[labels == 0, :, :14] += 100
+    pixels[labels == 1, :, 14:] += 100
+    return Split(pixels.to(torch.uint8), labels, Normalisation((0.286,), (0.353,)))
 
 
 def test_trained_weights_are_carried_over_and_a_killed_run_goes_on(network: Network, tmp_path: Path) -> None:

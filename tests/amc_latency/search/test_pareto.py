@@ -25,7 +25,8 @@ def report(target_ms: float, ours: tuple[float, float], uniform: tuple[float, fl
 
 def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
     # The second search's result is slower than the first's uniform width, and no better.
-    points = front_points([report(0.5, (0.5, 92.0), (0.4, 91.0)), report(0.6, (0.45, 90.5), (0.6, 92.0))])
+    reports = [report(0.5, (0.5, 92.0), (0.4, 91.0)), report(0.6, (0.45, 90.5), (0.6, 92.0))]
+    points = front_points(reports)
     assert [(point.measured_ms, point.accuracy, point.on_front) for point in points] == [
         (0.4, 91.0, True),
         (0.45, 90.5, False),
@@ -34,7 +35,7 @@ def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
         (1.0, 93.0, True),
     ]
     assert [point.name for point in points].count("original") == 1
-    _draw(points, "host", False, tmp_path / "front.png")
+    _draw(points, reports[0], tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -6,51 +6,23 @@ choice (an epoch count, a policy) is made by them. The 10,000 test images are fo
 
 import gzip
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from amc_latency.errors import JobError, UserError
-from amc_latency.models.registry import nearest
-
-if TYPE_CHECKING:
-    import torch
+from amc_latency.data.splits import ImageData, Normalisation, Split
+from amc_latency.data.torchvision_folder import download_with, torchvision_root
+from amc_latency.errors import UserError
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""
-MEAN, STD = 0.2860, 0.3530
-"""of the train pixels, scaled to 0..1"""
+NORMALISATION = Normalisation((0.2860,), (0.3530,))
+"""of the train pixels"""
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
-BUNDLED_DIR = Path(__file__).parent / "fashion_mnist"
+BUNDLED_DIR = Path(__file__).parents[1] / "fashion_mnist"
 SOURCES = ["torchvision", "debian", "bundled"]
 IDX_TYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype("u1"), 0x0C: np.dtype(">i4")}
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images uint8 [N, 28, 28] and labels int64 [N]."""
-
-    images: "torch.Tensor"
-    labels: "torch.Tensor"
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, n: int) -> "Split":
-        """The first `n` images, or all if there are fewer."""
-        return Split(self.images[:n], self.labels[:n])
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """The three splits, and the source they came from."""
-
-    source: str
-    train: Split
-    held_back: Split
-    test: Split
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -96,44 +68,18 @@ def _read_split(folder: Path, prefix: str) -> Split:
             f"{folder}: {prefix} images {images.shape} and labels {labels.shape} are not Fashion-MNIST "
             "(N x 28 x 28, and N labels of 0..9); fetch the files anew"
         )
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)), NORMALISATION)
 
 
-def torchvision_root(data_dir: Path | None = None) -> Path:
-    """The folder handed to torchvision as `root`: `data_dir`, or the user's data folder."""
-    if data_dir is not None:
-        return data_dir
-    from platformdirs import user_data_path
-
-    return user_data_path("amc-latency") / "data"
-
-
-def _download(root: Path) -> None:
-    from torchvision.datasets import FashionMNIST
-
-    try:
-        FashionMNIST(str(root), download=True)
-    except (OSError, RuntimeError) as error:
-        raise JobError(
-            f"Fashion-MNIST could not be downloaded to {root} ({error}); "
-            'use the data source "bundled", which needs no network'
-        ) from error
-
-
-def load_data(source: str = "auto", data_dir: Path | None = None, download: bool = False) -> ImageData:
-    """Load Fashion-MNIST from "torchvision", "debian" or "bundled"; "auto" takes the first that is there.
+def load_fashion_mnist(source: str, data_dir: Path | None = None, download: bool = False) -> ImageData:
+    """Load it from one of `SOURCES`, or with "auto" from the first that is there.
 
     "torchvision" reads `<data_dir>/FashionMNIST/raw`, and with `download` fetches it first. "bundled" has
     8,000 train and 2,000 held-back images, the others 55,000 and 5,000; all have the 10,000 test images.
-    Raises UserError for an unknown source or unreadable files, JobError for a failed download.
+    Raises UserError for missing or unreadable files, JobError for a failed download.
     """
     import torch
 
-    if source != "auto" and source not in SOURCES:
-        names = ["auto", *SOURCES]
-        raise UserError(
-            f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
-        )
     folders = {
         "torchvision": torchvision_root(data_dir) / "FashionMNIST" / "raw",
         "debian": DEBIAN_DIR,
@@ -141,7 +87,7 @@ def load_data(source: str = "auto", data_dir: Path | None = None, download: bool
     }
     if download and source in ("auto", "torchvision"):
         source = "torchvision"
-        _download(torchvision_root(data_dir))
+        download_with("FashionMNIST", torchvision_root(data_dir), "use --data bundled, which needs no network")
     if source == "auto":
         source = next((s for s in SOURCES if _find(folders[s], "train-images-idx3-ubyte").exists()), "bundled")
     folder = folders[source]
@@ -159,20 +105,4 @@ def load_data(source: str = "auto", data_dir: Path | None = None, download: bool
     elif len(both) != 60_000:
         raise UserError(f"{folder}: {len(both)} train images where Fashion-MNIST has 60000; fetch the files anew")
     trained = indices < HELD_BACK_FROM
-    return ImageData(
-        source,
-        Split(both.images[trained], both.labels[trained]),
-        Split(both.images[~trained], both.labels[~trained]),
-        _read_split(folder, "t10k"),
-    )
-
-
-def to_input(images: "torch.Tensor", size: int) -> "torch.Tensor":
-    """Turn uint8 [N, H, W] into a network's input: normalised float32 [N, 1, size, size], channels last."""
-    import torch
-    from torch.nn import functional
-
-    x = (images.unsqueeze(1).float() / 255 - MEAN) / STD
-    if x.shape[-2:] != (size, size):
-        x = functional.interpolate(x, (size, size), mode="bilinear", align_corners=False)
-    return x.contiguous(memory_format=torch.channels_last)
+    return ImageData(source, both.at(trained), both.at(~trained), _read_split(folder, "t10k"), classes=10)

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import FashionMNIST
-from torchvision.transforms.v2 import functional as transforms
 
-from amc_latency import data
-from amc_latency.data import BUNDLED_DIR, DEBIAN_DIR, Split, load_data, read_idx, to_input
+from amc_latency.data import fashion_mnist, load_data
+from amc_latency.data.fashion_mnist import BUNDLED_DIR, DEBIAN_DIR, read_idx
 from amc_latency.errors import JobError, UserError
 
 needs_debian = pytest.mark.skipif(not DEBIAN_DIR.is_dir(), reason="needs apt install dataset-fashion-mnist")
@@ -38,7 +37,7 @@ def torchvision_root(tmp_path: Path) -> Path:
 def test_bundled_test_images_are_those_torchvision_reads(torchvision_root: Path) -> None:
     reference = FashionMNIST(str(torchvision_root), train=False)
     test = load_data("bundled").test
-    assert torch.equal(test.images, reference.data)
+    assert torch.equal(test.images, reference.data.unsqueeze(1))
     assert torch.equal(test.labels, reference.targets)
     assert test.labels.bincount().tolist() == [1000] * 10
     assert (test.images.dtype, test.labels.dtype) == (torch.uint8, torch.int64)
@@ -69,7 +68,7 @@ def test_held_back_are_the_last_5000_and_auto_prefers_torchvision(torchvision_ro
 
 
 def test_auto_falls_back_to_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "DEBIAN_DIR", tmp_path / "none")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_DIR", tmp_path / "none")
     assert load_data("auto", tmp_path).source == "bundled"
 
 
@@ -147,24 +146,7 @@ def test_mangled_files_are_read_or_refused(
     assert str(path) in message if array is None else array.size > 0
 
 
-def test_to_input_normalises_and_resizes_as_torchvision_does() -> None:
-    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    ours = to_input(images, 64)
-    grey = transforms.resize(images.unsqueeze(1).float() / 255, [64, 64], antialias=False)
-    torch.testing.assert_close(ours, transforms.normalize(grey, [0.2860], [0.3530]))
-    assert ours.is_contiguous(memory_format=torch.channels_last)
-    black, white = to_input(torch.tensor([[[0]], [[255]]], dtype=torch.uint8), 1).flatten().tolist()
-    assert black == pytest.approx(-0.2860 / 0.3530)
-    assert white == pytest.approx((1 - 0.2860) / 0.3530)
-
-
 def test_mean_and_std_are_those_of_the_images() -> None:
-    x = to_input(load_data("bundled").train.images, 28)
+    x = load_data("bundled").train.inputs((28, 28))
     assert x.mean().item() == pytest.approx(0, abs=0.01)
     assert x.std().item() == pytest.approx(1, abs=0.01)
-
-
-def test_take() -> None:
-    split = Split(torch.zeros(5, 28, 28, dtype=torch.uint8), torch.arange(5))
-    assert split.take(2).labels.tolist() == [0, 1]
-    assert (len(split.take(2)), len(split.take(2).images), len(split.take(9))) == (2, 2, 5)

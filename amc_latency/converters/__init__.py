@@ -1,0 +1,1 @@
+"""PyTorch -> `.tflite` by others' converters, and the choice between them and ours."""

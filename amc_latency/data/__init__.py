@@ -1,0 +1,7 @@
+"""Images and their labels: to train on, to choose by (held back), and for the figure at the end (test)."""
+
+from amc_latency.data.fitting import data_for, fitted
+from amc_latency.data.load import load_data
+from amc_latency.data.splits import ImageData, Normalisation, Split, parse_normalisation
+
+__all__ = ["ImageData", "Normalisation", "Split", "data_for", "fitted", "load_data", "parse_normalisation"]

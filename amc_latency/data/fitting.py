@@ -1,0 +1,105 @@
+"""Images for a certain network: of its channels, normalised as it expects them, with labels that it can tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amc_latency.console import Console
+from amc_latency.data.load import load_data
+from amc_latency.data.splits import ImageData, Normalisation, Split
+from amc_latency.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from amc_latency.models.load import Network
+    from amc_latency.models.registry import ModelSpec
+
+
+def data_for(
+    network: Network, source: str = "auto", unlabelled: str | None = None, console: Console | None = None
+) -> ImageData:
+    """The images that `source` names (see `load_data`), or those under the folder `unlabelled`, for `network`.
+
+    Pixels are normalised as the network's weights expect, or else by the data's own figures. What has no labels gets
+    those that `network` says. Raises UserError for images that don't fit it.
+    """
+    console = console or Console(quiet=True)
+    spec, size = network.spec, network.spec.input[1:]
+    if unlabelled is not None:
+        from amc_latency.data.folders import load_unlabelled
+
+        data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
+        _say_normalisation(data, network, console)
+        return labelled_by(network.model, data, size, console)
+    data = load_data(source, size=size, console=console)
+    if data.classes > spec.classes:
+        raise UserError(
+            f"the data, {data.source}, has {data.classes} classes, and {spec.name} tells {spec.classes} apart: "
+            "name other --data, or a network that was trained on it"
+        )
+    if data.classes < spec.classes:
+        console.say(f"{data.source} has {data.classes} classes: taken for the first of the network's {spec.classes}")
+    data = fitted(data, spec, network.pixels)
+    _say_normalisation(data, network, console)
+    return data
+
+
+def _say_normalisation(data: ImageData, network: Network, console: Console) -> None:
+    """Which figures pixels are normalised by, where there are others that might be meant."""
+    from amc_latency.models.registry import normalisation_of
+
+    figures = "/".join(",".join(f"{x:.4g}" for x in side) for side in (data.normalisation.mean, data.normalisation.std))
+    if network.pixels is not None:
+        console.say(f"pixels are normalised as the network's weights expect: {figures}")
+    elif normalisation_of(network.spec.name) is not None:
+        console.say(f"pixels are normalised by the data's own figures, {figures}: --normalisation says others")
+
+
+def fitted(data: ImageData, spec: ModelSpec, pixels: Normalisation | None = None) -> ImageData:
+    """The same images with the channels of the network `spec`, normalised by `pixels` or else by their own figures.
+
+    A grey image is repeated over three channels. Raises UserError where channels don't fit.
+    """
+    channels, found = spec.input[0], data.train.images.shape[1]
+    if found != channels and (found, channels) != (1, 3):
+        raise UserError(
+            f"the data, {data.source}, has images of {found} channels, and {spec.name} takes "
+            f"{'x'.join(map(str, spec.input))}: name other --data or another network"
+        )
+    if pixels is None:
+        own = data.normalisation
+        pixels = own if found == channels else Normalisation(own.mean * channels, own.std * channels)
+    return data.with_splits(
+        *(Split(split.images.expand(-1, channels, -1, -1), split.labels, pixels) for split in data.splits)
+    )
+
+
+def labelled_by(model: nn.Module, data: ImageData, size: tuple[int, int], console: Console) -> ImageData:
+    """The same images, labelled by what `model` says of each when it is shown them at `size` (h, w)."""
+    splits = []
+    with console.progress("labelling", sum(map(len, data.splits))) as meter:
+        for split in data.splits:
+            labels, classes = _said(model, split, size)
+            splits.append(replace(split, labels=labels))
+            meter.update(meter.done + len(split))
+    return replace(data.with_splits(*splits), classes=classes, unlabelled=True)
+
+
+def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int = 100) -> tuple[torch.Tensor, int]:
+    """The model's class for each image, int64 [N], and how many classes it has."""
+    import torch
+
+    device = next(model.parameters()).device
+    model.eval()
+    said = []
+    # Not inference mode: labels that it makes could not be trained with.
+    with torch.no_grad():
+        for start in range(0, len(split), batch_size):
+            batch = split.at(slice(start, start + batch_size)).inputs(size)
+            logits = model(batch.to(device))
+            said.append(logits.argmax(1).cpu())
+    return torch.cat(said), logits.shape[1]

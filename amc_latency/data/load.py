@@ -1,0 +1,57 @@
+"""What `--data` means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amc_latency.console import Console
+from amc_latency.data.splits import ImageData
+from amc_latency.errors import UserError
+
+FASHION_MNIST = ("auto", "torchvision", "debian", "bundled")
+CIFAR = ("cifar10", "cifar100")
+WITH_PLACE = ("folder:DIR", "imagenet:DIR", "FILE.py:FUNCTION")
+
+
+def load_data(
+    source: str = "auto",
+    data_dir: Path | None = None,
+    download: bool = False,
+    size: tuple[int, int] = (224, 224),
+    console: Console | None = None,
+) -> ImageData:
+    """Load what `source` names: a set by name, or with its place as in "folder:DIR" and "FILE.py:FUNCTION".
+
+    `data_dir` is where torchvision keeps its sets, `download` has it fetch one first. Photos of a folder are decoded
+    for a network that takes `size` (h, w); all other sets keep their own.
+    Raises UserError for an unknown source and for what is missing or wrong there, JobError for a failed download.
+    """
+    console = console or Console(quiet=True)
+    kind, _, place = source.partition(":")
+    if download and source not in ("auto", "torchvision", *CIFAR):
+        raise UserError(f"--download is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}")
+    if source in FASHION_MNIST:
+        from amc_latency.data.fashion_mnist import load_fashion_mnist
+
+        return load_fashion_mnist(source, data_dir, download)
+    if source in CIFAR:
+        from amc_latency.data.cifar import load_cifar
+
+        return load_cifar(source, data_dir, download)
+    if kind in ("folder", "imagenet"):
+        from amc_latency.data.folders import load_folder
+
+        if not place:
+            raise UserError(f"--data {kind} needs a folder: --data {kind}:DIR")
+        return load_folder(Path(place), size, console, imagenet=kind == "imagenet")
+    from amc_latency.models.registry import names_own_file, nearest
+
+    if names_own_file(source):
+        from amc_latency.data.own import load_own
+
+        return load_own(source, size)
+
+    names = [*FASHION_MNIST, *CIFAR, *WITH_PLACE]
+    raise UserError(
+        f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
+    )

@@ -1,0 +1,80 @@
+"""Photos from files: decoded, resized, cropped to their middle, and kept as bytes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amc_latency.console import Console
+from amc_latency.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""those of torchvision's ImageFolder"""
+BORDER = (1 - 224 / 256) / 2
+"""Left out at each edge: ImageNet's usual evaluation resizes the short side to 256 and keeps the middle 224."""
+MOST_BROKEN = 0.1
+NAMED = 3
+
+
+def decode(
+    folder: Path, names: Sequence[str], size: tuple[int, int], console: Console
+) -> tuple[torch.Tensor, list[bool]]:
+    """The files `names` of `folder` as uint8 [M, C, h, w] for `size` (h, w), and which of them could be read.
+
+    C is 1 if all are grey, else 3. What can't be read is left out and named in a line; UserError if that is more
+    than a tenth.
+    """
+    import torch
+
+    height, width = size
+    pixels = np.empty((len(names), 3, height, width), np.uint8)
+    read: list[bool] = []
+    broken: list[str] = []
+    grey = True
+    # Pillow's warnings of odd metadata name no file.
+    quiet = warnings.catch_warnings(action="ignore")
+    with quiet, ThreadPoolExecutor(os.cpu_count()) as pool, console.progress("decoding", len(names)) as meter:
+        found = pool.map(partial(_photo, size=size), (folder / name for name in names))
+        for done, (name, photo) in enumerate(zip(names, found, strict=True), start=1):
+            read.append(not isinstance(photo, str))
+            if isinstance(photo, str):
+                broken.append(f"{name} ({photo})")
+            else:
+                grey &= photo.ndim == 2
+                pixels[done - 1 - len(broken)] = photo if photo.ndim == 2 else photo.transpose(2, 0, 1)
+            meter.update(done)
+    if broken:
+        more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        text = f"{folder}: {len(broken)} of {len(names)} images can't be read: {', '.join(broken[:NAMED])}{more}"
+        if len(broken) > MOST_BROKEN * len(names):
+            raise UserError(f"{text}; repair or remove them")
+        console.say(f"{text}; left out")
+    images = torch.from_numpy(pixels[: len(names) - len(broken)])
+    return (images[:, :1].clone() if grey else images), read
+
+
+def _photo(path: Path, size: tuple[int, int]) -> np.ndarray | str:
+    """The middle of a photo, [h, w] if it is grey and else [h, w, 3]; why it can't be read, if it can't."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):
+                # Pillow would clip them at 255.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR, BORDER))
+    except Exception as error:
+        # A damaged file makes Pillow's decoders raise almost anything.
+        return str(error).replace(f" {str(path)!r}", "") or type(error).__name__

@@ -1,0 +1,62 @@
+"""A network that a function of the user's own file builds: FILE.py:FUNCTION, called without arguments unless it asks.
+
+A function that has parameters of these names is given `width` (float) and `classes` (int), those of the command line
+or else its own defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from amc_latency.errors import UserError
+from amc_latency.models.registry import ModelSpec
+from amc_latency.own_file import load_function
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SETTINGS = ("width", "classes")
+
+
+def settings_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Which of `SETTINGS` a function takes, with their defaults; None for one that has no default."""
+    parameters = inspect.signature(function).parameters
+    found = {name: parameters[name].default for name in SETTINGS if name in parameters}
+    return {name: None if default is inspect.Parameter.empty else default for name, default in found.items()}
+
+
+def default_spec(name: str) -> ModelSpec:
+    """What the function's own defaults say. Raises what `load_function` raises."""
+    defaults = settings_of(load_function(name))
+    given: dict[str, Any] = {key: value for key, value in defaults.items() if isinstance(value, int | float)}
+    return replace(ModelSpec(name), **given)
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """Call the function of `spec`. Raises UserError if it returns no network, and what `load_function` raises."""
+    import torch
+    from torch import nn
+
+    function = load_function(spec.name)
+    # Networks compute with numbers while they are built, which a device without values can't.
+    with torch.device("cpu"):
+        model = function(**{name: getattr(spec, name) for name in settings_of(function)})
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{spec.name} returns {type(model).__name__}; it must return a torch.nn.Module")
+    return model
+
+
+def checked_classes(model: nn.Module, spec: ModelSpec) -> int:
+    """How many logits the network gives for one image; UserError if it rejects the image, or returns something else."""
+    from torch import Tensor
+
+    from amc_latency.models.normal_form import check_accepts
+
+    logits = check_accepts(model, spec.input)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        found = f"a tensor of {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"{spec.name}: the network returns {found} for one image; it must return logits [N, classes]")
+    return logits.shape[1]

@@ -1,0 +1,76 @@
+"""torchvision's classifiers: built without its slow initialisation, and the weights it downloads."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+from amc_latency.errors import JobError, UserError
+from amc_latency.models.registry import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from amc_latency.data import Normalisation
+
+# Without its auxiliary heads, which no result depends on; and without an initialisation that takes half a minute.
+_LEAN = {"googlenet", "inception_v3"}
+
+
+def classifiers() -> list[str]:
+    """The names of torchvision's classification networks."""
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def build(name: str, classes: int) -> nn.Module:
+    """The network `name` for [N, 3, H, W] with random weights; UserError for a name that torchvision doesn't have."""
+    import torchvision
+
+    if name not in classifiers():
+        close = nearest(name, classifiers())
+        raise UserError(f"torchvision has no classifier {name}; did you mean torchvision:{close}?")
+    lean = {"init_weights": False, "aux_logits": False} if name in _LEAN else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=classes, **lean)
+
+
+def pretrained(name: str, which: str) -> dict[str, Tensor]:
+    """The weights that torchvision calls `which`, such as IMAGENET1K_V1; "DEFAULT" and "pretrained" are its best.
+
+    Raises UserError if it has no such weights, JobError if they can't be downloaded.
+    """
+    import torchvision
+
+    known = torchvision.models.get_model_weights(name).__members__
+    wanted = "DEFAULT" if which == "pretrained" else which.rpartition(".")[2]
+    if wanted not in known:
+        raise UserError(
+            f"torchvision has no weights {which} of {name}, and there is no such file; it has {', '.join(known)}"
+        )
+    try:
+        # It prints what it downloads, where only results belong.
+        with redirect_stdout(sys.stderr):
+            return dict(known[wanted].get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise JobError(
+            f"the weights {wanted} of {name} can't be downloaded ({error}); "
+            f"give them as a file: --weights FILE ({known[wanted].url})"
+        ) from error
+
+
+def normalisation(name: str) -> Normalisation | None:
+    """What torchvision's weights of `name` expect; None if it has none."""
+    import torchvision
+
+    from amc_latency.data import Normalisation
+
+    if name in _LEAN:
+        # torchvision undoes ImageNet's figures in the network itself (`transform_input`), for weights from TensorFlow.
+        return Normalisation((0.5,) * 3, (0.5,) * 3)
+    weights = torchvision.models.get_model_weights(name).__members__
+    if "DEFAULT" not in weights:
+        return None
+    transforms = weights["DEFAULT"].transforms()
+    return Normalisation(tuple(transforms.mean), tuple(transforms.std))

@@ -1,0 +1,152 @@
+"""Weights on disk: what a file holds, whether it fits a network, and what tells two networks' weights apart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amc_latency.errors import JobError, UserError
+from amc_latency.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+_SHOWN = 3
+_HOLDERS = ("state_dict", "model")
+"""keys under which a training script keeps the tensors beside other things"""
+_PREFIXES = ("module.", "_orig_mod.")
+"""what DataParallel and torch.compile put before every name"""
+_AUXILIARY = ("aux", "AuxLogits.")
+"""heads that only training uses"""
+_COUNTER = "num_batches_tracked"
+"""of batch norms: older files lack it, and nothing depends on it"""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file in one step: a kill leaves the old file or the new one, never half of one."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(plain, metadata))
+    except OSError as error:
+        raise JobError(f"{path}: can't be written ({error.strerror}); make room or name another path") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file as (tensors, metadata); UserError if missing, truncated or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    _check_there(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a safetensors file, or truncated ({error}); copy or make it anew") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pt or .pth file by name. Nothing is unpickled but tensors and plain values.
+
+    Raises UserError for a file that is missing, broken, or holds something else than a state_dict.
+    """
+    if path.suffix == ".safetensors":
+        found: Any = read_tensors(path)[0]
+    else:
+        found = _read_torch(path)
+    for holder in _HOLDERS:
+        if isinstance(found, Mapping) and isinstance(found.get(holder), Mapping):
+            found = found[holder]
+    if not _is_state_dict(found):
+        keys = f" with {', '.join(map(str, list(found)[:5]))}" if found and isinstance(found, Mapping) else ""
+        raise UserError(
+            f"{path} holds a {type(found).__name__}{keys}, not tensors by name: "
+            "write it by torch.save(model.state_dict(), ...)"
+        )
+    return dict(found)
+
+
+def check_fit(source: Path | str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError with the first three tensors that `model` and the file don't have alike, and both shapes."""
+    expected = model.state_dict()
+    wrong = []
+    for name in [*expected, *(name for name in tensors if name not in expected)]:
+        wanted = tuple(expected[name].shape) if name in expected else "no such tensor"
+        found = tuple(tensors[name].shape) if name in tensors else "no such tensor"
+        if wanted != found:
+            wrong.append(f"{name}: the network has {wanted}, the file {found}")
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise UserError(
+            f"{source}: the weights don't fit the network, first at {'; '.join(wrong[:_SHOWN])}{more}: "
+            "use the file that belongs to this network"
+        )
+
+
+def put_weights(source: Path | str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load `tensors` into `model`, without what only training needs; UserError, as `check_fit`, if they don't fit."""
+    expected = model.state_dict()
+    for prefix in _PREFIXES:
+        # A network may have a part of that name itself.
+        if all(name.startswith(prefix) for name in tensors) and not tensors.keys() & expected.keys():
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    wanted = {name: tensor for name, tensor in tensors.items() if name in expected or not _is_spare(name)}
+    for name, tensor in expected.items():
+        if name.endswith(_COUNTER):
+            wanted.setdefault(name, tensor)
+    check_fit(source, model, wanted)
+    broken = next((name for name, tensor in wanted.items() if not bool(tensor.isfinite().all())), None)
+    if broken is not None:
+        raise UserError(f"{source}: {broken} holds values that are no numbers (NaN or infinite); train it anew")
+    model.load_state_dict(wanted)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """The sha256 of every name, shape, type and value in `model`: what tells trained weights apart."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _is_spare(name: str) -> bool:
+    return name.startswith(_AUXILIARY) or name.endswith(_COUNTER)
+
+
+def _is_state_dict(found: Any) -> bool:
+    import torch
+
+    if not isinstance(found, Mapping) or not found:
+        return False
+    return all(isinstance(value, torch.Tensor) for value in found.values())
+
+
+def _read_torch(path: Path) -> Any:
+    import pickle
+
+    import torch
+
+    _check_there(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is broken, or holds more than tensors, such as a whole model, which could run code when it is "
+            "read: write it anew by torch.save(model.state_dict(), ...)"
+        ) from error
+    except Exception as error:  # whatever other bytes make of it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: no file of PyTorch weights, or truncated ({reason})") from error
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")

@@ -1,0 +1,133 @@
+"""Puts a `.tflite` together through the TFLite schema: tensors, constants, operators, and the file's bytes.
+
+The object API used here is the one that `ai_edge_litert` ships (`schema_py_generated`, made from
+tensorflow/compiler/mlir/lite/schema/schema.fbs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_OP = schema.BuiltinOperator
+_OP_NAMES = {code: name.lower() for name, code in vars(_OP).items() if isinstance(code, int)}
+_TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+_NON_NEGATIVE = (_OP.RELU, _OP.RELU6, _OP.LOGISTIC, _OP.SOFTMAX, _OP.ABS)
+_KEEPS_SIGN = (
+    *(_OP.ADD, _OP.MUL, _OP.CONCATENATION, _OP.SLICE, _OP.RESHAPE, _OP.TRANSPOSE, _OP.PAD, _OP.MEAN),
+    *(_OP.MAX_POOL_2D, _OP.AVERAGE_POOL_2D, _OP.RESIZE_NEAREST_NEIGHBOR, _OP.RESIZE_BILINEAR),
+    *(_OP.HARD_SWISH, _OP.TANH, _OP.LEAKY_RELU, _OP.ELU, _OP.GELU),
+)
+_ALIGNMENT = 16  # schema.fbs: `data:[ubyte] (force_align: 16)`; the generated Python forgets it
+
+
+class TfliteBuilder:
+    """A `.tflite` under construction: float32, batch 1. Tensors go by their index.
+
+    Outputs are named `op<number>_<operator>` in order of addition.
+    """
+
+    def __init__(self) -> None:
+        self._subgraph = schema.SubGraphT(name="main", tensors=[], operators=[])
+        self._buffers: list[Any] = [schema.BufferT()]
+        self._codes: dict[int, int] = {}
+        self._inputs: list[int] = []
+        self._shapes: list[tuple[int, ...]] = []
+        self._non_negative: set[int] = set()
+
+    def shape(self, x: int) -> tuple[int, ...]:
+        """The tensor's shape, batch included."""
+        return self._shapes[x]
+
+    def is_non_negative(self, x: int) -> bool:
+        """Whether no value of the tensor can be below zero."""
+        return x in self._non_negative
+
+    def input(self, *size: int, non_negative: bool = False) -> int:
+        """A network input [1, *size]: height, width and channels, or channels alone."""
+        index = self._tensor(_numbered("x", len(self._inputs)), (1, *size))
+        self._inputs.append(index)
+        if non_negative:
+            self._non_negative.add(index)
+        return index
+
+    def finish(self, outputs: Sequence[int]) -> bytes:
+        """The file, with a signature `serving_default` from x (x1, ...) to y (y1, ...)."""
+        self._subgraph.inputs = np.array(self._inputs, np.int32)
+        self._subgraph.outputs = np.array(outputs, np.int32)
+        signature = schema.SignatureDefT(
+            signatureKey="serving_default",
+            inputs=[schema.TensorMapT(_numbered("x", i), index) for i, index in enumerate(self._inputs)],
+            outputs=[schema.TensorMapT(_numbered("y", i), index) for i, index in enumerate(outputs)],
+        )
+        model = schema.ModelT(
+            version=3,
+            description="amc-latency",
+            operatorCodes=[
+                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127)) for code in self._codes
+            ],
+            subgraphs=[self._subgraph],
+            buffers=self._buffers,
+            signatureDefs=[signature],
+        )
+        # Large enough that the builder never has to double and copy its buffer.
+        data = sum(buffer.data.nbytes + 64 for buffer in self._buffers[1:])
+        builder = flatbuffers.Builder(1024 + data + 160 * (len(self._shapes) + len(self._subgraph.operators)))
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+    def _operator(
+        self, code: int, inputs: Sequence[int], shape: tuple[int, ...], kind: int = 0, options: Any = None
+    ) -> int:
+        operators = self._subgraph.operators
+        out = self._tensor(f"op{len(operators):03d}_{_OP_NAMES[code]}", shape)
+        operators.append(
+            schema.OperatorT(
+                opcodeIndex=self._codes.setdefault(code, len(self._codes)),
+                inputs=np.array(inputs, np.int32),
+                outputs=np.array([out], np.int32),
+                builtinOptionsType=kind,
+                builtinOptions=options,
+            )
+        )
+        rectified = getattr(options, "fusedActivationFunction", schema.ActivationFunctionType.NONE) != 0
+        kept = code in _KEEPS_SIGN and self._non_negative.issuperset(inputs)
+        if rectified or kept or code in _NON_NEGATIVE:
+            self._non_negative.add(out)
+        return out
+
+    def _constant(self, role: str, value: np.ndarray) -> int:
+        self._buffers.append(_AlignedBuffer(data=np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+        name = f"op{len(self._subgraph.operators):03d}_{role}"
+        index = self._tensor(name, value.shape, value.dtype, buffer=len(self._buffers) - 1)
+        if value.min() >= 0:
+            self._non_negative.add(index)
+        return index
+
+    def _tensor(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32, buffer: int = 0) -> int:
+        tensor = schema.TensorT(
+            shape=np.array(shape, np.int32),
+            type=_TENSOR_TYPES[np.dtype(dtype)],
+            buffer=buffer,
+            name=name,
+            hasRank=True,
+        )
+        self._subgraph.tensors.append(tensor)
+        self._shapes.append(shape)
+        return len(self._shapes) - 1
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer of uint8 data at the alignment that the schema asks for."""
+
+    def Pack(self, builder: Any) -> int:
+        builder.Prep(_ALIGNMENT, self.data.nbytes)
+        return super().Pack(builder)
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name}{index}" if index else name

@@ -1,0 +1,45 @@
+"""Layer shapes of every kind, for Hypothesis."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from lut.shape import ACTIVATIONS, FUSED_ACTIVATIONS, KINDS, WINDOW_KINDS, LayerShape
+
+
+@st.composite
+def layer_shapes(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> LayerShape:
+    """Any shape that can exist, of one of `kinds`."""
+    kind = draw(st.sampled_from(kinds))
+    per_group = draw(st.integers(1, 64)) if kind == "grouped" else 0
+    parts = draw(st.integers(2, 30)) if kind in ("concat", "shuffle") else 1
+    c_in = draw(st.integers(1, 1000)) * max(per_group, parts)
+    c_out = c_in
+    if kind in ("conv", "linear"):
+        c_out = draw(st.integers(1, 4096))
+    elif kind == "slice":
+        c_out = draw(st.integers(1, c_in))
+    activation = draw(st.sampled_from(ACTIVATIONS[1:] if kind == "activation" else FUSED_ACTIVATIONS))
+    if kind == "linear":
+        return LayerShape(kind, c_in, c_out, activation=activation)
+    h, w = draw(st.integers(1, 300)), draw(st.integers(1, 300))
+    if kind not in WINDOW_KINDS:
+        stride = draw(st.integers(1, 4)) if kind in ("nearest", "bilinear") else 1
+        return LayerShape(kind, c_in, c_out, h, w, stride=stride, activation=activation, parts=parts)
+    kernel, dilation = draw(st.integers(1, 7)), draw(st.integers(1, 3))
+    reach = dilation * (kernel - 1) + 1
+    padding, end = draw(st.integers(0, reach - 1)), draw(st.integers(0, reach - 1))
+    return LayerShape(
+        kind,
+        c_in,
+        c_out,
+        max(h, reach - 2 * padding - end),
+        max(w, reach - 2 * padding - end),
+        kernel,
+        draw(st.integers(1, 4)),
+        padding,
+        activation,
+        end=end,
+        dilation=dilation,
+        per_group=per_group,
+    )

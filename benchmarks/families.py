@@ -1,0 +1,83 @@
+"""Every classification family of torchvision: loaded, inspected, cut to half its channels and exported, or why not.
+
+    python benchmarks/families.py [--networks torchvision:alexnet,timm:mobilenetv3_small_100,...]
+
+Random weights with batch norms that have seen images; both files' outputs are compared with PyTorch's. What our own
+exporter refuses is tried with another converter where one is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from amc_latency.converters.choose import export_with
+from amc_latency.errors import JobError, UserError
+from amc_latency.export import ExportReport
+from amc_latency.models.load import NetworkOptions, cut_to, load_model, load_network, settled, settled_model
+from amc_latency.profiling import Grid
+from lut.plan import uniform_counts
+
+FAMILIES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18"),
+    *("resnext50_32x4d", "wide_resnet50_2", "shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "swin_t"),
+    *("swin_v2_t", "vgg11", "vgg11_bn", "vit_b_16"),
+)
+
+
+def relative(report: ExportReport) -> float:
+    return report.max_abs_error / (report.output_range or 1.0)
+
+
+def line(name: str, folder: Path) -> str:
+    """What became of one network."""
+    options = NetworkOptions(name)
+    try:
+        network = settled(load_network(options))
+    except UserError as error:
+        reason = f"refused: {error}"
+        model, spec, *_ = load_model(options)
+        try:
+            report = export_with("auto", settled_model(model, spec.input), spec.input, folder / "whole.tflite")
+            return f"{reason}; exported whole by {report.converter} to {relative(report):.0e}"
+        except (JobError, UserError):
+            return reason
+    whole = export_with("ours", network.model, network.spec.input, folder / "whole.tflite")
+    architecture = network.graph.architecture
+    cut = cut_to(network, uniform_counts(architecture, Grid().choices(network), 0.5))
+    report = export_with("ours", cut.model, cut.spec.input, folder / "cut.tflite")
+    assert whole.macs is not None
+    assert report.macs is not None
+    return (
+        f"{len(network.graph.groups):3} groups, {len(network.graph.left_whole):2} layers left whole; cut to "
+        f"{100 * report.macs / whole.macs:3.0f} % of {whole.macs / 1e6:6,.0f} M MACs; off PyTorch's by "
+        f"{relative(whole):.0e} whole, {relative(report):.0e} cut; "
+        f"{whole.bytes / 1e6:.1f} -> {report.bytes / 1e6:.1f} MB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(f"torchvision:{name}" for name in FAMILIES))
+    options = parser.parse_args()
+    print(f"torch {version('torch')}, torchvision {version('torchvision')}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.networks.split(","):
+            began = time.perf_counter()
+            try:
+                text = line(name, Path(folder))
+            except (JobError, UserError) as error:
+                text = f"failed: {error}"
+            print(f"{name:32} {text} ({time.perf_counter() - began:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

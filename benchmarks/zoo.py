@@ -51,7 +51,7 @@ OPTIONS = {
     **{name: {"input": "3x32x32", "classes": 10} for name in ("resnet20", "resnet56", "plain20")},
 }
 GRIDS = {
-    "lenet5": Grid(min_keep=0.1, step=1),
+    "lenet5": Grid(min_keep=0.02, step=1),
     **dict.fromkeys(("resnet20", "resnet56", "plain20"), Grid(step=4)),
 }
 """Where 8 channels a step would leave few choices: these have groups of 6 or 16."""

@@ -44,9 +44,11 @@ class ServerTransport(AdbTransport):
                 with suppress(TransportError):
                     self._ask(f"host:disconnect:{self.serial}")
             said = self._ask(f"host:connect:{self.serial}")
-            coming = "connected to" in said or "authenticate" in said
-            while (state := self._state()) != "device" and coming and time.monotonic() < deadline:
+            while (state := self._state()) != "device" and _is_coming(said) and time.monotonic() < deadline:
                 time.sleep(0.02)
+                if state is None:
+                    # What was disconnected is gone only a while later, and until then "already connected".
+                    said = self._ask(f"host:connect:{self.serial}")
             if state is None:
                 raise TransportError(f"the adb server gets no connection to {self.serial}: {said.strip()}")
         if state != "device":
@@ -126,6 +128,11 @@ class ServerTransport(AdbTransport):
             raise TransportError(f"the connection to {self.serial} failed: {error}") from error
         except _FailedError as error:
             raise not_ready(self.serial, "unauthorized" if "unauthorized" in str(error) else str(error)) from error
+
+
+def _is_coming(said: str) -> bool:
+    """Whether the server's answer to `connect` lets hope that the phone will be there soon."""
+    return "connected to" in said or "authenticate" in said
 
 
 def server_phones(timeout_s: float = ANSWER_S) -> dict[str, str]:

@@ -37,11 +37,11 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.fixture
-def scripted_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """A server that gives one and the same answer to all, whatever they ask."""
+def scripted_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A server that gives its answers in turn, whatever it is asked, and the last one ever after."""
     listener = socket.create_server(("127.0.0.1", 0))
     monkeypatch.setenv("ADB_SERVER_SOCKET", f"tcp:localhost:{listener.getsockname()[1]}")
-    answer = b""
+    answers: list[bytes] = []
 
     def serve() -> None:
         while True:
@@ -51,11 +51,10 @@ def scripted_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes
                 return
             with peer:
                 peer.recv(1000)
-                peer.sendall(answer)
+                peer.sendall(answers.pop(0) if len(answers) > 1 else answers[0])
 
-    def say(text: bytes) -> None:
-        nonlocal answer
-        answer = b"OKAY" + b"%04x" % len(text) + text
+    def say(*texts: bytes) -> None:
+        answers[:] = [b"OKAY" + b"%04x" % len(text) + text for text in texts]
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -170,7 +169,7 @@ def test_encryption_falls_back_to_a_server_that_has_the_phone(tmp_path: Path, ad
 
 def test_a_phone_that_comes_back_is_found_by_the_server_too(tmp_path: Path, adb: Adb) -> None:
     with FakeAdbd(tmp_path) as daemon:
-        transport = open_transport(daemon.address, "server", answer_s=1.0)
+        transport = open_transport(daemon.address, "server", answer_s=3.0)
         daemon.faults.add(Fault("cut", seconds=60))
         with pytest.raises(TransportError):
             transport.run("true")
@@ -183,7 +182,20 @@ def test_a_phone_that_comes_back_is_found_by_the_server_too(tmp_path: Path, adb:
         adb("disconnect", daemon.address)
 
 
-def test_states_are_told_apart(scripted_server: Callable[[bytes], None]) -> None:
+def test_a_server_that_has_not_let_go_of_a_phone_yet_is_asked_again(scripted_server: Callable[..., None]) -> None:
+    phone = b"192.0.2.1:5555"
+    transport = ServerTransport(phone.decode())
+    listed, disconnected, refused = phone + b" offline\n", b"disconnected " + phone, b"already connected to " + phone
+    scripted_server(
+        listed, disconnected, refused, b"", refused, b"", b"connected to it", phone + b" device\n", b"shell_v2"
+    )
+    transport.connect()
+    scripted_server(b"", b"failed to connect to '192.0.2.1:5555': No route to host", b"")
+    with pytest.raises(TransportError, match=r"no connection to .*: failed to connect"):
+        transport.connect()
+
+
+def test_states_are_told_apart(scripted_server: Callable[..., None]) -> None:
     scripted_server(
         b"HT1             device usb:1-1 product:sailfish model:Pixel device:sailfish transport_id:1\n"
         b"HT2             unauthorized usb:1-2 transport_id:2\n"
@@ -227,7 +239,7 @@ def test_a_phone_on_usb_needs_no_server(tmp_path: Path, no_server: int, monkeypa
 
 
 def test_a_phone_that_a_server_holds_is_reached_through_it(
-    scripted_server: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+    scripted_server: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_usb(monkeypatch, {"HT1": object()})
     scripted_server(b"HT1 offline usb:1-1\n")
@@ -250,7 +262,7 @@ def test_errors_of_libusb_say_what_to_do(error: str, hint: str, monkeypatch: pyt
 
 
 def test_a_server_that_talks_nonsense_is_named(
-    scripted_server: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+    scripted_server: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted_server(b"")
     assert server_phones() == {}

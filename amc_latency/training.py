@@ -15,6 +15,9 @@ from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.weights import check_fit, read_tensors, write_tensors
 
+_REGISTER = 16
+"""float32 values that a register of AVX-512 holds; 8 of AVX2's"""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -157,7 +160,8 @@ def fit(
     if len(split) < 2:
         raise UserError(f"training takes at least 2 images; got {len(split)}")
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)
+    layout = memory_format(model)
+    model.to(memory_format=layout)
     optimizer = _optimizer(model, config)
     run = json.dumps({"images": len(split), **({"origin": origin} if origin else {}), **asdict(config)})
     first = 0
@@ -169,7 +173,7 @@ def fit(
         model.train()
         loss_sum, correct, seen = 0.0, 0, 0
         for step, (images, labels) in enumerate(_batches(split, config, epoch)):
-            images, labels = images.to(device), labels.to(device)
+            images, labels = images.contiguous(memory_format=layout).to(device), labels.to(device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch * steps + step, steps)
             logits = model(images)
@@ -188,6 +192,19 @@ def fit(
             size, seconds = (images.shape[-2], images.shape[-1]), time.monotonic() - started
             on_epoch(EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * correct / seen, seconds))
     model.eval()
+
+
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """How the tensors of a network that is trained lie in memory: channels last, the fastest, where that is safe.
+
+    oneDNN 3.12, in PyTorch 2.14, writes past its memory in the weights' gradient of a strided 1x1 convolution of fewer
+    channels than a register holds, if channels lie last: it crashes, hangs, or the gradient is wrong (oneDNN's issue
+    6035). The shortcuts of a ResNet are such convolutions once they are cut.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    strided = [conv for conv in convolutions if conv.kernel_size == (1, 1) and max(conv.stride) > 1]
+    is_safe = all(conv.weight.shape[1] >= _REGISTER for conv in strided)
+    return torch.channels_last if is_safe else torch.contiguous_format
 
 
 def accuracy(model: nn.Module, split: Split, image_size: tuple[int, int], batch_size: int = 100) -> float:

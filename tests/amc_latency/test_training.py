@@ -1,6 +1,8 @@
 """Training: the schedule, the augmentation, and that a stopped run ends where an unbroken one does."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model
 from amc_latency.train import TrainCommandConfig, train
-from amc_latency.training import EpochReport, TrainConfig, accuracy, augment, fit, learning_rate
+from amc_latency.training import EpochReport, TrainConfig, accuracy, augment, fit, learning_rate, memory_format
 
 TINY = ModelSpec("mobilenet_v1", input=(1, 32, 32), classes=10, channels=(8,) * 14)
 CONFIG = TrainConfig(
@@ -144,6 +146,40 @@ def test_reports_follow_the_resolution_schedule(few: Split) -> None:
         (3, 3, (32, 32)),
     ]
     assert all(0 <= report.accuracy <= 100 and report.seconds > 0 for report in reports)
+
+
+CRASHING = """
+import torch
+from torch import nn
+from amc_latency.data import Normalisation, Split
+from amc_latency.training import TrainConfig, fit
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+images = torch.randint(0, 256, (42, 3, 32, 48), dtype=torch.uint8)
+split = Split(images, torch.arange(42) % 3, Normalisation((0.5,) * 3, (0.25,) * 3))
+shortcut = nn.Conv2d(8, 16, 1, 2, bias=False)
+model = nn.Sequential(nn.Conv2d(3, 8, 3), shortcut, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+fit(model, split, TrainConfig(epochs=3, batch_size=21, image_size=(32, 48), low_resolution_epochs=0))
+print("trained")
+"""
+
+
+def test_what_onednn_crashes_on_is_trained() -> None:
+    # A process of its own: without the other layout it ends by SIGSEGV or SIGABRT, or never.
+    command = [sys.executable, "-c", CRASHING]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert process.stdout == "trained\n", process.stderr
+
+
+def test_only_networks_that_onednn_crashes_on_are_laid_out_otherwise() -> None:
+    def layout(*convolutions: nn.Conv2d) -> torch.memory_format:
+        return memory_format(nn.Sequential(*convolutions))
+
+    safe = [nn.Conv2d(16, 8, 1, 2), nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 3, 2), nn.Conv2d(32, 32, 1, 2, groups=2)]
+    assert layout(*safe) == torch.channels_last
+    for unsafe in (nn.Conv2d(15, 32, 1, 2), nn.Conv2d(3, 8, 1, (1, 2)), nn.Conv2d(32, 32, 1, 2, groups=4)):
+        assert layout(*safe, unsafe) == torch.contiguous_format
 
 
 def test_learning_rises_and_falls() -> None:

@@ -89,7 +89,7 @@ def test_unlabelled_photos_get_what_the_network_says(tmp_path: Path) -> None:
         said = torch.stack([network.model(split.at(slice(i, i + 1)).inputs((32, 48)))[0] for i in range(len(split))])
         assert split.labels.tolist() == said.argmax(1).tolist()
     # Fine-tuning must be able to use them.
-    logits = network.model(data.train.inputs((32, 48)))
+    logits = network.model(data.train.inputs((32, 48)).contiguous())
     nn.functional.cross_entropy(logits, data.train.labels).backward()
     with pytest.raises(UserError, match="3 channels"):
         data_for(load_network(NetworkOptions()), unlabelled=str(tmp_path))

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-Role = Literal["producer", "batch_norm", "depthwise", "consumer"]
+Role = Literal["producer", "batch_norm", "prelu", "depthwise", "consumer"]
 Labels = np.ndarray
 """int64 [values]: the label of each of a tensor's channels, or of each feature after flattening."""
 MOST_JOINED = 2
@@ -29,7 +29,7 @@ class Member:
     module: str
     """its name in the network"""
     role: Role
-    """producer: its outputs are cut; consumer: its inputs; batch_norm and depthwise (or grouped): both"""
+    """producer: its outputs are cut; consumer: its inputs; batch_norm, prelu and depthwise (or grouped): both"""
     repeat: int = 1
     """neighbouring values that make up one channel: 49 in a linear layer's inputs after flattening 7x7, and the width
     of a group in a grouped convolution and around it"""

@@ -25,25 +25,23 @@ def conv_shape(name: str, conv: nn.Conv2d, size: Size, pad: Pad) -> LayerShape:
     """A convolution's shape for an input of `size`, which `pad` zeros were put around first. Raises `UserError`."""
     if conv.padding_mode != "zeros":
         raise UserError(f"{name}: padding other than with zeros is not supported")
-    kernel, stride, dilation = (single(name, key, getattr(conv, key)) for key in ("kernel_size", "stride", "dilation"))
+    stride, dilation = (single(name, key, getattr(conv, key)) for key in ("stride", "dilation"))
     start, end = pad
+    padding = (0, 0)
     if conv.padding == "same":
         # PyTorch puts the odd zero at the end, as TensorFlow does; it has "same" for stride 1 only.
-        total = dilation * (kernel - 1)
-        start, end = start + total // 2, end + total % 2
-    elif conv.padding != "valid":
-        start += single(name, "padding", conv.padding)
+        down, across = (dilation * (side - 1) for side in conv.kernel_size)
+        padding, end = (down // 2, across // 2), end + single(name, "padding at the end", (down % 2, across % 2))
+    elif not isinstance(conv.padding, str):
+        padding = conv.padding[0], conv.padding[1]
+    window = _window(conv.kernel_size, (start + padding[0], start + padding[1]))
     kind, per_group = "conv", 0
     if conv.groups > 1:
-        if conv.in_channels != conv.out_channels:
-            raise UserError(
-                f"{name}: {conv.groups} groups from {conv.in_channels} to {conv.out_channels} channels are not "
-                "supported; a grouped or depthwise convolution must have as many channels out as in"
-            )
-        kind = "depthwise" if conv.groups == conv.in_channels else "grouped"
+        kind = "depthwise" if conv.groups == conv.in_channels == conv.out_channels else "grouped"
         per_group = 0 if kind == "depthwise" else conv.in_channels // conv.groups
-    window = {"kernel": kernel, "stride": stride, "padding": start, "end": end, "dilation": dilation}
-    return _shape(name, kind, size, conv.out_channels, **window, per_group=per_group)
+    return _shape(
+        name, kind, size, conv.out_channels, stride=stride, end=end, dilation=dilation, per_group=per_group, **window
+    )
 
 
 def pool_shape(name: str, pool: nn.MaxPool2d | nn.AvgPool2d, size: Size, out: Size, pad: Pad) -> LayerShape:
@@ -51,24 +49,28 @@ def pool_shape(name: str, pool: nn.MaxPool2d | nn.AvgPool2d, size: Size, out: Si
 
     Raises `UserError`.
     """
-    kernel, stride, padding = (single(name, key, getattr(pool, key)) for key in ("kernel_size", "stride", "padding"))
+    stride = single(name, "stride", pool.stride)
+    kernel, (down, across) = _pair(pool.kernel_size), _pair(pool.padding)
     plain = isinstance(pool, nn.AvgPool2d) or (
         not pool.return_indices and pad == NO_PAD and single(name, "dilation", pool.dilation) == 1
     )
     if not plain:
         raise UserError(f"{name}: max pooling that is dilated, returns indices or follows zeros is not supported")
-    start, end = padding + pad[0], pad[1]
-    ends = {(there - 1) * stride + kernel - here - 2 * start for here, there in zip(size[1:], out[1:], strict=True)}
+    start, end = (down + pad[0], across + pad[0]), pad[1]
+    sides = zip(size[1:], out[1:], kernel, start, strict=True)
+    ends = {(there - 1) * stride + window - here - 2 * zeros for here, there, window, zeros in sides}
     if max(ends) > end:
         end = max(ends)
-        if len(ends) > 1 or (isinstance(pool, nn.AvgPool2d) and start):
+        if len(ends) > 1 or (isinstance(pool, nn.AvgPool2d) and any(start)):
             raise UserError(f"{name}: ceil_mode is not supported here: height and width, or the padding, differ")
+    kind = "max_pool"
     if isinstance(pool, nn.AvgPool2d):
-        has_border = start > 0 and not pool.count_include_pad
-        if pool.divisor_override is not None or has_border or pad[1]:
-            raise UserError(f"{name}: divisor_override and count_include_pad=False are not supported")
-    kind = "max_pool" if isinstance(pool, nn.MaxPool2d) else "avg_pool"
-    return _shape(name, kind, size, size[0], kernel=kernel, stride=stride, padding=start, end=end)
+        # What an earlier layer put around the image counts; what the pool itself does need not.
+        is_inner = any((down, across)) and not pool.count_include_pad
+        kind = "inner_avg_pool" if is_inner else "avg_pool"
+        if pool.divisor_override is not None or pad[1] or (is_inner and pad[0]):
+            raise UserError(f"{name}: divisor_override, and zeros around the image before it, are not supported")
+    return _shape(name, kind, size, size[0], stride=stride, end=end, **_window(kernel, start))
 
 
 def plain_shape(name: str, kind: str, size: Size, **rest: Any) -> LayerShape:
@@ -102,6 +104,17 @@ def zeros_of(name: str, sides: Sequence[int] | int, value: float | None) -> Pad:
             f"{name}: pads by {sides}; only zeros, alike in height and width, and no fewer at the end, are supported"
         )
     return (left, right - left)
+
+
+def _pair(sides: int | Sequence[int]) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
+def _window(kernel: Sequence[int], padding: tuple[int, int]) -> dict[str, int]:
+    """The fields of a window: its width is told where it, or the padding that goes with it, isn't the height's."""
+    square = {"kernel": kernel[0], "padding": padding[0]}
+    is_square = len({*kernel}) == len({*padding}) == 1
+    return square if is_square else {**square, "kernel_w": kernel[1], "padding_w": padding[1]}
 
 
 def _shape(name: str, kind: str, size: Size, c_out: int, **rest: int | str) -> LayerShape:

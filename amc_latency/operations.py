@@ -11,8 +11,19 @@ from torch.nn import functional
 
 from amc_latency.layer_shapes import settings
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
 MULS = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_")
+SUBS = (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_")
+DIVS = (operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "div_")
+OUT_OF_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+NEGATIVES = (operator.neg, torch.neg, torch.negative, "neg", "neg_")
+CLAMPS = (torch.clamp, torch.clip, "clamp", "clip", functional.hardtanh)
 CATS = (torch.cat, torch.concat, torch.concatenate)
 SPLITS = (torch.chunk, "chunk", torch.split, "split", torch.tensor_split, "tensor_split")
 TO_SIZES = ("view", "reshape", torch.reshape)
@@ -27,6 +38,7 @@ ACTIVATION_MODULES: dict[type[nn.Module], str] = {
     nn.SiLU: "silu",
     nn.Tanh: "tanh",
     nn.LeakyReLU: "leaky_relu",
+    nn.PReLU: "prelu",
     nn.ELU: "elu",
     nn.GELU: "gelu",
 }
@@ -44,6 +56,53 @@ ACTIVATION_FUNCTIONS: dict[Any, str] = {
 }
 
 
+def with_number(node: fx.Node) -> tuple[str, float] | None:
+    """What arithmetic of a tensor and a plain number comes to: `add_number` or `mul_number`, and the number.
+
+    None for everything else.
+    """
+    if node.op not in ("call_function", "call_method"):
+        return None
+    if node.target in NEGATIVES:
+        return "mul_number", -1.0
+    operands = [*node.args[:2], *(value for key, value in node.kwargs.items() if key in ("input", "other"))]
+    numbers = [float(each) for each in operands if isinstance(each, (int, float))]
+    if len(operands) != 2 or len(numbers) != 1 or node.kwargs.get("rounding_mode") is not None:
+        return None
+    number = numbers[0]
+    alpha = float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
+    is_first = isinstance(operands[0], (int, float))
+    if node.target in ADDS:
+        return "add_number", alpha * number
+    if node.target in MULS:
+        return "mul_number", number
+    if node.target in SUBS and not is_first:
+        return "add_number", -alpha * number
+    if node.target in DIVS and not is_first and number:
+        return "mul_number", 1 / number
+    return None
+
+
+def clamped(node: fx.Node) -> str | None:
+    """The activation, relu or relu6, that a `clamp` is; None for other bounds and other operations."""
+    if node.op not in ("call_function", "call_method") or node.target not in CLAMPS:
+        return None
+    names = ("min_val", "max_val") if node.target is functional.hardtanh else ("min", "max")
+    given = settings(node, names)
+    defaults = (-1, 1) if node.target is functional.hardtanh else (None, None)
+    low, high = (given.get(name, default) for name, default in zip(names, defaults, strict=True))
+    if low != 0 or high not in (None, 6):
+        return None
+    return "relu" if high is None else "relu6"
+
+
+def activation_of(node: fx.Node, root: nn.Module) -> str | None:
+    """The activation that an operation of the network `root` is; None if it is another operation."""
+    if node.op == "call_module":
+        return ACTIVATION_MODULES.get(type(root.get_submodule(str(node.target))))
+    return ACTIVATION_FUNCTIONS.get(node.target) or clamped(node) if node.op.startswith("call_") else None
+
+
 def parts_of(node: fx.Node) -> list[fx.Node] | None:
     """What a concatenation joins, in order; None if it isn't told one by one."""
     given = node.args[0] if node.args else node.kwargs.get("tensors")
@@ -57,6 +116,21 @@ def names_channels(node: fx.Node) -> bool:
     given: Any = node.args[1:] or (node.kwargs.get("shape"),)
     _, *sizes = given[0] if isinstance(given[0], (list, tuple)) else given
     return bool(sizes) and sizes[0] != -1 and any(size != 1 for size in sizes)
+
+
+def sliced_channels(node: fx.Node, channels: int) -> range | None:
+    """Which of a tensor's channels `x[:, 2:5]` and the like take; None for what takes something else too."""
+    index: Any = node.args[1] if node.target is operator.getitem else None
+    if not isinstance(index, tuple) or len(index) < 2:
+        return None
+    taken, *rest = (each for i, each in enumerate(index) if i != 0)
+    everything = (slice(None), Ellipsis)
+    if index[0] != slice(None) or any(each not in everything for each in rest) or not isinstance(taken, slice):
+        return None
+    if any(isinstance(end, fx.Node) for end in (taken.start, taken.stop, taken.step)):
+        return None
+    found = range(*taken.indices(channels))
+    return found if found.step == 1 and len(found) else None
 
 
 def is_split(node: fx.Node) -> bool:

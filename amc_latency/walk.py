@@ -29,23 +29,26 @@ from amc_latency.layer_shapes import (
     zeros_of,
 )
 from amc_latency.operations import (
-    ACTIVATION_FUNCTIONS,
     ACTIVATION_MODULES,
     ADDS,
+    BATCH_NORMS,
     CATS,
     MULS,
     RESHAPES,
     SAME,
+    activation_of,
     is_spatial_mean,
     is_split,
     names_channels,
     parts_of,
+    sliced_channels,
+    with_number,
 )
 from amc_latency.tracing import OPEN_BATCH, live_nodes
-from lut.shape import FUSED_ACTIVATIONS, WEIGHTED_KINDS, LayerShape
+from lut.shape import AVG_POOLS, FUSED_ACTIVATIONS, MAX_POOLS, WEIGHTED_KINDS, LayerShape
 
 WAY_OUT = "such a network can't be cut, but `amc-latency export` may write it whole, with --converter litert-torch"
-_FUSES = (*WEIGHTED_KINDS, "add", "max_pool", "signed_max_pool", "avg_pool")
+_FUSES = (*WEIGHTED_KINDS, "add", "add_number", "mul_number", *MAX_POOLS, *AVG_POOLS)
 """Kinds that TFLite fuses an activation into."""
 _NON_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 
@@ -61,7 +64,7 @@ class TracedLayer:
     in_labels: Labels
     out_labels: Labels
     argument: float = 0
-    """what its shape doesn't say and the exported file needs: a slice's start, an activation's slope"""
+    """what its shape doesn't say and the exported file needs: a slice's start, an activation's slope, a number"""
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ class Walk:
                 self.labels.use(name, "consumer", x.labels)
                 shape = LayerShape("linear", module.in_features, module.out_features)
                 return self._layer(node, name, shape, x, size, self.labels.make(name, module.out_features))
-            case nn.BatchNorm2d():
+            case nn.BatchNorm1d() | nn.BatchNorm2d():
                 return self._batch_norm(node, name, module, x)
             case nn.ZeroPad2d():
                 return self._pad(name, x, zeros_of(name, module.padding, 0.0))
@@ -193,14 +196,23 @@ class Walk:
             return self._pool(node, name, nn.AvgPool2d(**settings(node, AVG_POOL_ARGUMENTS)), x, size)
         for each in inputs:
             self._check_no_pad(name, each)
+        number = with_number(node)
+        if number is not None:
+            kind, argument = number
+            return self._layer(node, name, plain_shape(name, kind, x.size), x, size, x.labels, argument)
         if target in ADDS or target in MULS:
             return self._two(node, inputs, size, "add" if target in ADDS else "mul")
         if target in CATS:
             return self._concat(node, inputs, size)
         if target is operator.getitem and is_split(node.all_input_nodes[0]):
-            return self._sliced(node, x, size)
-        if target in ACTIVATION_FUNCTIONS:
-            return self._activation(node, name, x, ACTIVATION_FUNCTIONS[target], None)
+            return self._part(node, x, size)
+        if (taken := sliced_channels(node, x.size[0])) is not None:
+            if len(taken) == x.size[0]:
+                return x
+            self.labels.keep(x.labels, f"{_place(node)} takes them at fixed places")
+            return self._sliced(node, x, size, taken.start)
+        if (activation := activation_of(node, self.traced)) is not None:
+            return self._activation(node, name, x, activation, None)
         if target is functional.adaptive_avg_pool2d or (target in (torch.mean, "mean") and is_spatial_mean(node)):
             return self._global_pool(node, name, x, size)
         if target in (functional.softmax, torch.softmax, "softmax"):
@@ -227,7 +239,9 @@ class Walk:
         layer = TracedLayer(name, node.name, shape, x.labels, labels, argument)
         self.layers.append(layer)
         read = [self._values[parent] for parent in node.all_input_nodes if parent in self._values]
-        keeps_sign = shape.kind not in WEIGHTED_KINDS and all(each.non_negative for each in read)
+        takes_sign = shape.kind in WEIGHTED_KINDS or shape.activation == "prelu"
+        takes_sign |= shape.kind in ("add_number", "mul_number") and argument < 0
+        keeps_sign = not takes_sign and all(each.non_negative for each in read)
         non_negative = keeps_sign or shape.kind == "softmax" or shape.activation in _NON_NEGATIVE
         return Value(size, labels, layer if shape.kind in _FUSES else None, non_negative=non_negative)
 
@@ -252,6 +266,12 @@ class Walk:
         if shape.kind == "conv":
             self.labels.use(name, "consumer", x.labels)
             return self._layer(node, name, shape, x, size, self.labels.make(name, conv.out_channels))
+        if shape.c_in != shape.c_out:
+            reason = f"{name} has groups, of other channels out than in"
+            self.labels.keep(x.labels, reason)
+            made = self.labels.make(name, shape.c_out)
+            self.labels.keep(made, reason)
+            return self._layer(node, name, shape, x, size, made)
         if shape.kind == "grouped":
             in_groups = x.labels.reshape(-1, shape.per_group)
             for i in range(1, shape.per_group):
@@ -259,7 +279,7 @@ class Walk:
         self.labels.use(name, "depthwise", x.labels)
         return self._layer(node, name, shape, x, size, x.labels)
 
-    def _batch_norm(self, node: fx.Node, name: str, norm: nn.BatchNorm2d, x: Value) -> Value:
+    def _batch_norm(self, node: fx.Node, name: str, norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> Value:
         self._check_no_pad(name, x)
         if norm.running_mean is None or norm.weight is None:
             raise UserError(f"{name}: a batch norm without weights or without running statistics is not supported")
@@ -269,8 +289,8 @@ class Walk:
         self.labels.use(name, "batch_norm", x.labels)
         layer = self._fusible(node, x)
         # Another batch norm alone is a depthwise convolution too, but none that could take this one in.
-        folds = layer is not None and layer.shape.kind in ("conv", "depthwise", "grouped")
-        if layer is not None and folds and layer.name not in self.batch_norms and self._is_conv(layer.name):
+        folds = layer is not None and layer.shape.kind in WEIGHTED_KINDS
+        if layer is not None and folds and layer.name not in self.batch_norms and not self._is_norm(layer.name):
             if self._calls[layer.name] > 1:
                 raise UserError(f"{layer.name}: is called twice and has a batch norm, which can't be folded into it")
             self.batch_norms[layer.name] = name
@@ -278,8 +298,8 @@ class Walk:
         # On its own it is a depthwise convolution of one pixel.
         return self._layer(node, name, plain_shape(name, "depthwise", x.size), x, x.size, x.labels)
 
-    def _is_conv(self, name: str) -> bool:
-        return isinstance(self.traced.get_submodule(name), nn.Conv2d)
+    def _is_norm(self, name: str) -> bool:
+        return isinstance(self.traced.get_submodule(name), BATCH_NORMS)
 
     def _is_unflatten(self, node: fx.Node) -> bool:
         return node.op == "call_module" and isinstance(self.traced.get_submodule(str(node.target)), nn.Unflatten)
@@ -300,6 +320,10 @@ class Walk:
             return replace(x, layer=None, non_negative=True)
         if activation == "gelu" and getattr(module, "approximate", node.kwargs.get("approximate", "none")) != "none":
             raise UserError(f"{name}: GELU's tanh approximation is not supported")
+        if activation == "prelu":
+            self._called(name)
+            if module is not None and len(module.weight) > 1:  # type: ignore[arg-type]
+                self.labels.use(name, "prelu", x.labels)
         alpha = 0.0
         if activation in ("leaky_relu", "elu"):
             key = "negative_slope" if activation == "leaky_relu" else "alpha"
@@ -322,9 +346,8 @@ class Walk:
 
     def _two(self, node: fx.Node, inputs: list[Value], size: Size, kind: str) -> Value:
         name = node.name
-        operands = [*node.args[:2], *(value for key, value in node.kwargs.items() if key in ("input", "other"))]
-        if not all(isinstance(operand, fx.Node) for operand in operands) or node.kwargs.get("alpha", 1) != 1:
-            raise UserError(f"{name}: {kind} with a number is not supported")
+        if node.kwargs.get("alpha", 1) != 1:
+            raise UserError(f"{name}: a weighted sum of two tensors is not supported; weigh one by a product before it")
         left, right = inputs[0], inputs[-1]
         if left.size != right.size and kind == "mul":
             if len(left.size) == 3 and left.size[1:] == (1, 1):
@@ -355,13 +378,15 @@ class Walk:
         value = replace(parts[0], labels=labels)
         return self._layer(node, node.name, shape, value, size, labels)
 
-    def _sliced(self, node: fx.Node, x: Value, size: Size) -> Value:
+    def _part(self, node: fx.Node, x: Value, size: Size) -> Value:
         split, index = node.all_input_nodes[0], int(node.args[1])  # type: ignore[arg-type]
         sizes = [tuple(meta.shape[1:]) for meta in split.meta["tensor_meta"]]
         if any(part[1:] != x.size[1:] for part in sizes) or sum(part[0] for part in sizes) != x.size[0]:
             raise UserError(f"{split.name}: only channels can be split")
         self.labels.keep(x.labels, f"{split.name} splits them at fixed places")
-        start = sum(part[0] for part in sizes[:index])
+        return self._sliced(node, x, size, sum(part[0] for part in sizes[:index]))
+
+    def _sliced(self, node: fx.Node, x: Value, size: Size, start: int) -> Value:
         labels = x.labels[start : start + size[0]]
         return self._layer(node, node.name, slice_shape(node.name, x.size, size[0]), x, size, labels, start)
 

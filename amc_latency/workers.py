@@ -190,7 +190,7 @@ def reference_shapes(shapes: Sequence[LayerShape], n: int) -> list[LayerShape]:
 
     The one with the most weights among them, which lives on a cache that others may share.
     """
-    distinct = sorted(set(shapes), key=lambda shape: (shape.kind, shape.kernel > 1, shape.macs, shape.h * shape.c_in))
+    distinct = sorted(set(shapes), key=lambda shape: (shape.kind, shape.taps > 1, shape.macs, shape.h * shape.c_in))
     heaviest = max(distinct, key=lambda shape: shape.params)
     rest = [shape for shape in distinct if shape != heaviest]
     last = len(rest) - 1

@@ -14,14 +14,14 @@ from torch import fx, nn
 
 from amc_latency.errors import JobError
 from amc_latency.graph import NetworkGraph, traced_on_meta
-from amc_latency.operations import CATS, parts_of
-from lut.shape import MAX_POOLS, LayerShape
+from amc_latency.operations import BATCH_NORMS, CATS, parts_of
+from lut.shape import AVG_POOLS, MAX_POOLS, LayerShape
 from lut.writer import TfliteGraph
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
 
-_ON_FEATURE_MAPS = ("conv", "depthwise", "grouped", "avg_pool", "scale", "nearest", "bilinear", *MAX_POOLS)
+_ON_FEATURE_MAPS = ("conv", "depthwise", "grouped", "scale", "nearest", "bilinear", *AVG_POOLS, *MAX_POOLS)
 
 
 class ExportError(JobError):
@@ -66,6 +66,9 @@ class _Layer:
         self.weight = self.bias = np.empty(0)
         if shape.kind in ("conv", "depthwise", "grouped", "linear"):
             self.weight, self.bias = _folded(model, name, graph.batch_norms.get(name))
+        elif shape.activation == "prelu":
+            slopes = model.get_parameter(f"{name}.weight").detach().numpy()
+            self.weight = np.broadcast_to(slopes, (shape.c_in,))
 
     def take_in(self, file: TfliteGraph, x: int, pixels: Normalisation) -> int:
         """Fold the normalisation of pixels into this convolution; what it then reads."""
@@ -75,7 +78,7 @@ class _Layer:
         if len(mean) != self.shape.c_in:
             raise ExportError(f"{len(mean)} means were given for an image of {self.shape.c_in} channels")
         self.weight = self.weight / std[None, :, None, None]
-        if self.shape.padding or self.shape.end:
+        if any(self.shape.padding_hw) or self.shape.end:
             return file.add_constant(x, -mean.astype(np.float32))
         self.bias = self.bias - (self.weight * mean[None, :, None, None]).sum((1, 2, 3))
         return x
@@ -86,7 +89,7 @@ class _Layer:
         if shape.kind in _ON_FEATURE_MAPS and len(file.shape(x)) == 2:
             x = file.reshape(x, (1, 1, 1, file.shape(x)[-1]))
         weight, bias = self.weight, self.bias.astype(np.float32)
-        window = (shape.stride, shape.padding, shape.activation)
+        window = (shape.stride, shape.padding_hw, shape.activation)
         match shape.kind:
             case "conv" | "grouped":
                 return file.conv(x, _float(weight.transpose(0, 2, 3, 1)), bias, *window, shape.end, shape.dilation)
@@ -112,14 +115,21 @@ class _Layer:
                 return file.slice(x, int(self.argument), shape.c_out)
             case "shuffle":
                 return file.shuffle(x, shape.parts)
+            case "add_number":
+                return file.add_constant(x, np.array([self.argument]), shape.activation)
+            case "mul_number":
+                return file.mul_constant(x, np.array([self.argument]), shape.activation)
+            case "activation" if shape.activation == "prelu":
+                return file.prelu(x, weight)
             case "activation":
                 return file.activation(x, shape.activation, self.argument)
             case "softmax":
                 return file.softmax(_as_vector(file, x))
-            case "avg_pool":
-                return file.avg_pool(x, shape.kernel, *window, end=shape.end)
+            case "avg_pool" | "inner_avg_pool":
+                counts = shape.kind == "avg_pool"
+                return file.avg_pool(x, shape.kernel_hw, *window, end=shape.end, count_include_pad=counts)
             case "max_pool" | "signed_max_pool":
-                return file.max_pool(x, shape.kernel, *window, end=shape.end)
+                return file.max_pool(x, shape.kernel_hw, *window, end=shape.end)
             case "global_pool":
                 return file.global_pool(x, keep_dims=bool(self.argument))
             case "nearest" | "bilinear":
@@ -141,7 +151,7 @@ def _float(values: np.ndarray) -> np.ndarray:
 def _folded(model: nn.Module, name: str, norm: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Weight and bias of a layer with its batch norm folded in, in float64; a batch norm alone as a 1x1 filter."""
     layer: Any = model.get_submodule(name)
-    if isinstance(layer, nn.BatchNorm2d):
+    if isinstance(layer, BATCH_NORMS):
         scale, shift = _affine(layer)
         return scale[:, None, None, None].numpy(), shift.numpy()
     weight = layer.weight.detach().double()
@@ -149,7 +159,7 @@ def _folded(model: nn.Module, name: str, norm: str | None) -> tuple[np.ndarray, 
     if norm is not None:
         scale, shift = _affine(model.get_submodule(norm))
         bias = bias * scale + shift
-        weight = weight * scale[:, None, None, None]
+        weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
     return weight.numpy(), bias.numpy()
 
 

@@ -191,6 +191,13 @@ def _leaky_relu(file: TfliteFile, operator: Any) -> Built:
     return partial(functional.leaky_relu, negative_slope=operator.builtinOptions.alpha), [int(operator.inputs[0])]
 
 
+def _prelu(file: TfliteFile, operator: Any) -> Built:
+    source, slopes = int(operator.inputs[0]), file.needed_constant(operator, 1)
+    if slopes.size != slopes.shape[-1]:
+        raise UnsupportedModelError(f"its slopes {list(slopes.shape)} differ between pixels")
+    return functional.prelu, [source, np.ascontiguousarray(slopes.reshape(-1))]
+
+
 def _gelu(file: TfliteFile, operator: Any) -> Built:
     how = "tanh" if operator.builtinOptions.approximate else "none"
     return partial(functional.gelu, approximate=how), [int(operator.inputs[0])]
@@ -289,6 +296,7 @@ BUILDERS: dict[str, Callable[[TfliteFile, Any], Built]] = {
     "TANH": _unary(torch.tanh),
     "ELU": _unary(functional.elu),
     "LEAKY_RELU": _leaky_relu,
+    "PRELU": _prelu,
     "GELU": _gelu,
     "ABS": _unary(torch.abs),
 }

@@ -102,7 +102,7 @@ def features(shape: LayerShape, cache_bytes: float) -> dict[str, float]:
         case "conv" | "grouped":
             return _product(shape, pixels)
         case "depthwise":
-            taps = shape.kernel**2 * pixels
+            taps = shape.taps * pixels
             # Channels go through the registers by 16, then by 4.
             fours = -(-(shape.c_out % 16) // 4)
             counts: dict[str, float] = {
@@ -119,8 +119,8 @@ def features(shape: LayerShape, cache_bytes: float) -> dict[str, float]:
             return {"linear_weights": shape.c_in * shape.c_out}
         case "global_pool":
             return {"pooled": shape.c_in * shape.h * shape.w}
-        case "avg_pool" | "max_pool" | "signed_max_pool":
-            return {"pooled": shape.kernel**2 * pixels * shape.c_out}
+        case "avg_pool" | "inner_avg_pool" | "max_pool" | "signed_max_pool":
+            return {"pooled": shape.taps * pixels * shape.c_out}
         case "noop":
             return {}
     # Nobody timed what is left: the same way through memory as an output that a product adds to.
@@ -129,14 +129,14 @@ def features(shape: LayerShape, cache_bytes: float) -> dict[str, float]:
 
 def _product(shape: LayerShape, pixels: int) -> dict[str, float]:
     """A matrix product, [pixels x inputs] times [inputs x outputs], and what it costs to lay both out for it."""
-    inputs = shape.kernel**2 * (shape.per_group or shape.c_in)
+    inputs = shape.taps * (shape.per_group or shape.c_in)
     weights = inputs * shape.c_out
     return {
         "macs": pixels * weights,
         "weights": weights,
         "strided_weights": weights * min(shape.c_out / FAR_STRIDE, 1.0),
         "outputs": pixels * shape.c_out * -(-inputs // INPUT_BLOCK),
-        "patches": pixels * inputs if shape.kernel > 1 or shape.stride > 1 else 0,
+        "patches": pixels * inputs if shape.taps > 1 or shape.stride > 1 else 0,
     }
 
 
@@ -152,7 +152,8 @@ def sizes(shape: LayerShape) -> dict[str, float]:
 
 def sort_of(shape: LayerShape) -> str:
     """What layers share that are worth comparing, e.g. `conv k1 s1`."""
-    return f"{shape.kind} k{shape.kernel} s{shape.stride}"
+    width = f"x{shape.kernel_w}" if shape.kernel_w else ""
+    return f"{shape.kind} k{shape.kernel}{width} s{shape.stride}"
 
 
 def cost_models() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from lut.shape import LayerShape
 
-Family = tuple[str, int, int, int, int, int, str, str, int, int, int, int]
+Family = tuple[str, int, int, int, int, int, str, str, int, int, int, int, int, int, int]
 """A layer shape without its channels."""
 
 TWO_FIGURE_KINDS = ("conv", "linear")
@@ -20,14 +20,14 @@ _ON_GRID = 0.9
 def family(shape: LayerShape) -> Family:
     """What stays of a layer shape when its channels are forgotten: layers of one family share a staircase."""
     s = shape
-    rare = (s.end, s.dilation, s.per_group, s.parts)
+    rare = (s.end, s.dilation, s.per_group, s.parts, s.per_group_out, s.kernel_w, s.padding_w)
     return (s.kind, s.h, s.w, s.kernel, s.stride, s.padding, s.activation, s.dtype, *rare)
 
 
 def related(name: Family) -> tuple[object, ...]:
     """What families have in common that may run the same code, and so have the same steps and alignments."""
-    kind, _, _, kernel, stride, _, activation, dtype, _, dilation, per_group, parts = name
-    return (kind, kernel, stride, activation, dtype, dilation, per_group, parts)
+    kind, _, _, kernel, stride, _, activation, dtype, _, dilation, *rare, _ = name
+    return (kind, kernel, stride, activation, dtype, dilation, *rare)
 
 
 def grid_of(counts_by_family: Iterable[Iterable[int]]) -> int:

@@ -27,13 +27,13 @@ def layer_model(shape: LayerShape) -> bytes:
     size = (shape.c_in,) if shape.kind == "linear" else (shape.h, shape.w, shape.c_in)
     # Padding by zeros, which XNNPACK takes, is right for a max pool where nothing is below zero.
     x = graph.input(*size, non_negative=shape.kind == "max_pool")
-    k, window = shape.kernel, (shape.stride, shape.padding, shape.activation, shape.end)
+    kernel, window = shape.kernel_hw, (shape.stride, shape.padding_hw, shape.activation, shape.end)
     match shape.kind:
         case "conv" | "grouped":
-            weight = _weights(shape.c_out, k, k, shape.per_group or shape.c_in)
+            weight = _weights(shape.c_out, *kernel, shape.per_group or shape.c_in)
             out = graph.conv(x, weight, _weights(shape.c_out), *window, shape.dilation)
         case "depthwise":
-            out = graph.depthwise(x, _weights(1, k, k, shape.c_in), _weights(shape.c_in), *window, shape.dilation)
+            out = graph.depthwise(x, _weights(1, *kernel, shape.c_in), _weights(shape.c_in), *window, shape.dilation)
         case "linear":
             out = graph.linear(x, _weights(shape.c_out, shape.c_in), _weights(shape.c_out), shape.activation)
         case "add":
@@ -42,18 +42,23 @@ def layer_model(shape: LayerShape) -> bytes:
             out = graph.mul(x, graph.input(*size), shape.activation)
         case "scale":
             out = graph.mul(x, graph.input(1, 1, shape.c_in), shape.activation)
+        case "add_number":
+            out = graph.add_constant(x, _weights(1), shape.activation)
+        case "mul_number":
+            out = graph.mul_constant(x, _weights(1), shape.activation)
         case "slice":
             out = graph.slice(x, 0, shape.c_out)
         case "shuffle":
             out = graph.shuffle(x, shape.parts)
         case "activation":
-            out = graph.activation(x, shape.activation)
+            is_prelu = shape.activation == "prelu"
+            out = graph.prelu(x, _weights(shape.c_in)) if is_prelu else graph.activation(x, shape.activation)
         case "softmax":
             out = graph.softmax(x)
-        case "avg_pool":
-            out = graph.avg_pool(x, k, *window)
+        case "avg_pool" | "inner_avg_pool":
+            out = graph.avg_pool(x, kernel, *window, count_include_pad=shape.kind == "avg_pool")
         case "max_pool" | "signed_max_pool":
-            out = graph.max_pool(x, k, *window)
+            out = graph.max_pool(x, kernel, *window)
         case "global_pool":
             out = graph.global_pool(x)
         case "nearest" | "bilinear":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from android_bench.op_profile import Op
-from lut.shape import MAX_POOLS, LayerShape
+from lut.shape import AVG_POOLS, MAX_POOLS, LayerShape
 
 PAD = "pad"
 """Belongs to the padded layer after it, whose shape holds the padding."""
@@ -19,9 +19,11 @@ LEFT_OUT = "left out"
 POINTWISE = "pointwise"
 """A 1x1 convolution that is a matrix product."""
 
+PRODUCTS = ("mul", "scale", "mul_number")
+
 OPS: dict[str, tuple[str, ...]] = {
-    "ADD": ("add",),
-    "AVERAGE_POOL_2D": ("avg_pool", "global_pool"),
+    "ADD": ("add", "add_number"),
+    "AVERAGE_POOL_2D": (*AVG_POOLS, "global_pool"),
     # A 1x1 convolution on a 1x1 input is a linear layer: TF-slim's classifiers are written that way.
     "CONV_2D": ("conv", "grouped", "linear"),
     "CONCATENATION": ("concat",),
@@ -34,9 +36,10 @@ OPS: dict[str, tuple[str, ...]] = {
     "LOGISTIC": (ACTIVATION,),
     "MAX_POOL_2D": MAX_POOLS,
     "MEAN": ("global_pool",),
-    "MUL": ("mul", "scale"),
+    "MUL": PRODUCTS,
     "PAD": (PAD,),
     "PADV2": (PAD,),
+    "PRELU": (ACTIVATION,),
     "RELU": (ACTIVATION,),
     "RELU6": (ACTIVATION,),
     "RESIZE_BILINEAR": ("bilinear",),
@@ -50,9 +53,9 @@ OPS: dict[str, tuple[str, ...]] = {
     "SQUEEZE": (LEFT_OUT,),
     "TRANSPOSE": ("shuffle", LEFT_OUT),
     # XNNPACK's, without the layout and types in brackets.
-    "Add": ("add",),
-    "Average Pooling": ("avg_pool", "global_pool"),
-    "Binary Elementwise": ("add", "mul", "scale"),
+    "Add": ("add", "add_number"),
+    "Average Pooling": (*AVG_POOLS, "global_pool"),
+    "Binary Elementwise": ("add", "add_number", *PRODUCTS, ACTIVATION),
     "Clamp": (ACTIVATION,),
     "Constant Pad": (PAD,),
     "Convolution": ("conv", "depthwise", "grouped", "linear"),
@@ -67,7 +70,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "Leaky ReLU": (ACTIVATION,),
     "Max Pooling": MAX_POOLS,
     "Mean": ("global_pool",),
-    "Multiply": ("mul", "scale"),
+    "Multiply": PRODUCTS,
+    "PReLU": (ACTIVATION,),
     "Reshape": (LEFT_OUT,),
     "Resize Bilinear": ("bilinear",),
     "Sigmoid": (ACTIVATION,),
@@ -150,7 +154,7 @@ def join(ops: Sequence[Op], shapes: Sequence[LayerShape], names: Sequence[str]) 
             left_out.append(op)
         elif shape is None:
             raise JoinError(f"{what} is left over after the network's {len(shapes)} layers: another --model?")
-        elif kinds == (PAD,) and (shape.padding or shape.end) and not pads:
+        elif kinds == (PAD,) and (any(shape.padding_hw) or shape.end) and not pads:
             pads.append(op)
         elif fits:
             layers.append(LayerOps(shape, (*pads, op)))
@@ -176,7 +180,7 @@ def op_kinds(node_type: str) -> tuple[str, ...]:
 
 
 def _layer_kinds(shape: LayerShape) -> set[str]:
-    pointwise = shape.kind == "conv" and (shape.kernel, shape.stride) == (1, 1)
+    pointwise = shape.kind == "conv" and (shape.taps, shape.stride) == (1, 1)
     if shape.activation == "hard_sigmoid":
         return {shape.kind, "add"}
     if shape.kind == "concat":

@@ -10,25 +10,29 @@ from functools import lru_cache
 WEIGHTED_KINDS = ("conv", "depthwise", "grouped", "linear")
 MAX_POOLS = ("max_pool", "signed_max_pool")
 """a signed one has padding, and reads what may be below zero: padding by zeros would win there"""
-WINDOW_KINDS = ("conv", "depthwise", "grouped", "avg_pool", *MAX_POOLS)
+AVG_POOLS = ("avg_pool", "inner_avg_pool")
+"""an inner one averages what lies inside the image alone: its padding doesn't count"""
+WINDOW_KINDS = ("conv", "depthwise", "grouped", *AVG_POOLS, *MAX_POOLS)
 """what slides over the image: the kinds that kernel, stride, padding and dilation mean something to"""
 KINDS = (
     *WEIGHTED_KINDS,
-    *("add", "mul", "scale", "concat", "slice", "shuffle", "activation", "softmax"),
-    *("avg_pool", *MAX_POOLS, "global_pool", "nearest", "bilinear", "noop"),
+    *("add", "mul", "scale", "add_number", "mul_number"),
+    *("concat", "slice", "shuffle", "activation", "softmax"),
+    *(*AVG_POOLS, *MAX_POOLS, "global_pool", "nearest", "bilinear", "noop"),
 )
 FUSED_ACTIVATIONS = ("none", "relu", "relu6")
 """those that a layer may end in at no cost"""
 ACTIVATIONS = (
     *FUSED_ACTIVATIONS,
-    *("hard_swish", "hard_sigmoid", "sigmoid", "silu", "tanh", "leaky_relu", "elu", "gelu"),
+    *("hard_swish", "hard_sigmoid", "sigmoid", "silu", "tanh", "leaky_relu", "prelu", "elu", "gelu"),
 )
 DTYPES = ("float32",)
-_CHANGES_CHANNELS = ("conv", "linear", "slice")
+_CHANGES_CHANNELS = ("conv", "grouped", "linear", "slice")
 
 _TEXT = re.compile(
     r"(?P<kind>[a-z_]+) (?P<c_in>\d+)x(?P<h>\d+)x(?P<w>\d+)>(?P<c_out>\d+)"
-    r" k(?P<kernel>\d+) s(?P<stride>\d+) p(?P<padding>\d+)(?:\+(?P<end>\d+))?"
+    r" k(?P<kernel>\d+)(?:x(?P<kernel_w>\d+))? s(?P<stride>\d+)"
+    r" p(?P<padding>\d+)(?:x(?P<padding_w>\d+))?(?:\+(?P<end>\d+))?"
     r"(?: d(?P<dilation>\d+))?(?: g(?P<per_group>\d+))?(?: n(?P<parts>\d+))?"
     r" (?P<activation>[a-z0-9_]+) (?P<dtype>[a-z0-9]+)"
 )
@@ -43,9 +47,10 @@ class LayerShape:
     """One layer as a device sees it, per image: NHWC, symmetric padding as in PyTorch.
 
     `h` and `w` are the input's height and width. A linear layer has `h = w = 1`, an add and a mul read two equal
-    inputs, a scale multiplies each channel by its own figure (squeeze-and-excitation), and a global pool averages its
-    whole input. Pointwise is a `conv` with `kernel = 1`; a batch norm that no convolution can take in is a `depthwise`
-    with `kernel = 1`. An `activation` is one that no layer could end in. `nearest` and `bilinear` upsample by `stride`.
+    inputs, a scale multiplies each channel by its own figure (squeeze-and-excitation), `add_number` and `mul_number`
+    take one figure for all, and a global pool averages its whole input. Pointwise is a `conv` with `kernel = 1`; a
+    batch norm that no convolution can take in is a `depthwise` with `kernel = 1`. An `activation` is one that no layer
+    could end in. `nearest` and `bilinear` upsample by `stride`.
     Raises `ShapeError`.
     """
 
@@ -63,9 +68,13 @@ class LayerShape:
     """padding at the bottom and the right beyond `padding`: TensorFlow's SAME, PyTorch's ceil_mode"""
     dilation: int = 1
     per_group: int = 0
-    """channels in, and as many out, of each group of a `grouped` convolution"""
+    """channels in of each group of a `grouped` convolution"""
     parts: int = 1
     """inputs of a `concat`; what a `shuffle` deals the channels out to"""
+    kernel_w: int = 0
+    """the kernel's width, where it or its padding isn't that of the height, which `kernel` and `padding` then are"""
+    padding_w: int = 0
+    """padding at the left and the right, where `kernel_w` is told"""
 
     def __post_init__(self) -> None:
         for value, allowed, what in (
@@ -76,7 +85,7 @@ class LayerShape:
             if value not in allowed:
                 raise ShapeError(f"layer {what} '{value}' is none of {', '.join(allowed)}")
         sizes = (self.c_in, self.c_out, self.h, self.w, self.kernel, self.stride, self.dilation, self.parts)
-        if min(sizes) < 1 or min(self.padding, self.end, self.per_group) < 0:
+        if min(sizes) < 1 or min(self.padding, self.end, self.per_group, self.kernel_w, self.padding_w) < 0:
             raise ShapeError(f"a layer's sizes must be positive: {self.text}")
         if self.kind not in _CHANGES_CHANNELS and self.c_in != self.c_out:
             raise ShapeError(f"a {self.kind} layer has as many channels out as in: {self.text}")
@@ -88,35 +97,57 @@ class LayerShape:
             raise ShapeError(f"a {self.kind} layer cannot end in {self.activation}: {self.text}")
         if (self.kind == "grouped") != (self.per_group > 0) or self.c_in % (self.per_group or 1):
             raise ShapeError(f"a grouped convolution, and no other layer, has groups of equal width: {self.text}")
+        if self.kind == "grouped" and self.c_out % (self.c_in // self.per_group):
+            raise ShapeError(f"each group of a grouped convolution makes as many channels: {self.text}")
         if self.kind == "concat" and not 2 <= self.parts <= self.c_in:
             raise ShapeError(f"a concat joins two tensors or more, each with a channel: {self.text}")
         if self.kind == "shuffle" and self.c_in % self.parts:
             raise ShapeError(f"a shuffle deals its channels out evenly: {self.text}")
         if self.kind not in ("concat", "shuffle") and self.parts != 1:
             raise ShapeError(f"only concat and shuffle have parts: {self.text}")
-        if self.kind not in WINDOW_KINDS and (self.end, self.dilation) != (0, 1):
-            raise ShapeError(f"a {self.kind} layer has no dilation and no padding at its end: {self.text}")
+        if self.kind not in WINDOW_KINDS and (self.end, self.dilation, self.kernel_w) != (0, 1, 0):
+            raise ShapeError(f"a {self.kind} layer has no dilation, no padding at its end and no kernel: {self.text}")
+        if (self.kernel, self.padding) == (self.kernel_w, self.padding_w) or (self.padding_w and not self.kernel_w):
+            raise ShapeError(f"a width that is like the height isn't told: {self.text}")
         if self.kind == "linear" and (self.h, self.w) != (1, 1):
             raise ShapeError(f"a linear layer's input is 1x1: {self.text}")
-        if max(self.padding, self.end) >= self.reach and (self.padding, self.end) != (0, 0):
-            raise ShapeError(f"padding must be smaller than the kernel: {self.text}")
-        if min(self.h, self.w) + 2 * self.padding + self.end < self.reach:
-            raise ShapeError(f"the kernel is larger than the padded input: {self.text}")
+        for size, kernel, padding in zip((self.h, self.w), self.kernel_hw, self.padding_hw, strict=True):
+            reach = self.dilation * (kernel - 1) + 1
+            if max(padding, self.end) >= reach and (padding, self.end) != (0, 0):
+                raise ShapeError(f"padding must be smaller than the kernel: {self.text}")
+            if size + 2 * padding + self.end < reach:
+                raise ShapeError(f"the kernel is larger than the padded input: {self.text}")
 
     @property
-    def reach(self) -> int:
-        """Pixels from one end of the kernel to the other: `d (k - 1) + 1`."""
-        return self.dilation * (self.kernel - 1) + 1
+    def kernel_hw(self) -> tuple[int, int]:
+        """The kernel's height and width."""
+        return self.kernel, self.kernel_w or self.kernel
+
+    @property
+    def padding_hw(self) -> tuple[int, int]:
+        """Padding at the top, and as much at the bottom; and at the left, and as much at the right."""
+        return self.padding, self.padding_w if self.kernel_w else self.padding
+
+    @property
+    def taps(self) -> int:
+        """Pixels under the kernel."""
+        height, width = self.kernel_hw
+        return height * width
+
+    @property
+    def per_group_out(self) -> int:
+        """Channels out of each group of a `grouped` convolution, else 0."""
+        return self.c_out * self.per_group // self.c_in
 
     @property
     def h_out(self) -> int:
-        """Output height: `floor((h + 2p + end - reach) / s) + 1`; 1 after a global pool, `h s` after upsampling."""
-        return self._out(self.h)
+        """Output height: `floor((h + 2p + end - d (k - 1) - 1) / s) + 1`; 1 after a global pool, `h s` upsampled."""
+        return self._out(self.h, self.kernel, self.padding)
 
     @property
     def w_out(self) -> int:
         """Output width, as `h_out`."""
-        return self._out(self.w)
+        return self._out(self.w, self.kernel_hw[1], self.padding_hw[1])
 
     @property
     def macs(self) -> int:
@@ -131,13 +162,14 @@ class LayerShape:
     @property
     def text(self) -> str:
         """One line that names the shape, e.g. `conv 3x224x224>32 k3 s2 p1 relu6 float32`."""
+        width = (f"x{self.kernel_w}", f"x{self.padding_w}") if self.kernel_w else ("", "")
         rare = f"+{self.end}" if self.end else ""
         rare += f" d{self.dilation}" if self.dilation != 1 else ""
         rare += f" g{self.per_group}" if self.per_group else ""
         rare += f" n{self.parts}" if self.parts != 1 else ""
         return (
             f"{self.kind} {self.c_in}x{self.h}x{self.w}>{self.c_out}"
-            f" k{self.kernel} s{self.stride} p{self.padding}{rare} {self.activation} {self.dtype}"
+            f" k{self.kernel}{width[0]} s{self.stride} p{self.padding}{width[1]}{rare} {self.activation} {self.dtype}"
         )
 
     def __str__(self) -> str:
@@ -147,21 +179,21 @@ class LayerShape:
     def _weights(self) -> int:
         match self.kind:
             case "conv":
-                return self.kernel**2 * self.c_in * self.c_out
+                return self.taps * self.c_in * self.c_out
             case "depthwise":
-                return self.kernel**2 * self.c_out
+                return self.taps * self.c_out
             case "grouped":
-                return self.kernel**2 * self.per_group * self.c_out
+                return self.taps * self.per_group * self.c_out
             case "linear":
                 return self.c_in * self.c_out
         return 0
 
-    def _out(self, size: int) -> int:
+    def _out(self, size: int, kernel: int, padding: int) -> int:
         if self.kind == "global_pool":
             return 1
         if self.kind in ("nearest", "bilinear"):
             return size * self.stride
-        return (size + 2 * self.padding + self.end - self.reach) // self.stride + 1
+        return (size + 2 * padding + self.end - self.dilation * (kernel - 1) - 1) // self.stride + 1
 
 
 NOOP = LayerShape("noop", 1, 1)
@@ -193,6 +225,8 @@ def parse_shape(text: str) -> LayerShape:
         dilation=int(found["dilation"] or 1),
         per_group=int(found["per_group"] or 0),
         parts=int(found["parts"] or 1),
+        kernel_w=int(found["kernel_w"] or 0),
+        padding_w=int(found["padding_w"] or 0),
     )
 
 

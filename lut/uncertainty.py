@@ -45,13 +45,13 @@ class RowErrors:
     def __init__(self, table: LatencyTable) -> None:
         rounds = {key: table.rounds_us(key) for key in table.keys if " + " not in key}
         self._own: dict[LayerShape, float] = {}
-        by_kind: dict[tuple[str, int], list[float]] = {}
+        by_kind: dict[tuple[str, tuple[int, int]], list[float]] = {}
         for key, latencies_us in rounds.items():
             own = relative_variance(latencies_us, table.protocol.statistic)
             if own is not None:
                 shape = parse_shape(key)
                 self._own[shape] = own
-                by_kind.setdefault((shape.kind, shape.kernel), []).append(own)
+                by_kind.setdefault((shape.kind, shape.kernel_hw), []).append(own)
         self._pooled = {kind: statistics.fmean(variances) for kind, variances in by_kind.items()}
         self._overall = statistics.fmean(self._own.values()) if self._own else 0.0
 
@@ -59,7 +59,7 @@ class RowErrors:
         """Of the layer's latency, relative to its square. That of its kind, where it has no rounds of its own to tell;
         0 where no row of the table has.
         """
-        pooled = self._pooled.get((shape.kind, shape.kernel), self._overall)
+        pooled = self._pooled.get((shape.kind, shape.kernel_hw), self._overall)
         own = self._own.get(shape)
         return pooled if own is None else (_POOLED_WEIGHT * pooled + own) / (_POOLED_WEIGHT + 1)
 

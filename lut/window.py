@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """A square window in pixels: `padding` zeros before and after the map, and `end` more after it."""
+    """One side of a window in pixels: `padding` zeros before and after the map, and `end` more after it."""
 
     kernel: int
     stride: int = 1

@@ -32,12 +32,18 @@ _ACTIVATIONS = {
 """Those that are an operator without options."""
 
 
+Sides = int | tuple[int, int]
+"""Of height and width, or of both alike."""
+Windows = tuple[Window, Window]
+"""Down and across."""
+
+
 class TfliteGraph(TfliteBuilder):
     """A `.tflite` under construction. A method that adds an operator returns the index of its output tensor.
 
     Tensors are float32 [1, H, W, C], or [1, C] after a global pool, a flatten or a linear layer. `padding` is
-    symmetric, in pixels, as in PyTorch; `end` is what comes on top at the bottom and on the right. An `activation`
-    that is fused into another operator is none, relu or relu6.
+    symmetric, in pixels (or in pixels down and across), as in PyTorch; `end` is what comes on top at the bottom and on
+    the right. An `activation` that is fused into another operator is none, relu or relu6.
     """
 
     def conv(
@@ -46,15 +52,15 @@ class TfliteGraph(TfliteBuilder):
         weight: np.ndarray,
         bias: np.ndarray,
         stride: int = 1,
-        padding: int = 0,
+        padding: Sides = 0,
         activation: str = "none",
         end: int = 0,
         dilation: int = 1,
     ) -> int:
-        """A convolution; `weight` is [out, k, k, in], with fewer channels in than `x` has if it is grouped."""
+        """A convolution; `weight` is [out, height, width, in], with fewer channels in than `x` has if it is grouped."""
         options = schema.Conv2DOptionsT(fusedActivationFunction=_FUSED[activation])
-        window = Window(weight.shape[1], stride, padding, end, dilation)
-        return self._convolve(_OP.CONV_2D, _OPTIONS.Conv2DOptions, options, x, weight, bias, window)
+        windows = _windows(weight.shape[1:3], stride, padding, end, dilation)
+        return self._convolve(_OP.CONV_2D, _OPTIONS.Conv2DOptions, options, x, weight, bias, windows)
 
     def depthwise(
         self,
@@ -62,16 +68,16 @@ class TfliteGraph(TfliteBuilder):
         weight: np.ndarray,
         bias: np.ndarray,
         stride: int = 1,
-        padding: int = 0,
+        padding: Sides = 0,
         activation: str = "none",
         end: int = 0,
         dilation: int = 1,
     ) -> int:
-        """A depthwise convolution, a filter a channel; `weight` is [1, k, k, channels], `bias` [channels]."""
+        """A depthwise convolution, a filter a channel; `weight` is [1, height, width, channels], `bias` [channels]."""
         options = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, fusedActivationFunction=_FUSED[activation])
-        window = Window(weight.shape[1], stride, padding, end, dilation)
+        windows = _windows(weight.shape[1:3], stride, padding, end, dilation)
         kind = _OPTIONS.DepthwiseConv2DOptions
-        return self._convolve(_OP.DEPTHWISE_CONV_2D, kind, options, x, weight, bias, window)
+        return self._convolve(_OP.DEPTHWISE_CONV_2D, kind, options, x, weight, bias, windows)
 
     def linear(self, x: int, weight: np.ndarray, bias: np.ndarray, activation: str = "none") -> int:
         """A linear layer; `weight` is [out, in]. A [1, 1, 1, in] input needs no reshape before it."""
@@ -88,6 +94,15 @@ class TfliteGraph(TfliteBuilder):
     def add_constant(self, x: int, values: np.ndarray, activation: str = "none") -> int:
         """The tensor and one figure for each of its channels: `values` [C], or one for all of them [1]."""
         return self.add(x, self._constant("values", values.astype(np.float32)), activation)
+
+    def mul_constant(self, x: int, values: np.ndarray, activation: str = "none") -> int:
+        """The tensor times one figure for each of its channels: `values` [C], or one for all of them [1]."""
+        return self.mul(x, self._constant("values", values.astype(np.float32)), activation)
+
+    def prelu(self, x: int, slopes: np.ndarray) -> int:
+        """What is below zero times its channel's slope: `slopes` [C]."""
+        slopes = slopes.astype(np.float32).reshape(*(1,) * (len(self.shape(x)) - 2), -1)
+        return self._operator(_OP.PRELU, [x, self._constant("slopes", slopes)], self.shape(x))
 
     def mul(self, a: int, b: int, activation: str = "none") -> int:
         """The product of two tensors of one shape, or of a feature map and one figure a channel [1, 1, 1, C]."""
@@ -144,7 +159,7 @@ class TfliteGraph(TfliteBuilder):
                 return self.mul(x, self.activation(x, "sigmoid"))
             case "hard_sigmoid":
                 shifted = self.add_constant(x, np.array([3.0]), "relu6")
-                return self.mul(shifted, self._constant("sixth", np.array([1 / 6], np.float32)))
+                return self.mul_constant(shifted, np.array([1 / 6]))
             case "leaky_relu":
                 options = schema.LeakyReluOptionsT(alpha=0.01 if alpha is None else alpha)
                 return self._operator(_OP.LEAKY_RELU, [x], self.shape(x), _OPTIONS.LeakyReluOptions, options)
@@ -157,34 +172,36 @@ class TfliteGraph(TfliteBuilder):
     def avg_pool(
         self,
         x: int,
-        kernel: int,
+        kernel: Sides,
         stride: int,
-        padding: int = 0,
+        padding: Sides = 0,
         activation: str = "none",
         end: int = 0,
         count_include_pad: bool = True,
     ) -> int:
         """An average pool; `padding` counts as zeros if `count_include_pad`, and `end` never counts: as in PyTorch."""
-        window = Window(kernel, stride, padding, end)
-        counted = [window.counted(size, count_include_pad) for size in self.shape(x)[1:3]]
-        if min(map(np.min, counted)) == kernel:
-            return self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, window), window, _PADDING.VALID, activation)
-        if not (count_include_pad and padding) and self._is_same(x, window):
-            return self._pool(_OP.AVERAGE_POOL_2D, x, window, _PADDING.SAME, activation)
-        pooled = self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, window), window, _PADDING.VALID, "none")
-        share = kernel**2 / np.multiply.outer(*counted)[None, :, :, None]
+        windows = _windows(_pair(kernel), stride, padding, end)
+        counted = [
+            window.counted(size, count_include_pad) for window, size in zip(windows, self.shape(x)[1:3], strict=True)
+        ]
+        if all((pixels == window.kernel).all() for window, pixels in zip(windows, counted, strict=True)):
+            return self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, windows), windows, _PADDING.VALID, activation)
+        if not (count_include_pad and any(_pair(padding))) and self._is_same(x, windows):
+            return self._pool(_OP.AVERAGE_POOL_2D, x, windows, _PADDING.SAME, activation)
+        pooled = self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, windows), windows, _PADDING.VALID, "none")
+        share = windows[0].kernel * windows[1].kernel / np.multiply.outer(*counted)[None, :, :, None]
         return self.mul(pooled, self._constant("share", share.astype(np.float32)), activation)
 
     def max_pool(
-        self, x: int, kernel: int, stride: int, padding: int = 0, activation: str = "none", end: int = 0
+        self, x: int, kernel: Sides, stride: int, padding: Sides = 0, activation: str = "none", end: int = 0
     ) -> int:
         """A max pool; padding never wins, as in PyTorch."""
         # XNNPACK takes PAD, which fills with zeros, but not PADV2; where nothing below zero is left they agree.
         zeros_lose = self.is_non_negative(x) or activation != "none"
         fill = 0.0 if zeros_lose else float(np.finfo(np.float32).min)
-        window = Window(kernel, stride, padding, end)
-        x, mode = self._padded(x, window, fill)
-        return self._pool(_OP.MAX_POOL_2D, x, window, mode, activation)
+        windows = _windows(_pair(kernel), stride, padding, end)
+        x, mode = self._padded(x, windows, fill)
+        return self._pool(_OP.MAX_POOL_2D, x, windows, mode, activation)
 
     def global_pool(self, x: int, keep_dims: bool = False) -> int:
         """The mean over height and width: [1, H, W, C] to [1, C], or to [1, 1, 1, C] if `keep_dims`."""
@@ -209,44 +226,44 @@ class TfliteGraph(TfliteBuilder):
         return self._operator(_OP.ABS, [x], self.shape(x), _OPTIONS.AbsOptions, schema.AbsOptionsT())
 
     def _convolve(
-        self, code: int, kind: int, options: Any, x: int, weight: np.ndarray, bias: np.ndarray, window: Window
+        self, code: int, kind: int, options: Any, x: int, weight: np.ndarray, bias: np.ndarray, windows: Windows
     ) -> int:
-        x, options.padding = self._padded(x, window)
-        options.strideH = options.strideW = window.stride
-        options.dilationHFactor = options.dilationWFactor = window.dilation
+        x, options.padding = self._padded(x, windows)
+        options.strideH, options.strideW = (window.stride for window in windows)
+        options.dilationHFactor, options.dilationWFactor = (window.dilation for window in windows)
         inputs = [x, self._constant("weight", weight), self._constant("bias", bias)]
-        out = self._window_output(x, window, options.padding, len(bias))
+        out = self._window_output(x, windows, options.padding, len(bias))
         return self._operator(code, inputs, out, kind, options)
 
-    def _pool(self, code: int, x: int, window: Window, mode: int, activation: str) -> int:
+    def _pool(self, code: int, x: int, windows: Windows, mode: int, activation: str) -> int:
         options = schema.Pool2DOptionsT(
             padding=mode,
-            strideH=window.stride,
-            strideW=window.stride,
-            filterHeight=window.kernel,
-            filterWidth=window.kernel,
+            strideH=windows[0].stride,
+            strideW=windows[1].stride,
+            filterHeight=windows[0].kernel,
+            filterWidth=windows[1].kernel,
             fusedActivationFunction=_FUSED[activation],
         )
-        return self._operator(code, [x], self._window_output(x, window, mode), _OPTIONS.Pool2DOptions, options)
+        return self._operator(code, [x], self._window_output(x, windows, mode), _OPTIONS.Pool2DOptions, options)
 
-    def _window_output(self, x: int, window: Window, mode: int, channels: int | None = None) -> tuple[int, ...]:
-        _, h, w, c = self.shape(x)
-        reach = 1 if mode == _PADDING.SAME else window.reach
-        return (1, (h - reach) // window.stride + 1, (w - reach) // window.stride + 1, channels or c)
+    def _window_output(self, x: int, windows: Windows, mode: int, channels: int | None = None) -> tuple[int, ...]:
+        _, *h_w, c = self.shape(x)
+        reaches = [1 if mode == _PADDING.SAME else window.reach for window in windows]
+        out = [(n - reach) // window.stride + 1 for n, reach, window in zip(h_w, reaches, windows, strict=True)]
+        return (1, *out, channels or c)
 
-    def _padded(self, x: int, window: Window, fill: float = 0.0) -> tuple[int, int]:
+    def _padded(self, x: int, windows: Windows, fill: float = 0.0) -> tuple[int, int]:
         """What a window reads and its padding mode: SAME only where TFLite pads just as PyTorch does."""
-        if (window.padding or window.end) and self._is_same(x, window):
+        if any(window.padding or window.end for window in windows) and self._is_same(x, windows):
             return x, _PADDING.SAME
-        return self._pad(x, window, fill), _PADDING.VALID
+        return self._pad(x, windows, fill), _PADDING.VALID
 
-    def _is_same(self, x: int, window: Window) -> bool:
-        _, h, w, _ = self.shape(x)
-        return window.is_same(h) and window.is_same(w)
+    def _is_same(self, x: int, windows: Windows) -> bool:
+        return all(window.is_same(size) for window, size in zip(windows, self.shape(x)[1:3], strict=True))
 
-    def _pad(self, x: int, window: Window, fill: float = 0.0) -> int:
+    def _pad(self, x: int, windows: Windows, fill: float = 0.0) -> int:
         _, h, w, c = self.shape(x)
-        sides = np.array([(0, 0), window.sides(h), window.sides(w), (0, 0)], np.int32)
+        sides = np.array([(0, 0), windows[0].sides(h), windows[1].sides(w), (0, 0)], np.int32)
         if not sides.any():
             return x
         out = (1, h + int(sides[1].sum()), w + int(sides[2].sum()), c)
@@ -255,3 +272,14 @@ class TfliteGraph(TfliteBuilder):
             return self._operator(_OP.PAD, inputs, out, _OPTIONS.PadOptions, schema.PadOptionsT())
         inputs.append(self._constant("fill", np.array([fill], np.float32)))
         return self._operator(_OP.PADV2, inputs, out, _OPTIONS.PadV2Options, schema.PadV2OptionsT())
+
+
+def _pair(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def _windows(kernel: Sequence[int], stride: int, padding: Sides, end: int = 0, dilation: int = 1) -> Windows:
+    down, across = (
+        Window(size, stride, zeros, end, dilation) for size, zeros in zip(kernel, _pair(padding), strict=True)
+    )
+    return down, across

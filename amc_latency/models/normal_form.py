@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from amc_latency.errors import UserError
 from amc_latency.graph import put_sizes, with_tensors
+from amc_latency.models.written_out import merge_written_out
 from amc_latency.operations import MULS, names_channels
 from amc_latency.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic
 
@@ -84,6 +85,7 @@ class _Rewriting:
         self.graph = graph = traced.graph
         self.changed = False
         self._free_channels(input_chw)
+        self.changed |= merge_written_out(graph, traced)
         self.order = {node: index for index, node in enumerate(graph.nodes)}
         self.plain: dict[str, nn.Module] = {}
         """the modules that are made, by name"""
@@ -280,7 +282,8 @@ def _plain(function: Any, old: nn.Module, names: Mapping[str, Any], settings: Ma
     else:
         momentum = old.momentum if isinstance(old, _BatchNorm) else settings.get("momentum", 0.1)
         features = len(tensors["running_mean"])
-        new = nn.BatchNorm2d(features, settings.get("eps", 1e-5), momentum, affine=weight is not None, device="meta")
+        kind = nn.BatchNorm1d if isinstance(old, nn.BatchNorm1d) else nn.BatchNorm2d
+        new = kind(features, settings.get("eps", 1e-5), momentum, affine=weight is not None, device="meta")
         tensors["num_batches_tracked"] = getattr(old, "num_batches_tracked", None)
     for name, tensor in tensors.items():
         if name in new._parameters and tensor is not None and not isinstance(tensor, nn.Parameter):

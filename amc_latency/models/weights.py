@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _SHOWN = 3
 _HOLDERS = ("state_dict", "model")
-"""keys under which a training script keeps the tensors beside other things"""
+"""keys under which a training script keeps the tensors beside other things; elsewhere the only ones there are taken"""
 _PREFIXES = ("module.", "_orig_mod.")
 """what DataParallel and torch.compile put before every name"""
 _AUXILIARY = ("aux", "AuxLogits.")
@@ -62,6 +62,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for holder in _HOLDERS:
         if isinstance(found, Mapping) and isinstance(found.get(holder), Mapping):
             found = found[holder]
+    if isinstance(found, Mapping) and not _is_state_dict(found):
+        held = [value for value in found.values() if _is_state_dict(value)]
+        found = held[0] if len(held) == 1 else found
     if not _is_state_dict(found):
         keys = f" with {', '.join(map(str, list(found)[:5]))}" if found and isinstance(found, Mapping) else ""
         raise UserError(

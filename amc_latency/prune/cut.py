@@ -55,8 +55,10 @@ def _size(module: nn.Module, side: int) -> int:
             return module.in_channels if side else module.out_channels
         case nn.Linear():
             return module.in_features if side else module.out_features
-        case nn.BatchNorm2d():
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
             return module.num_features
+        case nn.PReLU():
+            return module.num_parameters
     raise TypeError(f"{type(module).__name__} has no channels")
 
 
@@ -70,8 +72,10 @@ def _resize(module: nn.Module, side: int, size: int) -> None:
             setattr(module, "in_channels" if side else "out_channels", size)
         case nn.Linear():
             setattr(module, "in_features" if side else "out_features", size)
-        case nn.BatchNorm2d():
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
             module.num_features = size
+        case nn.PReLU():
+            module.num_parameters = size
 
 
 def check_keep(graph: NetworkGraph, keep: Sequence[Tensor]) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from amc_latency.graph import NetworkGraph, traced_on_meta
-from amc_latency.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, ADDS, MULS
+from amc_latency.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, BATCH_NORMS, OUT_OF_PLACE
 from lut.shape import FUSED_ACTIVATIONS
 
 Values = dict[fx.Node, Any]
@@ -48,7 +48,7 @@ class FoldedNorm:
     """A batch norm that no convolution takes in, as what it multiplies by and adds."""
 
     scale: Tensor
-    """[C, 1, 1]"""
+    """[C, 1, 1], or [C] for what is no feature map"""
     shift: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Step:
                 self._put(plain(values[source]), values)
             return plain
         norm = small.get_submodule(self.norm)
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, BATCH_NORMS)
         bare = _packed(conv, conv.weight, conv.bias, "none", like)
         means, variances = (torch.zeros(len(batches), norm.num_features) for _ in range(2))
         for values, mean, variance in zip(batches, means, variances, strict=True):
@@ -120,29 +120,29 @@ class Step:
     def _fold_norm(self, small: nn.Module, batches: Sequence[Values]) -> FoldedNorm:
         assert self.norm is not None
         norm = small.get_submodule(self.norm)
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, BATCH_NORMS)
         source = self.node.all_input_nodes[0]
         means, variances = (torch.zeros(len(batches), norm.num_features) for _ in range(2))
         for values, mean, variance in zip(batches, means, variances, strict=True):
             y = functional.batch_norm(values[source], mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
             self._put(y, values)
-        return _norm(norm, means.mean(0), variances.mean(0))
+        return _norm(norm, means.mean(0), variances.mean(0), y.dim())
 
     def freeze(self, network: nn.Module, values: Values) -> FoldedConv | FoldedNorm:
         """The convolution with its batch norm's own statistics folded in, for inputs of the size in `values`."""
         if self.conv is None:
             assert self.norm is not None
             norm = network.get_submodule(self.norm)
-            assert isinstance(norm, nn.BatchNorm2d)
+            assert isinstance(norm, BATCH_NORMS)
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            return _norm(norm, norm.running_mean, norm.running_var)
+            return _norm(norm, norm.running_mean, norm.running_var, values[self.node.all_input_nodes[0]].dim())
         conv = network.get_submodule(self.conv)
         assert isinstance(conv, nn.Conv2d)
         weight, bias = conv.weight, conv.bias
         if self.norm is not None:
             norm = network.get_submodule(self.norm)
-            assert isinstance(norm, nn.BatchNorm2d)
+            assert isinstance(norm, BATCH_NORMS)
             assert norm.running_mean is not None
             assert norm.running_var is not None
             weight, bias = fuse_conv_bn_weights(
@@ -171,7 +171,7 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
             continue
         module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
         result, conv, norm, activation = node, None, None, _activation(node, model)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, BATCH_NORMS):
             norm = str(node.target)
         if isinstance(module, nn.Conv2d):
             conv = str(node.target)
@@ -194,9 +194,10 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
     ]
 
 
-def _norm(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> FoldedNorm:
+def _norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, dims: int) -> FoldedNorm:
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return FoldedNorm(scale[:, None, None], (norm.bias - mean * scale)[:, None, None])
+    shape = (-1, *(1,) * (dims - 2))
+    return FoldedNorm(scale.view(shape), (norm.bias - mean * scale).view(shape))
 
 
 def _activation(node: fx.Node, model: nn.Module) -> str:
@@ -216,8 +217,8 @@ def _call(node: fx.Node, activation: str, small: nn.Module, values: Values) -> A
     if node.op == "call_module":
         module = small.get_submodule(str(node.target))
         return module(*(arg.clone() for arg in args) if getattr(module, "inplace", False) else args, **kwargs)
-    if node.target in ADDS or node.target in MULS:
-        return (torch.add if node.target in ADDS else torch.mul)(*args, **kwargs)
+    if node.target in OUT_OF_PLACE:
+        return OUT_OF_PLACE[node.target](*args)
     if kwargs.pop("inplace", False):
         args = (args[0].clone(), *args[1:])
     if node.op == "call_method":

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from amc_latency.coupling import Member
 from amc_latency.graph import NetworkGraph
+from amc_latency.operations import BATCH_NORMS
 from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 
 RIDGE = 1e-6
@@ -108,16 +109,15 @@ def collect(
 
 
 def input_rows(module: nn.Module, x: Tensor, points: int, generator: torch.Generator) -> Tensor:
-    """The vectors that a linear layer's or a square convolution's weights multiply, [rows, features].
+    """The vectors that a linear layer's or a convolution's weights multiply, [rows, features].
 
     Of each image at most `points` output positions, the same ones for the whole batch.
     """
     if not isinstance(module, nn.Conv2d):
         return x
-    kernel, stride = module.kernel_size[0], module.stride[0]
     # Its padding as figures, which "same" is not.
     x = functional.pad(x, module._reversed_padding_repeated_twice)
-    patches = x.unfold(2, kernel, stride).unfold(3, kernel, stride)
+    patches = x.unfold(2, module.kernel_size[0], module.stride[0]).unfold(3, module.kernel_size[1], module.stride[1])
     height, width = patches.shape[2:4]
     chosen = torch.arange(height * width)
     if len(chosen) > points:
@@ -271,7 +271,7 @@ def _set(small: nn.Module, name: str, norm_name: str | None, solution: Tensor, l
     norm = None if norm_name is None else small.get_submodule(norm_name)
     if layer.bias is not None:
         layer.bias.add_(lost_mean.to(layer.bias))
-    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+    elif isinstance(norm, BATCH_NORMS) and norm.running_mean is not None:
         norm.running_mean.sub_(lost_mean.to(norm.running_mean))
 
 
@@ -298,7 +298,7 @@ def recalibrate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 1
 
     The statistics are averages over batches, all with the same weight, so a last, smaller batch is left out.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:

@@ -119,7 +119,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             first = next(i for i, layer in enumerate(layers) if costs.architecture.makes(layer, group))
             shape = layers[first].shape
             cost = costs.layers_total(self._full, [first]) / self._total
-            sizes = (shape.c_out, shape.c_in, shape.h, shape.w, shape.stride, shape.kernel)
+            sizes = (shape.c_out, shape.c_in, shape.h, shape.w, shape.stride, max(shape.kernel_hw))
             rows.append((group + 1, *sizes, cost))
         features = np.array(rows, dtype=np.float64)
         features[:, :-1] /= features[:, :-1].max(axis=0)

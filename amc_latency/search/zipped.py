@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from amc_latency.models.load import Network
+from amc_latency.operations import BATCH_NORMS
 from amc_latency.search.costs import LayerCosts
 from amc_latency.search.weights import SparseShape, masked, weight_layers
 from lut.architecture import Choices
@@ -58,14 +59,14 @@ def zipped_costs(network: Network, choices: Choices, overhead: int) -> LayerCost
 
 
 def _scale(model: nn.Module, norm: str | None) -> np.ndarray | None:
-    """What the batch norm that is folded into a layer multiplies its weights by, [channels out, 1, 1, 1]."""
+    """What the batch norm that is folded into a layer multiplies its weights by, [channels out]."""
     if norm is None:
         return None
     module = model.get_submodule(norm)
-    assert isinstance(module, nn.BatchNorm2d)
+    assert isinstance(module, BATCH_NORMS)
     assert module.running_var is not None
     scale = (module.running_var + module.eps).rsqrt() * (1.0 if module.weight is None else module.weight)
-    return scale.detach().cpu().numpy()[:, None, None, None]
+    return scale.detach().cpu().numpy()
 
 
 def _sizes(layer: nn.Module, scale: np.ndarray | None, counts: Sequence[int]) -> dict[int, int]:
@@ -75,10 +76,9 @@ def _sizes(layer: nn.Module, scale: np.ndarray | None, counts: Sequence[int]) ->
     weight = layer.get_parameter("weight").detach().cpu().numpy()
     # A depthwise layer's filters lie side by side, channel by channel.
     first = 0 if isinstance(layer, nn.Conv2d) and layer.groups > 1 and weight.shape[1] == 1 else 1
-    values, scales = (
-        np.ascontiguousarray(np.moveaxis(each, first, -1)).ravel()
-        for each in (weight, np.broadcast_to(np.float32(1) if scale is None else scale, weight.shape))
-    )
+    by_channel = np.ones(1, np.float32) if scale is None else scale
+    by_weight = np.broadcast_to(by_channel.reshape(-1, *(1,) * (weight.ndim - 1)), weight.shape)
+    values, scales = (np.ascontiguousarray(np.moveaxis(each, first, -1)).ravel() for each in (weight, by_weight))
     order = np.sort(np.abs(values))[::-1]
     if values.size > _PIECES * _PIECE:
         starts = np.linspace(0, values.size - _PIECE, _PIECES).astype(int)

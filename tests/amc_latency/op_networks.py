@@ -106,7 +106,104 @@ def alike_activations(net: Any, x: Tensor) -> Tensor:
     return functional.gelu(functional.silu(functional.hardswish(x))).tanh()
 
 
+def with_numbers(net: Any, x: Tensor) -> Tensor:
+    y = net.stem((x - 0.5) / 0.25)
+    y = (3 + net.second(y)).mul(other=2).sub(1.0, alpha=4).relu()
+    return -(2 * torch.div(y, 8.0) + 1)
+
+
+def clamped(net: Any, x: Tensor) -> Tensor:
+    x = net.second(net.stem(x).clamp(min=0)).clip(0, 6)
+    return functional.hardtanh(torch.clamp(net.second(x), min=0.0, max=6.0), 0.0, 6.0)
+
+
 CASES = {
+    "kernels that are not square": Case(
+        in_a_row(
+            *(conv(kernel=(1, 5), padding=(0, 2)), conv(4, 4, kernel=(3, 1), stride=2)),
+            *(conv(4, 4, kernel=3, padding=(0, 1), groups=4), nn.ReLU(), conv(4, 4, kernel=(1, 3), padding="same")),
+            *(nn.MaxPool2d((2, 1), 2), nn.AvgPool2d((1, 2), 1)),
+        ),
+        (3, 13, 16),
+        (
+            "conv 3x13x16>4 k1x5 s1 p0x2",
+            "conv 4x13x16>4 k3x1 s2 p0x0",  # (13 - 3) / 2 + 1 = 6, ceil(16 / 2) = 8
+            "depthwise 4x6x8>4 k3x3 s1 p0x1 relu",
+            "conv 4x4x8>4 k1x3 s1 p0x1",
+            "max_pool 4x4x8>4 k2x1 s2 p0x0",
+            "avg_pool 4x2x4>4 k1x2 s1 p0x0",
+            *ended(4, 2, 3),
+        ),
+    ),
+    "a batch norm of features": Case(
+        lambda: nn.Sequential(
+            *(conv(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.ReLU()),
+            *(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU6(), nn.Linear(6, 3)),
+        ),
+        (3, 5, 5),
+        (
+            *("conv 3x5x5>4 k1 s1 p0", "global_pool 4x5x5>4 k1 s1 p0", "depthwise 4x1x1>4 k1 s1 p0 relu"),
+            *("linear 4x1x1>6 k1 s1 p0 relu6", "linear 6x1x1>3 k1 s1 p0"),
+        ),
+    ),
+    "slices by index": Case(
+        written(lambda net, x: torch.cat([(y := net.stem(x)[:, :9])[:, :1], y[:, 1:-1, ...]], 1), 3, stem=conv()),
+        (3, 5, 5),
+        (
+            *("conv 3x5x5>4 k1 s1 p0", "slice 4x5x5>1 k1 s1 p0", "slice 4x5x5>2 k1 s1 p0"),
+            *("concat 3x5x5>3 k1 s1 p0 n2", *ended(3, 5, 5)),
+        ),
+        (1.0,),
+    ),
+    "numbers": Case(
+        written(with_numbers, stem=conv(), second=conv(4, 4)),
+        (3, 5, 5),
+        (
+            *("add_number 3x5x5>3 k1 s1 p0", "mul_number 3x5x5>3 k1 s1 p0"),
+            *("conv 3x5x5>4 k1 s1 p0", "conv 4x5x5>4 k1 s1 p0"),
+            *("add_number 4x5x5>4 k1 s1 p0", "mul_number 4x5x5>4 k1 s1 p0", "add_number 4x5x5>4 k1 s1 p0 relu"),
+            *("mul_number 4x5x5>4 k1 s1 p0", "mul_number 4x5x5>4 k1 s1 p0", "add_number 4x5x5>4 k1 s1 p0"),
+            "mul_number 4x5x5>4 k1 s1 p0",
+            *ended(4, 5, 5),
+        ),
+        (-0.5, 4.0, 3.0, 2.0, -4.0, 0.125, 2.0, 1.0, -1.0),
+    ),
+    "activations as clamps": Case(
+        written(clamped, stem=conv(), second=conv(4, 4)),
+        (3, 5, 5),
+        (
+            *("conv 3x5x5>4 k1 s1 p0 relu", "conv 4x5x5>4 k1 s1 p0 relu6", "conv 4x5x5>4 k1 s1 p0 relu6"),
+            "activation 4x5x5>4 k1 s1 p0 relu6",
+            *ended(4, 5, 5),
+        ),
+    ),
+    "prelu, of a slope a channel and of one": Case(
+        in_a_row(conv(), nn.PReLU(4), nn.PReLU()),
+        (3, 5, 5),
+        ("conv 3x5x5>4 k1 s1 p0", *["activation 4x5x5>4 k1 s1 p0 prelu"] * 2, *ended(4, 5, 5)),
+    ),
+    "grouped convolutions that widen and narrow": Case(
+        in_a_row(conv(3, 6, groups=3), conv(6, 4, groups=2, kernel=3, padding=1), nn.ReLU()),
+        (3, 5, 5),
+        ("grouped 3x5x5>6 k1 s1 p0 g1", "grouped 6x5x5>4 k3 s1 p1 g3 relu", *ended(4, 5, 5)),
+    ),
+    "an average of what lies inside": Case(
+        in_a_row(conv(), nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.AvgPool2d(2, 2, count_include_pad=False)),
+        (3, 6, 6),
+        (
+            *("conv 3x6x6>4 k1 s1 p0", "inner_avg_pool 4x6x6>4 k3 s1 p1", "avg_pool 4x6x6>4 k2 s2 p0"),
+            *ended(4, 3, 3),
+        ),
+    ),
+    "a max pool of what a number may have made less than zero": Case(
+        in_a_row(conv(), nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.PReLU(4), nn.MaxPool2d(3, 1, 1)),
+        (3, 5, 5),
+        (
+            *("conv 3x5x5>4 k1 s1 p0 relu", "max_pool 4x5x5>4 k3 s1 p1"),
+            *("activation 4x5x5>4 k1 s1 p0 prelu", "signed_max_pool 4x5x5>4 k3 s1 p1"),
+            *ended(4, 5, 5),
+        ),
+    ),
     "max pool, ceil_mode": Case(
         # 8 -> ceil((8 - 3) / 2) + 1 = 4, whose last window ends 3 * 2 + 3 - 8 = 1 beyond
         in_a_row(conv(), nn.MaxPool2d(3, 2, ceil_mode=True)),

@@ -31,7 +31,7 @@ def test_fused_steps_equal_pytorchs(name: str) -> None:
     torch.manual_seed(0)
     model, images = case.build().eval(), torch.randn(3, *case.image)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             for tensor in (module.weight, module.bias, module.running_mean):
                 nn.init.normal_(tensor)
     forward = CutForward(model, trace(model, case.image), images, images)

@@ -63,18 +63,17 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     # modules
     "module": (in_a_row(conv(), nn.Softplus()), r"^1: Softplus is not supported"),
     "transposed convolution": (in_a_row(nn.ConvTranspose2d(3, 4, 2)), r"^0: ConvTranspose2d is not supported"),
-    "1-D batch norm": (
-        lambda: nn.Sequential(conv(), ending(4), nn.BatchNorm1d(3)),
-        r"^2: BatchNorm1d is not supported",
+    "layer norm": (
+        lambda: nn.Sequential(conv(), ending(4), nn.LayerNorm(3)),
+        r"^2: LayerNorm is not supported",
     ),
     "hard tanh": (in_a_row(conv(), nn.Hardtanh()), r"^1: Hardtanh is not supported"),
-    "kernel that is not square": (in_a_row(nn.Conv2d(3, 4, (3, 1))), r"^0: kernel_size \(3, 1\)"),
+    "same, of a kernel of even height alone": (
+        in_a_row(conv(kernel=(2, 3), padding="same")),
+        r"^0: padding at the end \(1, 0\) is not supported",
+    ),
     "strides that differ": (in_a_row(conv(stride=(1, 2))), r"^0: stride \(1, 2\)"),
     "reflected border": (in_a_row(conv(kernel=3, padding=1, padding_mode="reflect")), r"^0: padding other than"),
-    "grouped convolution that widens": (
-        in_a_row(conv(3, 6, groups=3), channels=6),
-        r"^0: 3 groups from 3 to 6 channels",
-    ),
     "linear layer on a map": (
         lambda: nn.Sequential(conv(), nn.Linear(8, 3)),
         r"^1: a linear layer takes \[N, features\]",
@@ -123,9 +122,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"^2: max pooling that .* follows zeros",
     ),
     "divisor": (in_a_row(conv(), nn.AvgPool2d(2, divisor_override=3)), r"^1: divisor_override"),
-    "border that is not counted": (
-        in_a_row(conv(), nn.AvgPool2d(3, padding=1, count_include_pad=False)),
-        r"^1: divisor_override and count_include_pad",
+    "zeros before a border that is not counted": (
+        in_a_row(conv(), nn.ZeroPad2d(1), nn.AvgPool2d(3, padding=1, count_include_pad=False)),
+        r"^2: divisor_override, and zeros",
     ),
     "ceil_mode of a padded average": (in_a_row(conv(), nn.AvgPool2d(3, 2, 1, ceil_mode=True)), r"^1: ceil_mode"),
     "sizes that do not divide": (in_a_row(conv(), nn.AdaptiveAvgPool2d(3)), r"^1: pools \(4, 8, 8\) to \(4, 3, 3\)"),
@@ -143,14 +142,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         written(lambda net, x: net.last(functional.pad(net.stem(x), (0, 0, 0, 0, 2, 2))), stem=conv(), last=conv(8, 4)),
         r"^pad: pads by \(0, 0, 0, 0, 2, 2\)",
     ),
-    "sum with a number": (stem(lambda x: 1 + x), r"^add: add with a number"),
-    "sum with a number by name": (stem(lambda x: torch.add(x, other=2)), r"^add: add with a number"),
-    "weighted sum": (stem(lambda x: torch.add(x, x, alpha=2)), r"^add: add with a number"),
+    "a number less a tensor": (stem(lambda x: 1 - x), r"^sub: the operation sub is not supported"),
+    "a number by a tensor": (stem(lambda x: 1 / x), r"^truediv: the operation truediv is not supported"),
+    "a whole quotient": (stem(lambda x: torch.div(x, 2, rounding_mode="floor")), r"^div: the operation div"),
+    "a difference of tensors": (stem(lambda x: x - torch.relu(x)), r"^sub: the operation sub is not supported"),
+    "other bounds": (stem(lambda x: x.clamp(-1, 1)), r"^clamp: the operation clamp is not supported"),
+    "weighted sum": (stem(lambda x: torch.add(x, x, alpha=2)), r"^add: a weighted sum of two tensors"),
     "product with one map": (
         written(lambda net, x: net.stem(x) * net.one(x), stem=conv(), one=conv(3, 1)),
         r"^mul: mul of",
     ),
-    "slice": (stem(lambda x: x[:, :4]), r"operation getitem is not supported"),
+    "slice of rows": (stem(lambda x: x[:, :, :4]), r"operation getitem is not supported"),
+    "every other channel": (
+        stem(lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1)),
+        r"operation getitem is not supported",
+    ),
+    "one channel": (stem(lambda x: x * x[:, 1].mean()), r"operation getitem is not supported"),
+    "slice of images": (stem(lambda x: x[:2]), r"operation getitem is not supported"),
     "parts in a row": (stem(lambda x: torch.cat(x.chunk(2, 1), 1)), r"^cat: joins all that chunk makes"),
     "parts in reverse": (stem(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), r"operation getitem is not supported"),
     "split rows": (stem(lambda x: x.chunk(2, 2)[0]), r"^chunk: only channels can be split"),

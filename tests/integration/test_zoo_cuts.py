@@ -28,6 +28,7 @@ NETWORKS = {
     **dict.fromkeys(("torchvision:regnet_y_400mf", "torchvision:efficientnet_b0"), "3x64x64"),
     **dict.fromkeys(("torchvision:shufflenet_v2_x1_0", "torchvision:resnext50_32x4d", "densenet121"), "3x64x64"),
     **dict.fromkeys(("resnet18", "resnet50", "vgg16", "vgg16_bn", "resnet20", "resnet56", "plain20"), "3x32x32"),
+    "torchvision:inception_v3": "3x96x96",
     "lenet5": "1x28x28",
 }
 

@@ -17,6 +17,8 @@ def layer_shapes(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> LayerShape:
     c_out = c_in
     if kind in ("conv", "linear"):
         c_out = draw(st.integers(1, 4096))
+    elif kind == "grouped":
+        c_out = c_in // per_group * draw(st.integers(1, 64))
     elif kind == "slice":
         c_out = draw(st.integers(1, c_in))
     activation = draw(st.sampled_from(ACTIVATIONS[1:] if kind == "activation" else FUSED_ACTIVATIONS))
@@ -27,14 +29,18 @@ def layer_shapes(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> LayerShape:
         stride = draw(st.integers(1, 4)) if kind in ("nearest", "bilinear") else 1
         return LayerShape(kind, c_in, c_out, h, w, stride=stride, activation=activation, parts=parts)
     kernel, dilation = draw(st.integers(1, 7)), draw(st.integers(1, 3))
-    reach = dilation * (kernel - 1) + 1
-    padding, end = draw(st.integers(0, reach - 1)), draw(st.integers(0, reach - 1))
+    kernel_w = draw(st.one_of(st.just(kernel), st.integers(1, 7)))
+    reach, reach_w = (dilation * (side - 1) + 1 for side in (kernel, kernel_w))
+    padding, padding_w = draw(st.integers(0, reach - 1)), draw(st.integers(0, reach_w - 1))
+    end = draw(st.integers(0, min(reach, reach_w) - 1))
+    if (kernel, padding) == (kernel_w, padding_w):
+        kernel_w = padding_w = 0
     return LayerShape(
         kind,
         c_in,
         c_out,
         max(h, reach - 2 * padding - end),
-        max(w, reach - 2 * padding - end),
+        max(w, reach_w - 2 * (padding_w if kernel_w else padding) - end),
         kernel,
         draw(st.integers(1, 4)),
         padding,
@@ -42,4 +48,6 @@ def layer_shapes(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> LayerShape:
         end=end,
         dilation=dilation,
         per_group=per_group,
+        kernel_w=kernel_w,
+        padding_w=padding_w,
     )

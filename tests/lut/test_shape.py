@@ -26,16 +26,20 @@ def test_text_is_the_documented_one() -> None:
     # What is rare is named only where it is not as ever: tables from before it are read as they are.
     grouped = LayerShape("grouped", 64, 64, 14, 14, 3, 2, 1, "relu", end=1, dilation=2, per_group=8)
     assert grouped.text == "grouped 64x14x14>64 k3 s2 p1+1 d2 g8 relu float32"
+    oblong = LayerShape("conv", 8, 16, 17, 17, 1, kernel_w=7, padding_w=3)
+    assert oblong.text == "conv 8x17x17>16 k1x7 s1 p0x3 none float32"
     assert LayerShape("concat", 96, 96, 7, 7, parts=3).text == "concat 96x7x7>96 k1 s1 p0 n3 none float32"
 
 
 @given(layer_shapes(("conv", "depthwise", "grouped", "avg_pool", "max_pool")))
 def test_a_windows_outputs_are_as_many_as_it_has_places(shape: LayerShape) -> None:
-    def places(size: int) -> int:
-        last = size + shape.padding + shape.end - (shape.dilation * (shape.kernel - 1) + 1)
-        return len(range(-shape.padding, last + 1, shape.stride))
+    def places(size: int, kernel: int, padding: int) -> int:
+        last = size + padding + shape.end - (shape.dilation * (kernel - 1) + 1)
+        return len(range(-padding, last + 1, shape.stride))
 
-    assert (shape.h_out, shape.w_out) == (places(shape.h), places(shape.w))
+    width = (shape.kernel_w, shape.padding_w) if shape.kernel_w else (shape.kernel, shape.padding)
+    assert shape.h_out == places(shape.h, shape.kernel, shape.padding)
+    assert shape.w_out == places(shape.w, *width)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,9 @@ def test_a_windows_outputs_are_as_many_as_it_has_places(shape: LayerShape) -> No
         (LayerShape("depthwise", 64, 64, 113, 57, 3, 2, 1), 3 * 3 * 64 * 57 * 29, 3 * 3 * 64 + 64),
         (LayerShape("grouped", 64, 64, 14, 14, 3, 1, 1, per_group=8), 3 * 3 * 8 * 64 * 14 * 14, 3 * 3 * 8 * 64 + 64),
         (LayerShape("conv", 8, 16, 14, 14, 3, 1, 2, dilation=2), 3 * 3 * 8 * 16 * 14 * 14, 3 * 3 * 8 * 16 + 16),
+        (LayerShape("conv", 8, 16, 17, 15, 1, kernel_w=7, padding_w=3), 7 * 8 * 16 * 17 * 15, 7 * 8 * 16 + 16),
+        (LayerShape("conv", 8, 16, 17, 15, 3, kernel_w=1), 3 * 8 * 16 * 15 * 15, 3 * 8 * 16 + 16),
+        (LayerShape("grouped", 12, 24, 9, 9, 3, 1, 1, per_group=4), 3 * 3 * 4 * 24 * 9 * 9, 3 * 3 * 4 * 24 + 24),
         (LayerShape("conv", 8, 16, 14, 14, 3, 2, end=1), 3 * 3 * 8 * 16 * 7 * 7, 3 * 3 * 8 * 16 + 16),
         (LayerShape("scale", 96, 96, 28, 28), 0, 0),
         (LayerShape("activation", 96, 96, 28, 28, activation="silu"), 0, 0),
@@ -102,6 +109,12 @@ def test_output_size() -> None:
         ({"kind": "scale", "c_out": 9}, "as many channels"),
         ({"kind": "add", "end": 1}, "no padding at its end"),
         ({"kind": "add", "dilation": 2}, "no dilation"),
+        ({"kind": "add", "kernel_w": 2}, "no kernel"),
+        ({"kernel_w": 3, "padding_w": 1}, "like the height isn't told"),
+        ({"padding_w": 1}, "like the height isn't told"),
+        ({"kernel_w": 1, "padding_w": 1}, "padding must be smaller"),
+        ({"kernel_w": 8}, "kernel is larger"),
+        ({"kind": "grouped", "per_group": 4, "c_out": 9}, "makes as many channels"),
         ({"end": 3}, "padding must be smaller"),
         ({"dilation": 0}, "positive"),
         ({"dilation": 6}, "kernel is larger"),

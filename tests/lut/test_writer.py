@@ -33,18 +33,18 @@ def built(shape: LayerShape) -> tuple[bytes, Tensor, Tensor]:
     tensor = graph.input(shape.h, shape.w, shape.c_in)
     image = torch.from_numpy(values(2, shape.c_in, shape.h, shape.w) * 3)
     bias = values(shape.c_out, seed=1)
-    k, s, p, d = shape.kernel, shape.stride, shape.padding, shape.dilation
-    window = (s, p, shape.activation, shape.end)
-    after = p + shape.end
+    k, s, (top, left), d = shape.kernel_hw, shape.stride, shape.padding_hw, shape.dilation
+    window = (s, shape.padding_hw, shape.activation, shape.end)
+    around = (left, left + shape.end, top, top + shape.end)
     match shape.kind:
         case "conv" | "grouped" | "depthwise":
             per_group = {"conv": shape.c_in, "grouped": shape.per_group, "depthwise": 1}[shape.kind]
-            weight = values(shape.c_out, per_group, k, k)  # PyTorch's order
+            weight = values(shape.c_out, per_group, *k)  # PyTorch's order
             if shape.kind == "depthwise":
                 out = graph.depthwise(tensor, weight.transpose(1, 2, 3, 0), bias, *window, d)
             else:
                 out = graph.conv(tensor, weight.transpose(0, 2, 3, 1), bias, *window, d)
-            padded, groups = functional.pad(image, (p, after, p, after)), shape.c_in // per_group
+            padded, groups = functional.pad(image, around), shape.c_in // per_group
             expected = functional.conv2d(
                 padded, torch.from_numpy(weight), torch.from_numpy(bias), s, 0, dilation=d, groups=groups
             )
@@ -55,12 +55,13 @@ def built(shape: LayerShape) -> tuple[bytes, Tensor, Tensor]:
         case "add":
             out = graph.add(tensor, tensor, shape.activation)
             expected = image + image
-        case "avg_pool":
-            out = graph.avg_pool(tensor, k, *window)
-            expected = functional.avg_pool2d(image, k, s, p)
+        case "avg_pool" | "inner_avg_pool":
+            counts = shape.kind == "avg_pool"
+            out = graph.avg_pool(tensor, k, *window, count_include_pad=counts)
+            expected = functional.avg_pool2d(image, k, s, (top, left), count_include_pad=counts)
         case "max_pool":
             out = graph.max_pool(tensor, k, *window)
-            expected = functional.max_pool2d(functional.pad(image, (p, after, p, after), value=-torch.inf), k, s)
+            expected = functional.max_pool2d(functional.pad(image, around, value=-torch.inf), k, s)
         case _:
             out = graph.global_pool(tensor)
             expected = image.mean([2, 3])
@@ -77,22 +78,36 @@ def assert_equals_pytorch(shape: LayerShape) -> None:
 
 @st.composite
 def small_windows(draw: st.DrawFn) -> LayerShape:
-    kind = draw(st.sampled_from(("conv", "grouped", "depthwise", "avg_pool", "max_pool")))
-    kernel, pool = draw(st.integers(1, 5)), kind.endswith("pool")
-    dilation = 1 if pool else draw(st.integers(1, 3))
-    reach = dilation * (kernel - 1) + 1
-    # PyTorch refuses pools with more padding than half a kernel.
-    padding = draw(st.integers(0, kernel // 2 if pool else reach - 1))
-    # A window that saw nothing but padding would have no largest pixel, and PyTorch's average knows no `end`.
-    end = 0 if kind == "avg_pool" else draw(st.integers(0, min(3, reach - 1 - padding * (kind == "max_pool"))))
-    smallest = max(1, reach - 2 * padding)
-    h, w = draw(st.integers(smallest, smallest + 9)), draw(st.integers(smallest, smallest + 9))
-    per_group = draw(st.integers(1, 4)) if kind == "grouped" else 0
-    c_in = draw(st.integers(1, 9)) * max(1, per_group)
-    c_out = draw(st.integers(1, 9)) if kind == "conv" else c_in
+    kind = draw(st.sampled_from(("conv", "grouped", "depthwise", "avg_pool", "inner_avg_pool", "max_pool")))
+    is_pool = kind.endswith("pool")
+    dilation = 1 if is_pool else draw(st.integers(1, 3))
+    sides = []
+    for kernel in (side := draw(st.integers(1, 5)), draw(st.one_of(st.just(side), st.integers(1, 5)))):
+        reach = dilation * (kernel - 1) + 1
+        # PyTorch refuses pools with more padding than half a kernel.
+        padding = draw(st.integers(0, kernel // 2 if is_pool else reach - 1))
+        smallest = max(1, reach - 2 * padding)
+        sides.append((kernel, padding, draw(st.integers(smallest, smallest + 9)), reach - 1))
+    (kernel, padding, h, most), (kernel_w, padding_w, w, most_w) = sides
+    if kind == "max_pool":
+        # A window that saw nothing but padding would have no largest pixel.
+        most, most_w = most - padding, most_w - padding_w
+    # PyTorch's average knows no `end`.
+    end = 0 if kind.endswith("avg_pool") else draw(st.integers(0, min(3, most, most_w)))
+    if (kernel, padding) == (kernel_w, padding_w):
+        kernel_w = padding_w = 0
+    groups, per_group = draw(st.integers(1, 9)), draw(st.integers(1, 4)) if kind == "grouped" else 0
+    c_in = groups * max(1, per_group)
+    c_out = {"conv": draw(st.integers(1, 9)), "grouped": groups * draw(st.integers(1, 4))}.get(kind, c_in)
     stride, activation = draw(st.integers(1, 3)), draw(st.sampled_from(FUSED_ACTIVATIONS))
-    window = (kernel, stride, padding, activation)
-    return LayerShape(kind, c_in, c_out, h, w, *window, end=end, dilation=dilation, per_group=per_group)
+    return LayerShape(
+        *(kind, c_in, c_out, h, w, kernel, stride, padding, activation),
+        end=end,
+        dilation=dilation,
+        per_group=per_group,
+        kernel_w=kernel_w,
+        padding_w=padding_w,
+    )
 
 
 @settings(max_examples=200, deadline=None)

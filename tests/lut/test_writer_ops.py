@@ -46,7 +46,11 @@ def check(build: Callable[[TfliteGraph, int], int], expected: Callable[[Tensor],
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS[1:])
+ALONE = [name for name in ACTIVATIONS if name not in ("none", "prelu")]
+"""Those that need nothing but what they act on."""
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_activations_equal_pytorch(name: str) -> None:
     check(lambda graph, x: graph.activation(x, name), PYTORCH[name], 7, 5, 6)
 
@@ -55,7 +59,22 @@ def test_a_leaky_relu_of_any_slope() -> None:
     check(lambda graph, x: graph.activation(x, "leaky_relu", 0.3), lambda x: functional.leaky_relu(x, 0.3), 7, 5, 6)
 
 
-@pytest.mark.parametrize("name", ["none", "mish"])
+@pytest.mark.parametrize("chw", [(7, 5, 6), (7, 1, 1)])
+def test_a_prelu_has_a_slope_a_channel(chw: tuple[int, int, int]) -> None:
+    slopes = values(7)
+    check(lambda graph, x: graph.prelu(x, slopes), lambda x: functional.prelu(x, torch.from_numpy(slopes)), *chw)
+
+
+def test_a_prelu_of_a_vector() -> None:
+    slopes = values(20)
+
+    def expected(x: Tensor) -> Tensor:
+        return functional.prelu(x.permute(0, 2, 3, 1).flatten(1), torch.from_numpy(slopes))
+
+    check(lambda graph, x: graph.prelu(graph.flatten(x), slopes), expected, 5, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["none", "prelu", "mish"])
 def test_an_activation_that_cannot_be_written_is_refused(name: str) -> None:
     graph = TfliteGraph()
     with pytest.raises(ValueError, match=name):
@@ -125,8 +144,8 @@ def test_squeeze_and_excitation_equals_pytorch() -> None:
 def test_products_and_constants() -> None:
     mean = values(4)
     check(
-        lambda graph, x: graph.mul(x, graph.add_constant(x, -mean), "relu"),
-        lambda x: functional.relu(x * (x - torch.from_numpy(mean)[:, None, None])),
+        lambda graph, x: graph.mul(x, graph.mul_constant(graph.add_constant(x, -mean), mean), "relu"),
+        lambda x: functional.relu(x * (x - (m := torch.from_numpy(mean)[:, None, None])) * m),
         *(4, 5, 6),
     )
 
@@ -137,10 +156,13 @@ def test_softmax_is_over_channels(chw: tuple[int, int, int]) -> None:
 
 
 STEPS: dict[str, Callable[[TfliteGraph, int], int]] = {
-    **{name: lambda graph, x, name=name: graph.activation(x, name) for name in ACTIVATIONS[1:]},
+    **{name: lambda graph, x, name=name: graph.activation(x, name) for name in ALONE},
     "conv": lambda graph, x: graph.conv(x, values(6, 1, 1, 6), values(6)),
     "up": lambda graph, x: graph.add_constant(x, np.full(6, 0.5)),
     "down": lambda graph, x: graph.add_constant(x, np.full(6, -0.5)),
+    "half": lambda graph, x: graph.mul_constant(x, np.full(6, 0.5)),
+    "negative": lambda graph, x: graph.mul_constant(x, np.full(6, -0.5)),
+    "prelu": lambda graph, x: graph.prelu(x, values(6)),
     "add": lambda graph, x: graph.add(x, graph.activation(x, "relu")),
     "mul": lambda graph, x: graph.mul(x, graph.global_pool(x, keep_dims=True)),
     "square": lambda graph, x: graph.mul(x, x),

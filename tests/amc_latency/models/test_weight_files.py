@@ -36,7 +36,7 @@ def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-@pytest.mark.parametrize("holder", ["state_dict", "model"])
+@pytest.mark.parametrize("holder", ["state_dict", "model", "net"])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", ""])
 def test_a_training_scripts_wrapping_is_taken_off(holder: str, prefix: str, tmp_path: Path) -> None:
     wanted, other = network(0), network(1)

@@ -23,7 +23,27 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vgg11_bn": lambda: small_vgg(),
     "squeezenet1_1": lambda: torchvision.models.squeezenet1_1(num_classes=10),
     "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=10),
+    "rarities": lambda: Rarities(),
 }
+
+
+class Rarities(nn.Module):
+    """Oblong kernels, PReLU of a slope a channel and of one, numbers, and a batch norm of features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            *(nn.Conv2d(3, 24, (1, 5), padding=(0, 2), bias=False), nn.BatchNorm2d(24), nn.PReLU(24)),
+            *(nn.Conv2d(24, 24, (3, 1), 2, groups=24), nn.PReLU(24), nn.Conv2d(24, 32, (3, 1), padding="same")),
+            *(nn.PReLU(), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+        )
+        self.head = nn.Sequential(
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(32), nn.Linear(32, 40, bias=False)),
+            *(nn.BatchNorm1d(40), nn.PReLU(40), nn.Linear(40, 10)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem((x - 0.5) / 0.25) * 2 - 1)
 
 
 def small_vgg() -> nn.Module:
@@ -39,7 +59,9 @@ def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = NETWORKS[name]().eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.PReLU):
+            nn.init.uniform_(module.weight, -1, 1)
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 2)

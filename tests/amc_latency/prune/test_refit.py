@@ -37,6 +37,7 @@ def build(kind: str) -> nn.Module:
         "3x3 with bias": [("consumer", nn.Conv2d(8, 5, 3, stride=2, padding=1)), *tail],
         "3x3 without bias": [("consumer", nn.Conv2d(8, 5, 3, padding=1, bias=False)), *tail],
         "3x3 padded as its input": [("consumer", nn.Conv2d(8, 5, 3, padding="same")), *tail],
+        "oblong": [("consumer", nn.Conv2d(8, 5, (1, 5), 2, (0, 2))), *tail],
         "3x3 with batch norm": [
             ("consumer", nn.Conv2d(8, 5, 3, padding=1, bias=False)),
             ("bn", nn.BatchNorm2d(5)),
@@ -101,6 +102,7 @@ def check_against_numpy(model: nn.Module, small: nn.Module, x: Tensor, kept: Ten
         "3x3 with bias",
         "3x3 without bias",
         "3x3 padded as its input",
+        "oblong",
         "linear",
         "linear after flattening 2x2",
     ],

@@ -1,6 +1,7 @@
 """Every classification family of torchvision: loaded, inspected, cut to half its channels and exported, or why not.
 
     python benchmarks/families.py [--networks torchvision:alexnet,timm:mobilenetv3_small_100,...]
+    python benchmarks/families.py --networks timm     # the smallest network of each of timm's modules
 
 Random weights with batch norms that have seen images; both files' outputs are compared with PyTorch's. What our own
 exporter refuses is tried with another converter where one is installed.
@@ -31,6 +32,25 @@ FAMILIES = (
     *("resnext50_32x4d", "wide_resnet50_2", "shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "swin_t"),
     *("swin_v2_t", "vgg11", "vgg11_bn", "vit_b_16"),
 )
+
+
+def smallest_of_timm() -> list[str]:
+    """The network with the fewest parameters of each of timm's modules."""
+    import timm
+    import torch
+
+    names = []
+    for module in timm.list_modules():
+        sizes = {}
+        for name in timm.list_models(module=module):
+            try:
+                with torch.device("meta"):
+                    sizes[name] = sum(tensor.numel() for tensor in timm.create_model(name).parameters())
+            except (RuntimeError, NotImplementedError):
+                continue  # It reckons with the values of tensors while it is built.
+        if sizes:
+            names.append(f"timm:{min(sizes, key=lambda name: (sizes[name], name))}")
+    return names
 
 
 def relative(report: ExportReport) -> float:
@@ -70,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"torch {version('torch')}, torchvision {version('torchvision')}")
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.networks.split(","):
+        for name in smallest_of_timm() if options.networks == "timm" else options.networks.split(","):
             began = time.perf_counter()
             try:
                 text = line(name, Path(folder))

@@ -34,11 +34,12 @@ from lut.table import LatencyTable
 from lut.tflite import run_tflite
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
+FEW_IMAGES = f"{Path(__file__).with_name('few_images.py')}:few_images"
 SMALL = SearchConfig(
     speedup=2,
     device="replay",
     lut=str(TABLE),
-    data="bundled",
+    data=FEW_IMAGES,
     warmup=4,
     episodes=4,
     correction_episodes=2,
@@ -99,16 +100,16 @@ def test_a_search_ends_in_a_file_under_its_target(tmp_path: Path) -> None:
     # The shipped file is the fine-tuned checkpoint, and as accurate as the report says.
     model, spec, extra = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert spec.channels == ours.counts
-    test = load_data("bundled").test
+    test = load_data(FEW_IMAGES, size=(64, 64)).test
     assert parse_normalisation(extra["normalisation"]) == test.normalisation
-    images = test.take(1000).inputs((64, 64))
+    images = test.inputs((64, 64))
     with torch.inference_mode():
         expected = model(images)
     shipped = torch.from_numpy(run_tflite(Path(ours.tflite), images.numpy()))
     assert torch.allclose(shipped, expected, atol=1e-4)
-    right = int((shipped.argmax(1) == test.labels[:1000]).sum())
-    # 1,000 of the 10,000 images: five standard errors of a share near 0.9.
-    assert abs(right / 1000 - ours.accuracy / 100) < 5 * (0.9 * 0.1 / 1000) ** 0.5
+    right = int((shipped.argmax(1) == test.labels).sum())
+    # Of two classes that are alike to the last digit either may be told.
+    assert abs(right - len(test) * ours.accuracy / 100) <= 1
 
     assert f"{ours.measured_ms:.4f}" in (tmp_path / "run" / "report.html").read_text()
     policy = json.loads((tmp_path / "run" / "policy.json").read_text())
@@ -239,7 +240,7 @@ def test_other_weights_are_another_search(tmp_path: Path) -> None:
     model = tmp_path / "net.safetensors"
     model.write_bytes(bundled_checkpoint().read_bytes())
     config = replace(SMALL, model=str(model))
-    same = {"data": "bundled", "data_sha256": load_data("bundled").digest()}
+    same = {"data": FEW_IMAGES, "data_sha256": load_data(FEW_IMAGES, size=(64, 64)).digest()}
     folder = RunFolder(tmp_path / "run", {**asdict(config), **same, "weights_sha256": "of others"})
     folder.start()
     del folder
@@ -257,15 +258,12 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) -> None:
-    data = few_images(tmp_path)
-    config = replace(SMALL, warmup=10, episodes=25, finetune_epochs=1, data=data)
+    config = replace(SMALL, warmup=10, episodes=25, finetune_epochs=1)
     unbroken = run(tmp_path, config, name="unbroken")
     rng = random.Random(5)
     killed = 0
     for _ in range(40):
-        process = subprocess.Popen(
-            command(tmp_path / "killed", data), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         if killed < 6:
             # Five times among the episodes, once when the uniform width is fine-tuned and ours is not.
             wait_for_progress(tmp_path / "killed" / ("events.jsonl" if killed < 5 else "uniform.tflite"), process)
@@ -282,28 +280,9 @@ def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) ->
     assert (report["accuracy"], report["measured_ms"]) == (unbroken.accuracy, unbroken.measured_ms)
 
 
-def few_images(folder: Path) -> str:
-    """Data with a twentieth of the test images, most of what each of ten processes would spend its time on."""
-    (folder / "few.py").write_text(FEW)
-    return f"{folder / 'few.py'}:few"
-
-
-FEW = """
-from amc_latency.data import load_data
-
-def few():
-    data = load_data("bundled")
-    train, test = data.train.take(2000), data.test.take(500)
-    return {
-        "train_images": train.images, "train_labels": train.labels,
-        "test_images": test.images, "test_labels": test.labels,
-    }
-"""
-
-
-def command(out: Path, data: str) -> list[str]:
+def command(out: Path) -> list[str]:
     options = (
-        f"search --speedup 2 --device replay --lut {TABLE} --data {data} --warmup 10 --episodes 25 "
+        f"search --speedup 2 --device replay --lut {TABLE} --data {FEW_IMAGES} --warmup 10 --episodes 25 "
         "--agent ddpg --cold-start --baselines uniform,random --correction-episodes 2 --images 100 "
         "--calibration-images 64 --finetune-epochs 1 --timing-rounds 1"
     )

@@ -31,9 +31,9 @@ class NetworkGraph:
     layer_nodes: tuple[str, ...]
     """fx node of each of them"""
     arguments: tuple[float, ...]
-    """of each of them what its shape doesn't say: a slice's start, an activation's slope"""
+    """of each of them what its shape doesn't say: a slice's start, an activation's slope, the number of a sum"""
     batch_norms: Mapping[str, str]
-    """the batch norm that is folded into a convolution, by the convolution's name"""
+    """the batch norm that is folded into a convolution or a linear layer, by that layer's name"""
     left_whole: tuple[LeftWhole, ...]
     """layers whose outputs are not cut, and why"""
     input_chw: tuple[int, int, int]

@@ -56,31 +56,36 @@ ACTIVATION_FUNCTIONS: dict[Any, str] = {
 }
 
 
-def with_number(node: fx.Node) -> tuple[str, float] | None:
-    """What arithmetic of a tensor and a plain number comes to: `add_number` or `mul_number`, and the number.
+def with_scalar(node: fx.Node) -> tuple[str, float] | None:
+    """What arithmetic of a tensor and a plain number comes to: `add_scalar` or `mul_scalar`, and the number.
 
     None for everything else.
     """
     if node.op not in ("call_function", "call_method"):
         return None
     if node.target in NEGATIVES:
-        return "mul_number", -1.0
-    operands = [*node.args[:2], *(value for key, value in node.kwargs.items() if key in ("input", "other"))]
-    numbers = [float(each) for each in operands if isinstance(each, (int, float))]
-    if len(operands) != 2 or len(numbers) != 1 or node.kwargs.get("rounding_mode") is not None:
+        return "mul_scalar", -1.0
+    operands = operands_of(node)
+    scalars = [float(each) for each in operands if isinstance(each, (int, float))]
+    if len(operands) != 2 or len(scalars) != 1 or node.kwargs.get("rounding_mode") is not None:
         return None
-    number = numbers[0]
+    scalar, is_first = scalars[0], isinstance(operands[0], (int, float))
+    # It multiplies the second one.
     alpha = float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
-    is_first = isinstance(operands[0], (int, float))
-    if node.target in ADDS:
-        return "add_number", alpha * number
+    if node.target in ADDS and not (is_first and alpha != 1):
+        return "add_scalar", alpha * scalar
     if node.target in MULS:
-        return "mul_number", number
+        return "mul_scalar", scalar
     if node.target in SUBS and not is_first:
-        return "add_number", -alpha * number
-    if node.target in DIVS and not is_first and number:
-        return "mul_number", 1 / number
+        return "add_scalar", -alpha * scalar
+    if node.target in DIVS and not is_first and scalar:
+        return "mul_scalar", 1 / scalar
     return None
+
+
+def operands_of(node: fx.Node) -> list[Any]:
+    """What a sum, a product and the like is of, in order."""
+    return [*node.args, *(node.kwargs[key] for key in ("input", "other") if key in node.kwargs)]
 
 
 def clamped(node: fx.Node) -> str | None:

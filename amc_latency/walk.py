@@ -40,15 +40,16 @@ from amc_latency.operations import (
     is_spatial_mean,
     is_split,
     names_channels,
+    operands_of,
     parts_of,
     sliced_channels,
-    with_number,
+    with_scalar,
 )
 from amc_latency.tracing import OPEN_BATCH, live_nodes
 from lut.shape import AVG_POOLS, FUSED_ACTIVATIONS, MAX_POOLS, WEIGHTED_KINDS, LayerShape
 
 WAY_OUT = "such a network can't be cut, but `amc-latency export` may write it whole, with --converter litert-torch"
-_FUSES = (*WEIGHTED_KINDS, "add", "add_number", "mul_number", *MAX_POOLS, *AVG_POOLS)
+_FUSES = (*WEIGHTED_KINDS, "add", "add_scalar", "mul_scalar", *MAX_POOLS, *AVG_POOLS)
 """Kinds that TFLite fuses an activation into."""
 _NON_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 
@@ -82,6 +83,8 @@ class Value:
     """into how many sets the channels have been dealt out, in the middle of a channel shuffle"""
     non_negative: bool = False
     """whether no figure in it can be below zero"""
+    pixels: int = 1
+    """values of each channel that lie side by side since a feature map was flattened"""
 
 
 class Walk:
@@ -196,7 +199,7 @@ class Walk:
             return self._pool(node, name, nn.AvgPool2d(**settings(node, AVG_POOL_ARGUMENTS)), x, size)
         for each in inputs:
             self._check_no_pad(name, each)
-        number = with_number(node)
+        number = with_scalar(node)
         if number is not None:
             kind, argument = number
             return self._layer(node, name, plain_shape(name, kind, x.size), x, size, x.labels, argument)
@@ -240,10 +243,12 @@ class Walk:
         self.layers.append(layer)
         read = [self._values[parent] for parent in node.all_input_nodes if parent in self._values]
         takes_sign = shape.kind in WEIGHTED_KINDS or shape.activation == "prelu"
-        takes_sign |= shape.kind in ("add_number", "mul_number") and argument < 0
+        takes_sign |= shape.kind in ("add_scalar", "mul_scalar") and argument < 0
         keeps_sign = not takes_sign and all(each.non_negative for each in read)
         non_negative = keeps_sign or shape.kind == "softmax" or shape.activation in _NON_NEGATIVE
-        return Value(size, labels, layer if shape.kind in _FUSES else None, non_negative=non_negative)
+        fusible = layer if shape.kind in _FUSES else None
+        pixels = 1 if shape.kind == "linear" else x.pixels
+        return Value(size, labels, fusible, non_negative=non_negative, pixels=pixels)
 
     def _called(self, name: str) -> None:
         module = self.traced.get_submodule(name)
@@ -288,13 +293,20 @@ class Walk:
         self._called(name)
         self.labels.use(name, "batch_norm", x.labels)
         layer = self._fusible(node, x)
-        # Another batch norm alone is a depthwise convolution too, but none that could take this one in.
-        folds = layer is not None and layer.shape.kind in WEIGHTED_KINDS
-        if layer is not None and folds and layer.name not in self.batch_norms and not self._is_norm(layer.name):
+        # Another batch norm alone is a depthwise convolution too, but none that could take this one in. A norm of
+        # features is none of channels, even where a flattened map had one pixel.
+        if (
+            layer is not None
+            and layer.shape.kind in WEIGHTED_KINDS
+            and (layer.shape.kind == "linear") == (len(x.size) == 1)
+            and layer.name not in self.batch_norms
+            and not self._is_norm(layer.name)
+        ):
             if self._calls[layer.name] > 1:
                 raise UserError(f"{layer.name}: is called twice and has a batch norm, which can't be folded into it")
             self.batch_norms[layer.name] = name
             return x
+        _check_no_pixels(name, x, "a batch norm")
         # On its own it is a depthwise convolution of one pixel.
         return self._layer(node, name, plain_shape(name, "depthwise", x.size), x, x.size, x.labels)
 
@@ -306,7 +318,7 @@ class Walk:
 
     def _pool(self, node: fx.Node, name: str, pool: nn.MaxPool2d | nn.AvgPool2d, x: Value, size: Size) -> Value:
         shape = pool_shape(name, pool, x.size, size, x.pad)
-        if shape.kind == "max_pool" and (shape.padding or shape.end) and not x.non_negative:
+        if shape.kind == "max_pool" and (any(shape.padding_hw) or shape.end) and not x.non_negative:
             shape = replace(shape, kind="signed_max_pool")
         return self._layer(node, name, shape, x, size, x.labels)
 
@@ -323,6 +335,7 @@ class Walk:
         if activation == "prelu":
             self._called(name)
             if module is not None and len(module.weight) > 1:  # type: ignore[arg-type]
+                _check_no_pixels(name, x, "a PReLU with a slope a channel")
                 self.labels.use(name, "prelu", x.labels)
         alpha = 0.0
         if activation in ("leaky_relu", "elu"):
@@ -346,6 +359,8 @@ class Walk:
 
     def _two(self, node: fx.Node, inputs: list[Value], size: Size, kind: str) -> Value:
         name = node.name
+        if not all(isinstance(each, fx.Node) and each in self._values for each in operands_of(node)):
+            raise UserError(f"{name}: {kind} of something that is neither a number nor made of the image")
         if node.kwargs.get("alpha", 1) != 1:
             raise UserError(f"{name}: a weighted sum of two tensors is not supported; weigh one by a product before it")
         left, right = inputs[0], inputs[-1]
@@ -388,6 +403,7 @@ class Walk:
 
     def _sliced(self, node: fx.Node, x: Value, size: Size, start: int) -> Value:
         labels = x.labels[start : start + size[0]]
+        _check_no_pixels(node.name, x, "a slice")
         return self._layer(node, node.name, slice_shape(node.name, x.size, size[0]), x, size, labels, start)
 
     def _transposed(self, node: fx.Node, x: Value, size: Size) -> Value:
@@ -463,7 +479,8 @@ class Walk:
             raise UserError(
                 f"{_place(node)}: reshapes {x.size} to {size}; only flattening to [N, features] is supported; {WAY_OUT}"
             )
-        return replace(x, size=size, labels=x.labels.repeat(math.prod(x.size) // len(x.labels)))
+        pixels = math.prod(x.size) // len(x.labels)
+        return replace(x, size=size, labels=x.labels.repeat(pixels), pixels=x.pixels * pixels)
 
     def _pad(self, name: str, x: Value, pad: Pad) -> Value:
         self._check_no_pad(name, x)
@@ -506,6 +523,11 @@ def _place(node: fx.Node) -> str:
     """The operation, and the innermost module that calls it."""
     modules = list(node.meta.get("nn_module_stack") or {})
     return f"{node.name} in {modules[-1]}" if modules and modules[-1] else node.name
+
+
+def _check_no_pixels(name: str, x: Value, what: str) -> None:
+    if x.pixels > 1:
+        raise UserError(f"{name}: {what} of a flattened feature map is not supported; put it before the flattening")
 
 
 def _check_inputs(name: str, x: Value, expected: int) -> None:

@@ -67,8 +67,7 @@ class _Layer:
         if shape.kind in ("conv", "depthwise", "grouped", "linear"):
             self.weight, self.bias = _folded(model, name, graph.batch_norms.get(name))
         elif shape.activation == "prelu":
-            slopes = model.get_parameter(f"{name}.weight").detach().numpy()
-            self.weight = np.broadcast_to(slopes, (shape.c_in,))
+            self.weight = model.get_parameter(f"{name}.weight").detach().numpy()
 
     def take_in(self, file: TfliteGraph, x: int, pixels: Normalisation) -> int:
         """Fold the normalisation of pixels into this convolution; what it then reads."""
@@ -110,17 +109,18 @@ class _Layer:
             case "scale":
                 return self._scale(file, x, sources[-1])
             case "concat":
-                return file.concat(sources)
+                ranks = {len(file.shape(source)) for source in sources}
+                return file.concat(sources if len(ranks) == 1 else [_as_vector(file, source) for source in sources])
             case "slice":
                 return file.slice(x, int(self.argument), shape.c_out)
             case "shuffle":
                 return file.shuffle(x, shape.parts)
-            case "add_number":
+            case "add_scalar":
                 return file.add_constant(x, np.array([self.argument]), shape.activation)
-            case "mul_number":
+            case "mul_scalar":
                 return file.mul_constant(x, np.array([self.argument]), shape.activation)
             case "activation" if shape.activation == "prelu":
-                return file.prelu(x, weight)
+                return file.prelu(x, np.broadcast_to(weight, file.shape(x)[-1:]))
             case "activation":
                 return file.activation(x, shape.activation, self.argument)
             case "softmax":

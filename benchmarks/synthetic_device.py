@@ -27,7 +27,7 @@ def layer_us(shape: LayerShape) -> float:
         case "conv" | "linear":
             panels, rest = divmod(shape.c_out, 12)
             lanes = 12 * panels + 1.35 * 4 * -(-rest // 4)
-            return 4 + pixels * lanes * (0.4 + shape.kernel**2 * shape.c_in / 64) / 256
+            return 4 + pixels * lanes * (0.4 + shape.taps * shape.c_in / 64) / 256
         case "depthwise":
             if (shape.h, shape.c_out) == (112, 24):
                 return _SLOWER_AT_24 * layer_us(replace(shape, c_in=32, c_out=32))

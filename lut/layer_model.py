@@ -42,9 +42,9 @@ def layer_model(shape: LayerShape) -> bytes:
             out = graph.mul(x, graph.input(*size), shape.activation)
         case "scale":
             out = graph.mul(x, graph.input(1, 1, shape.c_in), shape.activation)
-        case "add_number":
+        case "add_scalar":
             out = graph.add_constant(x, _weights(1), shape.activation)
-        case "mul_number":
+        case "mul_scalar":
             out = graph.mul_constant(x, _weights(1), shape.activation)
         case "slice":
             out = graph.slice(x, 0, shape.c_out)

@@ -19,10 +19,10 @@ LEFT_OUT = "left out"
 POINTWISE = "pointwise"
 """A 1x1 convolution that is a matrix product."""
 
-PRODUCTS = ("mul", "scale", "mul_number")
+PRODUCTS = ("mul", "scale", "mul_scalar")
 
 OPS: dict[str, tuple[str, ...]] = {
-    "ADD": ("add", "add_number"),
+    "ADD": ("add", "add_scalar"),
     "AVERAGE_POOL_2D": (*AVG_POOLS, "global_pool"),
     # A 1x1 convolution on a 1x1 input is a linear layer: TF-slim's classifiers are written that way.
     "CONV_2D": ("conv", "grouped", "linear"),
@@ -53,9 +53,9 @@ OPS: dict[str, tuple[str, ...]] = {
     "SQUEEZE": (LEFT_OUT,),
     "TRANSPOSE": ("shuffle", LEFT_OUT),
     # XNNPACK's, without the layout and types in brackets.
-    "Add": ("add", "add_number"),
+    "Add": ("add", "add_scalar"),
     "Average Pooling": (*AVG_POOLS, "global_pool"),
-    "Binary Elementwise": ("add", "add_number", *PRODUCTS, ACTIVATION),
+    "Binary Elementwise": ("add", "add_scalar", *PRODUCTS, ACTIVATION),
     "Clamp": (ACTIVATION,),
     "Constant Pad": (PAD,),
     "Convolution": ("conv", "depthwise", "grouped", "linear"),
@@ -112,11 +112,15 @@ class LayerOps:
         """Whether an activation may follow: its own op may hold one, which a log does not say."""
         return self.shape.activation != "none" and op_kinds(self.ops[-1].node_type) != (ACTIVATION,)
 
-    def lacks(self, kinds: Sequence[str]) -> bool:
-        """Whether an op of these kinds is one more of the layer's own."""
+    def lacks(self, kinds: Sequence[str], fits_next: bool) -> bool:
+        """Whether an op of these kinds is one more of the layer's own; `fits_next` if it may be the next layer's."""
         if COPY in kinds:
             return self.shape.kind == "concat" and len(self.ops) < self.shape.parts and self._have(COPY)
-        return "mul" in kinds and self.shape.activation in _WITH_PRODUCT and not self._have("mul")
+        if "mul" not in kinds or self._have("mul"):
+            return False
+        # An average that doesn't count its border may be one that does, times how much of it there is.
+        has_border = self.shape.kind in AVG_POOLS and (any(self.shape.padding_hw) or self.shape.end > 0)
+        return self.shape.activation in _WITH_PRODUCT or (has_border and not fits_next)
 
     def _have(self, kind: str) -> bool:
         return any(kind in op_kinds(op.node_type) for op in self.ops)
@@ -148,7 +152,7 @@ def join(ops: Sequence[Op], shapes: Sequence[LayerShape], names: Sequence[str]) 
         shape = shapes[len(layers)] if len(layers) < len(shapes) else None
         fits = shape is not None and bool(_layer_kinds(shape).intersection(kinds))
         fused = kinds == (ACTIVATION,) and bool(layers) and layers[-1].lacks_activation and not fits
-        if (fused or (layers and layers[-1].lacks(kinds))) and not pads:
+        if (fused or (layers and layers[-1].lacks(kinds, fits))) and not pads:
             layers[-1] = LayerOps(layers[-1].shape, (*layers[-1].ops, op))
         elif LEFT_OUT in kinds and not fits:
             left_out.append(op)

@@ -16,7 +16,7 @@ WINDOW_KINDS = ("conv", "depthwise", "grouped", *AVG_POOLS, *MAX_POOLS)
 """what slides over the image: the kinds that kernel, stride, padding and dilation mean something to"""
 KINDS = (
     *WEIGHTED_KINDS,
-    *("add", "mul", "scale", "add_number", "mul_number"),
+    *("add", "mul", "scale", "add_scalar", "mul_scalar"),
     *("concat", "slice", "shuffle", "activation", "softmax"),
     *(*AVG_POOLS, *MAX_POOLS, "global_pool", "nearest", "bilinear", "noop"),
 )
@@ -47,9 +47,9 @@ class LayerShape:
     """One layer as a device sees it, per image: NHWC, symmetric padding as in PyTorch.
 
     `h` and `w` are the input's height and width. A linear layer has `h = w = 1`, an add and a mul read two equal
-    inputs, a scale multiplies each channel by its own figure (squeeze-and-excitation), `add_number` and `mul_number`
+    inputs, a scale multiplies each channel by its own figure (squeeze-and-excitation), `add_scalar` and `mul_scalar`
     take one figure for all, and a global pool averages its whole input. Pointwise is a `conv` with `kernel = 1`; a
-    batch norm that no convolution can take in is a `depthwise` with `kernel = 1`. An `activation` is one that no layer
+    batch norm that no layer can take in is a `depthwise` with `kernel = 1`. An `activation` is one that no layer
     could end in. `nearest` and `bilinear` upsample by `stride`.
     Raises `ShapeError`.
     """

@@ -69,7 +69,7 @@ class Steps:
             relatives = [
                 sweep
                 for other, sweeps in self._sweeps.items()
-                if (other[0], other[3], other[7]) == (shape.kind, shape.kernel, shape.dtype)
+                if (other[0], other[3], other[13], other[7]) == (shape.kind, shape.kernel, shape.kernel_w, shape.dtype)
                 for sweep in sweeps
             ]
             own = self._sweeps.get(name, [])

@@ -3,6 +3,7 @@
 timm's `BatchNormAct2d`, TensorFlow's "same" padding and the like call `functional.batch_norm` and `functional.conv2d`
 with parameters of their own. A channel can only be cut from a layer that is a module, so each such call becomes an
 `nn.BatchNorm2d` or `nn.Conv2d` in the place of the module that owned the parameters, with the very same parameters.
+Hard swishes that are written out become one operation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from amc_latency.errors import UserError
 from amc_latency.graph import put_sizes, with_tensors
 from amc_latency.models.written_out import merge_written_out
-from amc_latency.operations import MULS, names_channels
+from amc_latency.operations import MULS, OUT_OF_PLACE, names_channels
 from amc_latency.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic
 
 _DROPS = (
@@ -43,8 +44,8 @@ def normal_form(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
 
     What has that form already is returned as it is, but for `inplace`, which is switched off. Otherwise the result is a
     `fx.GraphModule` with the very same parameters under the same names, as far as the logits depend on them: dropout,
-    stochastic depth and identities are gone, operations make new tensors, and sizes are those of this input, but for
-    numbers of channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
+    stochastic depth and identities are gone, operations make new tensors, hard swishes are one operation, and sizes
+    are those of this input, but for numbers of channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
     Raises `UntraceableError`, or `UserError` with the network's own reason if it rejects the input.
     """
     model.eval()
@@ -85,7 +86,6 @@ class _Rewriting:
         self.graph = graph = traced.graph
         self.changed = False
         self._free_channels(input_chw)
-        self.changed |= merge_written_out(graph, traced)
         self.order = {node: index for index, node in enumerate(graph.nodes)}
         self.plain: dict[str, nn.Module] = {}
         """the modules that are made, by name"""
@@ -93,7 +93,9 @@ class _Rewriting:
         for node in list(graph.nodes):
             if not self._dropped(node):
                 self._out_of_place(node)
-                self._as_module(node)
+        self.changed |= merge_written_out(graph, traced)
+        for node in list(graph.nodes):
+            self._as_module(node)
         self.changed |= graph.eliminate_dead_code()
 
     def result(self, name: str) -> fx.GraphModule:
@@ -199,6 +201,12 @@ class _Rewriting:
 
     def _function_out_of_place(self, node: fx.Node) -> bool:
         target: Any = node.target
+        if target in OUT_OF_PLACE:
+            # Only then does it matter; the rest of the code makes nothing of it.
+            source = node.all_input_nodes[0]
+            is_read = any(self.order[user] > self.order[node] for user in source.users)
+            node.target = OUT_OF_PLACE[target] if is_read else target
+            return is_read
         name = getattr(target, "__name__", "")
         for home in (torch, functional):
             if name.endswith("_") and not name.endswith("__") and getattr(home, name, None) is target:
@@ -243,7 +251,6 @@ class _Rewriting:
         with self.graph.inserting_before(node):
             new = self.graph.call_module(owner, (call["input"],))
         new.meta = node.meta
-        self.order[new] = self.order[node]
         node.replace_all_uses_with(new)
         self.graph.erase_node(node)
         self.changed = True

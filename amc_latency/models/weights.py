@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _SHOWN = 3
 _HOLDERS = ("state_dict", "model")
-"""keys under which a training script keeps the tensors beside other things; elsewhere the only ones there are taken"""
+"""keys under which a training script keeps the tensors beside other things; under any other key they are
+taken where one value alone holds any"""
 _PREFIXES = ("module.", "_orig_mod.")
 """what DataParallel and torch.compile put before every name"""
 _AUXILIARY = ("aux", "AuxLogits.")

@@ -7,7 +7,7 @@ import math
 from torch import fx, nn
 from torch.nn import functional
 
-from amc_latency.operations import MULS, activation_of, with_number
+from amc_latency.operations import MULS, activation_of, with_scalar
 
 
 def merge_written_out(graph: fx.Graph, root: nn.Module) -> bool:
@@ -58,9 +58,9 @@ def _ramp_of(node: fx.Node, root: nn.Module) -> fx.Node | None:
     if activation_of(node, root) != "relu6":
         return None
     shifted = node.all_input_nodes[0]
-    return shifted.all_input_nodes[0] if with_number(shifted) == ("add_number", 3.0) else None
+    return shifted.all_input_nodes[0] if with_scalar(shifted) == ("add_scalar", 3.0) else None
 
 
 def _is_sixth(node: fx.Node) -> bool:
-    kind, number = with_number(node) or ("", 0.0)
-    return kind == "mul_number" and math.isclose(number, 1 / 6, rel_tol=1e-6)
+    kind, number = with_scalar(node) or ("", 0.0)
+    return kind == "mul_scalar" and math.isclose(number, 1 / 6, rel_tol=1e-6)

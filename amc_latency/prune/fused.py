@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from amc_latency.graph import NetworkGraph, traced_on_meta
-from amc_latency.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, BATCH_NORMS, OUT_OF_PLACE
+from amc_latency.operations import BATCH_NORMS, OUT_OF_PLACE, activation_of
 from lut.shape import FUSED_ACTIVATIONS
 
 Values = dict[fx.Node, Any]
@@ -201,10 +201,7 @@ def _norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor,
 
 
 def _activation(node: fx.Node, model: nn.Module) -> str:
-    if node.op == "call_module":
-        name = ACTIVATION_MODULES.get(type(model.get_submodule(str(node.target))), "none")
-    else:
-        name = ACTIVATION_FUNCTIONS.get(node.target, "none")
+    name = activation_of(node, model)
     return name if name in FUSED_ACTIVATIONS else "none"
 
 

@@ -75,7 +75,8 @@ def _sizes(layer: nn.Module, scale: np.ndarray | None, counts: Sequence[int]) ->
 
     weight = layer.get_parameter("weight").detach().cpu().numpy()
     # A depthwise layer's filters lie side by side, channel by channel.
-    first = 0 if isinstance(layer, nn.Conv2d) and layer.groups > 1 and weight.shape[1] == 1 else 1
+    is_depthwise = isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
+    first = 0 if is_depthwise else 1
     by_channel = np.ones(1, np.float32) if scale is None else scale
     by_weight = np.broadcast_to(by_channel.reshape(-1, *(1,) * (weight.ndim - 1)), weight.shape)
     values, scales = (np.ascontiguousarray(np.moveaxis(each, first, -1)).ravel() for each in (weight, by_weight))

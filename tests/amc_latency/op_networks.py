@@ -106,7 +106,7 @@ def alike_activations(net: Any, x: Tensor) -> Tensor:
     return functional.gelu(functional.silu(functional.hardswish(x))).tanh()
 
 
-def with_numbers(net: Any, x: Tensor) -> Tensor:
+def with_scalars(net: Any, x: Tensor) -> Tensor:
     y = net.stem((x - 0.5) / 0.25)
     y = (3 + net.second(y)).mul(other=2).sub(1.0, alpha=4).relu()
     return -(2 * torch.div(y, 8.0) + 1)
@@ -146,6 +146,37 @@ CASES = {
             *("linear 4x1x1>6 k1 s1 p0 relu6", "linear 6x1x1>3 k1 s1 p0"),
         ),
     ),
+    "a batch norm of the features of a flattened pixel": Case(
+        lambda: nn.Sequential(
+            *(conv(3, 4), conv(4, 6, kernel=5), nn.Flatten(), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+        ),
+        (3, 5, 5),
+        (
+            *("conv 3x5x5>4 k1 s1 p0", "conv 4x5x5>6 k5 s1 p0"),
+            *("depthwise 6x1x1>6 k1 s1 p0 relu", "linear 6x1x1>3 k1 s1 p0"),
+        ),
+    ),
+    "features beside their batch norm": Case(
+        lambda: Written(
+            lambda net, x: net.fc(torch.cat([net.norm(y := net.stem(x).mean((2, 3))), y], 1)),
+            **{"stem": conv(), "norm": nn.BatchNorm1d(4), "fc": nn.Linear(8, 3)},
+        ),
+        (3, 5, 5),
+        (
+            *("conv 3x5x5>4 k1 s1 p0", "global_pool 4x5x5>4 k1 s1 p0", "depthwise 4x1x1>4 k1 s1 p0"),
+            *("concat 8x1x1>8 k1 s1 p0 n2", "linear 8x1x1>3 k1 s1 p0"),
+        ),
+    ),
+    "a prelu of one slope of a flattened map": Case(
+        lambda: nn.Sequential(conv(), nn.Flatten(), nn.PReLU(), nn.Linear(16, 3)),
+        (3, 2, 2),
+        ("conv 3x2x2>4 k1 s1 p0", "activation 16x1x1>16 k1 s1 p0 prelu", "linear 16x1x1>3 k1 s1 p0"),
+    ),
+    "a max pool that pads across alone": Case(
+        in_a_row(conv(), nn.MaxPool2d((1, 3), 2, (0, 1))),
+        (3, 8, 8),
+        ("conv 3x8x8>4 k1 s1 p0", "signed_max_pool 4x8x8>4 k1x3 s2 p0x1", *ended(4, 4, 4)),
+    ),
     "slices by index": Case(
         written(lambda net, x: torch.cat([(y := net.stem(x)[:, :9])[:, :1], y[:, 1:-1, ...]], 1), 3, stem=conv()),
         (3, 5, 5),
@@ -156,14 +187,14 @@ CASES = {
         (1.0,),
     ),
     "numbers": Case(
-        written(with_numbers, stem=conv(), second=conv(4, 4)),
+        written(with_scalars, stem=conv(), second=conv(4, 4)),
         (3, 5, 5),
         (
-            *("add_number 3x5x5>3 k1 s1 p0", "mul_number 3x5x5>3 k1 s1 p0"),
+            *("add_scalar 3x5x5>3 k1 s1 p0", "mul_scalar 3x5x5>3 k1 s1 p0"),
             *("conv 3x5x5>4 k1 s1 p0", "conv 4x5x5>4 k1 s1 p0"),
-            *("add_number 4x5x5>4 k1 s1 p0", "mul_number 4x5x5>4 k1 s1 p0", "add_number 4x5x5>4 k1 s1 p0 relu"),
-            *("mul_number 4x5x5>4 k1 s1 p0", "mul_number 4x5x5>4 k1 s1 p0", "add_number 4x5x5>4 k1 s1 p0"),
-            "mul_number 4x5x5>4 k1 s1 p0",
+            *("add_scalar 4x5x5>4 k1 s1 p0", "mul_scalar 4x5x5>4 k1 s1 p0", "add_scalar 4x5x5>4 k1 s1 p0 relu"),
+            *("mul_scalar 4x5x5>4 k1 s1 p0", "mul_scalar 4x5x5>4 k1 s1 p0", "add_scalar 4x5x5>4 k1 s1 p0"),
+            "mul_scalar 4x5x5>4 k1 s1 p0",
             *ended(4, 5, 5),
         ),
         (-0.5, 4.0, 3.0, 2.0, -4.0, 0.125, 2.0, 1.0, -1.0),

@@ -144,6 +144,32 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "a number less a tensor": (stem(lambda x: 1 - x), r"^sub: the operation sub is not supported"),
     "a number by a tensor": (stem(lambda x: 1 / x), r"^truediv: the operation truediv is not supported"),
+    "the old way to weigh a sum": (
+        written(lambda net, x: torch.add(net.one(x), 2, net.two(x)), one=conv(), two=conv()),
+        r"^add: add of something that is neither a number nor made of the image",
+    ),
+    "the old way to weigh a difference": (
+        written(lambda net, x: torch.sub(net.one(x), 2, net.two(x)), one=conv(), two=conv()),
+        r"^sub: the operation sub is not supported",
+    ),
+    "a weighted sum with a number first": (stem(lambda x: torch.add(2, x, alpha=3)), r"^add: add of something"),
+    "a product with the number of images": (stem(lambda x: x * x.size(0)), r"^mul: mul of something"),
+    "a batch norm of a flattened map": (
+        lambda: nn.Sequential(conv(), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(256), nn.Linear(256, 3)),
+        r"^3: a batch norm of a flattened feature map",
+    ),
+    "a batch norm of a convolution's flattened map": (
+        lambda: nn.Sequential(conv(), nn.Flatten(), nn.BatchNorm1d(256), nn.Linear(256, 3)),
+        r"^2: a batch norm of a flattened feature map",
+    ),
+    "a prelu of a flattened map": (
+        lambda: nn.Sequential(conv(), nn.Flatten(), nn.ReLU(), nn.PReLU(256), nn.Linear(256, 3)),
+        r"^3: a PReLU with a slope a channel of a flattened",
+    ),
+    "a slice of a flattened map": (
+        lambda: Written(lambda net, x: net.fc(net.stem(x).flatten(1)[:, :10]), stem=conv(), fc=nn.Linear(10, 3)),
+        r"^getitem: a slice of a flattened",
+    ),
     "a whole quotient": (stem(lambda x: torch.div(x, 2, rounding_mode="floor")), r"^div: the operation div"),
     "a difference of tensors": (stem(lambda x: x - torch.relu(x)), r"^sub: the operation sub is not supported"),
     "other bounds": (stem(lambda x: x.clamp(-1, 1)), r"^clamp: the operation clamp is not supported"),

@@ -15,7 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from amc_latency.coupling import ChannelGroup, LeftWhole
 from amc_latency.errors import UserError
 from amc_latency.tracing import OPEN_BATCH, symbolic
-from amc_latency.walk import Walk, check_no_bare_tensors
+from amc_latency.walk import check_no_bare_tensors, walk
 from lut.architecture import Architecture, Layer
 
 
@@ -119,18 +119,18 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
     traced = traced_on_meta(model, input_chw)
     check_no_bare_tensors(traced.graph)
     put_sizes(traced, input_chw)
-    walk = Walk(traced)
-    grouping = walk.labels.groups(walk.modules)
+    found = walk(traced)
+    grouping = found.labels.groups(found.modules)
     layers = tuple(
-        Layer(layer.shape, grouping.parts(layer.in_labels), grouping.parts(layer.out_labels)) for layer in walk.layers
+        Layer(layer.shape, grouping.parts(layer.in_labels), grouping.parts(layer.out_labels)) for layer in found.layers
     )
     return NetworkGraph(
         architecture=Architecture(layers, tuple(group.channels for group in grouping.groups)),
         groups=grouping.groups,
-        layer_names=tuple(layer.name for layer in walk.layers),
-        layer_nodes=tuple(layer.node for layer in walk.layers),
-        arguments=tuple(layer.argument for layer in walk.layers),
-        batch_norms=walk.batch_norms,
+        layer_names=tuple(layer.name for layer in found.layers),
+        layer_nodes=tuple(layer.node for layer in found.layers),
+        arguments=tuple(layer.argument for layer in found.layers),
+        batch_norms=found.batch_norms,
         left_whole=grouping.left_whole,
         input_chw=input_chw,
     )

@@ -165,9 +165,27 @@ def _checked_error(
     if not error <= allowed:  # also for NaN
         raise ExportError(
             f"the exported file differs from PyTorch by {error:.2g} where {allowed:.2g} is allowed; "
-            "it was not kept. An in-place operation on a tensor that is read again may have this effect, or chance."
+            f"it was not kept. {_why(model, images, expected, error)}"
         )
     return error, output_range
+
+
+def _why(model: nn.Module, images: Tensor, expected: np.ndarray, error: float) -> str:
+    """What an error of this size may come from."""
+    exact = copy.deepcopy(model).double()
+    try:
+        rounding = max(
+            float(np.abs(output_of(exact, image[None].double()).numpy() - row).max())
+            for image, row in zip(images, expected, strict=True)
+        )
+    except RuntimeError:  # its code insists on float32
+        rounding = 0.0
+    if 10 * rounding > error:
+        return (
+            f"PyTorch's own rounding is off by {rounding:.2g} from what it computes in float64: this network enlarges "
+            "small differences, as one with random weights may"
+        )
+    return "An in-place operation on a tensor that is read again may have this effect, or chance."
 
 
 def _as_pixels(images: Tensor, normalisation: Normalisation) -> Tensor:

@@ -200,7 +200,7 @@ def test_a_file_that_differs_from_pytorch_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"what was there before")
     model = randomised(mobilenet_v1(0.25, classes=4, in_channels=1))
-    with pytest.raises(ExportError, match="differs from PyTorch"):
+    with pytest.raises(ExportError, match=r"differs from PyTorch by .* PyTorch's own rounding is off by"):
         export(model, (1, 32, 32), path, tolerance=1e-12)
     with torch.no_grad():
         next(model.parameters())[0, 0, 0, 0] = torch.nan

@@ -230,13 +230,25 @@ ACTIVE, BLOCK = "activation", {"c_in": 8, "c_out": 8, "h": 9, "w": 9}
             ],
             [1, 2, 1, 1, 2, 1, 1],
         ),
+        (  # an average whose border doesn't count: a product in the file, but where TFLite's SAME says the same
+            "PAD AVERAGE_POOL_2D MUL AVERAGE_POOL_2D MUL ADD PRELU PAD CONV_2D",
+            [
+                LayerShape("inner_avg_pool", **BLOCK, kernel=3, stride=2, padding=1),
+                LayerShape("inner_avg_pool", **BLOCK, kernel=3, padding=1),
+                LayerShape("mul_scalar", **BLOCK),
+                LayerShape("add_scalar", **BLOCK),
+                LayerShape(ACTIVE, **BLOCK, activation="prelu"),
+                LayerShape("conv", **BLOCK, kernel=1, stride=2, kernel_w=7, padding_w=3),
+            ],
+            [3, 1, 1, 1, 1, 2],
+        ),
         (  # as XNNPACK says it: a copy for each input of a concat, and one more that is no layer's
             "Copy_(NC,_X32) Copy_(NC,_X32) Copy_(NC,_X32) Sigmoid_(NC,_F32) Binary_Elementwise_(ND) Softmax_(NC,_F32)",
             [LayerShape("concat", **BLOCK, parts=2), LayerShape(ACTIVE, **BLOCK, activation="silu")],
             [2, 2],
         ),
     ],
-    ids=["squeeze", "shuffle", "xnnpack"],
+    ids=["squeeze", "shuffle", "border", "xnnpack"],
 )
 def test_layers_that_are_several_ops_or_may_be_none(ops: str, shapes: list[LayerShape], each: list[int]) -> None:
     named = [op(name.replace("_(", " (").replace(",_", ", ").replace("y_E", "y E")) for name in ops.split()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from amc_latency.data import Normalisation, Split, load_data
 from amc_latency.errors import JobError, UserError
@@ -17,7 +17,7 @@ from amc_latency.finetune import finetune_config
 from amc_latency.models.checkpoint import load_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model
 from amc_latency.train import TrainCommandConfig, train
-from amc_latency.training import EpochReport, TrainConfig, accuracy, augment, fit, learning_rate, memory_format
+from amc_latency.training import EpochReport, TrainConfig, accuracy, augment, fit, lagging, learning_rate, memory_format
 
 TINY = ModelSpec("mobilenet_v1", input=(1, 32, 32), classes=10, channels=(8,) * 14)
 CONFIG = TrainConfig(
@@ -150,7 +150,7 @@ def test_reports_follow_the_resolution_schedule(few: Split) -> None:
 
 CRASHING = """
 import torch
-from torch import nn
+from torch import Tensor, nn
 from amc_latency.data import Normalisation, Split
 from amc_latency.training import TrainConfig, fit
 
@@ -163,6 +163,37 @@ model = nn.Sequential(nn.Conv2d(3, 8, 3), shortcut, nn.AdaptiveAvgPool2d(1), nn.
 fit(model, split, TrainConfig(epochs=3, batch_size=21, image_size=(32, 48), low_resolution_epochs=0))
 print("trained")
 """
+
+
+def test_batch_norms_that_follow_slowly_are_estimated_anew(few: Split) -> None:
+    models = {}
+    for momentum in (0.0003, 0.3):
+        models[momentum] = model = tiny_model()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
+        fit(model, few, replace(CONFIG, epochs=3, low_resolution_epochs=0, augment=False))
+    slow, fast = (next(m for m in models[key].modules() if isinstance(m, nn.BatchNorm2d)) for key in (0.0003, 0.3))
+    assert slow.momentum == 0.0003
+    # Neither is what a new batch norm starts from, and the weights, which training alone changes, are the same.
+    assert torch.equal(slow.weight, fast.weight)
+    assert (slow.running_var - 1).abs().max() > 0.1
+    images = few.inputs((32, 32))
+    first: list[Tensor] = []
+    module = next(m for m in models[0.0003].modules() if isinstance(m, nn.Conv2d))
+    with module.register_forward_hook(lambda _, __, output: first.append(output)), torch.no_grad():
+        models[0.0003](images)
+    whole = len(images) // CONFIG.batch_size * CONFIG.batch_size
+    batches = first[0][:whole].split(CONFIG.batch_size)
+    expected = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    torch.testing.assert_close(slow.running_mean, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("momentum", "steps", "is_lagging"), [(0.1, 22, False), (0.1, 21, True), (0.01, 200, True)])
+def test_what_lags(momentum: float, steps: int, is_lagging: bool) -> None:
+    # 0.9^22 = 0.098, 0.9^21 = 0.109, 0.99^200 = 0.134
+    assert lagging(nn.Sequential(nn.BatchNorm2d(3, momentum=momentum)), steps) == is_lagging
+    assert not lagging(nn.Sequential(nn.BatchNorm2d(3, momentum=None)), steps)
 
 
 def test_what_onednn_crashes_on_is_trained() -> None:

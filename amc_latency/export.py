@@ -135,7 +135,7 @@ def save_checked(
 def output_of(model: nn.Module, image: Tensor) -> Tensor:
     """What a frozen network returns for one image [1, C, H, W]. Raises ExportError if that is not one tensor."""
     with torch.inference_mode():
-        output = model(image)
+        output = model(image.clone())  # It may change it in place.
     if not isinstance(output, Tensor):
         raise ExportError(f"the network returns a {type(output).__name__}; it must return one tensor to be exported")
     return output

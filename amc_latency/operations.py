@@ -27,6 +27,7 @@ CLAMPS = (torch.clamp, torch.clip, "clamp", "clip", functional.hardtanh)
 CATS = (torch.cat, torch.concat, torch.concatenate)
 SPLITS = (torch.chunk, "chunk", torch.split, "split", torch.tensor_split, "tensor_split")
 TO_SIZES = ("view", "reshape", torch.reshape)
+PERMUTES = (torch.permute, "permute")
 RESHAPES = (*TO_SIZES, torch.flatten, "flatten", torch.squeeze, "squeeze", "unsqueeze")
 SAME = (functional.dropout, torch.dropout, "contiguous", "clone", "detach", "float")
 ACTIVATION_MODULES: dict[type[nn.Module], str] = {

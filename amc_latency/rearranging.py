@@ -11,7 +11,7 @@ from torch import fx, nn
 from amc_latency.errors import UserError
 from amc_latency.layer_list import LayerList, Value, check_no_pad, check_no_pixels, place
 from amc_latency.layer_shapes import Pad, Size, plain_shape, settings, slice_shape
-from amc_latency.operations import names_channels, parts_of
+from amc_latency.operations import PERMUTES, names_channels, parts_of
 from amc_latency.tracing import OPEN_BATCH
 
 
@@ -55,8 +55,13 @@ def sliced(found: LayerList, node: fx.Node, x: Value, size: Size, start: int) ->
 
 def transposed(found: LayerList, node: fx.Node, x: Value, size: Size) -> Value:
     """The middle step of a channel shuffle."""
-    dims = sorted(int(str(dim)) for dim in settings(node, ("dim0", "dim1")).values())
-    if len(x.size) != 4 or dims != [1, 2] or x.dealt:
+    if node.target in PERMUTES:
+        given = node.args[1:] or (node.kwargs["dims"],)
+        order = given[0] if isinstance(given[0], (list, tuple)) else given
+        swaps = [int(str(dim)) % 5 for dim in order] == [0, 2, 1, 3, 4]
+    else:
+        swaps = sorted(int(str(dim)) % 5 for dim in settings(node, ("dim0", "dim1")).values()) == [1, 2]
+    if len(x.size) != 4 or not swaps or x.dealt:
         raise UserError(f"{node.name}: only a transposition that shuffles channels is supported")
     labels = x.labels.reshape(x.size[:2]).T.reshape(-1)
     return replace(x, size=size, labels=labels, dealt=x.size[0])

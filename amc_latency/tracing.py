@@ -17,6 +17,8 @@ from torch.fx.node import map_aggregate
 
 from amc_latency.errors import UserError
 
+WAY_OUT = "such a network can't be cut, but `amc-latency export` may write it whole, with --converter litert-torch"
+"""what each refusal to trace a network, or to cut it, ends in"""
 OPEN_BATCH = 65521
 """the largest prime below 2^16: no other size in a network is a multiple of it, so it tells the batch's size apart"""
 EXAMPLE_READ = "example_read"
@@ -57,7 +59,7 @@ def symbolic(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
     except Exception as error:  # whatever a network's own code raises
         # Nobody gave it that many images.
         reason = _reason(error) if example is None else _reason(error).replace(str(len(example)), "N")
-        raise UntraceableError(f"{_where(error, model)}: the network can't be traced: {reason}") from error
+        raise UntraceableError(f"{where(error, model)}: the network can't be traced: {reason}; {WAY_OUT}") from error
     traced.meta[EXAMPLE_READ] = tracer.example_read
     return traced.train(model.training)
 
@@ -204,7 +206,7 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _where(error: Exception, model: nn.Module) -> str:
+def where(error: Exception, model: nn.Module) -> str:
     """The line of the network's own code that raised, and the innermost module that was being called."""
     torch_folder = Path(torch.__file__).parent
     names = {id(module): name for name, module in model.named_modules()}

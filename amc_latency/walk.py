@@ -26,6 +26,7 @@ from amc_latency.operations import (
     ADDS,
     CATS,
     MULS,
+    PERMUTES,
     RESHAPES,
     SAME,
     activation_of,
@@ -34,9 +35,7 @@ from amc_latency.operations import (
     sliced_channels,
     with_scalar,
 )
-from amc_latency.tracing import live_nodes
-
-WAY_OUT = "such a network can't be cut, but `amc-latency export` may write it whole, with --converter litert-torch"
+from amc_latency.tracing import WAY_OUT, live_nodes
 
 
 def walk(traced: fx.GraphModule) -> LayerList:
@@ -160,7 +159,7 @@ def _function(found: LayerList, node: fx.Node, inputs: list[Value], size: Size) 
         return rearranging.global_pool(found, node, name, x, size)
     if target in (functional.softmax, torch.softmax, "softmax"):
         return found.softmax(node, name, x, settings(node, ("dim",)).get("dim"))
-    if target in (torch.transpose, "transpose"):
+    if target in (torch.transpose, "transpose", *PERMUTES):
         return rearranging.transposed(found, node, x, size)
     if target is functional.channel_shuffle:
         return rearranging.shuffled(found, node, name, x, settings(node, ("groups",))["groups"])

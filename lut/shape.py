@@ -156,8 +156,9 @@ class LayerShape:
 
     @property
     def params(self) -> int:
-        """Weights and biases of the deployed layer, batch-norm folded."""
-        return self._weights + (self.c_out if self._weights else 0)
+        """Weights and biases of the deployed layer, batch-norm folded; a PReLU's slopes, one a channel."""
+        slopes = self.c_out if self.activation == "prelu" else 0
+        return self._weights + (self.c_out if self._weights else 0) + slopes
 
     @property
     def text(self) -> str:

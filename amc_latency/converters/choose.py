@@ -25,8 +25,7 @@ from amc_latency.export import (
 )
 from amc_latency.graph import NetworkGraph, trace
 from amc_latency.models.normal_form import check_accepts, normal_form
-from amc_latency.tracing import UntraceableError
-from amc_latency.walk import WAY_OUT
+from amc_latency.tracing import WAY_OUT, UntraceableError
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,11 +74,13 @@ def load_network(options: NetworkOptions) -> Network:
     from amc_latency.graph import trace
     from amc_latency.models.normal_form import normal_form
 
-    model, spec, trained, pixels = _load(options)
-    expected = _outputs(model.eval(), spec)
-    model = normal_form(model, spec.input)
-    _check_same(expected, model, spec)
-    return Network(model, spec, trace(model, spec.input), trained, pixels)
+    # What the user's own code prints is no result.
+    with redirect_stdout(sys.stderr):
+        model, spec, trained, pixels = _load(options)
+        expected = _outputs(model.eval(), spec)
+        model = normal_form(model, spec.input)
+        _check_same(expected, model, spec)
+        return Network(model, spec, trace(model, spec.input), trained, pixels)
 
 
 def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
@@ -86,7 +90,7 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
     image = torch.randn(1, *spec.input, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs = [model(image) for _ in range(2)]
+            outputs = [model(image.clone()) for _ in range(2)]
     except Exception:  # whatever a network's own code raises: who traces it says what is wrong
         return []
     return [output.clone() for output in outputs if isinstance(output, torch.Tensor)]
@@ -99,7 +103,10 @@ def _check_same(expected: list[torch.Tensor], traced: nn.Module, spec: ModelSpec
         if not float((other - expected[0]).abs().max()) <= allowed and bool(expected[0].isfinite().all()):
             why = "says something else of the same image each time, in eval mode: is dropout always on?"
             if other is not expected[1]:
-                why = "computes something else when traced: does it change a tensor in place through a view of it?"
+                why = (
+                    "computes something else when traced: does it change a tensor in place that it has a second name "
+                    "for, or a view of? Write x = x + 1 in place of x += 1"
+                )
             raise UserError(f"{spec.name} {why}")
 
 
@@ -110,8 +117,9 @@ def load_model(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Nor
     """
     from amc_latency.models.normal_form import check_accepts
 
-    model, spec, trained, pixels = _load(options)
-    check_accepts(model.eval(), spec.input)
+    with redirect_stdout(sys.stderr):
+        model, spec, trained, pixels = _load(options)
+        check_accepts(model.eval(), spec.input)
     return model, spec, trained, pixels
 
 

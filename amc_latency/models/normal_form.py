@@ -23,7 +23,7 @@ from amc_latency.errors import UserError
 from amc_latency.graph import put_sizes, with_tensors
 from amc_latency.models.written_out import merge_written_out
 from amc_latency.operations import MULS, OUT_OF_PLACE, names_channels
-from amc_latency.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic
+from amc_latency.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic, where
 
 _DROPS = (
     functional.dropout,
@@ -67,14 +67,18 @@ def check_accepts(model: nn.Module, input_chw: tuple[int, int, int]) -> Tensor:
         with torch.no_grad():
             return model(torch.zeros(1, *input_chw, device=tensor.device))
     except Exception as error:  # whatever a network's own code raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [""])[0]
+        # "'a'" alone says little of a KeyError.
+        reason = reason if isinstance(error, RuntimeError) and reason else f"{type(error).__name__} {reason}".strip()
         size = "x".join(map(str, input_chw))
         advice = "give another with --input CxHxW"
         if tensor.dtype != torch.float32:
             advice = f"its weights are {tensor.dtype}: call .float() on it"
         elif isinstance(error, (TypeError, KeyError)):
             advice = "its forward must take one image [N, C, H, W] alone"
-        raise UserError(f"the network can't be run on a {size} input: {reason}; {advice}") from error
+        raise UserError(
+            f"the network can't be run on a {size} input: {reason}, at {where(error, model)}; {advice}"
+        ) from error
 
 
 class _Rewriting:

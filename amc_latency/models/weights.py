@@ -18,8 +18,8 @@ _SHOWN = 3
 _HOLDERS = ("state_dict", "model")
 """keys under which a training script keeps the tensors beside other things; under any other key they are
 taken where one value alone holds any"""
-_PREFIXES = ("module.", "_orig_mod.")
-"""what DataParallel and torch.compile put before every name"""
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""what DataParallel, torch.compile and most Lightning modules put before every name"""
 _AUXILIARY = ("aux", "AuxLogits.")
 """heads that only training uses"""
 _COUNTER = "num_batches_tracked"
@@ -56,6 +56,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises UserError for a file that is missing, broken, or holds something else than a state_dict.
     """
+    import torch
+
     if path.suffix == ".safetensors":
         found: Any = read_tensors(path)[0]
     else:
@@ -64,10 +66,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(holder), Mapping):
             found = found[holder]
     if isinstance(found, Mapping) and not _is_state_dict(found):
-        held = [value for value in found.values() if _is_state_dict(value)]
-        found = held[0] if len(held) == 1 else found
+        held = {key: value for key, value in found.items() if _is_state_dict(value)}
+        if len(held) > 1:
+            raise UserError(f"{path} holds tensors under {', '.join(map(str, held))}: save the one to take as a file")
+        found = next(iter(held.values()), found)
     if not _is_state_dict(found):
-        keys = f" with {', '.join(map(str, list(found)[:5]))}" if found and isinstance(found, Mapping) else ""
+        items = found.items() if isinstance(found, Mapping) else ()
+        others = [key for key, value in items if not isinstance(value, torch.Tensor)]
+        keys = f" with {', '.join(map(str, others[:5]))}" if others else ""
         raise UserError(
             f"{path} holds a {type(found).__name__}{keys}, not tensors by name: "
             "write it by torch.save(model.state_dict(), ...)"

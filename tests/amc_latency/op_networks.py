@@ -74,6 +74,11 @@ def shuffled(net: Any, x: Tensor) -> Tensor:
     return x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
 
+def permuted(net: Any, x: Tensor) -> Tensor:
+    n, c, h, w = (x := net.stem(x)).shape
+    return x.view(n, 3, c // 3, h, w).permute(0, 2, 1, 3, 4).reshape(n, c, h, w)
+
+
 def halves(net: Any, x: Tensor) -> Tensor:
     left, right = net.stem(x).chunk(2, dim=1)
     return torch.cat((left, net.on_right(right)), dim=1)
@@ -341,6 +346,11 @@ CASES = {
         written(shuffled, 6, stem=conv(3, 6)),
         (3, 5, 7),
         ("conv 3x5x7>6 k1 s1 p0", "shuffle 6x5x7>6 k1 s1 p0 n2", *ended(6, 5, 7)),
+    ),
+    "shuffle by permute": Case(
+        written(permuted, 6, stem=conv(3, 6)),
+        (3, 5, 7),
+        ("conv 3x5x7>6 k1 s1 p0", "shuffle 6x5x7>6 k1 s1 p0 n3", *ended(6, 5, 7)),
     ),
     "shuffle as a module and a function": Case(
         written(

@@ -56,6 +56,7 @@ def test_a_windows_outputs_are_as_many_as_it_has_places(shape: LayerShape) -> No
         (LayerShape("conv", 8, 16, 14, 14, 3, 2, end=1), 3 * 3 * 8 * 16 * 7 * 7, 3 * 3 * 8 * 16 + 16),
         (LayerShape("scale", 96, 96, 28, 28), 0, 0),
         (LayerShape("activation", 96, 96, 28, 28, activation="silu"), 0, 0),
+        (LayerShape("activation", 96, 96, 28, 28, activation="prelu"), 0, 96),
         (LayerShape("linear", 1024, 1000), 1024 * 1000, 1024 * 1000 + 1000),
         (LayerShape("add", 24, 24, 56, 56), 0, 0),
         (LayerShape("max_pool", 64, 64, 112, 112, 3, 2, 1), 0, 0),

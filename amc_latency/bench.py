@@ -68,6 +68,8 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         raise UserError("the replay device has no hardware to time a file on: name another --device")
     content = read_model(config.file)
     with open_device(config.device, None, config.phone, console) as device:
+        if config.threads is not None:
+            _check_has_threads(device)
         protocol = _protocol(config, device)
         if config.op_profile and not isinstance(device, AndroidDevice):
             raise UserError(f"an op profile is to be had on a phone only, not on {device.identity.name}")
@@ -90,6 +92,13 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         conditions=[json.loads(text) for text in measured.conditions],
         ops=ops,
     )
+
+
+def _check_has_threads(device: Device) -> None:
+    from device.cuda import CudaDevice
+
+    if isinstance(device, CudaDevice):
+        raise UserError(f"--threads is of a processor's cores, and {device.identity.name} is a GPU: leave it out")
 
 
 def _protocol(config: BenchConfig, device: Device) -> Protocol:

@@ -23,6 +23,7 @@ from amc_latency.cli_options import (
     JsonOption,
     LibraryOption,
     LutOption,
+    MaxKeepOption,
     MinKeepOption,
     ModelOption,
     NormalisationOption,
@@ -35,12 +36,13 @@ from amc_latency.cli_options import (
     TransportOption,
     WeightsOption,
     WidthOption,
-    amount,
     check_out,
     fields_text,
     phone_options,
     pixels_of,
     print_json,
+    refuse_unused,
+    search_values,
     show,
 )
 from amc_latency.cli_train import finetune, train
@@ -75,6 +77,7 @@ def devices(
 
 @app.command()
 def profile(
+    context: typer.Context,
     device: DeviceOption = "host",
     model: ModelOption = "bundled",
     width: WidthOption = None,
@@ -82,7 +85,8 @@ def profile(
     classes: ClassesOption = None,
     weights: WeightsOption = None,
     lut: LutOption = None,
-    min_keep: MinKeepOption = 0.2,
+    min_keep: MinKeepOption = None,
+    max_keep: MaxKeepOption = None,
     step: StepOption = 8,
     rounds: Annotated[int | None, typer.Option("--rounds", help="rounds of timing, 3 unless told")] = None,
     goal: Annotated[
@@ -104,13 +108,19 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
+    from amc_latency.keep import parse_bound
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.opening import open_device
     from amc_latency.profiling import Grid, complete_table, open_table, plan_of
     from amc_latency.report import profile_text
     from amc_latency.workers import settle_workers
 
-    grid, console, planned = Grid(min_keep, step), Console(), plan_of(plan, goal)
+    bounds = (parse_bound(each, name) for each, name in ((min_keep, "min-keep"), (max_keep, "max-keep")))
+    grid, console, planned = Grid(next(bounds), step, next(bounds)), Console(), plan_of(plan, goal)
+    if device == "replay":
+        refuse_unused(context, dict.fromkeys(("plan", "goal"), "a replayed table is not added to"))
+    elif plan == "grid":
+        refuse_unused(context, {"goal": "--plan grid times all of it"})
     options = phone_options(force, transport, runner, runner_path, litert_library)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
     with open_device(device, lut, options, console, workers) as chosen:
@@ -199,25 +209,34 @@ def inspect(
 
 @app.command()
 def search(
-    target_ms: Annotated[float | None, typer.Option("--target-ms", help="milliseconds on the device")] = None,
+    context: typer.Context,
+    target_ms: Annotated[
+        str | None, typer.Option("--target-ms", help="milliseconds on the device, or percent of the uncut network's")
+    ] = None,
     speedup: Annotated[float | None, typer.Option("--speedup", help="the other way to say a target")] = None,
     target_macs: Annotated[
         str | None,
-        typer.Option("--target-macs", help="multiply-accumulates at most, such as 6M; alone or beside others"),
+        typer.Option("--target-macs", help="multiply-accumulates at most, such as 6M or 50%; alone or beside others"),
     ] = None,
     target_params: Annotated[
-        str | None, typer.Option("--target-params", help="parameters at most, such as 300k")
+        str | None, typer.Option("--target-params", help="parameters at most, such as 300k or 50%")
     ] = None,
     target_bytes: Annotated[
         str | None,
-        typer.Option("--target-bytes", help="bytes of the .tflite at most, such as 1.2M; zipped with --prune weights"),
+        typer.Option(
+            "--target-bytes", help="bytes of the .tflite at most, such as 1.2M or 40%; zipped with --prune weights"
+        ),
     ] = None,
     prune: Annotated[
         str, typer.Option("--prune", help="channels, or weights: the smallest of each layer, for a size budget")
     ] = SearchConfig.prune,
     rounds: Annotated[
-        int, typer.Option("--rounds", help="prune and fine-tune this often, step by step towards the target")
-    ] = SearchConfig.rounds,
+        int | None, typer.Option("--rounds", help="prune and fine-tune this often, step by step towards the target")
+    ] = None,
+    rounds_density: Annotated[
+        str | None,
+        typer.Option("--rounds-density", help="percent left after each round, such as 50,35,25,20: as many rounds"),
+    ] = None,
     reward: Annotated[
         str, typer.Option("--reward", help=f"what is maximised: {', '.join(REWARDS)}")
     ] = SearchConfig.reward,
@@ -281,10 +300,8 @@ def search(
     recalibration_images: Annotated[
         int, typer.Option("--recalibration-images", help="of these, for the batch norms of each policy")
     ] = SearchConfig.recalibration_images,
-    min_keep: Annotated[
-        float | None,
-        typer.Option("--min-keep", help="smallest share of a group that may be kept: 0.2 of channels, 0.05 of weights"),
-    ] = None,
+    min_keep: MinKeepOption = None,
+    max_keep: MaxKeepOption = None,
     step: StepOption = SearchConfig.step,
     finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = SearchConfig.finetune_epochs,
     timing_rounds: Annotated[
@@ -304,11 +321,14 @@ def search(
     from amc_latency.search.rounds import rounds_text, search_rounds
     from amc_latency.search.run import check_met
     from amc_latency.search.run import search as run_search
+    from amc_latency.search.unused import unused
 
     given = dict(locals())
-    amounts = {name: amount(given[name], name) for name in ("target_macs", "target_params", "target_bytes")}
     values = {field.name: given[field.name] for field in fields(SearchConfig) if field.name in given}
-    config = SearchConfig(**{**values, **amounts, "input": input_size, "lut": None if lut is None else str(lut)})
+    config = SearchConfig(
+        **{**values, **search_values(given), "input": input_size, "lut": None if lut is None else str(lut)}
+    )
+    refuse_unused(context, unused(config))
     folder = out or Path("runs") / run_name(config, pareto)
     options = phone_options(force, transport, runner, runner_path, litert_library)
     if pareto is not None:
@@ -316,7 +336,7 @@ def search(
         show(front, as_json, front_text)
         check_front(front)
         return
-    if rounds > 1:
+    if config.rounds > 1:
         result = search_rounds(config, folder, Console(), options)
         show(result, as_json, rounds_text)
         check_met(result.report)

@@ -16,6 +16,7 @@ from amc_latency.cli_options import (
     WidthOption,
     check_out,
     print_json,
+    refuse_unused,
     show,
 )
 
@@ -24,6 +25,7 @@ lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
 
 @lut_app.command("import")
 def import_(
+    context: typer.Context,
     logs: Annotated[
         list[Path], typer.Argument(help="op-profile logs of one network, or ProxylessNAS or OFA block tables")
     ],
@@ -52,6 +54,8 @@ def import_(
     from amc_latency.models.load import NetworkOptions, load_network, parse_counts
 
     if holds_blocks(logs, format):
+        of_networks = ("model", "width", "input_size", "classes", "channels", "force")
+        refuse_unused(context, dict.fromkeys(of_networks, "block tables are of no network"))
         show(import_block_tables(logs, out, device, format), as_json, block_import_text)
         return
     counts = None if channels is None else parse_counts(channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
+    from amc_latency.search.amounts import Amount
     from device.phone import PhoneOptions
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
@@ -63,7 +65,15 @@ PixelsOption = Annotated[
         "MEAN,.../STD,... of pixels scaled to 0..1",
     ),
 ]
-MinKeepOption = Annotated[float, typer.Option("--min-keep", help="smallest share of a group that may be kept")]
+MinKeepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--min-keep",
+        help="smallest share of a group that may be kept, for all or by kind: conv=0.2,linear=0.02; unless set 0.2 of "
+        "channels, 0.05 of weights",
+    ),
+]
+MaxKeepOption = Annotated[str | None, typer.Option("--max-keep", help="largest share, likewise; all unless set")]
 StepOption = Annotated[int, typer.Option("--step", help="channel counts are multiples of this")]
 DataOption = Annotated[
     str,
@@ -122,18 +132,75 @@ def pixels_of(text: str, model: str, of_weights: Normalisation | None) -> Normal
     return known
 
 
-def amount(text: str | None, name: str) -> float | None:
-    """Read a count such as `6M`, `300k` or `1.2e6`; `UserError` for anything else."""
+def amount(text: str | None, name: str) -> Amount | None:
+    """Read a count such as `6M`, `300k` or `1.2e6`, or a percentage, which stays a text; `UserError` for else."""
     from amc_latency.errors import UserError
+    from amc_latency.search.amounts import percent_of
 
     if text is None:
         return None
-    number = text.strip()
+    number, option = text.strip(), f"--{name.replace('_', '-')}"
+    if number.endswith("%"):
+        try:
+            return f"{percent_of(number):g}%"
+        except UserError as error:
+            raise UserError(f"{option}: {error}") from None
     scale = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}.get(number[-1:])
     try:
         return float(number) if scale is None else float(number[:-1]) * scale
     except ValueError:
-        raise UserError(f"--{name.replace('_', '-')} is a number such as 6M, 300k or 1200000, not '{text}'") from None
+        raise UserError(f"{option} is a number such as 6M, 300k or 1200000, or a percentage, not '{text}'") from None
+
+
+def latency_target(text: str | None, speedup: float | None) -> tuple[float | None, float | None]:
+    """Milliseconds and speedup, of which one is given at most: `--target-ms 50%` is a speedup of 2."""
+    from amc_latency.errors import UserError
+    from amc_latency.search.amounts import percent_of
+
+    if text is not None and speedup is not None:
+        raise UserError("name the target in one way: --target-ms MILLISECONDS (or PERCENT%) or --speedup FACTOR")
+    if text is not None and text.strip().endswith("%"):
+        share = amount(text, "target_ms")
+        percent = None if share is None else percent_of(share)
+        return None, None if percent is None else 100 / percent
+    try:
+        return None if text is None else float(text), speedup
+    except ValueError:
+        raise UserError(f"--target-ms is milliseconds such as 20, or a percentage such as 50%, not '{text}'") from None
+
+
+def search_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a search's options is more than its text: targets, bounds and rounds. Raises `UserError`."""
+    from amc_latency.keep import parse_bound
+    from amc_latency.search.densities import parse_densities
+
+    targets: dict[str, Any] = {
+        name: amount(given[name], name) for name in ("target_macs", "target_params", "target_bytes")
+    }
+    targets["target_ms"], targets["speedup"] = latency_target(given["target_ms"], given["speedup"])
+    densities, rounds = parse_densities(given["rounds_density"]), given["rounds"]
+    if rounds is None:
+        rounds = 1 if densities is None else len(densities)
+    if densities and given["prune"] == "weights" and all(target is None for target in targets.values()):
+        # AMC's density is of the weights: nothing else can be meant.
+        targets["target_params"] = f"{densities[-1]:g}%"
+    bounds = {name: parse_bound(given[name], name.replace("_", "-")) for name in ("min_keep", "max_keep")}
+    return {**targets, **bounds, "rounds_density": densities, "rounds": rounds}
+
+
+def refuse_unused(context: typer.Context, unused: Mapping[str, str]) -> None:
+    """Raise `UserError` for an option that was given though `unused`, by its parameter's name, says why it is for none.
+
+    One that has its default is not in anybody's way.
+    """
+    from amc_latency.errors import UserError
+
+    for name, why in unused.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            named = {"warm_start": "warm-start or --cold-start", "input_size": "input"}
+            option = named.get(name, name.replace("_", "-"))
+            raise UserError(f"--{option} would change nothing here: {why}. Leave it out")
 
 
 def check_out(path: Path, option: str = "--out", over_table: bool = False) -> None:

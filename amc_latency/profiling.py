@@ -7,16 +7,18 @@ import math
 import random
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from amc_latency.console import Console
+from amc_latency.coupling import ChannelGroup
 from amc_latency.errors import JobError, UserError
 from amc_latency.export import to_tflite
 from amc_latency.files import replacing
+from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
 from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
 from device.base import Device, DeviceIdentity, Protocol
@@ -45,30 +47,68 @@ HELD_OUT = 4
 class Grid:
     """Which counts a search may choose from, and so which layer shapes a table needs."""
 
-    min_keep: float = 0.2
-    """smallest share of a group's channels that may be kept"""
+    min_keep: KeepBound | None = None
+    """smallest share of a group's channels that may be kept, `LEAST_KEEP` unless set"""
     step: int = 8
     """counts are multiples of this, and the full count"""
+    max_keep: KeepBound | None = None
+    """largest share, all unless set; a table has the uncut network's layers too"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_keep <= 1 or self.step < 1:
-            raise UserError(f"min-keep is in (0, 1] and step at least 1, not {self.min_keep} and {self.step}")
+        check_bounds(self.min_keep, self.max_keep, self.unset)
+        if self.step < 1:
+            raise UserError(f"--step is at least 1, not {self.step}")
+
+    @property
+    def unset(self) -> float | None:
+        """The smallest share where `min_keep` says nothing; None where the grid itself is the bound."""
+        return LEAST_KEEP["channels"]
+
+    @property
+    def lowest(self) -> float:
+        """The smallest share of any kind of group."""
+        return min(bound_of(self.min_keep, kind) or LEAST_KEEP["channels"] for kind in KINDS)
 
     def left(self, network: Network, counts: Counts) -> Choices:
         """The choices of `network` that are left where earlier rounds have cut it to `counts`."""
         return tuple(
-            (*(choice for choice in choices if choice < count), count)
+            tuple(sorted({*(choice for choice in choices if choice < count), min(count, choices[-1])}))
             for choices, count in zip(self.choices(network), counts, strict=True)
         )
 
+    def with_uncut(self, network: Network) -> Choices:
+        """The choices and each group's full count: what a table answers for."""
+        full = network.graph.architecture.group_channels
+        return tuple(tuple(sorted({*each, count})) for each, count in zip(self.choices(network), full, strict=True))
+
     def choices(self, network: Network) -> Choices:
-        """The counts that each coupled group may keep, ascending."""
-        architecture = network.graph.architecture
-        return tuple(
-            # A count of a grouped convolution's groups stands for several channels of its layers.
-            channel_choices(group.channels, self.min_keep, self.step // math.gcd(self.step, width), group.least)
-            for group, width in zip(network.graph.groups, architecture.group_widths(), strict=True)
-        )
+        """The counts that each coupled group may keep, ascending. Raises `UserError` where the bounds leave none.
+
+        A group that is made by layers of both kinds keeps within both bounds.
+        """
+        groups, widths = network.graph.groups, network.graph.architecture.group_widths()
+        kinds = [layer_kinds(network.model, group.producers) for group in groups]
+        check_used(self.min_keep, self.max_keep, set().union(*kinds), "coupled group")
+        return tuple(map(self._choices, groups, widths, kinds))
+
+    def share_bounds(self, kinds: Collection[str]) -> tuple[float | None, float]:
+        """The smallest share, None where nothing sets it, and the largest, of what layers of these kinds make."""
+        least = [share for kind in kinds if (share := bound_of(self.min_keep, kind) or self.unset) is not None]
+        return max(least, default=None), min(bound_of(self.max_keep, kind) or 1.0 for kind in kinds)
+
+    def _choices(self, group: ChannelGroup, width: int, kinds: Collection[str]) -> Counts:
+        low, high = self.share_bounds(kinds)
+        assert low is not None
+        # A count of a grouped convolution's groups stands for several channels of its layers.
+        step = self.step // math.gcd(self.step, width)
+        found = channel_choices(group.channels, low, step, group.least)
+        within = tuple(count for count in found if count <= high * group.channels + 1e-9)
+        if not within:
+            raise UserError(
+                f"group {group.name} has {group.channels} channels, and no multiple of {step} of them is from "
+                f"{low:g} to {high:g} of that: give a smaller --step, or other bounds by --min-keep and --max-keep"
+            )
+        return within
 
 
 def plan_of(kind: Literal["learn", "grid"], goal: str) -> Plan:
@@ -184,7 +224,7 @@ def complete_table(
     Raises `JobError` if a layer could not be timed, and whatever device and table raise.
     """
     architecture = network.graph.architecture
-    choices = grid.choices(network)
+    choices = grid.with_uncut(network)
     seen = _calibration_counts(architecture, grid, choices)
     held_out = _random_counts(architecture, grid, choices, HELD_OUT, "held-out", seen)
     if device.identity.estimated:
@@ -284,7 +324,7 @@ def _network_file(folder: Path, network: Network, counts: Counts) -> bytes:
 
 def _calibration_counts(architecture: Architecture, grid: Grid, choices: Choices) -> list[Counts]:
     """Uniform widths, the uncut network first, and random ones."""
-    widths = [round(1 - i * (1 - grid.min_keep) / (UNIFORM - 1), 6) for i in range(UNIFORM)]
+    widths = [round(1 - i * (1 - grid.lowest) / (UNIFORM - 1), 6) for i in range(UNIFORM)]
     uniform = list(dict.fromkeys(uniform_counts(architecture, choices, width) for width in widths))
     return uniform + _random_counts(architecture, grid, choices, RANDOM, "calibration", uniform)
 
@@ -299,9 +339,9 @@ def _random_counts(
     rng = random.Random(f"{seed} networks 0")
     found: dict[Counts, None] = {}
     for i in range(20 * n):
-        width = rng.uniform(grid.min_keep, 1.0)
+        width = rng.uniform(grid.lowest, 1.0)
         wanted = [
-            channels * (rng.uniform(grid.min_keep, 1.0) if i % 2 else min(1.0, width * rng.uniform(0.8, 1.2)))
+            channels * (rng.uniform(grid.lowest, 1.0) if i % 2 else min(1.0, width * rng.uniform(0.8, 1.2)))
             for channels in architecture.group_channels
         ]
         counts = nearest_counts(choices, wanted)

@@ -30,6 +30,11 @@ def load_data(
     kind, _, place = source.partition(":")
     if download and source not in ("auto", "torchvision", *CIFAR):
         raise UserError(f"--download is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}")
+    if data_dir is not None and source not in ("auto", "torchvision", *CIFAR):
+        raise UserError(f"--data-dir is where torchvision keeps its sets: not for {source}")
+    if data_dir is not None and source == "auto":
+        # Whoever says where it is means that one.
+        source = "torchvision"
     if source in FASHION_MNIST:
         from amc_latency.data.fashion_mnist import load_fashion_mnist
 

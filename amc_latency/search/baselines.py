@@ -53,7 +53,7 @@ def deep_policies(costs: LayerCosts) -> list[Counts]:
 
 
 def random_policies(clamp: Clamp, n: int, seed: int) -> list[Counts]:
-    """`n` policies under the target: keep ratios uniform from a group's smallest to 1, clamped in order."""
+    """`n` policies under the target: keep ratios uniform from a group's smallest to its largest, clamped in order."""
     rng = np.random.default_rng(seed)
     policies = []
     for _ in range(n):
@@ -86,8 +86,11 @@ class RandomAgent:
 
 
 def _random_ratios(costs: LayerCosts, rng: np.random.Generator) -> list[float]:
-    lowest = [choices[0] / channels for choices, channels in zip(costs.choices, costs.full, strict=True)]
-    return [float(ratio) for ratio in rng.uniform(lowest, 1.0)]
+    lowest, highest = (
+        [choices[end] / channels for choices, channels in zip(costs.choices, costs.full, strict=True)]
+        for end in (0, -1)
+    )
+    return [float(ratio) for ratio in rng.uniform(lowest, highest)]
 
 
 def _policies_along(costs: LayerCosts, weights: Sequence[float]) -> list[Counts]:

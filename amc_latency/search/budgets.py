@@ -9,6 +9,7 @@ from pathlib import Path
 
 from amc_latency.export import export
 from amc_latency.models.load import Network
+from amc_latency.search.amounts import Amount, absolute
 from amc_latency.search.clamp import Budget
 from amc_latency.search.config import BudgetRow, Row, SearchConfig
 from amc_latency.search.costs import LatencyCosts
@@ -27,9 +28,11 @@ def budgets_of(config: SearchConfig, original: Network, network: Network, costs:
     architecture, choices = costs.architecture, costs.choices
     shapes = original.graph.architecture.shapes()
 
-    def limit(target: float, uncut: Callable[[], int]) -> int:
-        is_last = config.round == config.rounds
-        return math.floor(target if is_last else config.toward(target, uncut()))
+    def limit(target: Amount, uncut: Callable[[], int]) -> int:
+        if config.round == config.rounds and not isinstance(target, str) and config.rounds_density is None:
+            return math.floor(target)
+        size = uncut()
+        return math.floor(config.toward(absolute(target, size), size))
 
     budgets = []
     if config.target_macs is not None:

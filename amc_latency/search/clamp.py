@@ -31,6 +31,17 @@ class Budget:
         return self.costs.of(counts) <= self.limit
 
 
+class OutOfReachError(UserError):
+    """A budget that no policy meets."""
+
+    def __init__(self, message: str, costs: LayerCosts, cheapest: Sequence[int]) -> None:
+        super().__init__(message)
+        self.costs = costs
+        """what is limited"""
+        self.cheapest = cheapest
+        """the policy that takes the least, as indices of its choices"""
+
+
 class Clamp:
     """The counts of group t, given those of groups 0..t-1, that can still end at or under every budget.
 
@@ -78,11 +89,11 @@ class Clamp:
 
     @property
     def guide_limit(self) -> int:
-        """The first budget, in units of `guide`; where there is none, what the uncut network takes."""
+        """The first budget, in units of `guide`; where there is none, what the widest policy takes."""
         if self.guide is not self.costs:
             return self.budgets[0].limit
         if not math.isfinite(self.target_ms):
-            return self.costs.of(self.costs.full)
+            return self.costs.of(self.costs.widest)
         # The most picoseconds whose milliseconds, a rounded quotient, are still at or under the target.
         units = math.floor(self.target_ms * PS_PER_MS) + 1
         while units / PS_PER_MS > self.target_ms:
@@ -99,7 +110,9 @@ class Clamp:
         return Clamp(self.costs, target_ms, self.budgets, self._all)
 
     def holds(self, counts: Sequence[int]) -> bool:
-        """Whether a whole policy is at or under every budget."""
+        """Whether a whole policy is of the choices there are, and at or under every budget."""
+        if not self.costs.has(counts):
+            return False
         return self.costs.ms(counts) <= self.target_ms and all(budget.holds(counts) for budget in self.budgets)
 
     def least_ms(self, prefix: Sequence[int]) -> np.ndarray:
@@ -145,16 +158,20 @@ class Clamp:
 
     def _check_reachable(self) -> None:
         if self.fastest_ms > self.target_ms:
-            raise UserError(
+            raise OutOfReachError(
                 f"a target of {self.target_ms:.6g} ms is out of reach: the fastest network that can be cut from "
-                f"this one is predicted at {up(self.fastest_ms):.6g} ms; raise the target to that or more"
+                f"this one is predicted at {up(self.fastest_ms):.6g} ms; raise the target to that or more",
+                self.costs,
+                self._all[0].completed(()),
             )
         for budget, elimination in zip(self.budgets, self._all[1:], strict=True):
             least = elimination.least_total()
             if least > budget.limit:
-                raise UserError(
+                raise OutOfReachError(
                     f"a budget of {budget.limit:,} {budget.name} is out of reach: the least that this network can be "
-                    f"cut to is {least:,}; raise the budget to that or more"
+                    f"cut to is {least:,}; raise the budget to that or more",
+                    budget.costs,
+                    elimination.completed(()),
                 )
 
     def _joint(self) -> Elimination:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import checked
+from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.models.load import BUNDLED, NetworkOptions
+from amc_latency.search.amounts import Amount, amount_text, percent_of
+from amc_latency.search.densities import check_densities, check_end
 
 DAMAGES = ("refit", "taylor", "measured")
 """The dynamic programme's proxies of damage, see damage.py."""
@@ -24,8 +27,6 @@ TRADED = ("latency", "macs", "params")
 REWARDS = (*BUDGETED, *TRADED)
 PRUNINGS = ("channels", "weights")
 """What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
-LEAST_KEEP = {"channels": 0.2, "weights": 0.05}
-"""Smallest share of a group that may be kept, unless told."""
 
 if TYPE_CHECKING:
     from amc_latency.search.costs import Counts
@@ -39,16 +40,18 @@ class SearchConfig:
     """milliseconds on the device"""
     speedup: float | None = None
     """the other way to say a target: the uncut network's timing in the table, divided by this"""
-    target_macs: float | None = None
-    """multiply-accumulates at most"""
-    target_params: float | None = None
+    target_macs: Amount | None = None
+    """multiply-accumulates at most, or a percentage of the uncut network's, as `50%`; so the next two"""
+    target_params: Amount | None = None
     """parameters at most, batch norm folded; where weights are pruned, those that are not zero"""
-    target_bytes: float | None = None
+    target_bytes: Amount | None = None
     """bytes of the .tflite at most; where weights are pruned, zipped: see zipped.py"""
     prune: str = "channels"
     """what a policy counts, one of `PRUNINGS`"""
     rounds: int = 1
     """how often the network is pruned and fine-tuned, each time starting from what the last round made"""
+    rounds_density: tuple[float, ...] | None = None
+    """after each round, in place of equal ratios: percent of what the uncut network takes of all that is limited"""
     round: int = 1
     """which of them this search is; `search_rounds` counts"""
     reward: str = "loss"
@@ -103,8 +106,10 @@ class SearchConfig:
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
     """how many of these recalibrate the batch norms of each policy's network"""
-    min_keep: float | None = None
-    """smallest share of a group that may be kept, `LEAST_KEEP` unless told"""
+    min_keep: KeepBound | None = None
+    """smallest share of a group that may be kept, for all or by kind of layer; `LEAST_KEEP` unless set"""
+    max_keep: KeepBound | None = None
+    """largest share, likewise; all unless set"""
     step: int = 8
     """channel counts are multiples of this"""
     finetune_epochs: int = 6
@@ -139,11 +144,15 @@ class SearchConfig:
             raise UserError(f"--agent programme needs a budget: a target, or another agent for --reward {self.reward}")
         for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
+            if isinstance(value, str):
+                percent_of(value)
+            elif value is not None and not 0 < value < float("inf"):
                 what = "milliseconds" if name == "target_ms" else name.removeprefix("target_")
                 raise UserError(f"--{name.replace('_', '-')} is a positive number of {what}, not {value:g}")
         if self.speedup is not None and not 1 <= self.speedup < float("inf"):
             raise UserError(f"--speedup is at least 1, not {self.speedup}")
+        if self.seed < 0:
+            raise UserError(f"--seed is 0 or more, not {self.seed}")
         for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name.replace('_', '-')} cannot be negative")
@@ -170,6 +179,12 @@ class SearchConfig:
             raise UserError(f"--rounds is 1 or more, not {self.rounds}")
         if self.rounds > 1 and not self.has_budget:
             raise UserError("--rounds goes to a budget step by step: give --target-ms, --speedup, --target-macs, ...")
+        check_bounds(self.min_keep, self.max_keep, LEAST_KEEP["channels"] if self.prune == "channels" else None)
+        if self.rounds_density is not None:
+            budgets = (self.target_macs, self.target_params, self.target_bytes)
+            ends = [percent_of(each) for each in budgets if isinstance(each, str)]
+            ends += [] if self.speedup is None else [100 / self.speedup]
+            check_densities(self.rounds_density, self.rounds, [end for end in ends if end is not None])
         if self.prune not in PRUNINGS:
             raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
         if self.prune == "weights":
@@ -186,8 +201,13 @@ class SearchConfig:
 
     @property
     def least_keep(self) -> float:
-        """Smallest share of a group that may be kept."""
-        return LEAST_KEEP[self.prune] if self.min_keep is None else self.min_keep
+        """Smallest share of any group that may be kept."""
+        return min(bound_of(self.min_keep, kind) or LEAST_KEEP[self.prune] for kind in KINDS)
+
+    @property
+    def most_keep(self) -> float:
+        """Largest share of any group that may be kept."""
+        return max(bound_of(self.max_keep, kind) or 1.0 for kind in KINDS)
 
     @property
     def searcher(self) -> str:
@@ -230,9 +250,18 @@ class SearchConfig:
         return math.inf if self.speedup is None else original_ms / self.speedup
 
     def toward(self, target: float, original: float) -> float:
-        """What this round may take, on the way from `original` to `target`: in equal ratios, the last all the way."""
-        if self.round == self.rounds or not math.isfinite(target):
+        """What this round may take, on the way from `original` to `target`: in equal ratios, the last all the way.
+
+        With `rounds_density` it is that share of `original`; `UserError` where the last one is not the target's.
+        """
+        if not math.isfinite(target):
             return target
+        if self.rounds_density is not None:
+            check_end(self.rounds_density, target, original)
+        if self.round == self.rounds:
+            return target
+        if self.rounds_density is not None:
+            return self.rounds_density[self.round - 1] * original / 100
         return original * (target / original) ** (self.round / self.rounds)
 
 
@@ -242,16 +271,24 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
     for name in ("macs", "params", "bytes"):
         limit = getattr(config, f"target_{name}")
-        targets += [] if limit is None else [f"{limit:g}{name}"]
+        targets += [] if limit is None else [amount_text(limit, name)]
+    bounds = {"min": config.min_keep, "max": config.max_keep}
     parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
     parts += [] if config.prune == SearchConfig.prune else [config.prune]
-    parts += [] if config.rounds == 1 else [f"rounds{config.rounds}"]
+    parts += _rounds_name(config)
+    parts += [re.sub(r"[=,]", "", f"{name}{bound_text(bound)}") for name, bound in bounds.items() if bound is not None]
     parts += [config.reward] if config.reward != SearchConfig.reward else []
     parts += [config.agent] if config.agent is not None else []
     parts += [] if config.warm_start else ["cold"]
     parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
     parts += [] if pareto is None else [f"pareto{pareto}"]
     return "-".join([*parts, f"seed{config.seed}"])
+
+
+def _rounds_name(config: SearchConfig) -> list[str]:
+    if config.rounds_density is not None:
+        return ["density" + "-".join(f"{percent:g}" for percent in config.rounds_density)]
+    return [] if config.rounds == 1 else [f"rounds{config.rounds}"]
 
 
 def _file_name(config: SearchConfig) -> str:

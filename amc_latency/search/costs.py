@@ -58,8 +58,25 @@ class LayerCosts:
 
     @property
     def full(self) -> Counts:
-        """The uncut network's counts."""
+        """The uncut network's counts, which keep ratios are of. A policy only if every group may keep all."""
         return self.architecture.group_channels
+
+    @property
+    def widest(self) -> Counts:
+        """The policy that keeps most: `full`, unless the choices end before it."""
+        return tuple(counts[-1] for counts in self.choices)
+
+    @property
+    def ratio_bounds(self) -> tuple[float, float]:
+        """The smallest and the largest keep ratio of any group."""
+        ratios = [count / full for counts, full in zip(self.choices, self.full, strict=True) for count in counts]
+        return min(ratios, default=1.0), max(ratios, default=1.0)
+
+    def has(self, counts: Sequence[int]) -> bool:
+        """Whether each count of a whole policy is a choice of its group."""
+        return len(counts) == self.groups and all(
+            count in index for count, index in zip(counts, self._index, strict=True)
+        )
 
     def of(self, counts: Sequence[int]) -> int:
         """Cost of a whole policy. Raises `UserError` for a count that is no choice of its group."""
@@ -120,9 +137,9 @@ class LayerCosts:
         if len(self.choices) != len(self.full):
             raise UserError(f"choices for {len(self.choices)} groups, but the network has {len(self.full)}")
         for group, (counts, channels) in enumerate(zip(self.choices, self.full, strict=True)):
-            if not counts or list(counts) != sorted(set(counts)) or counts[0] < 1 or counts[-1] != channels:
+            if not counts or list(counts) != sorted(set(counts)) or counts[0] < 1 or counts[-1] > channels:
                 raise UserError(
-                    f"group {group}'s choices must rise from at least 1 to all {channels} channels: {counts}"
+                    f"group {group}'s choices must rise from at least 1 to at most all {channels} channels: {counts}"
                 )
 
     def _layer_factor(self, layer: Layer, cost: Callable[[LayerShape], int]) -> Term:
@@ -157,7 +174,7 @@ class LatencyCosts(LayerCosts):
 
     @property
     def full_ms(self) -> float:
-        """Predicted ms of the uncut network."""
+        """Predicted ms of the uncut network; `UserError` where that is no policy."""
         return self.ms(self.full)
 
     def ms(self, counts: Sequence[int]) -> float:

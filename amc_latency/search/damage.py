@@ -113,7 +113,7 @@ def measured(
     around: Counts | None = None,
     reach: float = 1.0,
 ) -> tuple[Damage, int]:
-    """The loss that each group's counts add when it alone leaves `around` (the uncut network unless told).
+    """The loss that each group's counts add when it alone leaves `around` (the widest policy unless set).
 
     Evaluated at about `points` counts, spread evenly over the choices that are at most the share `reach` of all
     away, and read in between by monotone interpolation: noise that makes a narrower group look better is first
@@ -124,7 +124,7 @@ def measured(
     from scipy.interpolate import PchipInterpolator
     from scipy.optimize import isotonic_regression
 
-    around = costs.full if around is None else around
+    around = costs.widest if around is None else around
     base = evaluate(around).loss
     evaluations = 1
     damage = []

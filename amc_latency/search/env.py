@@ -31,7 +31,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     Observation: float32 [11], `FEATURES` of the group's layer (its first producer) at full width: group
     index, channels out and in, input height and width, stride, kernel, the layer's cost; then what is saved so
     far, what the layers still to be decided cost, and the keep ratio executed last (1 before the first). Costs
-    are milliseconds, or what is limited in their place, as shares of the uncut network's summed layers.
+    are milliseconds, or what is limited in their place, as shares of the widest policy's summed layers.
 
     Action: float32 [1], the wanted keep ratio. The clamp turns it into the nearest count that the target
     still allows; `info` says what was executed: `action` (that count's keep ratio) and `counts` (so far). An
@@ -51,12 +51,12 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.evaluate = evaluate
         self.reward = reward
         costs = clamp.costs
-        lowest = min(counts[0] / channels for counts, channels in zip(costs.choices, costs.full, strict=True))
+        lowest, highest = costs.ratio_bounds
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
-        self.action_space = gymnasium.spaces.Box(lowest, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Box(lowest, highest, (1,), np.float32)
         self._guide = clamp.guide if guide is None else guide
-        self._full = costs.indices(costs.full)
-        self._total = self._guide.layers_total(self._full)
+        self._widest = costs.indices(costs.widest)
+        self._total = self._guide.layers_total(self._widest)
         self._static = self._static_features()
         # A layer is still to be decided at step t while one of its groups is t or later.
         self._open_layers = [
@@ -103,7 +103,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _observation(self) -> np.ndarray:
         costs, group = self._guide, len(self._counts)
-        indices = costs.indices(self._counts) + self._full[group:]
+        indices = costs.indices(self._counts) + self._widest[group:]
         reduced = (self._total - costs.layers_total(indices)) / self._total
         rest = costs.layers_total(indices, self._open_layers[group]) / self._total
         # After the last step there is no next layer; the terminal state shows the last one with nothing left
@@ -118,7 +118,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         for group in range(costs.groups):
             first = next(i for i, layer in enumerate(layers) if costs.architecture.makes(layer, group))
             shape = layers[first].shape
-            cost = costs.layers_total(self._full, [first]) / self._total
+            cost = costs.layers_total(self._widest, [first]) / self._total
             sizes = (shape.c_out, shape.c_in, shape.h, shape.w, shape.stride, max(shape.kernel_hw))
             rows.append((group + 1, *sizes, cost))
         features = np.array(rows, dtype=np.float64)

@@ -101,7 +101,7 @@ class HillClimber:
         moved, others = order[:n], order[n:]
         for group in moved:
             counts[group] = self._moved(clamp.costs.choices[group], best[group], further)
-        if clamp.holds(clamp.costs.full):
+        if clamp.holds(clamp.costs.widest):
             return tuple(counts)
         partners = others[: rng.integers(1, 4)]
         if clamp.holds(counts):

@@ -45,6 +45,8 @@ class Problem:
     origin: Clamp | None = None
     """under which the search began, if a correction has changed the target since: what an actor is cloned from must
     stay the same, or the log could not be replayed"""
+    highest: float = 1.0
+    """largest keep ratio; the clamp's choices hold each group to its own, so an agent may leave this out"""
 
     def damages(self) -> list[Damage]:
         """The proxies of damage that the dynamic programme adds up, the better one first."""
@@ -129,8 +131,8 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
     if name == "netadapt":
         if clamp.budgets or not math.isfinite(clamp.target_ms):
             raise UserError("NetAdapt goes by milliseconds alone")
-        if clamp.holds(clamp.costs.full):
-            return Choice(clamp.costs.full, 0)
+        if clamp.holds(clamp.costs.widest):
+            return Choice(clamp.costs.widest, 0)
         run = netadapt(judge.base, clamp.costs, [clamp.target_ms], refitted(judge))
         winner = reached(run, clamp.target_ms)
         return Choice(winner.counts, len(judge.asked))

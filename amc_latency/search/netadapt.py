@@ -119,7 +119,9 @@ def netadapt(
     folder: Path | None = None,
     on_iteration: Callable[[NetAdaptIteration], None] = lambda iteration: None,
 ) -> list[NetAdaptIteration]:
-    """Every iteration from the uncut `network` down to the smallest of `targets_ms`; `reached` finds a target's.
+    """Every iteration from the widest policy down to the smallest of `targets_ms`; `reached` finds a target's.
+
+    The widest is the uncut `network`, where that may be kept.
 
     No budget is set beyond a target that is still ahead, so one run lands at or just under each. Where no single
     group can meet a budget, the iteration's budget is the least that one can.
@@ -132,7 +134,7 @@ def netadapt(
     targets = sorted(targets_ms, reverse=True)
     _check_schedule(config, costs, targets)
     done = _resumed(folder, config, costs, targets)
-    current = done[-1].counts if done else costs.full
+    current = done[-1].counts if done else costs.widest
     if folder is not None and done and config.steps:
         network = _load_winner(folder, network, done[-1])
     while costs.ms(current) > targets[-1]:
@@ -206,7 +208,7 @@ def _budget_ms(
 ) -> float:
     now_ms = costs.ms(current)
     next_target = next(target for target in targets if target < now_ms)
-    wanted = max(next_target, now_ms - costs.full_ms * config.first_reduction * config.decay ** (number - 1))
+    wanted = max(next_target, now_ms - costs.ms(costs.widest) * config.first_reduction * config.decay ** (number - 1))
     single = [counts for group in range(costs.groups) for counts in _cuts(costs, current, group)]
     least = min(map(costs.ms, single), default=math.inf)
     if least >= now_ms:
@@ -222,7 +224,7 @@ def _check_schedule(config: NetAdaptConfig, costs: LatencyCosts, targets: Sequen
         raise UserError("NetAdapt takes at least one target in milliseconds")
     Clamp(costs, targets[-1])
     most = config.first_reduction / (1 - config.decay) if config.decay < 1 else math.inf
-    needed = 1 - targets[-1] / costs.full_ms
+    needed = 1 - targets[-1] / costs.ms(costs.widest)
     if most < needed:
         raise UserError(
             f"reductions of {config.first_reduction:g} that decay by {config.decay:g} add up to {100 * most:.3g} % of "
@@ -242,7 +244,7 @@ def _resumed(
 ) -> list[NetAdaptIteration]:
     if folder is None:
         return []
-    settings: dict[str, Any] = {**asdict(config), "targets_ms": list(targets), "full_ms": costs.full_ms}
+    settings: dict[str, Any] = {**asdict(config), "targets_ms": list(targets), "full_ms": costs.ms(costs.widest)}
     path = folder / "netadapt.json"
     try:
         if not path.exists():

@@ -21,6 +21,7 @@ from amc_latency.profiling import Grid, complete_table, open_table
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.bound import UpperBound
+from amc_latency.search.bounds import bounds_named, bounds_text, check_choices, grid_of
 from amc_latency.search.budgets import budget_rows, budgets_of
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import SearchConfig, SearchReport
@@ -30,11 +31,11 @@ from amc_latency.search.deliver import Delivery
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
-from amc_latency.search.methods import AgentOptions, Problem, check_agent, search_episodes
+from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
-from amc_latency.search.weights import WeightGrid, WeightJudge, weight_network
+from amc_latency.search.weights import WeightJudge, weight_network
 from amc_latency.search.zipped import zipped_bytes
 from device.base import Device
 from device.phone import PhoneOptions
@@ -232,6 +233,8 @@ class _Search:
             f"{len(self.data.test):,} test images for the end{unlabelled}\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
+        for line in (*bounds_text(self.config, self.uncut), *self._shortened()):
+            self.console.say(line)
         if self.clamp.holds(self.costs.full):
             self.console.say("the uncut network is within that already: only a more accurate one would be cut")
         if self.estimated:
@@ -239,18 +242,45 @@ class _Search:
         if self.bound is not None:
             self.console.say(self.bound.text(self.target_ms))
 
+    def _shortened(self) -> list[str]:
+        """What cannot be had as it was asked for."""
+        config, data = self.config, self.data
+        lines = [
+            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
+            for name, wanted, unset, images in (
+                ("images", config.images, SearchConfig.images, data.held_back),
+                ("calibration-images", config.calibration_images, SearchConfig.calibration_images, data.train),
+            )
+            if wanted > len(images) and wanted != unset
+        ]
+        limit_ms = self._limit_ms(1.0)
+        if self.bound is None and config.has_latency_target and limit_ms is not None:
+            margin_pct = 100 * (1 - limit_ms / self.target_ms)
+            if margin_pct < config.margin_pct - 1e-9:
+                lines.append(
+                    f"--margin-pct {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
+                )
+        if config.searcher == "programme" and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
+            lines.append(
+                f"--episodes {config.total_episodes}: a round of dynamic programming takes about "
+                f"{EVALUATIONS_A_GROUP * self.costs.groups:.0f} policies, and one is made at least"
+            )
+        return lines
+
     def _costs(self, predictor: Predictor) -> LatencyCosts:
         config, architecture = self.config, self.network.graph.architecture
+        choices = grid_of(config).left(self.uncut, architecture.group_channels)
+        check_choices(config, choices)
         if config.prune == "weights":
-            choices = WeightGrid(config.least_keep).left(self.uncut, architecture.group_channels)
             # A runtime multiplies zeros as well.
             return LatencyCosts(architecture, choices, lambda shape: 0.0, self.predicted_ms)
-        choices = Grid(config.least_keep, config.step).left(self.uncut, architecture.group_channels)
         return predicted_costs(architecture, choices, predictor)
 
     def _clamp(self, config: SearchConfig) -> Clamp:
         target_ms = config.toward(config.target_of(self.original_ms), self.original_ms)
-        return Clamp(self.costs, target_ms, budgets_of(config, self.original, self.network, self.costs))
+        budgets = budgets_of(config, self.original, self.network, self.costs)
+        with bounds_named(config, self.uncut, self.costs):
+            return Clamp(self.costs, target_ms, budgets)
 
     def _limit_ms(self, factor: float) -> float | None:
         """What the table may predict, so that the device, slower by `factor`, meets the target; None if none does."""
@@ -283,7 +313,7 @@ class _Search:
         table = open_table(self.device, None, _path(self.config.lut), create=True)
         assert table is not None
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
-        grid = Grid(1.0) if self.config.prune == "weights" else Grid(self.config.least_keep, self.config.step)
+        grid = Grid(1.0) if self.config.prune == "weights" else grid_of(self.config)
         report = complete_table(self.original, self.device, table, grid, self.console)
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
@@ -303,7 +333,8 @@ class _Search:
         assert first_ms is not None, "or there would be no attempt"
         origin = self.clamp.with_target(first_ms)
         config = self.config
-        return Problem(clamp, self.judge, self.reward, config.seed, config.least_keep, config.damage, origin)
+        keep = config.least_keep, config.most_keep
+        return Problem(clamp, self.judge, self.reward, config.seed, keep[0], config.damage, origin, keep[1])
 
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config

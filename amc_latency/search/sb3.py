@@ -180,12 +180,12 @@ class _Recorder(gymnasium.Wrapper):
     def _run(self, given: Counts) -> None:
         """Execute a policy that was given; the agent may learn from it, where it can learn from others' episodes."""
         state, _ = self._begin("start", given)
-        low = float(self.action_space.low[0])  # type: ignore[attr-defined]
+        low, high = (float(end[0]) for end in (self.action_space.low, self.action_space.high))  # type: ignore[attr-defined]
         for count, channels in zip(given, self.env.clamp.costs.full, strict=True):
             ratio = count / channels
             next_state, reward, done, _, _ = self.step(np.array([ratio]))
             if self.replay_buffer is not None:
-                action = np.array([[2 * (ratio - low) / (1 - low) - 1]], dtype=np.float32)
+                action = np.array([[2 * (ratio - low) / (high - low) - 1]], dtype=np.float32)
                 self.replay_buffer.add(state, next_state, action, np.array([reward]), np.array([done]), [{}])
             state = next_state
 

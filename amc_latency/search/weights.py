@@ -6,7 +6,8 @@ weights, and the file once it is packed. Here a group is a layer, and a count is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.graph import NetworkGraph, with_tensors
+from amc_latency.keep import check_used, layer_kinds
 from amc_latency.models.load import Network
 from amc_latency.models.registry import ModelSpec
 from amc_latency.profiling import Grid
@@ -26,6 +28,8 @@ from lut.shape import LayerShape
 
 STEPS = 20
 """Choices of a layer: what stays is a multiple of a 20th of its weights."""
+FINER = 0.5**0.5
+"""Below a 20th each choice is this share of the next: a few more, however low the bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,42 @@ class WeightArchitecture(Architecture):
 
 @dataclass(frozen=True)
 class WeightGrid(Grid):
-    """Which counts of weights a search may choose from; `step` is for channels."""
+    """Which counts of weights a search may choose from; `step` is for channels.
+
+    Twentieths of a layer's weights, to the nearest whole one. Bounds that are set hold to the weight, and are choices
+    themselves; below a twentieth the steps get finer, each `FINER` of the next.
+    """
+
+    @property
+    def unset(self) -> float | None:
+        """None: the grid itself is the bound."""
+        return None
 
     def choices(self, network: Network) -> Choices:
-        """The counts that each layer may keep, ascending, of what `weight_network` gave."""
-        shares = [i / STEPS for i in range(1, STEPS) if i / STEPS >= self.min_keep - 1e-9]
-        return tuple(
-            tuple(sorted({max(1, round(share * count)) for share in shares} | {count}))
-            for count in network.graph.architecture.group_channels
-        )
+        """The counts that each layer may keep, ascending, of what `weight_network` gave.
+
+        Raises `UserError` where the bounds leave a layer none.
+        """
+        names = weight_layers(network.model, network.graph)
+        kinds = [layer_kinds(network.model, [name]) for name in names]
+        check_used(self.min_keep, self.max_keep, set().union(*kinds), "layer with weights")
+        counts = network.graph.architecture.group_channels
+        return tuple(map(self._counts, names, counts, kinds))
+
+    def _counts(self, name: str, count: int, kinds: Collection[str]) -> Counts:
+        low, high = self.share_bounds(kinds)
+        least = 1 if low is None else max(1, math.ceil(low * count - 1e-9))
+        most = math.floor(high * count + 1e-9)
+        if least > most:
+            raise UserError(
+                f"layer {name} has {count} weights, and no whole number of them is from {low or 0:g} to {high:g} of "
+                "that: set other bounds by --min-keep and --max-keep"
+            )
+        shares = [i / STEPS for i in range(1, STEPS)]
+        while low is not None and shares[0] * FINER > low:
+            shares.insert(0, shares[0] * FINER)
+        found = {max(1, round(share * count)) for share in shares} | {most} | (set() if low is None else {least})
+        return tuple(sorted(each for each in found if least <= each <= most))
 
 
 def weight_network(network: Network) -> Network:
@@ -152,11 +183,12 @@ class WeightJudge(Judge):
         if name == "measured":
             return [measured(self, costs)[0]]
         lost = []
-        for layer, counts in zip(self._layers, costs.choices, strict=True):
+        for layer, counts, full in zip(self._layers, costs.choices, costs.full, strict=True):
             squares = _weight(self.base.model, layer).double().square().flatten().sort(descending=True).values
             share = 1 - squares.cumsum(0) / squares.sum()
             lost.append(share[torch.tensor(counts) - 1].clamp(min=0).cpu().numpy())
-            lost[-1][-1] = 0.0
+            if counts[-1] == full:
+                lost[-1][-1] = 0.0
         return [balanced(lost), lost]
 
     def pruner(self) -> Callable[[Counts], nn.Module]:

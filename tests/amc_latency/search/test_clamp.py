@@ -146,7 +146,7 @@ def test_too_large_a_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("choices", "message"),
     [
         ([(2, 8)], "choices for 1 groups"),
-        ([(2, 8), (2, 8), (2, 4)], "group 2's choices"),
+        ([(2, 8), (2, 8), (2, 9)], "group 2's choices"),
         ([(2, 8), (8, 2), (2, 8)], "group 1's choices"),
         ([(0, 8), (2, 8), (2, 8)], "group 0's choices"),
         ([(2, 8), (), (2, 8)], "group 1's choices"),

@@ -1,0 +1,38 @@
+"""Settings of a search that change nothing beside the others: whoever gives one of them is told."""
+
+from __future__ import annotations
+
+from amc_latency.search.config import SearchConfig
+
+_NO_WARM_UP = ("programme", "hill", "random", "sb3-ppo")
+"""Agents that take no random episodes first."""
+
+
+def unused(config: SearchConfig) -> dict[str, str]:
+    """Why, by the name of the setting."""
+    found = {}
+    if config.prune == "weights":
+        found["step"] = "it is of channels; --prune weights takes any share, by --min-keep and --max-keep"
+    if config.searcher in _NO_WARM_UP:
+        found["warmup"] = f"--agent {config.searcher} has no random episodes"
+    if config.searcher == "programme":
+        found["warm_start"] = "--agent programme is what the others are started from"
+    if config.searcher != "programme" and not config.warm_start and "programme" not in config.baseline_names:
+        found["damage"] = "no dynamic programming takes part in a cold start without the baseline programme"
+    if not config.has_latency_target:
+        unlimited = "no milliseconds are limited"
+        found |= dict.fromkeys(("margin_pct", "corrections", "correction_episodes"), unlimited)
+    elif not config.corrections:
+        found["correction_episodes"] = "there are no --corrections"
+    if config.confidence is not None:
+        found["margin_pct"] = "--confidence takes its place"
+    if config.estimate:
+        found["timing_rounds"] = "with --estimate nothing is timed"
+    if config.recalibration_images > config.calibration_images:
+        found["recalibration_images"] = (
+            f"they are of the {config.calibration_images} calibration images: --calibration-images "
+            f"{config.recalibration_images} or more"
+        )
+    elif config.prune == "weights":
+        found["calibration_images"] = "pruned weights are not refitted; --recalibration-images counts"
+    return found

@@ -177,7 +177,7 @@ class SearchConfig:
             raise UserError("--confidence is that of meeting a latency: give --target-ms or --speedup with it")
         if not 1 <= self.round <= self.rounds:
             raise UserError(f"--rounds is 1 or more, not {self.rounds}")
-        if self.rounds > 1 and not self.has_budget:
+        if (self.rounds > 1 or self.rounds_density is not None) and not self.has_budget:
             raise UserError("--rounds goes to a budget step by step: give --target-ms, --speedup, --target-macs, ...")
         check_bounds(self.min_keep, self.max_keep, LEAST_KEEP["channels"] if self.prune == "channels" else None)
         if self.rounds_density is not None:

@@ -65,7 +65,7 @@ def pareto_search(
         raise UserError(
             "--pareto is over milliseconds alone: leave --target-macs, --target-params and --target-bytes out"
         )
-    if config.rounds > 1:
+    if config.rounds > 1 or config.rounds_density is not None:
         raise UserError("--pareto and --rounds are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]
     for i in reversed(range(targets - 1)):

@@ -141,6 +141,9 @@ def test_the_table_is_read_only(what: str, run, tmp_path: Path) -> None:
     (tmp_path / "v2.yaml").write_text(text(means_ms(block_keys())))
     (tmp_path / "more.yaml").write_text(text(means_ms(block_keys(192))))
     assert run("lut", "import", "v2.yaml", "--out", "T", "--device", "note8")[0] == 0
+    code, _, err = run("lut", "import", "v2.yaml", "--out", "U", "--model", "bundled")
+    assert code == 2
+    assert "--model would change nothing here: block tables are of no network" in err
     before = (tmp_path / "T").read_bytes()
     code, out, err = run(*REFUSED[what])
     assert (code, out) == (2, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import Grid, complete_table, open_device, open_table, prediction_table, table_path
+from amc_latency.search.costs import predicted_costs
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from lut.predict import Predictor
 from lut.shape import parse_network
 from lut.table import LatencyTable
+from tests.amc_latency.search.test_bounds import small_network
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
 IDENTITY = DeviceIdentity("stand-in", "none", "none")
@@ -88,6 +92,22 @@ def test_every_timed_file_is_the_layer_or_network_that_its_key_says(tmp_path: Pa
     assert report.held_out_max_pct < 0.1
     params = sum(shape.params for shape in network.graph.architecture.shapes())
     assert report.original_ms == pytest.approx((1 + params / 1000) / 1000, rel=1e-4)
+
+
+def test_a_table_within_bounds_answers_for_all_within_them_and_for_the_uncut_network(tmp_path: Path) -> None:
+    table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, Protocol(rounds=1))
+    network, grid = small_network(), Grid({"conv": 0.3, "linear": 0.1}, 4, 0.7)
+    report = complete_table(network, CountingDevice(), table, grid, Console(quiet=True))
+    architecture = network.graph.architecture
+    params = sum(shape.params for shape in architecture.shapes())
+    # To the table's digits, 0.01 us a row.
+    assert report.original_ms == pytest.approx((1 + params / 1000) / 1000, abs=1e-5)
+    choices = grid.choices(network)
+    assert choices == ((4, 8), (8, 12), (4, 8, 12, 16, 20))
+    costs = predicted_costs(architecture, choices, Predictor(table))
+    for counts in itertools.product(*choices):
+        params = sum(shape.params for shape in architecture.shapes(counts))
+        assert costs.ms(counts) == pytest.approx((1 + params / 1000) / 1000, abs=5e-5)
 
 
 def test_a_replayed_prediction_is_not_taken_for_a_timing(tmp_path: Path) -> None:

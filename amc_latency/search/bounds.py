@@ -11,7 +11,6 @@ from amc_latency.models.load import Network
 from amc_latency.profiling import Grid
 from amc_latency.search.clamp import OutOfReachError
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.costs import LayerCosts
 from amc_latency.search.weights import WeightGrid, weight_layers
 from lut.architecture import Choices
 
@@ -29,17 +28,12 @@ def check_choices(config: SearchConfig, choices: Choices) -> None:
 
 
 def bounds_text(config: SearchConfig, network: Network) -> list[str]:
-    """A line for groups that multiples of the step leave whole, and one where they end before `min_keep`, if set."""
+    """A line for groups that multiples of the step leave whole, and one for each bound that they end before."""
     if config.prune == "weights":
         return []
     groups, choices = network.graph.groups, grid_of(config).choices(network)
     finest = Grid(config.min_keep, 1, config.max_keep).choices(network)
     whole = [group.name for group, own in zip(groups, choices, strict=True) if own == (group.channels,)]
-    short = [
-        (own[0] / group.channels, f"{group.name} keeps at least {own[0]:,} of {group.channels:,}")
-        for group, own, fine in zip(groups, choices, finest, strict=True)
-        if own[0] > fine[0]
-    ]
     lines = []
     if whole and config.step > 1 and config.least_keep < 1:
         named = ", ".join(whole[:3]) + (", ..." if len(whole) > 3 else "")
@@ -47,16 +41,25 @@ def bounds_text(config: SearchConfig, network: Network) -> list[str]:
             f"{len(whole)} of {len(groups)} groups are left whole ({named}): no multiple of --step {config.step} is "
             "between the least that they may keep and all"
         )
-    if short and config.min_keep is not None:
-        lines.append(
-            f"--min-keep {bound_text(config.min_keep)} is met at the next multiple of --step {config.step}: "
-            f"{max(short)[1]}; a smaller step comes nearer"
-        )
+    for name, bound, end, most in (("min", config.min_keep, 0, "least"), ("max", config.max_keep, -1, "most")):
+        off = [
+            (
+                abs(own[end] - fine[end]) / group.channels,
+                f"{group.name} keeps at {most} {own[end]:,} of {group.channels:,}",
+            )
+            for group, own, fine in zip(groups, choices, finest, strict=True)
+            if own[end] != fine[end]
+        ]
+        if off and bound is not None:
+            lines.append(
+                f"--{name}-keep {bound_text(bound)} is met at the next multiple of --step {config.step}: "
+                f"{max(off)[1]}; a smaller step comes nearer"
+            )
     return lines
 
 
 @contextmanager
-def bounds_named(config: SearchConfig, network: Network, costs: LayerCosts) -> Iterator[None]:
+def bounds_named(config: SearchConfig, network: Network) -> Iterator[None]:
     """Whoever is told that a budget is out of reach, is told which group takes most of the least and what holds it."""
     try:
         yield

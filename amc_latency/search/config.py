@@ -144,6 +144,8 @@ class SearchConfig:
             raise UserError(f"--agent programme needs a budget: a target, or another agent for --reward {self.reward}")
         for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
             value = getattr(self, name)
+            if isinstance(value, str) and name == "target_ms":
+                raise UserError(f"target_ms is a number of milliseconds, not '{value}': a percentage is a speedup")
             if isinstance(value, str):
                 percent_of(value)
             elif value is not None and not 0 < value < float("inf"):

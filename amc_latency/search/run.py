@@ -270,7 +270,8 @@ class _Search:
     def _costs(self, predictor: Predictor) -> LatencyCosts:
         config, architecture = self.config, self.network.graph.architecture
         choices = grid_of(config).left(self.uncut, architecture.group_channels)
-        check_choices(config, choices)
+        if config.round == 1:
+            check_choices(config, choices)
         if config.prune == "weights":
             # A runtime multiplies zeros as well.
             return LatencyCosts(architecture, choices, lambda shape: 0.0, self.predicted_ms)
@@ -279,7 +280,7 @@ class _Search:
     def _clamp(self, config: SearchConfig) -> Clamp:
         target_ms = config.toward(config.target_of(self.original_ms), self.original_ms)
         budgets = budgets_of(config, self.original, self.network, self.costs)
-        with bounds_named(config, self.uncut, self.costs):
+        with bounds_named(config, self.uncut):
             return Clamp(self.costs, target_ms, budgets)
 
     def _limit_ms(self, factor: float) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amc_latency.cli_options import amount, latency_target, search_values
@@ -34,8 +34,11 @@ def test_an_amount_is_a_number_or_a_percentage() -> None:
             SearchConfig(target_params=text)
     with pytest.raises(UserError, match="a percentage"):
         SearchConfig(target_params="6M")
+    with pytest.raises(UserError, match="a percentage is a speedup"):
+        SearchConfig(target_ms="50%")  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 10**10))
 def test_whole_percentages_of_whole_numbers_are_exact(percent: int, uncut: int) -> None:
     assert int(absolute(f"{percent}%", uncut)) == percent * uncut // 100
@@ -57,8 +60,8 @@ PARAMS = (108 + 12) + (2160 + 20) + (2400 + 30) + (120 + 4)
 MACS = 8 * 8 * (108 + 2160) + 2400 + 120
 
 
-def budgets(**settings: Any) -> dict[str, int]:
-    config, network = SearchConfig(step=1, **settings), small_network()
+def budgets(**wanted: Any) -> dict[str, int]:
+    config, network = SearchConfig(step=1, **wanted), small_network()
     architecture = network.graph.architecture
     costs = LatencyCosts(architecture, ((3, 12), (4, 20), (6, 30)), lambda shape: 1.0)
     return {budget.name: budget.limit for budget in budgets_of(config, network, network, costs)}
@@ -89,6 +92,7 @@ def test_budgets_in_percent_are_of_the_uncut_network() -> None:
         budgets(target_params=0.25 * PARAMS, rounds=4, round=4, rounds_density=densities)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 99.9), min_size=1, max_size=5, unique=True), st.floats(0.01, 1e9))
 def test_milliseconds_follow_a_schedule(percents: list[float], original_ms: float) -> None:
     densities = tuple(sorted(percents, reverse=True))
@@ -100,7 +104,7 @@ def test_milliseconds_follow_a_schedule(percents: list[float], original_ms: floa
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("wanted", "message"),
     [
         ({"rounds_density": ()}, "not none"),
         ({"rounds_density": (50, 0)}, "above 0 and below 100, not 50,0"),
@@ -113,9 +117,9 @@ def test_milliseconds_follow_a_schedule(percents: list[float], original_ms: floa
         ({"rounds_density": (50, 25), "rounds": 2, "target_bytes": "30%"}, r"ends at 25 % .* target is 30 %"),
     ],
 )
-def test_a_schedule_that_contradicts_itself_or_the_target_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_a_schedule_that_contradicts_itself_or_the_target_is_refused(wanted: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SearchConfig(**{"target_macs": "25%", **settings})
+        SearchConfig(**{"target_macs": "25%", **wanted})
 
 
 def test_the_command_line_derives_rounds_and_target_from_a_schedule() -> None:

@@ -50,7 +50,7 @@ def small_network() -> Network:
     return Network(model, ModelSpec("own", input=(1, 8, 8), classes=4), trace(model, (1, 8, 8)), trained=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> Network:
     return small_network()
 
@@ -151,6 +151,9 @@ def test_what_the_grid_has_nothing_for_is_refused_and_what_it_ends_before_is_sai
     (line,) = bounds_text(SearchConfig(speedup=2, min_keep=0.1), network)
     assert "0 keeps at least 8 of 12" in line
     assert bounds_text(SearchConfig(speedup=2, min_keep=0.1, step=1), network) == []
+    # 0.9 of them is 10, 18 and 27; multiples of 8 end at 8, 16 and 24, by 2 of 12, 2 of 20 and 3 of 30 less.
+    (line,) = bounds_text(SearchConfig(speedup=2, max_keep=0.9), network)
+    assert "--max-keep 0.9 is met at the next multiple of --step 8: 0 keeps at most 8 of 12" in line
     (line,) = bounds_text(SearchConfig(speedup=2, step=16), network)
     assert line.startswith("1 of 3 groups are left whole (0)")
     config = SearchConfig(speedup=2, min_keep=1.0)
@@ -194,7 +197,7 @@ def test_a_bound_that_a_budget_fails_for_is_named(network: Network, prune: str, 
         pytest.raises(
             UserError, match=rf"out of reach.* conv=0\.25,linear=0\.5.* {named}, the most costly, keeps at least"
         ) as told,
-        bounds_named(config, network, costs),
+        bounds_named(config, network),
     ):
         Clamp(costs, config.target_of(1.0), budgets)
     assert (" 1,200 of 2,400 weights" if prune == "weights" else " 5 of 20 channels") in str(told.value)
@@ -252,7 +255,7 @@ def test_no_method_leaves_the_bounds(network: Network, prune: str, seed: int) ->
     costs = costs_of(config, network)
     narrowest = costs.ms(tuple(each[0] for each in costs.choices))
     for (run, name), share in itertools.product(METHODS, (0.3, 2.0)):
-        if name in LEARNERS and (seed or share > 1):
+        if (name in LEARNERS and (seed or share > 1)) or (name.startswith("sb3-") and prune == "weights"):
             continue
         # Under the widest policy's, and far over it: then the bound alone holds.
         clamp = Clamp(costs, narrowest + share * (costs.ms(costs.widest) - narrowest))

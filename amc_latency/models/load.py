@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amc_latency.closeness import close
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, load_checkpoint
 from amc_latency.models.registry import (
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 
     from amc_latency.data import Normalisation
     from amc_latency.graph import NetworkGraph
+    from lut.shape import LayerShape
 
 BUNDLED = "bundled"
 RANDOM = "random"
+_SAME = 1e-3
 OWN = "own"
 """Weights that the function of an own file loads itself."""
 
@@ -99,8 +102,7 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
 def _check_same(expected: list[torch.Tensor], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
-        allowed = 1e-3 * float(expected[0].max() - expected[0].min())
-        if not float((other - expected[0]).abs().max()) <= allowed and bool(expected[0].isfinite().all()):
+        if not close(other, expected[0], _SAME) and bool(expected[0].isfinite().all()):
             why = "says something else of the same image each time, in eval mode: is dropout always on?"
             if other is not expected[1]:
                 why = (
@@ -187,6 +189,15 @@ def check_logits(network: Network) -> None:
             f"{network.spec.name} ends in softmax, and scoring and training need the logits before it: leave it out, "
             "and put it behind the result"
         )
+    if layers and network.spec.classes == 1 and _is_never_negative(layers[-1].shape):
+        raise UserError(
+            f"{network.spec.name} has one output that is never below 0, and scoring and training need a logit, above 0 "
+            "for class 1: leave its last activation out, and put it behind the result"
+        )
+
+
+def _is_never_negative(shape: LayerShape) -> bool:
+    return shape.kind in ("sigmoid", "hard_sigmoid") or shape.activation in ("relu", "relu6")
 
 
 def settled(network: Network) -> Network:

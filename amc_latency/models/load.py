@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
     from amc_latency.data import Normalisation
     from amc_latency.graph import NetworkGraph
-    from lut.shape import LayerShape
 
 BUNDLED = "bundled"
 RANDOM = "random"
-_SAME = 1e-3
 OWN = "own"
 """Weights that the function of an own file loads itself."""
+_SAME = 1e-3
+"""Share of its outputs' range that a network may be off by in the form in which it is cut."""
+_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -182,22 +183,18 @@ def is_checkpoint(model: str) -> bool:
 
 
 def check_logits(network: Network) -> None:
-    """Raise `UserError` for a network that ends in softmax: scoring and training take cross entropy of logits."""
+    """Raise `UserError` for a network that ends in softmax, or one output in sigmoid: what is scored is logits."""
     layers = network.graph.architecture.layers
     if layers and layers[-1].shape.kind == "softmax":
         raise UserError(
             f"{network.spec.name} ends in softmax, and scoring and training need the logits before it: leave it out, "
             "and put it behind the result"
         )
-    if layers and network.spec.classes == 1 and _is_never_negative(layers[-1].shape):
+    if layers and network.spec.classes == 1 and layers[-1].shape.activation in _NEVER_NEGATIVE:
         raise UserError(
             f"{network.spec.name} has one output that is never below 0, and scoring and training need a logit, above 0 "
             "for class 1: leave its last activation out, and put it behind the result"
         )
-
-
-def _is_never_negative(shape: LayerShape) -> bool:
-    return shape.kind in ("sigmoid", "hard_sigmoid") or shape.activation in ("relu", "relu6")
 
 
 def settled(network: Network) -> Network:

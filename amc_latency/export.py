@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from amc_latency.closeness import ABSOLUTE, allowed, difference, output_range
 from amc_latency.errors import UserError
 from amc_latency.files import replacing
 from amc_latency.graph import NetworkGraph, trace
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 OURS = "ours"
 TOLERANCE = 1e-4
+_AT_ZERO = ABSOLUTE / TOLERANCE
+"""Outputs of this size are as far off as larger ones: what they are sums of is larger than they."""
 _RANDOM_IMAGES = 4
 
 
@@ -76,9 +79,9 @@ def export(
 ) -> ExportReport:
     """Write `model` to `path` with our own converter, once the file's outputs equal PyTorch's on `images` [N, C, H, W].
 
-    Random images if there are none; `tolerance` is relative to the range of PyTorch's outputs. Raises ExportError if
-    they differ by more, if the network is not supported, or if the file can't be written; `path` then keeps what it
-    held. With `pixels` the file takes values of 0..255 and normalises them itself.
+    Random images if there are none; `tolerance` is relative to the range of PyTorch's outputs (see `closeness`). Raises
+    ExportError if they differ by more, if the network is not supported, or if the file can't be written; `path` then
+    keeps what it held. With `pixels` the file takes values of 0..255 and normalises them itself.
     `amc_latency.converters.choose.export_with` does the same with any converter.
     """
     images = check_images(images, input_chw)
@@ -113,18 +116,19 @@ def save_checked(
     try:
         with replacing(path) as unchecked:
             unchecked.write_bytes(conversion.content)
-            error, output_range = _checked_error(model, images, unchecked, tolerance, conversion.pixels)
+            error, found_range = _checked_error(model, images, unchecked, tolerance, conversion.pixels)
     except OSError as failure:
         raise ExportError(f"can't write {path}: {failure.strerror}") from failure
     shapes = None if conversion.graph is None else conversion.graph.architecture.shapes()
     notes = [conversion.note] if conversion.note else []
-    if output_range == 0:
-        notes.append("every output is 0, so equal outputs show nothing: load weights")
+    if found_range <= ABSOLUTE:
+        near = "is 0" if found_range == 0 else f"is within {ABSOLUTE:g} of 0"
+        notes.append(f"every output {near}, so equal outputs show nothing: load weights")
     return ExportReport(
         macs=None if shapes is None else sum(shape.macs for shape in shapes),
         params=None if shapes is None else sum(shape.params for shape in shapes),
         max_abs_error=error,
-        output_range=output_range,
+        output_range=found_range,
         ops=tflite_ops(conversion.content),
         bytes=len(conversion.content),
         converter=conversion.converter,
@@ -159,15 +163,14 @@ def _checked_error(
         raise ExportError(f"the exported file can't be run: {str(failure).strip()}") from failure
     if got.shape != expected.shape:
         raise ExportError(f"the exported file returns {list(got.shape)}, PyTorch {list(expected.shape)}")
-    error = float(np.abs(got - expected).max())
-    output_range = float(max(expected.max(), 0) - min(expected.min(), 0))
-    allowed = tolerance * output_range
-    if not error <= allowed:  # also for NaN
+    error = difference(got, expected)
+    most = allowed(expected, tolerance, _AT_ZERO * tolerance)
+    if not error <= most:  # also for NaN
         raise ExportError(
-            f"the exported file differs from PyTorch by {error:.2g} where {allowed:.2g} is allowed; "
+            f"the exported file differs from PyTorch by {error:.2g} where {most:.2g} is allowed; "
             f"it was not kept. {_why(model, images, expected, error)}"
         )
-    return error, output_range
+    return error, output_range(expected)
 
 
 def _why(model: nn.Module, images: Tensor, expected: np.ndarray, error: float) -> str:
@@ -175,7 +178,7 @@ def _why(model: nn.Module, images: Tensor, expected: np.ndarray, error: float) -
     exact = copy.deepcopy(model).double()
     try:
         rounding = max(
-            float(np.abs(output_of(exact, image[None].double()).numpy() - row).max())
+            difference(output_of(exact, image[None].double()).numpy(), row[None])
             for image, row in zip(images, expected, strict=True)
         )
     except RuntimeError:  # its code insists on float32

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data import data_for
+from amc_latency.data.labels import check_several
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.load import NetworkOptions, check_logits, load_network, random_weights
@@ -59,6 +60,7 @@ def finetune_checkpoint(
         raise UserError(random_weights(options.model, "fine-tuning"))
     check_logits(network)
     data = data_for(network, source, console=console)
+    check_several(data, network.spec.name, console or Console(quiet=True))
     size = network.spec.input[1:]
     origin = weights_digest(network.model)
     before = accuracy(network.model, data.held_back, size)

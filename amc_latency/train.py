@@ -8,6 +8,7 @@ import torch
 
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
+from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
@@ -64,6 +65,9 @@ def train(
         )
     spec = ModelSpec(config.model, config.width, input=(channels, *training.image_size), classes=data.classes)
     data = fitted(data, spec)
+    console = console or Console(quiet=True)
+    check_labels(data, config.model, data.classes, console)
+    check_several(data, config.model, console)
     torch.manual_seed(training.seed)
     model = build_model(spec)
 

@@ -16,6 +16,7 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.models.weights import check_fit, read_tensors, write_tensors
 from amc_latency.operations import BATCH_NORMS
 from amc_latency.prune.refit import recalibrate_batch_norm
+from amc_latency.scoring import correct, loss_of
 
 RECALIBRATION_IMAGES = 1024
 """that batch norms are estimated anew from, where training has left them behind"""
@@ -177,18 +178,18 @@ def fit(
     for epoch in range(first, config.epochs):
         started = time.monotonic()
         model.train()
-        loss_sum, correct, seen = 0.0, 0, 0
+        loss_sum, right, seen = 0.0, 0, 0
         for step, (images, labels) in enumerate(_batches(split, config, epoch)):
             images, labels = images.contiguous(memory_format=layout).to(device), labels.to(device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch * steps + step, steps)
             logits = model(images)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            loss = loss_of(logits, labels, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             loss_sum += loss.item() * len(labels)
-            correct += int((logits.argmax(1) == labels).sum())
+            right += correct(logits, labels)
             seen += len(labels)
         if not math.isfinite(loss_sum):
             raise JobError(f"training diverged in epoch {epoch + 1}: the loss is {loss_sum}; lower learning_rate")
@@ -199,7 +200,7 @@ def fit(
             _save(checkpoint, model, optimizer, run, epoch + 1)
         if on_epoch is not None:
             size, seconds = (images.shape[-2], images.shape[-1]), time.monotonic() - started
-            on_epoch(EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * correct / seen, seconds))
+            on_epoch(EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * right / seen, seconds))
     model.eval()
 
 
@@ -235,7 +236,7 @@ def judged(model: nn.Module, split: Split, image_size: tuple[int, int], batch_si
     """Top-1 accuracy in percent and mean cross entropy in nats on all of `split`; ends in eval mode."""
     device = next(model.parameters()).device
     model.eval()
-    correct, loss = 0, 0.0
+    right, loss = 0, 0.0
     with torch.inference_mode():
         for start in range(0, len(split), batch_size):
             batch = split.at(slice(start, start + batch_size))
@@ -243,6 +244,6 @@ def judged(model: nn.Module, split: Split, image_size: tuple[int, int], batch_si
             # Twice as fast on a CPU.
             images = images.contiguous(memory_format=torch.channels_last)
             logits = model(images)
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    return 100 * correct / len(split), loss / len(split)
+            right += correct(logits, labels)
+            loss += float(loss_of(logits, labels, "sum"))
+    return 100 * right / len(split), loss / len(split)

@@ -27,6 +27,7 @@ from amc_latency.models.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
+from amc_latency.scoring import correct
 from amc_latency.search.folder import CONFIG, REPORT
 
 
@@ -34,7 +35,7 @@ def agreement_pct(model: nn.Module, split: Split, size: tuple[int, int]) -> floa
     """Of the images, how many the network and the original put into the same class."""
     with torch.inference_mode():
         agreed = sum(
-            int((model(part.inputs(size)).argmax(1) == part.labels).sum())
+            correct(model(part.inputs(size)), part.labels)
             for part in (split.at(slice(i, i + 50)) for i in range(0, len(split), 50))
         )
     return 100 * agreed / len(split)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amc_latency.console import Console
+from amc_latency.data.labels import check_labels
 from amc_latency.data.load import load_data
 from amc_latency.data.splits import ImageData, Normalisation, Split
 from amc_latency.errors import UserError
@@ -34,15 +35,11 @@ def data_for(
 
         data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
         _say_normalisation(data, network, console)
-        return labelled_by(network.model, data, size, console)
+        data = labelled_by(network.model, data, size, console)
+        check_labels(data, spec.name, spec.classes, console)
+        return data
     data = load_data(source, size=size, console=console)
-    if data.classes > spec.classes:
-        raise UserError(
-            f"the data, {data.source}, has {data.classes} classes, and {spec.name} tells {spec.classes} apart: "
-            "name other --data, or a network that was trained on it"
-        )
-    if data.classes < spec.classes:
-        console.say(f"{data.source} has {data.classes} classes: taken for the first of the network's {spec.classes}")
+    check_labels(data, spec.name, spec.classes, console)
     data = fitted(data, spec, network.pixels)
     _say_normalisation(data, network, console)
     return data
@@ -93,6 +90,8 @@ def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int
     """The model's class for each image, int64 [N], and how many classes it has."""
     import torch
 
+    from amc_latency.scoring import classes_of, labels_of
+
     device = next(model.parameters()).device
     model.eval()
     said = []
@@ -101,5 +100,5 @@ def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int
         for start in range(0, len(split), batch_size):
             batch = split.at(slice(start, start + batch_size)).inputs(size)
             logits = model(batch.to(device))
-            said.append(logits.argmax(1).cpu())
-    return torch.cat(said), logits.shape[1]
+            said.append(labels_of(logits).cpu())
+    return torch.cat(said), classes_of(logits.shape[1])

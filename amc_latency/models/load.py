@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amc_latency.closeness import close
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, load_checkpoint
 from amc_latency.models.registry import (
@@ -35,6 +36,9 @@ BUNDLED = "bundled"
 RANDOM = "random"
 OWN = "own"
 """Weights that the function of an own file loads itself."""
+_SAME = 1e-3
+"""Share of its outputs' range that a network may be off by in the form in which it is cut."""
+_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,7 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
 def _check_same(expected: list[torch.Tensor], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
-        allowed = 1e-3 * float(expected[0].max() - expected[0].min())
-        if not float((other - expected[0]).abs().max()) <= allowed and bool(expected[0].isfinite().all()):
+        if not close(other, expected[0], _SAME) and bool(expected[0].isfinite().all()):
             why = "says something else of the same image each time, in eval mode: is dropout always on?"
             if other is not expected[1]:
                 why = (
@@ -180,12 +183,17 @@ def is_checkpoint(model: str) -> bool:
 
 
 def check_logits(network: Network) -> None:
-    """Raise `UserError` for a network that ends in softmax: scoring and training take cross entropy of logits."""
+    """Raise `UserError` for a network that ends in softmax, or one output in sigmoid: what is scored is logits."""
     layers = network.graph.architecture.layers
     if layers and layers[-1].shape.kind == "softmax":
         raise UserError(
             f"{network.spec.name} ends in softmax, and scoring and training need the logits before it: leave it out, "
             "and put it behind the result"
+        )
+    if layers and network.spec.classes == 1 and layers[-1].shape.activation in _NEVER_NEGATIVE:
+        raise UserError(
+            f"{network.spec.name} has one output that is never below 0, and scoring and training need a logit, above 0 "
+            "for class 1: leave its last activation out, and put it behind the result"
         )
 
 

@@ -17,6 +17,7 @@ from amc_latency.graph import NetworkGraph
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for
+from amc_latency.scoring import loss_of
 from amc_latency.search.agent import Score
 from amc_latency.search.costs import Counts, LayerCosts
 
@@ -94,7 +95,7 @@ def taylor(
             for index, group in enumerate(graph.groups):
                 gates[index] = torch.ones(len(batch), group.channels, device=batch.device, requires_grad=True)
             # Summed, so that each image's gates have the gradient of its own loss.
-            loss = functional.cross_entropy(model(batch), wanted, reduction="sum")
+            loss = loss_of(model(batch), wanted, "sum")
             for index, gradient in enumerate(torch.autograd.grad(loss, [gates[i] for i in range(len(importance))])):
                 importance[index] += gradient.double().square().sum(0).cpu().numpy()
     finally:

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from amc_latency.data import Split
 from amc_latency.graph import NetworkGraph
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
 from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
+from amc_latency.scoring import correct, loss_of
 from amc_latency.search.agent import Score
+from amc_latency.search.checked import CheckedForward
 from amc_latency.search.costs import Counts
-from amc_latency.search.forward import CutForward
 
 FIRST_IMAGES = 200
 """After these, to the end of their batch, a policy may be given up; later there is little left to save."""
@@ -29,7 +29,7 @@ class NetworkEvaluator:
 
     `prune` makes a policy's network of `model`, batch norm is recalibrated, and that network is run: without repairs
     accuracy is near chance and says nothing. `calibration` are the images [N, C, H, W] for batch norm, `images` and
-    `labels` [M] those that are scored.
+    `labels` [M] those that are scored. `say` is told where the fast forward pass is wrong (see `checked.py`).
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class NetworkEvaluator:
         images: Tensor,
         labels: Tensor,
         batch: int = 100,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model = model.eval()
         self.graph = graph
@@ -49,7 +50,7 @@ class NetworkEvaluator:
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
         self.batch = batch
-        self._forward = CutForward(self.model, graph, self.calibration, self.images, batch)
+        self._forward = CheckedForward(self.model, graph, self.calibration, self.images, labels, batch, say)
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score of one policy; by the first images only, where these show that `best` is out of its reach.
@@ -58,28 +59,25 @@ class NetworkEvaluator:
         fit the network.
         """
         small = self.prune(counts)
-        correct = seen = 0
+        right = seen = 0
         loss = 0.0
         for logits, labels in zip(self._forward.logits(small, counts), self.labels.split(self.batch), strict=True):
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            right += correct(logits, labels)
+            loss += float(loss_of(logits, labels, "sum"))
             is_first = seen < FIRST_IMAGES <= seen + len(labels)
             seen += len(labels)
-            if is_first and is_hopeless(correct / seen, seen, best, len(self.labels)):
+            if is_first and is_hopeless(right / seen, seen, best, len(self.labels)):
                 break
-        return Score(correct / seen, loss / seen, seen)
+        return Score(right / seen, loss / seen, seen)
 
     def judged(self, network: nn.Module, split: Split) -> Score:
         """The score of `network`, cut from the model or the model itself and perhaps fine-tuned, on all of `split`."""
-        batches = list(range(0, len(split), self.batch))
-        height, width = self.images.shape[-2:]
-        images = (split.at(slice(i, i + self.batch)).inputs((height, width)) for i in batches)
-        correct, loss = 0, 0.0
-        for i, logits in zip(batches, self._forward.frozen(network, images), strict=True):
-            labels = split.labels[i : i + self.batch]
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        return Score(correct / len(split), loss / len(split), len(split))
+        parts = [split.at(slice(i, i + self.batch)) for i in range(0, len(split), self.batch)]
+        right, loss = 0, 0.0
+        for part, logits in zip(parts, self._forward.frozen(network, parts), strict=True):
+            right += correct(logits, part.labels)
+            loss += float(loss_of(logits, part.labels, "sum"))
+        return Score(right / len(split), loss / len(split), len(split))
 
     def network(self, counts: Counts) -> nn.Module:
         """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""

@@ -76,6 +76,11 @@ class CutForward:
                     step.run(network, values, folded)
             yield values[self.steps[-1].result]
 
+    def knows_beginning(self, counts: Sequence[int]) -> bool:
+        """Whether `logits` would go on from what an earlier policy has left."""
+        known = (self._kept.get((end, *(counts[group] for group in groups))) for end, groups in self._ends)
+        return any(beginning.folded for beginning in known if beginning is not None)
+
     def calibrate(self, small: nn.Module, beginnings: Sequence[_Beginning]) -> Folded:
         """Every convolution of `small`, its batch norm fitted on the calibration images and folded in."""
         done = next((b for b in reversed(beginnings) if b.folded), None)

@@ -57,7 +57,7 @@ class Judge:
     A policy counts channels here, which are cut out; `WeightJudge` judges another kind. `original` is the network that
     earlier rounds pruned, if `network` is what they made of it. With `log`, a file of JSON lines, what is known from
     there is not asked again. `asked` holds the policies whose score by the episodes' images was wanted, known or not;
-    whoever counts empties it first.
+    whoever counts empties it first. `say` is told what the user should know of the judging.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class Judge:
         config: JudgeConfig,
         log: Path | None = None,
         original: Network | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.base = network
         self.original = original or network
         self.data = data
         self.config = config
         self.log = log
+        self.say = say
         self.asked: set[Counts] = set()
         self.on_asked: Callable[[], None] = lambda: None
         self._known: dict[Counts, Score] = {}
@@ -176,6 +178,7 @@ class Judge:
             self.calibration[: self.config.recalibration_images],
             held_back.inputs(self.image_size),
             held_back.labels,
+            say=self.say,
         )
 
     def _write(self, counts: Counts, score: Score, final: bool) -> Score:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data import ImageData, data_for
+from amc_latency.data.labels import check_several
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import export
@@ -59,6 +60,7 @@ def search(
     check_agent(config.searcher)
     network = _trained(config)
     data = data_for(network, config.data, config.unlabelled, console)
+    check_several(data, config.model, console)
     # Other data or other weights on a resume would be another search.
     identity = {"data": data.source, "data_sha256": data.digest(), "weights_sha256": weights_digest(network.model)}
     pruned = network if start is None else load_network(NetworkOptions(str(start)))
@@ -175,7 +177,7 @@ class _Search:
         config = self.config
         images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images)
         kind = WeightJudge if config.prune == "weights" else Judge
-        return kind(self.network, self.data, images, self.folder.path / "scores.jsonl", self.original)
+        return kind(self.network, self.data, images, self.folder.path / "scores.jsonl", self.original, self.console.say)
 
     @cached_property
     def delivery(self) -> Delivery:

@@ -47,7 +47,7 @@ from amc_latency.cli_options import (
 )
 from amc_latency.cli_train import finetune, train
 from amc_latency.console import Console
-from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, SearchConfig, run_name
+from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, STATES, SearchConfig, run_name
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -245,8 +245,27 @@ def search(
         typer.Option("--agent", help=f"what searches, programme under a budget unless told: {', '.join(AGENTS)}"),
     ] = None,
     warm_start: Annotated[
-        bool, typer.Option("--warm-start/--cold-start", help="start from the dynamic programme's policies")
+        bool | None,
+        typer.Option(
+            "--warm-start/--cold-start",
+            help="start from dynamic programming's policies, or from 100 random ones; unless set, warm under a budget",
+        ),
     ] = SearchConfig.warm_start,
+    state: Annotated[
+        str, typer.Option("--state", help=f"what an agent that learns sees of a group: {', '.join(STATES)}")
+    ] = SearchConfig.state,
+    ppo_actors: Annotated[
+        int, typer.Option("--ppo-actors", help="episodes that --agent ppo collects before it improves its policy")
+    ] = SearchConfig.ppo_actors,
+    layer_rewards: Annotated[
+        bool, typer.Option("--layer-rewards", help="reward --agent ppo after each layer: an evaluation a layer")
+    ] = SearchConfig.layer_rewards,
+    critic_action_layer: Annotated[
+        int,
+        typer.Option(
+            "--critic-action-layer", help="hidden layer of --agent ddpg's critic that the action joins at: 1 or 2"
+        ),
+    ] = SearchConfig.critic_action_layer,
     damage: Annotated[
         str, typer.Option("--damage", help=f"what the dynamic programme adds up: {', '.join(DAMAGES)}")
     ] = SearchConfig.damage,

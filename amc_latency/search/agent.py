@@ -38,6 +38,9 @@ class Agent(Protocol):
         """The keep ratio wanted for the next group; `age` counts episodes since exploration began."""
         ...
 
-    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, age: int) -> None:
-        """An episode has ended: its states (one more than actions), the keep ratios executed, the final reward."""
+    def learn(self, states: list[np.ndarray], actions: list[float], rewards: list[float], age: int) -> None:
+        """An episode has ended: its states (one more than actions), the keep ratios executed, each step's reward.
+
+        Unless layers are rewarded, all rewards are 0 but the last, which is the episode's.
+        """
         ...

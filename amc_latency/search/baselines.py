@@ -81,7 +81,7 @@ class RandomAgent:
         """The next of them."""
         return next(self._ratios)
 
-    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, age: int) -> None:
+    def learn(self, states: list[np.ndarray], actions: list[float], rewards: list[float], age: int) -> None:
         """Nothing."""
 
 

@@ -22,8 +22,10 @@ BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "progra
 AGENTS = ("ddpg", "ppo", "hill", "random", "programme", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
 BUDGETED = ("error", "loss")
 """Resource-constrained rewards: they know no cost, so without a budget the uncut network would win."""
-TRADED = ("latency", "macs", "params")
-"""Accuracy-guaranteed rewards, `-error * log(cost)`: they need no budget, but may have one."""
+TRADED = ("latency", "macs", "params", "two-stage")
+"""Rewards that trade accuracy for a cost: they need no budget, but may have one."""
+STATES = ("amc", "two-stage")
+"""What an agent may see of a group, see env.py."""
 REWARDS = (*BUDGETED, *TRADED)
 PRUNINGS = ("channels", "weights")
 """What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
@@ -62,8 +64,16 @@ class SearchConfig:
     """what the result is shown beside, of `BASELINES`"""
     damage: str = "refit"
     """what the dynamic programme adds up, one of `DAMAGES`"""
-    warm_start: bool = True
-    """whether the agent starts from the dynamic programme's policies, or else from random ones"""
+    warm_start: bool | None = None
+    """whether the agent starts from dynamic programming's policies, or from random ones; under a budget unless set"""
+    state: str = STATES[0]
+    """what an agent that learns sees of a group, one of `STATES`"""
+    ppo_actors: int = 4
+    """episodes that PPO collects before it improves its policy"""
+    layer_rewards: bool = False
+    """whether PPO is rewarded after each layer, which takes an evaluation a layer, or at the end of an episode"""
+    critic_action_layer: int = 1
+    """which hidden layer of DDPG's critic the action joins at: 1, as in AMC's code, or 2, as its paper says"""
     model: str = BUNDLED
     """`bundled`, a checkpoint's path, or a network that `weights` are given for; see `NetworkOptions`"""
     weights: str | None = None
@@ -140,6 +150,14 @@ class SearchConfig:
             raise UserError(f"no proxy of damage is called '{self.damage}'; there are {', '.join(DAMAGES)}")
         if unknown := set(self.baseline_names) - set(BASELINES):
             raise UserError(f"no baseline is called '{min(unknown)}'; there are {', '.join(BASELINES)}")
+        if self.state not in STATES:
+            raise UserError(f"no state is called '{self.state}'; there are {' and '.join(STATES)}")
+        if self.ppo_actors < 2:
+            raise UserError(
+                f"--ppo-actors is 2 or more, since episodes are compared with each other, not {self.ppo_actors}"
+            )
+        if self.critic_action_layer not in (1, 2):
+            raise UserError(f"--critic-action-layer is 1 or 2: the critic has two; not {self.critic_action_layer}")
         if self.searcher == "programme" and not self.has_budget:
             raise UserError(f"--agent programme needs a budget: a target, or another agent for --reward {self.reward}")
         for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
@@ -193,7 +211,7 @@ class SearchConfig:
             self._check_weights()
 
     def _check_weights(self) -> None:
-        if self.has_latency_target or self.target_macs is not None or self.reward in ("latency", "macs"):
+        if self.has_latency_target or self.target_macs is not None or self.reward in ("latency", "macs", "two-stage"):
             raise UserError(
                 "--prune weights makes a network smaller, not faster: a dense runtime multiplies zeros as well. Give "
                 "--target-params or --target-bytes, or prune channels for milliseconds or MACs"
@@ -222,16 +240,21 @@ class SearchConfig:
         return [name.strip() for name in self.baselines.split(",") if name.strip()]
 
     @property
+    def starts_warm(self) -> bool:
+        """Whether the agent starts from dynamic programming's policies: without a budget they cut nothing."""
+        return self.has_budget if self.warm_start is None else self.warm_start
+
+    @property
     def warmup_episodes(self) -> int:
         """Episodes of random policies."""
         if self.warmup is None:
-            return 0 if self.warm_start else 100
+            return 0 if self.starts_warm else 100
         return self.warmup
 
     @property
     def total_episodes(self) -> int:
         """Episodes of the first attempt, warm-up and start policies included."""
-        learned = (100 if self.warm_start else 300) if self.episodes is None else self.episodes
+        learned = (100 if self.starts_warm else 300) if self.episodes is None else self.episodes
         return self.warmup_episodes + learned
 
     @property
@@ -281,7 +304,9 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     parts += [re.sub(r"[=,]", "", f"{name}{bound_text(bound)}") for name, bound in bounds.items() if bound is not None]
     parts += [config.reward] if config.reward != SearchConfig.reward else []
     parts += [config.agent] if config.agent is not None else []
-    parts += [] if config.warm_start else ["cold"]
+    parts += [] if config.starts_warm else ["cold"]
+    parts += [] if config.state == STATES[0] else [f"state-{config.state}"]
+    parts += ["layer-rewards"] if config.layer_rewards else []
     parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
     parts += [] if pareto is None else [f"pareto{pareto}"]
     return "-".join([*parts, f"seed{config.seed}"])

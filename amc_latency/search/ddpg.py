@@ -46,6 +46,8 @@ class DDPGConfig:
     """Age from which the actor learns; before, the critic learns what a cloned actor's policies are worth (ours)."""
     lowest: float = 0.2
     """Smallest keep ratio that is ever wanted (code: lbound). The largest is 1."""
+    action_layer: int = 1
+    """Which hidden layer of the critic the action joins at: 1 (code) or 2 (Lillicrap et al., section 7)."""
 
 
 @contextmanager
@@ -99,8 +101,10 @@ class DDPGAgent:
         self.rng = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = nn.Sequential(_two_hidden(state_dim, config.hidden), nn.Sigmoid())
-            self.critic = _two_hidden(state_dim + 1, config.hidden)
+            # Scaled to the bounds (ours): a critic that is asked about keep ratios that nobody ever executed answers
+            # with whatever it extrapolates to, and the targets of all others are built on that.
+            self.actor = nn.Sequential(_two_hidden(state_dim, config.hidden), nn.Sigmoid(), Between(config.lowest, 1.0))
+            self.critic = CRITICS[config.action_layer](state_dim, config.hidden)
         self.target_actor = copy.deepcopy(self.actor)
         self.target_critic = copy.deepcopy(self.critic)
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), config.actor_rate, fused=True)
@@ -130,14 +134,14 @@ class DDPGAgent:
         sigma = config.noise * config.noise_decay**age
         return truncated_normal(mean, sigma, config.lowest, 1.0, self.rng)
 
-    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, age: int) -> None:
+    def learn(self, states: list[np.ndarray], actions: list[float], rewards: list[float], age: int) -> None:
         """Store a finished episode, then take one gradient step a transition, if the warm-up is over.
 
         `states` holds the terminal one too, so is one longer than `actions`: the keep ratios **executed**,
-        after the clamp. As in AMC every transition gets the episode's final reward.
+        after the clamp. As in AMC every transition gets the episode's whole reward.
         """
         for t, action in enumerate(actions):
-            self.store(states[t], action, reward, states[t + 1], done=t == len(actions) - 1)
+            self.store(states[t], action, sum(rewards), states[t + 1], done=t == len(actions) - 1)
         if age >= 0:
             for _ in actions:
                 self.update(with_actor=age >= self.config.actor_from)
@@ -193,13 +197,13 @@ class DDPGAgent:
         dones: torch.Tensor,
     ) -> torch.Tensor:
         with torch.no_grad():
-            next_values = self.target_critic(torch.cat([next_states, self.target_actor(next_states)], 1))
+            next_values = self.target_critic(next_states, self.target_actor(next_states))
             # Nothing follows the last group: its value must not leak into the return.
             returns = rewards + self.config.gamma * (1 - dones) * next_values
-        return functional.mse_loss(self.critic(torch.cat([states, actions], 1)), returns)
+        return functional.mse_loss(self.critic(states, actions), returns)
 
     def _actor_loss(self, states: torch.Tensor) -> torch.Tensor:
-        return -self.critic(torch.cat([states, self.actor(states)], 1)).mean()
+        return -self.critic(states, self.actor(states)).mean()
 
 
 def truncated_normal(mean: float, sigma: float, low: float, high: float, rng: np.random.Generator) -> float:
@@ -209,12 +213,59 @@ def truncated_normal(mean: float, sigma: float, low: float, high: float, rng: np
     return float(np.clip(mean + sigma * ndtri(rng.uniform(from_, to)), low, high))
 
 
+class Between(nn.Module):
+    """Scales 0..1 to `low`..`high`."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The value that lies at share `x` of the way."""
+        return self.low + (self.high - self.low) * x
+
+
+class CriticAtFirst(nn.Module):
+    """Q of states [n, features] and actions [n, 1]: [n, 1]. The action joins at the first hidden layer."""
+
+    def __init__(self, state_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = _two_hidden(state_dim + 1, hidden)
+
+    def forward(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Q: [n, 1]."""
+        return self.layers(torch.cat([states, actions], 1))
+
+
+class CriticAtSecond(nn.Module):
+    """Q of states [n, features] and actions [n, 1]: [n, 1]. The action joins at the second hidden layer."""
+
+    def __init__(self, state_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(state_dim, hidden)
+        self.second = nn.Linear(hidden + 1, hidden)
+        self.last = small_last(hidden)
+
+    def forward(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Q: [n, 1]."""
+        known = functional.relu(self.first(states))
+        return self.last(functional.relu(self.second(torch.cat([known, actions], 1))))
+
+
+CRITICS = {1: CriticAtFirst, 2: CriticAtSecond}
+"""By the hidden layer that the action joins at."""
+
+
 def _two_hidden(inputs: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), small_last(hidden))
+
+
+def small_last(hidden: int) -> nn.Linear:
+    """A last layer whose first outputs are near 0 (Lillicrap et al., section 7)."""
     last = nn.Linear(hidden, 1)
-    # Small, so that the first actions and values are near the middle (Lillicrap et al., section 7).
     nn.init.uniform_(last.weight, -3e-3, 3e-3)
     nn.init.uniform_(last.bias, -3e-3, 3e-3)
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+    return last
 
 
 def move(target: nn.Module, source: nn.Module, tau: float) -> None:

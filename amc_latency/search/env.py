@@ -18,6 +18,11 @@ Evaluate = Callable[[Counts, float], Score]
 Reward = Callable[[Score, Counts], float]
 FEATURES = ("t", "n", "c", "h", "w", "stride", "k", "layer_cost", "reduced", "rest", "previous")
 """AMC's state (paper, section 3.1), in this order and each scaled into 0..1."""
+STATES = {
+    "amc": FEATURES,
+    "two-stage": ("t", "n", "c", "kernel_h", "kernel_w", "stride", "bound", "layer_cost"),
+}
+"""What an agent may see: AMC's state, or the two-stage paper's (arXiv 1912.02254), which is about the layer alone."""
 
 
 def negative_error(score: Score, counts: Counts) -> float:
@@ -32,27 +37,39 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     index, channels out and in, input height and width, stride, kernel, the layer's cost; then what is saved so
     far, what the layers still to be decided cost, and the keep ratio executed last (1 before the first). Costs
     are milliseconds, or what is limited in their place, as shares of the widest policy's summed layers.
+    With `state="two-stage"` float32 [8]: group index, channels, kernel height and width, stride, the largest share
+    that may be pruned there, the layer's cost.
 
     Action: float32 [1], the wanted keep ratio. The clamp turns it into the nearest count that the target
     still allows; `info` says what was executed: `action` (that count's keep ratio) and `counts` (so far). An
     action that is no number counts as 1.
 
-    Reward: 0 until the last step, then `reward(evaluate(counts), counts)`; `info` then holds the `score` and
-    `predicted_ms` too.
+    Reward: 0 until the last step, then `reward(evaluate(counts), counts)`; `info` then holds it as `reward`, and the
+    `score` and `predicted_ms` too. With `by_layer` a step's reward is what it changes: that of the network cut so far
+    less that of the network before, the later groups as wide as they may be. These add up to the episode's reward
+    less the widest policy's, and take an evaluation a group.
 
     `reset(options=...)` takes `target_ms`, to go on under another target, and `score`, to replay an episode
     whose score is known instead of evaluating it.
     """
 
     def __init__(
-        self, clamp: Clamp, evaluate: Evaluate, reward: Reward = negative_error, guide: LayerCosts | None = None
+        self,
+        clamp: Clamp,
+        evaluate: Evaluate,
+        reward: Reward = negative_error,
+        guide: LayerCosts | None = None,
+        state: str = "amc",
+        by_layer: bool = False,
     ) -> None:
         self.clamp = clamp
         self.evaluate = evaluate
         self.reward = reward
+        self.features = STATES[state]
+        self.by_layer = by_layer
         costs = clamp.costs
         lowest, highest = costs.ratio_bounds
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (len(self.features),), np.float32)
         self.action_space = gymnasium.spaces.Box(lowest, highest, (1,), np.float32)
         self._guide = clamp.guide if guide is None else guide
         self._widest = costs.indices(costs.widest)
@@ -67,6 +84,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._previous = 1.0
         self._known: Score | None = None
         self._best = 0.0
+        self._so_far = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -79,6 +97,8 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._best = 0.0
         self._known = options.get("score")
         self._counts, self._previous = (), 1.0
+        if self.by_layer:
+            self._so_far = self._partial_reward()
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -98,29 +118,45 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._best = max(self._best, score.accuracy)
             info["score"] = score
             info["predicted_ms"] = self.clamp.costs.ms(self._counts)
-            reward = self.reward(score, self._counts)
+            info["reward"] = reward = self.reward(score, self._counts)
+        if self.by_layer:
+            now = reward if done else self._partial_reward()
+            reward, self._so_far = now - self._so_far, now
         return self._observation(), reward, done, False, info
+
+    def _partial_reward(self) -> float:
+        """That of the groups decided so far, the others as wide as they may be."""
+        counts = (*self._counts, *self.clamp.costs.widest[len(self._counts) :])
+        return self.reward(self.evaluate(counts, 0.0), counts)
 
     def _observation(self) -> np.ndarray:
         costs, group = self._guide, len(self._counts)
         indices = costs.indices(self._counts) + self._widest[group:]
-        reduced = (self._total - costs.layers_total(indices)) / self._total
-        rest = costs.layers_total(indices, self._open_layers[group]) / self._total
         # After the last step there is no next layer; the terminal state shows the last one with nothing left
         # to decide.
-        static = self._static[min(group, costs.groups - 1)]
-        return np.clip([*static, reduced, rest, self._previous], 0.0, 1.0).astype(np.float32)
+        known = dict(self._static[min(group, costs.groups - 1)])
+        known["reduced"] = (self._total - costs.layers_total(indices)) / self._total
+        known["rest"] = costs.layers_total(indices, self._open_layers[group]) / self._total
+        known["previous"] = self._previous
+        return np.clip([known[name] for name in self.features], 0.0, 1.0).astype(np.float32)
 
-    def _static_features(self) -> np.ndarray:
-        costs = self._guide
-        layers = costs.architecture.layers
-        rows = []
-        for group in range(costs.groups):
-            first = next(i for i, layer in enumerate(layers) if costs.architecture.makes(layer, group))
-            shape = layers[first].shape
-            cost = costs.layers_total(self._widest, [first]) / self._total
-            sizes = (shape.c_out, shape.c_in, shape.h, shape.w, shape.stride, max(shape.kernel_hw))
-            rows.append((group + 1, *sizes, cost))
-        features = np.array(rows, dtype=np.float64)
-        features[:, :-1] /= features[:, :-1].max(axis=0)
-        return features
+    def _static_features(self) -> list[dict[str, float]]:
+        """What is known of each group beforehand; sizes are shares of the largest in the network."""
+        costs, architecture = self._guide, self._guide.architecture
+        rows: list[dict[str, float]] = []
+        firsts = [
+            next(i for i, layer in enumerate(architecture.layers) if architecture.makes(layer, group))
+            for group in range(costs.groups)
+        ]
+        for group, first in enumerate(firsts):
+            shape = architecture.layers[first].shape
+            kernel_h, kernel_w = shape.kernel_hw
+            sizes = {"n": shape.c_out, "c": shape.c_in, "h": shape.h, "w": shape.w, "stride": shape.stride}
+            kernels = {"k": max(kernel_h, kernel_w), "kernel_h": kernel_h, "kernel_w": kernel_w}
+            rows.append({"t": group + 1, **sizes, **kernels})
+        largest = {name: max(row[name] for row in rows) for row in rows[:1] for name in row}
+        for group, (first, row) in enumerate(zip(firsts, rows, strict=True)):
+            row.update({name: size / largest[name] for name, size in row.items()})
+            row["layer_cost"] = costs.layers_total(self._widest, [first]) / self._total
+            row["bound"] = 1 - costs.choices[group][0] / costs.full[group]
+        return rows

@@ -72,12 +72,13 @@ class HillClimber:
         """The planned policy's next keep ratio."""
         return self._ratios.pop()
 
-    def learn(self, states: list[np.ndarray], actions: list[float], reward: float, age: int) -> None:
+    def learn(self, states: list[np.ndarray], actions: list[float], rewards: list[float], age: int) -> None:
         """Take the executed policy, planned or given, if it is as good as the best."""
         assert self._clamp is not None, "an episode begins before it ends"
         counts = tuple(
             round(action * channels) for action, channels in zip(actions, self._clamp.costs.full, strict=True)
         )
+        reward = sum(rewards)
         # Last among the seen, so that of equally good ones the latest is gone on from.
         self._rewards.pop(counts, None)
         self._rewards[counts] = reward

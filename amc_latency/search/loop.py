@@ -29,7 +29,7 @@ class EpisodeRecord:
     actions: tuple[float, ...]
     """Keep ratios executed, after the clamp."""
     reward: float
-    """What the agent was given."""
+    """Of the whole policy; what the agent was given, unless it is rewarded by layer."""
     accuracy: float
     """Of the cut, refitted network on held-back images, 0..1."""
     loss: float
@@ -68,6 +68,7 @@ def run_episodes(
     An episode that `log` holds is replayed: the agent acts and learns as it did, only the score is read
     instead of evaluated. So a log is the whole state of a search, and one that was killed goes on as if it
     had never stopped. The log may hold episodes under earlier targets; each is replayed under its own.
+    Rewards by layer are not in the log: they are asked for again, of a judge that remembers its scores.
 
     `start_policies` are executed before anything else under `target_ms`, the agent learning from them as from
     its own: with the uniform policy there, a search starts from what a designer would do.
@@ -134,7 +135,6 @@ def finished(
     episode: int,
     source: str,
     actions: Sequence[float],
-    reward: float,
     info: dict[str, Any],
     target_ms: float,
     seconds: float,
@@ -145,7 +145,7 @@ def finished(
         source=source,
         counts=info["counts"],
         actions=tuple(actions),
-        reward=reward,
+        reward=info["reward"],
         accuracy=info["score"].accuracy,
         loss=info["score"].loss,
         images=info["score"].images,
@@ -188,7 +188,8 @@ def _episode(
     agent.begin(env.clamp)
     states = [state]
     actions: list[float] = []
-    reward, done = 0.0, False
+    rewards: list[float] = []
+    done = False
     while not done:
         if given is not None:
             group = len(actions)
@@ -198,11 +199,12 @@ def _episode(
         state, reward, done, _, info = env.step(np.array([wanted]))
         states.append(state)
         actions.append(info["action"])
+        rewards.append(reward)
     if given is not None:
         check_given(given, info["counts"], target_ms)
-    agent.learn(states, actions, reward, age)
+    agent.learn(states, actions, rewards, age)
     source = "start" if given is not None else "warm-up" if age < 0 else "learned"
-    return finished(episode, source, actions, reward, info, target_ms, time.perf_counter() - started)
+    return finished(episode, source, actions, info, target_ms, time.perf_counter() - started)
 
 
 _ANOTHER_SEARCH = "the log belongs to another config, table or version; start a new run folder"

@@ -14,7 +14,7 @@ from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts
 from amc_latency.search.damage import Damage
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.env import FEATURES, ChannelEnv, Reward, negative_error
+from amc_latency.search.env import STATES, ChannelEnv, Reward, negative_error
 from amc_latency.search.hill import HillClimber, HillConfig
 from amc_latency.search.iterated import iterated
 from amc_latency.search.judge import Judge
@@ -63,6 +63,14 @@ class AgentOptions:
     """random episodes"""
     episodes: int = 400
     """in all, warm-up and start policies included; for `programme`, about how many policies it may try"""
+    state: str = "amc"
+    """what it sees, one of `config.STATES`"""
+    ppo_actors: int = 4
+    """episodes that PPO collects before it improves its policy"""
+    layer_rewards: bool = False
+    """whether PPO is rewarded after each layer, which takes an evaluation a layer, or at the end"""
+    critic_action_layer: int = 1
+    """which hidden layer of DDPG's critic the action joins at: 1 (AMC's code) or 2 (its paper)"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ def search_episodes(
     damages = problem.damages() if warm else []
     starts = list(dict.fromkeys([*first, *start_policies(clamp, damages)]))
     # What is hopeless shows in the accuracy only where nothing else is rewarded.
-    env = ChannelEnv(clamp, judge if reward is negative_error else lambda counts, _: judge(counts), reward)
+    evaluate = judge if reward is negative_error else lambda counts, _: judge(counts)
+    env = ChannelEnv(clamp, evaluate, reward, state=options.state, by_layer=options.layer_rewards)
     if options.name.startswith("sb3-"):
         from amc_latency.search.sb3 import run_sb3
 
@@ -164,18 +173,21 @@ def _agent(problem: Problem, options: AgentOptions, damages: Sequence[Damage]) -
     if options.name == "hill":
         return HillClimber(HillConfig(), problem.seed)
     learner: DDPGAgent | PPOAgent
+    features = len(STATES[options.state])
     if options.name == "ppo":
         from amc_latency.search.ppo import PPOAgent, PPOConfig
 
-        ppo = PPOConfig(warmup=options.warmup, lowest=problem.lowest)
+        ppo = PPOConfig(warmup=options.warmup, lowest=problem.lowest, actors=options.ppo_actors)
         if options.warm_start:
             ppo = replace(ppo, noise=WARM_NOISE)
-        learner = PPOAgent(ppo, len(FEATURES), problem.seed)
-    else:
-        config = DDPGConfig(warmup=options.warmup, lowest=problem.lowest)
+        learner = PPOAgent(ppo, features, problem.seed)
+    elif options.name == "ddpg":
+        config = DDPGConfig(warmup=options.warmup, lowest=problem.lowest, action_layer=options.critic_action_layer)
         if options.warm_start:
             config = replace(config, noise=WARM_NOISE, actor_from=WARM_ACTOR_FROM)
-        learner = DDPGAgent(config, len(FEATURES), problem.seed)
+        learner = DDPGAgent(config, features, problem.seed)
+    else:
+        raise ValueError(f"no agent is called {options.name!r}")
     if options.warm_start:
-        clone(learner, problem.origin or problem.clamp, damages)
+        clone(learner, problem.origin or problem.clamp, damages, options.state)
     return learner

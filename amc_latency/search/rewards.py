@@ -19,6 +19,7 @@ def make_reward(name: str, costs: LatencyCosts) -> Reward:
     `error` is R_err = -error, `latency` R_latency = -error * log(ns), `macs` R_FLOPs and `params` R_Param. Latency
     is in nanoseconds because the logarithm must be positive: below 1 ms that of milliseconds would pay for
     errors. `loss` is the cross entropy's negative, in nats: ours, less noisy than a share of 1,000 images.
+    `two-stage` is R1 of the two-stage paper, see `TwoStage`.
     """
     if name == "error":
         return negative_error
@@ -30,7 +31,28 @@ def make_reward(name: str, costs: LatencyCosts) -> Reward:
         return _traded(macs_costs(costs.architecture, costs.choices).of)
     if name == "params":
         return _traded(params_costs(costs.architecture, costs.choices).of)
+    if name == "two-stage":
+        return TwoStage(costs)
     raise ValueError(f"no reward is called {name!r}")
+
+
+class TwoStage:
+    """R1 of the two-stage paper (arXiv 1912.02254): accuracy less the cost, which is scaled into 0..1.
+
+    By the lowest and the highest cost seen so far, the uncut network's among them; so a policy is worth less once a
+    faster one was seen. The paper's cost are FLOPs, ours milliseconds; its formula is lost, this is our reading.
+    """
+
+    def __init__(self, costs: LatencyCosts) -> None:
+        self._costs = costs
+        self._lowest = self._highest = costs.full_ms
+
+    def __call__(self, score: Score, counts: Counts) -> float:
+        """-1..1; sees the policy's cost first."""
+        ms = self._costs.ms(counts)
+        self._lowest, self._highest = min(self._lowest, ms), max(self._highest, ms)
+        span = self._highest - self._lowest
+        return score.accuracy - ((ms - self._lowest) / span if span else 0.0)
 
 
 def macs_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:

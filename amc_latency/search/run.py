@@ -350,7 +350,7 @@ class _Search:
         if log:
             self.console.say(f"going on after {len(log)} episodes")
         self.judge.asked.clear()
-        if config.warm_start or config.searcher == "programme":
+        if config.starts_warm or config.searcher == "programme":
             clamp, problem = self.clamp.with_target(limit_ms), self._problem(limit_ms)
             solution = solve(clamp.guide, problem.damages()[0], clamp.guide_limit)
             self.console.say(
@@ -371,7 +371,16 @@ class _Search:
 
             if config.searcher == "programme":
                 self.judge.on_asked = lambda: meter.update(min(len(self.judge.asked), wanted), note="policies tried")
-            options = AgentOptions(config.searcher, config.warm_start, config.warmup_episodes, wanted)
+            options = AgentOptions(
+                config.searcher,
+                config.starts_warm,
+                config.warmup_episodes,
+                wanted,
+                config.state,
+                config.ppo_actors,
+                config.layer_rewards,
+                config.critic_action_layer,
+            )
             starts = [] if first is None else [first]
             records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
         self.judge.on_asked = lambda: None

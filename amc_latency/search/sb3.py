@@ -140,7 +140,7 @@ class _Recorder(gymnasium.Wrapper):
             state, reward, done, truncated, info = self.env.step(action)
         self._actions.append(info["action"])
         if done:
-            self._finish(reward, info)
+            self._finish(info)
         return state, reward, done, truncated, info
 
     def _replayed(self) -> EpisodeRecord | None:
@@ -165,11 +165,11 @@ class _Recorder(gymnasium.Wrapper):
         score = record.score if record else None
         return self.env.reset(options={"target_ms": self._limit_ms(), "score": score})
 
-    def _finish(self, reward: float, info: dict[str, Any]) -> None:
+    def _finish(self, info: dict[str, Any]) -> None:
         if self._expected is not None:
             check_given(self._expected, info["counts"], self._limit_ms())
         seconds = time.perf_counter() - self._began
-        again = finished(len(self.records), self._source, self._actions, reward, info, self._limit_ms(), seconds)
+        again = finished(len(self.records), self._source, self._actions, info, self._limit_ms(), seconds)
         record = self._replayed()
         if record:
             check_same(again, record)

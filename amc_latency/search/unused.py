@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amc_latency.search.config import SearchConfig
 
+_LEARN = ("ddpg", "ppo", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
 _NO_WARM_UP = ("programme", "hill", "random", "sb3-ppo")
 """Agents that take no random episodes first."""
 
@@ -17,8 +18,14 @@ def unused(config: SearchConfig) -> dict[str, str]:
         found["warmup"] = f"--agent {config.searcher} has no random episodes"
     if config.searcher == "programme":
         found["warm_start"] = "--agent programme is what the others are started from"
-    if config.searcher != "programme" and not config.warm_start and "programme" not in config.baseline_names:
+    if config.searcher != "programme" and not config.starts_warm and "programme" not in config.baseline_names:
         found["damage"] = "no dynamic programming takes part in a cold start without the baseline programme"
+    if config.searcher not in _LEARN:
+        found["state"] = f"--agent {config.searcher} sees no state"
+    if config.searcher != "ppo":
+        found |= dict.fromkeys(("ppo_actors", "layer_rewards"), "it is for --agent ppo")
+    if config.searcher != "ddpg":
+        found["critic_action_layer"] = "it is for --agent ddpg"
     if not config.has_latency_target:
         unlimited = "no milliseconds are limited"
         found |= dict.fromkeys(("margin_pct", "corrections", "correction_episodes"), unlimited)

@@ -49,21 +49,21 @@ def led_through(clamp: Clamp, counts: Counts) -> Counts:
     return executed
 
 
-def clone(agent: Cloner, clamp: Clamp, damages: Sequence[Damage]) -> None:
+def clone(agent: Cloner, clamp: Clamp, damages: Sequence[Damage], state: str = "amc") -> None:
     """Fit the agent's actor to the programme's policies at `CLONE_SHARES`, each seen as its own target's episode."""
     states, actions = [], []
     for damage in damages:
         for counts in solutions(clamp, damage, CLONE_SHARES):
-            seen, taken = _episode(clamp, counts)
+            seen, taken = _episode(clamp, counts, state)
             states += seen
             actions += taken
     agent.clone(np.array(states), np.array(actions))
 
 
-def _episode(clamp: Clamp, counts: Counts) -> tuple[list[np.ndarray], list[float]]:
+def _episode(clamp: Clamp, counts: Counts, features: str) -> tuple[list[np.ndarray], list[float]]:
     """States and keep ratios of a policy's episode, which nobody judges and nothing clamps."""
     unbounded = Clamp(clamp.costs, np.inf)
-    env = ChannelEnv(unbounded, _unjudged, guide=clamp.guide)
+    env = ChannelEnv(unbounded, _unjudged, guide=clamp.guide, state=features)
     state, _ = env.reset()
     states, actions = [], []
     for count, channels in zip(counts, clamp.costs.full, strict=True):

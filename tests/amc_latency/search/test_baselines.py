@@ -127,6 +127,6 @@ def test_the_random_agent_plays_the_random_policies_of_its_seed() -> None:
         counts: tuple[int, ...] = ()
         while len(counts) < 2:
             counts = (*counts, clamp.nearest(counts, agent.act(state, age=0)))
-        agent.learn([state] * 3, [counts[0] / 16, counts[1] / 40], 0.0, age=0)
+        agent.learn([state] * 3, [counts[0] / 16, counts[1] / 40], [0.0, 0.0], age=0)
         played.append(counts)
     assert played == random_policies(clamp, 20, seed=1)

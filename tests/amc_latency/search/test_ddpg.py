@@ -118,14 +118,36 @@ def test_replay_overwrites_the_oldest() -> None:
 def test_nothing_follows_the_last_step() -> None:
     agent = DDPGAgent(DDPGConfig(hidden=8, critic_rate=0.01), 1, 0)
     with torch.no_grad():
-        agent.target_critic[-1].bias.fill_(100.0)  # what would leak in
+        agent.target_critic.layers[-1].bias.fill_(100.0)  # what would leak in
     state = np.zeros(1, np.float32)
     for _ in range(300):
-        agent.learn([state, state], [0.5], -0.3, age=1000)
+        agent.learn([state, state], [0.5], [-0.3], age=1000)
     with torch.no_grad():
-        value = agent.critic(torch.tensor([[0.0, 0.5]])).item()
+        value = agent.critic(torch.tensor([[0.0]]), torch.tensor([[0.5]])).item()
     # The reward less its moving average, which is the reward itself: 0.
     assert value == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("action_layer", [1, 2])
+def test_where_the_action_joins_the_critic(action_layer: int) -> None:
+    agent = DDPGAgent(DDPGConfig(hidden=8, action_layer=action_layer), 3, 0)
+    # 3 features, 8 and 8 units, with the action at the first hidden layer or at the second.
+    expected = {1: [(8, 4), (8, 8), (1, 8)], 2: [(8, 3), (8, 9), (1, 8)]}
+    weights = [tuple(p.shape) for p in agent.critic.parameters() if p.ndim == 2]
+    assert weights == expected[action_layer]
+    for seed in range(3):
+        agent.learn([np.full(3, seed, np.float32)] * 3, [0.3, 0.9], [0.0, -0.1], age=0)
+    states, actions = torch.zeros(4, 3), torch.linspace(0.2, 1, 4).unsqueeze(1)
+    assert len(set(agent.critic(states, actions).squeeze(1).tolist())) == 4  # it matters what is done
+
+
+def test_target_q_is_only_asked_about_keep_ratios_within_the_bounds() -> None:
+    agent = DDPGAgent(DDPGConfig(lowest=0.35), 3, 0)
+    with torch.no_grad():
+        for actor in (agent.actor, agent.target_actor):
+            for extreme, bound in ((-1e3, 0.35), (1e3, 1.0)):
+                actor[0][-1].bias.fill_(extreme)  # the sigmoid is saturated
+                np.testing.assert_allclose(actor(torch.randn(5, 3)), np.full((5, 1), bound), atol=1e-6)
 
 
 def test_no_learning_in_the_warmup_and_one_step_a_transition_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +162,7 @@ def test_no_learning_in_the_warmup_and_one_step_a_transition_after(monkeypatch: 
 
     run_episodes(toy_env(), agent, 2, TARGET_MS)
     assert (len(updates), has_learned()) == (0, False)
-    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=0)
+    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, [0.0, 0.0, -0.5], age=0)
     assert (len(updates), has_learned()) == (3, True)
 
 
@@ -158,9 +180,9 @@ def test_a_cloned_actor_is_left_alone_until_the_critic_knows_something() -> None
     def same(before: list[torch.Tensor], now: torch.nn.Module) -> bool:
         return all(torch.equal(a, b) for a, b in zip(before, now.parameters(), strict=True))
 
-    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=1)
+    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, [0.0, 0.0, -0.5], age=1)
     assert (same(cloned, agent.actor), same(critic, agent.critic)) == (True, False)
-    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, -0.5, age=2)
+    agent.learn([np.zeros(len(FEATURES), np.float32)] * 4, [0.5] * 3, [0.0, 0.0, -0.5], age=2)
     assert not same(cloned, agent.actor)
 
 

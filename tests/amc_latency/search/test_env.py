@@ -9,10 +9,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from amc_latency.errors import UserError
+from amc_latency.search import config
 from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import LatencyCosts
-from amc_latency.search.env import FEATURES, ChannelEnv
+from amc_latency.search.env import FEATURES, STATES, ChannelEnv
 from lut.architecture import Architecture, Layer
 from lut.shape import LayerShape
 
@@ -76,6 +77,44 @@ def test_features_are_arithmetic() -> None:
     assert info["predicted_ms"] == pytest.approx(left / 1000)
     with pytest.raises(RuntimeError, match="reset"):
         env.step(np.array([0.5], np.float32))
+
+
+def test_the_two_stage_state_is_arithmetic() -> None:
+    assert set(STATES) == set(config.STATES)
+    costs = LatencyCosts(ARCHITECTURE, CHOICES, channel_product_ms)
+    env = ChannelEnv(Clamp(costs, 100.0), lambda counts, best: Score(0.9, 0.0, 100), state="two-stage")
+    first, _ = env.reset()
+    second, *_ = env.step(np.array([0.5], np.float32))
+    total = 3 * 16 + 16 * 16 + 16 * 40 + 40 * 40 + 40 * 10
+    # Group index, channels out and in, kernel height and width, stride, the share that may be pruned, cost.
+    np.testing.assert_allclose(first, [1 / 2, 16 / 40, 3 / 16, 1, 1, 1, 8 / 16, 48 / total], rtol=1e-6)
+    np.testing.assert_allclose(second, [1, 1, 1, 1 / 3, 1 / 3, 1 / 2, 32 / 40, 640 / total], rtol=1e-6)
+    assert env.observation_space.contains(first)
+
+
+def test_rewards_by_layer_add_up_to_what_the_policy_loses() -> None:
+    costs = LatencyCosts(ARCHITECTURE, CHOICES, channel_product_ms)
+    asked = []
+
+    def evaluate(counts: tuple[int, ...], best: float) -> Score:
+        asked.append(counts)
+        return Score(0.5 + counts[0] / 100 + counts[1] / 200, 0.0, 100)
+
+    env = ChannelEnv(Clamp(costs, 100.0), evaluate, by_layer=True)
+    env.reset()
+    _, first, _, _, info = env.step(np.array([0.5]))
+    assert "reward" not in info
+    _, second, _, _, info = env.step(np.array([24 / 40]))
+    assert asked == [(16, 40), (8, 40), (8, 24)]
+    assert (first, second) == (pytest.approx(-0.08), pytest.approx(-0.08))
+    assert info["reward"] == pytest.approx(0.5 + 0.08 + 0.12 - 1)
+    assert info["score"] == Score(0.5 + 0.08 + 0.12, 0.0, 100)
+    # A policy whose score is known is not asked about again.
+    env.reset(options={"score": Score(0.25, 1.0, 50)})
+    env.step(np.array([0.5]))
+    *_, info = env.step(np.array([24 / 40]))
+    assert info["reward"] == 0.25 - 1
+    assert asked[3:] == [(16, 40), (8, 40)]
 
 
 def test_reduced_and_rest_share_the_total_without_the_offset() -> None:

@@ -101,7 +101,7 @@ def play(agent: HillClimber, clamp: Clamp, reward: float) -> Counts:
     counts: Counts = ()
     while len(counts) < clamp.costs.groups:
         counts = (*counts, clamp.nearest(counts, agent.act(state, age=0)))
-    agent.learn([state] * 5, [count / 64 for count in counts], reward, age=0)
+    agent.learn([state] * 5, [count / 64 for count in counts], [0.0, 0.0, 0.0, reward], age=0)
     return counts
 
 

@@ -42,7 +42,7 @@ def toy_env(target_ms: float = TARGET_MS) -> ChannelEnv:
     return ChannelEnv(Clamp(toy_costs(), target_ms), toy_score)
 
 
-def small_agent(seed: int = 0, **settings: float) -> PPOAgent:
+def small_agent(seed: int = 0, **settings: object) -> PPOAgent:
     return PPOAgent(PPOConfig(**{"hidden": 16, "batch": 16, "warmup": 3, **settings}), len(FEATURES), seed)
 
 
@@ -94,17 +94,17 @@ def test_the_actor_improves_when_enough_episodes_of_its_own_are_there() -> None:
         before = weights()
         agent.begin(Clamp(toy_costs(), TARGET_MS))
         actions = [0.5, 0.5] if given else [agent.act(state, 0) for state in states[:-1]]
-        agent.learn(states, actions, reward, 0)
+        agent.learn(states, actions, [0.0, reward], 0)
         return not torch.equal(before, weights())
 
     changed = [episode(given, reward) for given, reward in ((False, -0.5), (True, -0.2), (False, -0.4), (False, -0.1))]
     assert changed == [False, False, False, True]  # a given episode is none of its own
     assert agent.rollouts == []
-    assert agent.replay.added == 4 * 2
+    assert agent.replay.added == 0  # no critic is asked, so none is taught
 
 
 def test_ratios_are_of_what_was_sampled_and_the_critic_sees_what_was_executed() -> None:
-    agent = small_agent(warmup=0, actors=100)
+    agent = small_agent(warmup=0, actors=100, q_values="critic")
     asked: list[float] = []
     act = agent.act
     agent.act = lambda state, age: (asked.append(act(state, age)), asked[-1])[1]  # type: ignore[method-assign]
@@ -137,19 +137,40 @@ def test_values_are_standardised_over_the_actors_at_each_step() -> None:
     np.testing.assert_allclose(standardised(values), [[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]], atol=1e-6)
 
 
-def test_values_are_the_reward_and_what_the_target_networks_expect_after_it() -> None:
-    agent = small_agent(warmup=0, actors=100, baseline_rate=0.0)
+def collected(agent: PPOAgent, rewards: list[float]) -> torch.Tensor:
+    """Q of an episode's transitions."""
+    states = [np.zeros(len(FEATURES), np.float32)] * (len(rewards) + 1)
+    agent.begin(Clamp(toy_costs(), TARGET_MS))
+    agent.learn(states, [agent.act(state, 0) for state in states[:-1]], rewards, 0)
+    with torch.no_grad():
+        return agent._values()
+
+
+def test_values_are_the_rewards_that_followed() -> None:
+    at_the_end = collected(small_agent(warmup=0, actors=100), [0.0, 0.0, -0.2])
+    np.testing.assert_allclose(at_the_end, [[-0.2, -0.2, -0.2]], rtol=1e-6)
+    by_layer = collected(small_agent(warmup=0, actors=100), [-0.1, 0.05, -0.2])
+    np.testing.assert_allclose(by_layer, [[-0.25, -0.15, -0.2]], rtol=1e-6)
+    discounted = collected(small_agent(warmup=0, actors=100, gamma=0.5), [-0.1, 0.05, -0.2])
+    np.testing.assert_allclose(discounted, [[-0.1 + 0.025 - 0.05, 0.05 - 0.1, -0.2]], rtol=1e-6)
+
+
+def test_with_the_critic_they_are_the_reward_and_what_the_target_networks_expect_after_it() -> None:
+    agent = small_agent(warmup=0, actors=100, q_values="critic", baseline_rate=0.0, critic_rate=0.0, tau=0.0)
     agent.baseline = -0.5
     with torch.no_grad():
         agent.target_critic[-1].weight.zero_()
         agent.target_critic[-1].bias.fill_(0.25)  # worth a quarter, whatever is done
+    np.testing.assert_allclose(collected(agent, [0.0, -0.2]), [[0.25, -0.2 + 0.5]], rtol=1e-6)
+    assert agent.replay.added == 2
+
+
+def test_an_episode_that_was_given_teaches_the_critic_only() -> None:
+    agent = small_agent(warmup=0, actors=100, q_values="critic")
     states = [np.zeros(len(FEATURES), np.float32)] * 3
     agent.begin(Clamp(toy_costs(), TARGET_MS))
-    agent.learn(states, [agent.act(state, 0) for state in states[:-1]], -0.2, 0)
-    with torch.no_grad():
-        agent.target_critic[-1].weight.zero_()
-        agent.target_critic[-1].bias.fill_(0.25)
-        np.testing.assert_allclose(agent._values(), [[-0.2 + 0.5 + 0.25, -0.2 + 0.5]], rtol=1e-6)
+    agent.learn(states, [0.5, 0.5], [0.0, -0.2], 0)
+    assert (agent.replay.added, agent.rollouts) == (2, [])
 
 
 def test_density_against_scipy() -> None:
@@ -177,5 +198,5 @@ def test_clone_fits_the_actor_to_given_ratios() -> None:
     agent.clone(states, wanted, steps=1000)
     with torch.no_grad():
         for actor in (agent.actor, agent.target_actor):
-            means = agent._mean(actor, torch.from_numpy(states)).squeeze(1)
+            means = actor(torch.from_numpy(states)).squeeze(1)
             np.testing.assert_allclose(means, wanted, atol=0.05)

@@ -83,6 +83,17 @@ def test_the_same_seed_gives_the_same_search_resumed_or_not() -> None:
     assert what_happened(unbroken) != what_happened(run_episodes(toy_env(), small_agent(1), 14, TARGET_MS))
 
 
+def test_a_search_rewarded_by_layer_is_resumed_too() -> None:
+    def search(log: list[EpisodeRecord]) -> list[EpisodeRecord]:
+        env = ChannelEnv(Clamp(toy_costs(), TARGET_MS), toy_score, state="two-stage", by_layer=True)
+        return run_episodes(env, PPOAgent(PPOConfig(hidden=16, warmup=3), len(env.features), 0), 12, TARGET_MS, log)
+
+    unbroken = search([])
+    assert what_happened(search(unbroken[:7])) == what_happened(unbroken)
+    # What a policy is worth as a whole, not what its last layer changed.
+    assert all(record.reward == pytest.approx(record.accuracy - 1) for record in unbroken)
+
+
 def test_the_actor_improves_when_enough_episodes_of_its_own_are_there() -> None:
     agent = small_agent(warmup=0, actors=3)
     states = [np.full(len(FEATURES), 0.1 * t, np.float32) for t in range(3)]

@@ -22,15 +22,15 @@ def estimate(network: Network, name: str | None, lut: Path | None, counts: tuple
     architecture = network.graph.architecture
     if counts is not None:
         check_counts(network.graph, counts)
-    shapes = architecture.shapes(counts)
+    shapes, params_of = architecture.shapes(counts), architecture.params(counts)
     told = model.network(shapes)
     layers = [
-        LayerCost(layer or shape.kind, shape.text, shape.macs, shape.params, model.layer_ms(shape))
-        for layer, shape in zip(network.graph.layer_names, shapes, strict=True)
+        LayerCost(layer or shape.kind, shape.text, shape.macs, params, model.layer_ms(shape))
+        for layer, shape, params in zip(network.graph.layer_names, shapes, params_of, strict=True)
     ]
     return Prediction(
         macs=sum(shape.macs for shape in shapes),
-        params=sum(shape.params for shape in shapes),
+        params=sum(params_of),
         predicted_ms=told.ms,
         raw_ms=told.ms,
         standard_error_ms=told.standard_error_ms,

@@ -126,7 +126,7 @@ def save_checked(
         notes.append(f"every output {near}, so equal outputs show nothing: load weights")
     return ExportReport(
         macs=None if shapes is None else sum(shape.macs for shape in shapes),
-        params=None if shapes is None else sum(shape.params for shape in shapes),
+        params=None if conversion.graph is None else sum(conversion.graph.architecture.params()),
         max_abs_error=error,
         output_range=found_range,
         ops=tflite_ops(conversion.content),

@@ -122,7 +122,8 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
     found = walk(traced)
     grouping = found.labels.groups(found.modules)
     layers = tuple(
-        Layer(layer.shape, grouping.parts(layer.in_labels), grouping.parts(layer.out_labels)) for layer in found.layers
+        Layer(layer.shape, grouping.parts(layer.in_labels), grouping.parts(layer.out_labels), layer.again)
+        for layer in found.layers
     )
     return NetworkGraph(
         architecture=Architecture(layers, tuple(group.channels for group in grouping.groups)),

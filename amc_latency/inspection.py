@@ -94,11 +94,13 @@ def inspect(network: Network, table: LatencyTable | None) -> Inspection:
                 name=name,
                 shape=shape.text,
                 macs=shape.macs,
-                params=shape.params,
+                params=params,
                 ms_pct=100 * each / total_ms if ms and total_ms and (each := ms[i]) is not None else None,
                 groups=[group + 1 for group in scopes[i]],
             )
-            for i, (name, shape) in enumerate(zip(graph.layer_names, architecture.shapes(), strict=True))
+            for i, (name, shape, params) in enumerate(
+                zip(graph.layer_names, architecture.shapes(), architecture.params(), strict=True)
+            )
         ],
         note=cost.note,
     )

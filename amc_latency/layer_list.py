@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,8 @@ class TracedLayer:
     out_labels: Labels
     argument: float = 0
     """what its shape doesn't say and the exported file needs: a slice's start, an activation's slope, a number"""
+    again: bool = False
+    """whether it is a later call of a module, with the weights of the first"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,13 @@ class Value:
     """into how many sets the channels have been dealt out, in the middle of a channel shuffle"""
     non_negative: bool = False
     """whether no figure in it can be below zero"""
-    pixels: int = 1
-    """values of each channel that lie side by side since a feature map was flattened"""
+    flat: tuple[int, int] = (1, 1)
+    """height and width of the feature map that was flattened to this: the file keeps it as a map, [H, W, C]"""
+
+    @property
+    def pixels(self) -> int:
+        """Values of each channel that lie side by side since a feature map was flattened."""
+        return self.flat[0] * self.flat[1]
 
 
 class LayerList:
@@ -76,7 +84,10 @@ class LayerList:
         expected = (shape.c_out,) if len(size) == 1 else (shape.c_out, shape.h_out, shape.w_out)
         if expected != size:
             raise UserError(f"{name}: makes {size} where {expected} is supported")
-        layer = TracedLayer(name, node.name, shape, x.labels, labels, argument)
+        # One slope for all channels is written for each anew, and each call may have other channels.
+        has_own = shape.params > 0 and not self._is_one_slope(node)
+        again = has_own and self._calls.get(name, 0) > 1
+        layer = TracedLayer(name, node.name, shape, x.labels, labels, argument, again)
         self.layers.append(layer)
         read = [self.values[parent] for parent in node.all_input_nodes if parent in self.values]
         takes_sign = shape.kind in WEIGHTED_KINDS or shape.activation == "prelu"
@@ -84,8 +95,8 @@ class LayerList:
         keeps_sign = not takes_sign and all(each.non_negative for each in read)
         non_negative = keeps_sign or shape.kind == "softmax" or shape.activation in _NON_NEGATIVE
         fusible = layer if shape.kind in _FUSES else None
-        pixels = 1 if shape.kind == "linear" else x.pixels
-        return Value(size, labels, fusible, non_negative=non_negative, pixels=pixels)
+        flat = (1, 1) if shape.kind in ("linear", "conv") else x.flat
+        return Value(size, labels, fusible, non_negative=non_negative, flat=flat)
 
     def convolution(self, node: fx.Node, name: str, conv: nn.Conv2d, x: Value, size: Size) -> Value:
         """A convolution of any groups; those that make other channels than they read are left whole."""
@@ -194,13 +205,17 @@ class LayerList:
                 kind = "scale"
         if (left.size != right.size and kind != "scale") or left.size != size:
             raise UserError(f"{name}: {kind} of {left.size} and {right.size} is not supported; only of equal sizes")
+        check_alike(name, inputs, kind)
         self.labels.tie(left.labels, right.labels, f"{'added' if kind == 'add' else 'multiplied'} in {name}")
         return self.add(node, name, plain_shape(name, kind, size), left, size, left.labels)
 
     def softmax(self, node: fx.Node, name: str, x: Value, dim: Any) -> Value:
-        """Probabilities of the logits."""
+        """Probabilities of features: each depends on all of them, so none is cut."""
         if len(x.size) != 1 or dim not in (1, -1):
             raise UserError(f"{name}: softmax is supported on [N, classes] alone, over the classes")
+        check_no_pixels(name, x, "a softmax")
+        where = name if node.op == "call_module" else place(node)
+        self.labels.keep(x.labels, f"a softmax, {where}, mixes all of them")
         return self.add(node, name, plain_shape(name, "softmax", x.size), x, x.size, x.labels)
 
     def _called(self, name: str) -> None:
@@ -216,6 +231,10 @@ class LayerList:
             self.modules.append(name)
         elif name in self.batch_norms:
             raise UserError(f"{name}: is called twice and has a batch norm, which can't be folded into it")
+
+    def _is_one_slope(self, node: fx.Node) -> bool:
+        module = self.traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return isinstance(module, nn.PReLU) and module.num_parameters == 1
 
     def _is_norm(self, name: str) -> bool:
         return isinstance(self.traced.get_submodule(name), BATCH_NORMS)
@@ -241,6 +260,16 @@ def check_no_pixels(name: str, x: Value, what: str) -> None:
     """Raise `UserError` if each channel of `x` has several values, of a flattened feature map."""
     if x.pixels > 1:
         raise UserError(f"{name}: {what} of a flattened feature map is not supported; put it before the flattening")
+
+
+def check_alike(name: str, values: Sequence[Value], what: str) -> None:
+    """Raise `UserError` if feature maps were flattened to `values` whose height and width differ, or to some alone.
+
+    PyTorch flattens [C, H, W] and the file keeps [H, W, C]: value by value they stand elsewhere.
+    """
+    if len({value.flat for value in values}) > 1:
+        kinds = ["a vector" if value.pixels == 1 else "a flattened {}x{} map".format(*value.flat) for value in values]
+        raise UserError(f"{name}: {what} of {' and '.join(dict.fromkeys(kinds))} is not supported")
 
 
 def check_inputs(name: str, x: Value, expected: int) -> None:

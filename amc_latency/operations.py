@@ -29,7 +29,7 @@ SPLITS = (torch.chunk, "chunk", torch.split, "split", torch.tensor_split, "tenso
 TO_SIZES = ("view", "reshape", torch.reshape)
 PERMUTES = (torch.permute, "permute")
 RESHAPES = (*TO_SIZES, torch.flatten, "flatten", torch.squeeze, "squeeze", "unsqueeze")
-SAME = (functional.dropout, torch.dropout, "contiguous", "clone", "detach", "float")
+SAME = (functional.dropout, torch.dropout, "contiguous", torch.clone, "clone", torch.detach, "detach", "float")
 ACTIVATION_MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",

@@ -78,9 +78,9 @@ def predict(network: Network, table: LatencyTable | None, counts: tuple[int, ...
     architecture = network.graph.architecture
     if counts is not None:
         check_counts(network.graph, counts)
-    shapes = architecture.shapes(counts)
+    shapes, params_of = architecture.shapes(counts), architecture.params(counts)
     if table is not None and is_block_table(table):
-        return _predict_by_blocks(network, table, shapes)
+        return _predict_by_blocks(network, table, shapes, params_of)
     predictor = None if table is None else Predictor(table)
     coverage = None if predictor is None else predictor.coverage(shapes)
     untold = set() if coverage is None else set(coverage.missing)
@@ -89,10 +89,10 @@ def predict(network: Network, table: LatencyTable | None, counts: tuple[int, ...
             name=name or shape.kind,
             shape=shape.text,
             macs=shape.macs,
-            params=shape.params,
+            params=params_of[index],
             ms=None if predictor is None or shape in untold else predictor.layer_us(shape) / 1000,
         )
-        for name, shape in zip(network.graph.layer_names, shapes, strict=True)
+        for index, (name, shape) in enumerate(zip(network.graph.layer_names, shapes, strict=True))
     ]
     missing = [] if coverage is None or table is None else _missing(shapes, coverage, table.identity.name)
     told = None if missing else predictor
@@ -110,7 +110,7 @@ def predict(network: Network, table: LatencyTable | None, counts: tuple[int, ...
     mixed = None if table is None else foreign_text(table)
     return Prediction(
         macs=sum(shape.macs for shape in shapes),
-        params=sum(shape.params for shape in shapes),
+        params=sum(params_of),
         predicted_ms=None if told is None else told.ms(shapes),
         raw_ms=None if predictor is None else sum(layer.ms for layer in layers if layer.ms is not None),
         standard_error_ms=None if told is None else told.standard_error_ms(shapes),
@@ -158,7 +158,9 @@ def share_text(share_pct: float) -> str:
     return "100 %" if share_pct == 100 else f"{min(share_pct, 99.9):.1f} %"
 
 
-def _predict_by_blocks(network: Network, table: LatencyTable, shapes: NetworkShape) -> Prediction:
+def _predict_by_blocks(
+    network: Network, table: LatencyTable, shapes: NetworkShape, params_of: Sequence[int]
+) -> Prediction:
     """From a table of other people's blocks; a row of the prediction is a block, not a layer."""
     names = [name or shape.kind for name, shape in zip(network.graph.layer_names, shapes, strict=True)]
     covered = cover(table, shapes)
@@ -167,7 +169,7 @@ def _predict_by_blocks(network: Network, table: LatencyTable, shapes: NetworkSha
             name=" + ".join(names[block.start : block.stop]),
             shape=network_text(shapes[block.start : block.stop]),
             macs=sum(shape.macs for shape in shapes[block.start : block.stop]),
-            params=sum(shape.params for shape in shapes[block.start : block.stop]),
+            params=sum(params_of[block.start : block.stop]),
             ms=block.us / 1000,
         )
         for block in covered
@@ -179,7 +181,7 @@ def _predict_by_blocks(network: Network, table: LatencyTable, shapes: NetworkSha
     )
     return Prediction(
         macs=sum(shape.macs for shape in shapes),
-        params=sum(shape.params for shape in shapes),
+        params=sum(params_of),
         predicted_ms=sum_ms,
         raw_ms=sum_ms,
         standard_error_ms=None,

@@ -9,7 +9,7 @@ import numpy as np
 from torch import fx, nn
 
 from amc_latency.errors import UserError
-from amc_latency.layer_list import LayerList, Value, check_no_pad, check_no_pixels, place
+from amc_latency.layer_list import LayerList, Value, check_alike, check_no_pad, check_no_pixels, place
 from amc_latency.layer_shapes import Pad, Size, plain_shape, settings, slice_shape
 from amc_latency.operations import PERMUTES, names_channels, parts_of
 from amc_latency.tracing import OPEN_BATCH
@@ -25,8 +25,7 @@ def concat(found: LayerList, node: fx.Node, inputs: list[Value], size: Size) -> 
     if dim not in (1, -len(size)):
         raise UserError(f"{node.name}: joins along dimension {dim}; only channels, dimension 1, are supported")
     parts = [found.values[part] for part in given]
-    if len(size) == 1 and len({len(part.labels) / len(np.unique(part.labels)) for part in parts}) > 1:
-        raise UserError(f"{node.name}: joins a feature map that was flattened to what was pooled")
+    check_alike(node.name, parts, "a join")
     labels = np.concatenate([part.labels for part in parts])
     found.labels.join(labels, node.name)
     if len(parts) == 1:
@@ -128,11 +127,19 @@ def reshaped(found: LayerList, node: fx.Node, name: str, x: Value, size: Size) -
     if len(x.size) == 3 and len(size) == 4 and size[2:] == x.size[1:] and not x.dealt:
         return replace(x, size=size, layer=None)
     if len(x.size) == 1 and size == (*x.size, 1, 1):
+        if x.pixels > 1 and not all(_is_convolution(found, user) for user in node.users):
+            check_no_pixels(place(node), x, "another operation than a convolution without groups")
         return replace(x, size=size)
     if size != (math.prod(x.size),) or x.dealt:
         raise UserError(f"{place(node)}: reshapes {x.size} to {size}; only flattening to [N, features] is supported")
-    pixels = math.prod(x.size) // len(x.labels)
-    return replace(x, size=size, labels=x.labels.repeat(pixels), pixels=x.pixels * pixels)
+    if math.prod(x.size) == len(x.labels):
+        return replace(x, size=size)
+    return replace(x, size=size, labels=x.labels.repeat(math.prod(x.size[-2:])), flat=(x.size[-2], x.size[-1]))
+
+
+def _is_convolution(found: LayerList, node: fx.Node) -> bool:
+    module = found.traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(module, nn.Conv2d) and module.groups == 1
 
 
 def pad(found: LayerList, name: str, x: Value, pad: Pad) -> Value:

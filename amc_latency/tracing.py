@@ -7,10 +7,12 @@ import inspect
 import operator
 from collections.abc import Callable, Iterator
 from itertools import chain
+from math import prod
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
@@ -23,6 +25,8 @@ OPEN_BATCH = 65521
 """the largest prime below 2^16: no other size in a network is a multiple of it, so it tells the batch's size apart"""
 EXAMPLE_READ = "example_read"
 """key of a traced module's `meta`: whether the network's code was told something that only the example tells"""
+
+_MOST_OPERATIONS = 2**14
 
 
 def live_nodes(graph: fx.Graph) -> set[fx.Node]:
@@ -85,16 +89,36 @@ class _Tracer(fx.Tracer):
         self._waiting: list[tuple[fx.Node, str, Any, Any, Any]] = []
         self.example_read = False
         self._computing = False
+        self._image: fx.Proxy | None = None
+        self._made = 0
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
         names = [name for name in inspect.signature(root_fn).parameters if name != "self"]
         # The one argument is the image: fx would make unknowns of those that have a default as well.
         return root_fn, [self.root, self.create_proxy("placeholder", names[0] if names else "x", (), {})]
 
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, np.generic):
+            a = a.item()
+        # What `len` and `int` made of the batch's size: in the graph it stays open.
+        if type(a) is int and a > 0 and self.has_open_batch and a % OPEN_BATCH == 0:
+            open_size: Any = self.create_proxy("call_method", "size", (self._image, 0), {})
+            return (open_size if a == OPEN_BATCH else open_size * (a // OPEN_BATCH)).node
+        return super().create_arg(a)
+
+    @property
+    def has_open_batch(self) -> bool:
+        """Whether the batch's size can be told from any other number."""
+        return self.example is not None and len(self.example) == OPEN_BATCH
+
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> fx.Proxy:
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        self._made += 1
+        if self._made > _MOST_OPERATIONS:
+            raise UserError(f"it takes more than {_MOST_OPERATIONS:,} operations: does its code loop over the images?")
         if kind == "placeholder" and self.example is not None:
             self.results[proxy.node] = self.example
+            self._image = proxy
         elif kind != "output" and self.example is not None:
             # A list is copied: the network may go on to fill it.
             copied = map_aggregate((args, kwargs), lambda value: value)
@@ -157,7 +181,12 @@ class _Sized(fx.Proxy):
         result = self.tracer.read(self.node)
         if not isinstance(result, Tensor):
             return fx.proxy.Attribute(self, "shape")
-        return tuple(self._size(dim, size) for dim, size in enumerate(result.shape))
+        return _Sizes(self._size(dim, size) for dim, size in enumerate(result.shape))
+
+    @property
+    def data(self) -> Any:
+        """The same values: nothing here needs gradients."""
+        return self
 
     def size(self, dim: int | None = None) -> Any:
         result = self.tracer.read(self.node)
@@ -171,13 +200,23 @@ class _Sized(fx.Proxy):
             return self.tracer.create_proxy("call_method", "dim", (self,), {})
         return result.ndim
 
+    def ndimension(self) -> Any:
+        return self.dim()
+
     @property
     def ndim(self) -> Any:
         return self.dim()
 
     def __len__(self) -> int:
         result = self.tracer.read(self.node)
-        return len(result) if isinstance(result, tuple | list) else super().__len__()
+        is_known = isinstance(result, tuple | list) or (isinstance(result, Tensor) and self.tracer.has_open_batch)
+        return len(result) if is_known else super().__len__()
+
+    def __int__(self) -> int:
+        result = self.tracer.read(self.node)
+        if not isinstance(result, int | float) or not self.tracer.has_open_batch:
+            raise TypeError("int() of something that only the image tells")
+        return int(result)
 
     def __iter__(self) -> Iterator[Any]:
         result = self.tracer.read(self.node)
@@ -189,6 +228,17 @@ class _Sized(fx.Proxy):
         assert self.tracer.example is not None
         is_open = size % len(self.tracer.example) == 0
         return self.tracer.create_proxy("call_method", "size", (self, dim), {}) if is_open else size
+
+
+class _Sizes(tuple[Any, ...]):
+    """A tensor's sizes, of which the batch's is open: as far as networks ask it, a `torch.Size`."""
+
+    def numel(self) -> Any:
+        return prod(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return _Sizes(found) if isinstance(key, slice) else found
 
 
 def _without_values(model: nn.Module) -> nn.Module:

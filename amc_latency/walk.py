@@ -59,6 +59,9 @@ def _visit(found: LayerList, node: fx.Node, is_live: bool) -> None:
     if node.op == "output":
         if len(inputs) != 1 or len(inputs[0].size) != 1:
             raise UserError("the network must return one tensor of logits [N, classes]")
+        if inputs[0].pixels > 1:
+            maker = node.all_input_nodes[0]
+            raise UserError(f"{place(maker)}: returns a flattened feature map; only logits [N, classes] are supported")
         found.labels.keep(inputs[0].labels, "they are the network's output")
         return
     meta = node.meta.get("tensor_meta")

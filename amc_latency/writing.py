@@ -6,6 +6,7 @@ the latency table was asked about.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from lut.writer import TfliteGraph
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
 
-_ON_FEATURE_MAPS = ("conv", "depthwise", "grouped", "scale", "nearest", "bilinear", *AVG_POOLS, *MAX_POOLS)
+_ON_FEATURE_MAPS = (
+    *("conv", "depthwise", "grouped", "scale", "shuffle", "nearest", "bilinear", "global_pool"),
+    *(*AVG_POOLS, *MAX_POOLS),
+)
 
 
 class ExportError(JobError):
@@ -39,6 +43,7 @@ def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = 
     index_of = {node: index for index, node in enumerate(graph.layer_nodes)}
     shapes = graph.architecture.shapes()
     tensors: dict[fx.Node, int] = {}
+    stored: dict[str, list[np.ndarray]] = {}
     for node in traced_on_meta(model, graph.input_chw).graph.nodes:
         parts = parts_of(node) if node.op == "call_function" and node.target in CATS else None
         sources = [tensors[parent] for parent in parts or node.all_input_nodes if parent in tensors]
@@ -49,7 +54,8 @@ def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = 
             return file.finish([_as_vector(file, sources[0])])
         elif node.name in index_of:
             index = index_of[node.name]
-            layer = _Layer(model, graph, graph.layer_names[index], shapes[index], graph.arguments[index])
+            name = graph.layer_names[index]
+            layer = _Layer(model, graph, name, shapes[index], graph.arguments[index], stored.setdefault(name, []))
             if pixels is not None and image in sources:
                 sources = [layer.take_in(file, sources[0], pixels)]
             tensors[node] = layer.write(file, sources)
@@ -61,7 +67,17 @@ def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = 
 class _Layer:
     """One layer on its way into the file."""
 
-    def __init__(self, model: nn.Module, graph: NetworkGraph, name: str, shape: LayerShape, argument: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: NetworkGraph,
+        name: str,
+        shape: LayerShape,
+        argument: float,
+        stored: list[np.ndarray],
+    ) -> None:
+        self.stored = stored
+        """what earlier calls of its module put into the file"""
         self.name, self.shape, self.argument = name, shape, argument
         self.weight = self.bias = np.empty(0)
         if shape.kind in ("conv", "depthwise", "grouped", "linear"):
@@ -87,30 +103,35 @@ class _Layer:
         shape, x = self.shape, sources[0]
         if shape.kind in _ON_FEATURE_MAPS and len(file.shape(x)) == 2:
             x = file.reshape(x, (1, 1, 1, file.shape(x)[-1]))
-        weight, bias = self.weight, self.bias.astype(np.float32)
+        weight, bias = self.weight, self._once(self.bias)
         window = (shape.stride, shape.padding_hw, shape.activation)
         match shape.kind:
             case "conv" | "grouped":
-                return file.conv(x, _float(weight.transpose(0, 2, 3, 1)), bias, *window, shape.end, shape.dilation)
+                if shape.kind == "conv" and file.shape(x)[-1] != shape.c_in:
+                    # A flattened map that was viewed as the channels of one pixel.
+                    weight, x = _as_flattened(file, x, weight)
+                    x = file.reshape(x, (1, 1, 1, shape.c_in))
+                weight = self._once(weight.transpose(0, 2, 3, 1))
+                return file.conv(x, weight, bias, *window, shape.end, shape.dilation)
             case "depthwise":
-                return file.depthwise(x, _float(weight.transpose(1, 2, 3, 0)), bias, *window, shape.end, shape.dilation)
+                weight = self._once(weight.transpose(1, 2, 3, 0))
+                return file.depthwise(x, weight, bias, *window, shape.end, shape.dilation)
             case "linear":
-                _, *h_w, c = file.shape(x)
+                _, *h_w, _ = file.shape(x)
                 if h_w and h_w != [1, 1]:
-                    # PyTorch flattened [C, H, W]; the file flattens [H, W, C].
-                    in_chw = weight.reshape(len(weight), c, *h_w)
-                    weight, x = in_chw.transpose(0, 2, 3, 1).reshape(weight.shape), file.flatten(x)
-                return file.linear(x, _float(weight), bias, shape.activation)
+                    weight, x = _as_flattened(file, x, weight)
+                return file.linear(x, self._once(weight), bias, shape.activation)
             case "add":
                 # A tensor that is added to itself is one input of the node.
-                return file.add(x, sources[-1], shape.activation)
+                left, right = _of_one_rank(file, (x, sources[-1]))
+                return file.add(left, right, shape.activation)
             case "mul":
-                return file.mul(x, sources[-1])
+                left, right = _of_one_rank(file, (x, sources[-1]))
+                return file.mul(left, right)
             case "scale":
                 return self._scale(file, x, sources[-1])
             case "concat":
-                ranks = {len(file.shape(source)) for source in sources}
-                return file.concat(sources if len(ranks) == 1 else [_as_vector(file, source) for source in sources])
+                return file.concat(_of_one_rank(file, sources))
             case "slice":
                 return file.slice(x, int(self.argument), shape.c_out)
             case "shuffle":
@@ -136,6 +157,14 @@ class _Layer:
                 return file.upsample(x, shape.stride, shape.kind)
         raise ExportError(f"{self.name}: no way to write a {shape.kind} layer")
 
+    def _once(self, values: np.ndarray) -> np.ndarray:
+        """The values as float32: the very array that the file has, where an earlier call has put them there."""
+        new = np.ascontiguousarray(values, np.float32)
+        known = next((each for each in self.stored if np.array_equal(each, new)), None)
+        if known is None:
+            self.stored.append(new)
+        return new if known is None else known
+
     def _scale(self, file: TfliteGraph, x: int, factors: int) -> int:
         if file.shape(x)[1:3] == (1, 1) and (self.shape.h, self.shape.w) != (1, 1):
             x, factors = factors, x
@@ -144,8 +173,17 @@ class _Layer:
         return file.mul(x, factors)
 
 
-def _float(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, np.float32)
+def _of_one_rank(file: TfliteGraph, sources: Sequence[int]) -> list[int]:
+    """What a layer reads: of [1, 1, 1, C] and [1, C] both as the latter."""
+    ranks = {len(file.shape(source)) for source in sources}
+    return list(sources) if len(ranks) == 1 else [_as_vector(file, source) for source in sources]
+
+
+def _as_flattened(file: TfliteGraph, x: int, weight: np.ndarray) -> tuple[np.ndarray, int]:
+    """A layer's weight [out, in, ...], and what it reads: PyTorch flattened [C, H, W], the file flattens [H, W, C]."""
+    _, h, w, c = file.shape(x)
+    in_chw = weight.reshape(len(weight), c, h, w, *weight.shape[2:])
+    return np.moveaxis(in_chw, 1, 3).reshape(weight.shape), file.flatten(x)
 
 
 def _folded(model: nn.Module, name: str, norm: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -175,5 +213,5 @@ def _as_vector(file: TfliteGraph, x: int) -> int:
     if not h_w:
         return x
     if h_w != [1, 1]:
-        raise ExportError("the network returns a flattened feature map; only logits [N, classes] can be exported")
+        raise ExportError("a flattened feature map stands where logits [N, classes] or the like are expected")
     return file.flatten(x)

@@ -24,6 +24,8 @@ class Layer:
     shape: LayerShape
     in_group: Channels
     out_group: Channels
+    again: bool = False
+    """whether it is a later call of a module: its time and MACs count once more, its parameters don't"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Architecture:
         if len(counts) != len(self.group_channels):
             raise ValueError(f"{len(counts)} channel counts for a network of {len(self.group_channels)} coupled groups")
         return tuple(self.shape_of(layer, counts) for layer in self.layers)
+
+    def params(self, counts: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Parameters of each layer at `counts`: none for those that an earlier layer has already. As `shapes`."""
+        shapes = zip(self.layers, self.shapes(counts), strict=True)
+        return tuple(0 if layer.again else shape.params for layer, shape in shapes)
 
     def scope(self, layer: Layer) -> tuple[int, ...]:
         """The coupled groups that the layer's shape depends on, ascending."""

@@ -34,6 +34,7 @@ class TfliteBuilder:
     def __init__(self) -> None:
         self._subgraph = schema.SubGraphT(name="main", tensors=[], operators=[])
         self._buffers: list[Any] = [schema.BufferT()]
+        self._stored: dict[tuple[Any, ...], tuple[int, np.ndarray]] = {}
         self._codes: dict[int, int] = {}
         self._inputs: list[int] = []
         self._shapes: list[tuple[int, ...]] = []
@@ -101,11 +102,17 @@ class TfliteBuilder:
         return out
 
     def _constant(self, role: str, value: np.ndarray) -> int:
+        """A constant of the file; the very same array is stored once."""
+        key = (value.ctypes.data, value.shape, value.strides, value.dtype)
+        if key in self._stored:
+            return self._stored[key][0]
         self._buffers.append(_AlignedBuffer(data=np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
         name = f"op{len(self._subgraph.operators):03d}_{role}"
         index = self._tensor(name, value.shape, value.dtype, buffer=len(self._buffers) - 1)
         if value.min() >= 0:
             self._non_negative.add(index)
+        # With the array, so that no other one comes to lie there.
+        self._stored[key] = (index, value)
         return index
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32, buffer: int = 0) -> int:

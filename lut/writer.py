@@ -101,7 +101,7 @@ class TfliteGraph(TfliteBuilder):
 
     def prelu(self, x: int, slopes: np.ndarray) -> int:
         """What is below zero times its channel's slope: `slopes` [C]."""
-        slopes = slopes.astype(np.float32).reshape(*(1,) * (len(self.shape(x)) - 2), -1)
+        slopes = slopes.astype(np.float32, copy=False).reshape(*(1,) * (len(self.shape(x)) - 2), -1)
         return self._operator(_OP.PRELU, [x, self._constant("slopes", slopes)], self.shape(x))
 
     def mul(self, a: int, b: int, activation: str = "none") -> int:

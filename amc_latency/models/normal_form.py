@@ -44,8 +44,9 @@ def normal_form(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
 
     What has that form already is returned as it is, but for `inplace`, which is switched off. Otherwise the result is a
     `fx.GraphModule` with the very same parameters under the same names, as far as the logits depend on them: dropout,
-    stochastic depth and identities are gone, operations make new tensors, hard swishes are one operation, and sizes
-    are those of this input, but for numbers of channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
+    stochastic depth and identities are gone, operations make new tensors, hard swishes are one operation, modules that
+    have the same tensors are one that is called several times, and sizes are those of this input, but for numbers of
+    channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
     Raises `UntraceableError`, or `UserError` with the network's own reason if it rejects the input.
     """
     model.eval()
@@ -88,7 +89,7 @@ class _Rewriting:
         self.model = model
         self.traced = traced
         self.graph = graph = traced.graph
-        self.changed = False
+        self.changed = self._merge_tied()
         self._free_channels(input_chw)
         self.order = {node: index for index, node in enumerate(graph.nodes)}
         self.plain: dict[str, nn.Module] = {}
@@ -114,6 +115,19 @@ class _Rewriting:
         targets = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
         found = {target: self.plain.get(target) or self._attribute(target) for target in targets}
         return fx.GraphModule(found, self.graph, name).eval()
+
+    def _merge_tied(self) -> bool:
+        """Modules with the very same tensors and settings become calls of the first; whether there were any."""
+        first_of: dict[Any, str] = {}
+        for node in self.graph.nodes:
+            if node.op != "call_module":
+                continue
+            module = self.model.get_submodule(str(node.target))
+            tensors = tuple(id(tensor) for tensor in chain(module.parameters(), module.buffers()))
+            if tensors:
+                node.target = first_of.setdefault((type(module), tensors, repr(module)), str(node.target))
+        names = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
+        return len(names) > len(list(self.model.parameters()))
 
     def _free_channels(self, input_chw: tuple[int, int, int]) -> None:
         """Reshape without numbers of channels, which hold in the uncut network alone."""

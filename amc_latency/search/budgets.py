@@ -39,7 +39,7 @@ def budgets_of(config: SearchConfig, original: Network, network: Network, costs:
         macs = limit(config.target_macs, lambda: sum(shape.macs for shape in shapes))
         budgets.append(Budget("MACs", macs_costs(architecture, choices), macs))
     if config.target_params is not None:
-        params = limit(config.target_params, lambda: sum(shape.params for shape in shapes))
+        params = limit(config.target_params, lambda: sum(original.graph.architecture.params()))
         budgets.append(Budget("parameters", params_costs(architecture, choices), params))
     if config.target_bytes is not None and config.prune == "weights":
         zipped = limit(config.target_bytes, lambda: zipped_bytes(exported(original)))
@@ -52,9 +52,9 @@ def budgets_of(config: SearchConfig, original: Network, network: Network, costs:
 
 def file_overhead(network: Network) -> int:
     """Bytes of the uncut network's .tflite that are no parameters, and room for what alignment may add in a cut one."""
-    shapes = network.graph.architecture.shapes()
+    params = network.graph.architecture.params()
     # Weights and a bias a layer.
-    return len(exported(network)) - 4 * sum(shape.params for shape in shapes) + 2 * len(shapes) * _ALIGNMENT
+    return len(exported(network)) - 4 * sum(params) + 2 * len(params) * _ALIGNMENT
 
 
 def exported(network: Network) -> bytes:

@@ -24,6 +24,8 @@ Scope = tuple[int, ...]
 Term = tuple[Scope, np.ndarray]
 """Coupled groups, ascending, and what their choices cost: an axis a group."""
 
+_NOTHING: Term = ((), np.array(0, np.int64))
+
 
 class LayerCosts:
     """What every policy costs in whole units: `offset + sum over layers of layer_cost(shape)`.
@@ -31,6 +33,7 @@ class LayerCosts:
     A layer whose channels are set by one coupled group has a cost for each of that group's choices, one
     between two groups a cost for each pair, and so on; the others are constant. Sums of integers are exact in any
     order, so what the clamp allows and what a report adds up can never disagree.
+    With `once` a module that is called several times costs so much once, as weights do.
     Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost` raises.
     """
 
@@ -40,6 +43,7 @@ class LayerCosts:
         choices: Sequence[Sequence[int]],
         layer_cost: Callable[[LayerShape], int],
         offset: int = 0,
+        once: bool = False,
     ) -> None:
         self.architecture = architecture
         self.choices: tuple[Counts, ...] = tuple(tuple(counts) for counts in choices)
@@ -47,7 +51,9 @@ class LayerCosts:
         self._index = [{count: i for i, count in enumerate(counts)} for counts in self.choices]
         self.offset = offset
         cost = cache(layer_cost)
-        self.layers = [self._layer_factor(layer, cost) for layer in architecture.layers]
+        self.layers = [
+            _NOTHING if once and layer.again else self._layer_factor(layer, cost) for layer in architecture.layers
+        ]
         """One (scope, table) a layer: the groups it depends on, ascending; units by their choices' indices."""
         self._terms = _added(self.layers)
 

@@ -62,12 +62,12 @@ def macs_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> 
 
 def params_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
     """Parameters of every policy's deployed network, batch norm folded."""
-    return LayerCosts(architecture, choices, lambda shape: shape.params)
+    return LayerCosts(architecture, choices, lambda shape: shape.params, once=True)
 
 
 def bytes_costs(architecture: Architecture, choices: Sequence[Sequence[int]], overhead: int) -> LayerCosts:
     """Bytes of every policy's `.tflite`: float32 parameters, and `overhead` for all else that is in the file."""
-    return LayerCosts(architecture, choices, lambda shape: 4 * shape.params, overhead)
+    return LayerCosts(architecture, choices, lambda shape: 4 * shape.params, overhead, once=True)
 
 
 def _traded(cost: Callable[[Counts], float]) -> Reward:

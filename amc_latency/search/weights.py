@@ -119,7 +119,7 @@ def weight_network(network: Network) -> Network:
     groups = {name: group for group, name in enumerate(names)}
     graph = network.graph
     layers = tuple(
-        Layer(layer.shape, None, groups.get(name))
+        replace(layer, in_group=None, out_group=groups.get(name))
         for layer, name in zip(graph.architecture.layers, graph.layer_names, strict=True)
     )
     return replace(network, graph=replace(graph, architecture=WeightArchitecture(layers, counts), groups=()))

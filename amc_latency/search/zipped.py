@@ -55,7 +55,7 @@ def zipped_costs(network: Network, choices: Choices, overhead: int) -> LayerCost
     def cost(shape: LayerShape) -> int:
         return sizes[shape.group][shape.kept] if isinstance(shape, SparseShape) else 0
 
-    return LayerCosts(network.graph.architecture, choices, cost, overhead)
+    return LayerCosts(network.graph.architecture, choices, cost, overhead, once=True)
 
 
 def _scale(model: nn.Module, norm: str | None) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch_pruning
 import torchvision
-from op_networks import CASES, conv, in_a_row, written
+from op_networks import CASES, Written, conv, ending, in_a_row, written
 from torch import Tensor, nn
 
 from amc_latency.coupling import MOST_JOINED, ChannelLabels, Grouping
@@ -174,6 +174,29 @@ def test_both_times_that_a_layer_is_called_its_channels_are_the_same() -> None:
         ("shared", "producer", 0, 1),
         ("ending.2", "consumer", 0, 1),
     ]
+
+
+def gated_by_shares(net: Any, x: Tensor) -> Tensor:
+    x = torch.relu(net.stem(x))
+    return net.ending(x * torch.softmax(net.gate(x.mean((2, 3))), 1).view(x.size(0), -1, 1, 1))
+
+
+def test_what_a_softmax_mixes_is_left_whole() -> None:
+    """The shares of those that stay sum to 1 again where others are cut."""
+    layers = {"stem": conv(), "hidden": nn.Linear(4, 6), "last": nn.Linear(6, 3)}
+    net = Written(lambda net, x: net.last(torch.softmax(net.hidden(net.stem(x).mean((2, 3))), 1)), **layers)
+    graph = trace(net, (3, 8, 8))
+    assert [group.name for group in graph.groups] == ["stem"]
+    assert [(left.module, left.reason) for left in graph.left_whole] == [
+        ("hidden", "a softmax, softmax, mixes all of them"),
+        ("last", "they are the network's output"),
+    ]
+    graph = trace(Written(gated_by_shares, stem=conv(), gate=nn.Linear(4, 4), ending=ending(4)), (3, 8, 8))
+    assert graph.groups == ()
+    reasons = {left.module: left.reason for left in graph.left_whole}
+    assert reasons["stem"] == reasons["gate"] == "a softmax, softmax, mixes all of them"
+    pooled = nn.Sequential(conv(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(-1), nn.Linear(4, 3))
+    assert trace(pooled, (3, 8, 8)).left_whole[0].reason == "a softmax, 3, mixes all of them"
 
 
 def test_a_concatenation_of_a_group_with_itself_has_two_places() -> None:

@@ -379,6 +379,12 @@ def bench(
     op_profile: Annotated[
         bool, typer.Option("--op-profile", help="also what each operator takes, on a phone, from a run of its own")
     ] = False,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-shape", metavar="[NAME=]1xHxWxC", help="of an input whose sizes the file leaves open; repeatable"
+        ),
+    ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
     runner: RunnerOption = "auto",
@@ -391,7 +397,7 @@ def bench(
     from amc_latency.bench import bench as run_bench
 
     options = phone_options(force, transport, runner, runner_path, litert_library)
-    config = BenchConfig(file, device, rounds, runs, threads, op_profile, options)
+    config = BenchConfig(file, device, rounds, runs, threads, op_profile, tuple(input_shape or ()), options)
     show(run_bench(config, Console()), as_json, bench_text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -46,6 +45,7 @@ from amc_latency.cli_options import (
 from amc_latency.cli_train import finetune, train
 from amc_latency.console import Console
 from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, SearchConfig, run_name
+from amc_latency.stopping import stop_by_signals
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -405,14 +405,8 @@ def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
     from amc_latency.errors import exit_code
 
-    def stop(number: int, _: object) -> None:
-        resumable = sys.argv[1:2] and sys.argv[1] in ("profile", "search", "train", "finetune")
-        print("stopped" + ("; the same command goes on from here" if resumable else ""), file=sys.stderr)
-        sys.exit(128 + number)
-
     # Whatever ends a command, a phone is to be left as it was.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    stop_by_signals()
     try:
         app()
     except Exception as error:

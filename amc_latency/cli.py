@@ -36,7 +36,6 @@ from amc_latency.cli_options import (
     WidthOption,
     amount,
     check_out,
-    fields_text,
     phone_options,
     pixels_of,
     print_json,
@@ -346,9 +345,10 @@ def export(
     """Write a network as .tflite, and check its outputs against PyTorch's."""
     from amc_latency.converters.choose import export_with
     from amc_latency.data import fitted, load_data
+    from amc_latency.export_text import export_text
     from amc_latency.models import load
 
-    check_out(out)
+    check_out(out, suffix=".tflite")
     options = load.NetworkOptions(model, width, input_size, classes, weights)
     if channels is None:
         network, spec, trained, expected = load.load_model(options)
@@ -362,7 +362,8 @@ def export(
     if trained and channels_ in (1, 3):
         images = fitted(load_data("bundled"), spec, expected).train.take(8).inputs((height, width_))
     folded = None if pixels is None else pixels_of(pixels, spec.name, expected)
-    show(export_with(converter, network, spec.input, out, images, pixels=folded), as_json, fields_text)
+    report = export_with(converter, network, spec.input, out, images, pixels=folded)
+    show(report, as_json, lambda report: export_text(report, out))
 
 
 @app.command()

@@ -37,7 +37,9 @@ PLACES = {
     "weak dictionary": (
         "class Key: pass\nd = weakref.WeakKeyDictionary()\nk = Key()\nweakref.finalize(k, hit)\nd[k] = 1\ndel k\nwait()"
     ),
-    "collector": "gc.callbacks.append(lambda phase, _: phase == 'stop' and hit())\ngc.collect()\nwait()",
+    "collector": (
+        "def seen(phase, _):\n    gc.callbacks.remove(seen)\n    hit()\ngc.callbacks.append(seen)\ngc.collect()\nwait()"
+    ),
     "generator": "def g():\n    try:\n        yield\n    finally:\n        hit()\nx = g()\nnext(x)\ndel x\nwait()",
     "cleaning up": "try:\n    hit()\nfinally:\n    print('cleaned')",
     "twice": "try:\n    hit()\nfinally:\n    hit()",

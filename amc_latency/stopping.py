@@ -1,7 +1,8 @@
 """A command that a signal ends: what it has open is closed, one line is said, and the exit code is 128 + the signal.
 
 The signal becomes an exception, wherever the program is just then. Python can't raise one out of a finaliser or a
-callback: it prints "Exception ignored in" with a traceback, and goes on. There the signal is raised once more.
+callback: it prints "Exception ignored in" with a traceback, and goes on. There the signal is raised once more. While
+modules are imported it waits for their end.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import contextlib
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESUMABLE = ("profile", "search", "train", "finetune")
 _AGAIN_S = 0.01
+_LONGEST_IMPORT_S = 30.0
 
 
 class Stopped(SystemExit):
@@ -31,8 +35,9 @@ class _Stop:
 
     def __init__(self) -> None:
         self._said = False
+        self._latest_s = 0.0
 
-    def __call__(self, number: int, _: FrameType | None) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         if not self._said:
             self._said = True
             resumable = sys.argv[1:2] and sys.argv[1] in RESUMABLE
@@ -40,6 +45,11 @@ class _Stop:
             # Not by `print`: it may have been interrupted itself, and then takes no second text.
             with contextlib.suppress(OSError):
                 os.write(2, f"{text}\n".encode())
+            self._latest_s = time.monotonic() + _LONGEST_IMPORT_S
+        if _importing(frame) and time.monotonic() < self._latest_s:
+            # PyTorch's C++ aborts the process where an exception meets it while it is loaded.
+            _again(lambda _, later: self(number, later))
+            return
         raise Stopped(number)
 
 
@@ -55,8 +65,7 @@ class _Hook:
             self._former(unraisable)
             return
         number = stopped.number
-        signal.signal(signal.SIGALRM, lambda *_: _raise(number))
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        _again(lambda *_: _raise(number))
 
 
 def stop_by_signals() -> None:
@@ -66,6 +75,19 @@ def stop_by_signals() -> None:
         signal.signal(number, stop)
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+def _again(handler: Callable[[int, FrameType | None], object]) -> None:
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise(number: int) -> None:

@@ -44,6 +44,15 @@ PLACES = {
     "cleaning up": "try:\n    hit()\nfinally:\n    print('cleaned')",
     "twice": "try:\n    hit()\nfinally:\n    hit()",
     "several finalisers": "for _ in range(3):\n    Finaliser()\nwait()",
+    "import": (
+        "import importlib.abc, importlib.util\n"
+        "class Loader(importlib.abc.Loader):\n    def exec_module(self, module):\n"
+        "        try:\n            hit()\n            time.sleep(0.1)\n"
+        "        except SystemExit:\n            print('raised')\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n    def find_spec(self, name, path, target=None):\n"
+        "        return importlib.util.spec_from_loader(name, Loader()) if name == 'native' else None\n"
+        "sys.meta_path.insert(0, Finder())\nimport native\nwait()"
+    ),
     "full output": "sys.stderr.write('x' * 10)\nhit()",
 }
 

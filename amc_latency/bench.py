@@ -13,8 +13,10 @@ from amc_latency.opening import REPLAY, open_device
 from device.android import AndroidDevice
 from device.base import Device, Protocol
 from device.conditions import suspicions
-from device.measure import measure_many, read_model
+from device.cuda import CudaDevice
+from device.measure import BadModelError, measure_many, read_model
 from device.phone import PhoneOptions
+from device.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class BenchConfig:
     """the device's own unless told"""
     op_profile: bool = False
     """also what each operator takes, from a run of its own"""
+    input_shapes: tuple[str, ...] = ()
+    """sizes of inputs that the file leaves open, as `device.tflite_inputs.sized` reads them"""
     phone: PhoneOptions = PhoneOptions()
 
 
@@ -54,6 +58,8 @@ class BenchReport:
     runtime: str
     device: str
     n: int
+    inputs: list[str]
+    """name and shape of each, as they were timed; a GPU puts its profile's batch in place of the first size"""
     suspect: list[str]
     """why rounds cannot be trusted, if some can't"""
     conditions: list[dict[str, Any]]
@@ -66,11 +72,16 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
     """Time the file. Raises `UserError`, `BadModelError` and `DeviceError`."""
     if config.device == REPLAY:
         raise UserError("the replay device has no hardware to time a file on: name another --device")
-    content = read_model(config.file)
+    try:
+        content = sized(read_model(config.file), config.input_shapes)
+        inputs = tflite_inputs(content)
+    except BadModelError as error:
+        raise UserError(str(error) if str(config.file) in str(error) else f"{config.file}: {error}") from error
     with open_device(config.device, None, config.phone, console) as device:
         if config.threads is not None:
             _check_has_threads(device)
         protocol = _protocol(config, device)
+        _check_batch(inputs, config, device, protocol)
         if config.op_profile and not isinstance(device, AndroidDevice):
             raise UserError(f"an op profile is to be had on a phone only, not on {device.identity.name}")
         if config.op_profile and isinstance(device, AndroidDevice):
@@ -88,6 +99,7 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         runtime=device.identity.runtime,
         device=f"{device.identity.name}: {device.identity.model}",
         n=measured.n,
+        inputs=[f"{each.names[0]} {'x'.join(map(str, each.shape))}" for each in inputs],
         suspect=list(dict.fromkeys(suspect)),
         conditions=[json.loads(text) for text in measured.conditions],
         ops=ops,
@@ -115,12 +127,23 @@ def _protocol(config: BenchConfig, device: Device) -> Protocol:
     )
 
 
+def _check_batch(inputs: list[TfliteInput], config: BenchConfig, device: Device, protocol: Protocol) -> None:
+    """A GPU's profile says how many images at once: a batch that was asked for is not to be swapped for it."""
+    batches = {each.shape[0] for each in inputs if each.shape} - {1, protocol.batch}
+    if isinstance(device, CudaDevice) and config.input_shapes and batches:
+        raise UserError(
+            f"{device.identity.name} times {protocol.batch} at once, as its profile's `batch` says: give {OPTION} with "
+            "a first size of 1, or another profile"
+        )
+
+
 def bench_text(report: BenchReport) -> None:
     """For people."""
     spread = "" if report.spread is None else f", ±{report.spread:.1f} %"
     print(
         f"{report.latency_ms:.4f} ms ({report.statistic}{spread}, {report.n} runs) on {report.device}, {report.runtime}"
     )
+    print(f"input {', '.join(report.inputs)}")
     if report.suspect:
         print(f"not to be trusted: {'; '.join(report.suspect)}")
     if report.conditions:

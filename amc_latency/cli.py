@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -37,7 +36,6 @@ from amc_latency.cli_options import (
     WeightsOption,
     WidthOption,
     check_out,
-    fields_text,
     phone_options,
     pixels_of,
     print_json,
@@ -48,6 +46,7 @@ from amc_latency.cli_options import (
 from amc_latency.cli_train import finetune, train
 from amc_latency.console import Console
 from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, STATES, SearchConfig, run_name
+from amc_latency.stopping import stop_by_signals
 
 app = typer.Typer(
     help="Compress a convolutional network for a device, by latency measured on that device.",
@@ -385,9 +384,10 @@ def export(
     """Write a network as .tflite, and check its outputs against PyTorch's."""
     from amc_latency.converters.choose import export_with
     from amc_latency.data import fitted, load_data
+    from amc_latency.export_text import export_text
     from amc_latency.models import load
 
-    check_out(out)
+    check_out(out, suffix=".tflite")
     options = load.NetworkOptions(model, width, input_size, classes, weights)
     if channels is None:
         network, spec, trained, expected = load.load_model(options)
@@ -401,7 +401,8 @@ def export(
     if trained and channels_ in (1, 3):
         images = fitted(load_data("bundled"), spec, expected).train.take(8).inputs((height, width_))
     folded = None if pixels is None else pixels_of(pixels, spec.name, expected)
-    show(export_with(converter, network, spec.input, out, images, pixels=folded), as_json, fields_text)
+    report = export_with(converter, network, spec.input, out, images, pixels=folded)
+    show(report, as_json, lambda report: export_text(report, out))
 
 
 @app.command()
@@ -418,6 +419,12 @@ def bench(
     op_profile: Annotated[
         bool, typer.Option("--op-profile", help="also what each operator takes, on a phone, from a run of its own")
     ] = False,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-shape", metavar="[NAME=]1xHxWxC", help="of an input whose sizes the file leaves open; repeatable"
+        ),
+    ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
     runner: RunnerOption = "auto",
@@ -430,7 +437,7 @@ def bench(
     from amc_latency.bench import bench as run_bench
 
     options = phone_options(force, transport, runner, runner_path, litert_library)
-    config = BenchConfig(file, device, rounds, runs, threads, op_profile, options)
+    config = BenchConfig(file, device, rounds, runs, threads, op_profile, tuple(input_shape or ()), options)
     show(run_bench(config, Console()), as_json, bench_text)
 
 
@@ -438,14 +445,8 @@ def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
     from amc_latency.errors import exit_code
 
-    def stop(number: int, _: object) -> None:
-        resumable = sys.argv[1:2] and sys.argv[1] in ("profile", "search", "train", "finetune")
-        print("stopped" + ("; the same command goes on from here" if resumable else ""), file=sys.stderr)
-        sys.exit(128 + number)
-
     # Whatever ends a command, a phone is to be left as it was.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    stop_by_signals()
     try:
         app()
     except Exception as error:

@@ -203,10 +203,11 @@ def refuse_unused(context: typer.Context, unused: Mapping[str, str]) -> None:
             raise UserError(f"--{option} would change nothing here: {why}. Leave it out")
 
 
-def check_out(path: Path, option: str = "--out", over_table: bool = False) -> None:
+def check_out(path: Path, option: str = "--out", over_table: bool = False, suffix: str = "") -> None:
     """Raise `UserError` for a file that cannot be made, before any work is done for it.
 
-    A latency table is not replaced by something else, unless `over_table` says that its owner asks.
+    A latency table is not replaced by something else, unless `over_table` says that its owner asks. With `suffix` the
+    name must end in it.
     """
     from amc_latency.errors import UserError
     from lut.table import is_table
@@ -214,6 +215,10 @@ def check_out(path: Path, option: str = "--out", over_table: bool = False) -> No
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"{option} {path} is no file that can be replaced: name another")
+    if suffix and path.suffix.lower() != suffix:
+        raise UserError(
+            f"{option} {path}: what is written is a {suffix}: name it so, such as {path.with_suffix(suffix)}"
+        )
     if not over_table and is_table(path):
         raise UserError(f"{option} {path} is a latency table, whose timings would be lost: name another file")
     if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK):

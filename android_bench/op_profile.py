@@ -19,8 +19,14 @@ from android_bench.runner import ParseError
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _INITIAL = "Profiling Info for Benchmark Initialization:"
 _TITLE = re.compile(r"(?:native : \S+ )?=+ (Run Order|Top by Computation Time|Summary by node type) =+")
+_CLASSIC = "=" * 30
+"""on both sides of the classic program's titles"""
+_AFTER = re.compile(r"(?:native : \S+ )?(?:=+ .* =+|Number of nodes executed: .*|Timings \(microseconds\): .*)")
+"""what follows a table, where the empty line between was lost"""
 _TIMINGS = "Timings (microseconds): "
 _OPERATORS = ("node type", "first", "avg ms", "%", "cdf%", "mem kb", "times called", "name")
+_LOOSE = ("times called", "name")
+"""columns that the classic program doesn't line up"""
 _TYPES = ("node type", "count", "avg ms", "avg %", "cdf %", "mem kb", "times called")
 
 
@@ -62,6 +68,8 @@ class _Row:
     line: str
     cells: dict[str, str]
     csv: bool
+    classic: bool
+    """printed by the classic program, with tabs, or spaces where somebody put those in their place"""
 
     def __getitem__(self, column: str) -> str:
         return self.cells[column]
@@ -109,7 +117,7 @@ def parse_op_profile(text: str) -> OpProfile:
     tables = _tables(regular)
     rows, types = tables["Run Order"], tables["Summary by node type"]
     # LiteRT counts the calls of all runs, and so do the sums that it prints; the others those of one run.
-    over_runs = not rows[0].csv and "\t" not in rows[0].line
+    over_runs = not rows[0].csv and not rows[0].classic
     _check_number(regular, len(rows))
     _check_shares(rows)
     _check_types(rows, types, over_runs)
@@ -152,17 +160,19 @@ def _tables(lines: Sequence[str]) -> dict[str, list[_Row]]:
         if title[1] in tables:
             raise ParseError(f"one text holds one profile, not several: '{one_line(line)}' again")
         body = list(lines[index + 1 :])
-        body = body[: next((at for at, row in enumerate(body) if not row.strip()), len(body))]
+        ends = (at for at, row in enumerate(body) if not row.strip() or _AFTER.fullmatch(row.strip()))
+        body = body[: next(ends, len(body))]
         if len(body) < 2:
             raise ParseError(f"there is no table under '{one_line(line)}'")
-        tables[title[1]] = [_row(row, body[0]) for row in body[1:]]
+        classic = f"{_CLASSIC} {title[1]} {_CLASSIC}" in line and f"={_CLASSIC}" not in line
+        tables[title[1]] = [_row(row, body[0], classic) for row in body[1:]]
     for wanted in ("Run Order", "Top by Computation Time", "Summary by node type"):
         if wanted not in tables:
             raise ParseError(f"the text has no table '{wanted}': it ends in '{_last(lines)}'")
     return tables
 
 
-def _row(line: str, header: str) -> _Row:
+def _row(line: str, header: str, classic: bool) -> _Row:
     csv = header.startswith("node type, ")
     heads = header.split(", ") if csv else re.findall(r"\[([^\]]+)\]", header)
     columns = [head.strip().lower().replace("_", " ") for head in heads]
@@ -183,9 +193,29 @@ def _row(line: str, header: str) -> _Row:
         pattern = r"\s*(\S.*?)" + r"\s+([0-9.]+%?)" * figures_between + (r"\s+(\S.*)" if columns[-1] == "name" else "")
         match = re.fullmatch(pattern, line.rstrip())
         cells = list(match.groups()) if match else []
+        if classic and match:
+            _check_columns(match, columns, [head.end() for head in re.finditer(r"\[[^\]]+\]", header)])
     if len(cells) != len(columns):
         raise ParseError(f"a row of {len(columns)} columns is damaged or cut off: '{one_line(line)}'")
-    return _Row(line, {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}, csv)
+    cells_by_column = {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
+    return _Row(line, cells_by_column, csv, classic or header.startswith("\t"))
+
+
+def _check_columns(row: re.Match[str], columns: Sequence[str], ends: Sequence[int]) -> None:
+    """Where tabs became spaces, columns are told by where the header's end: every figure ends under its head.
+
+    A type that is too long for its column moves the rest of its row to the right.
+    """
+    too_long = row.end(1) > ends[0]
+    shift = max(0, row.end(2) - ends[1]) if too_long else 0
+    for group, (column, end) in enumerate(zip(columns, ends, strict=True), start=1):
+        if column in _LOOSE or (group == 1 and too_long):
+            continue
+        if row.end(group) != end + shift:
+            raise ParseError(
+                f"its tabs are spaces, and column '{column}' is not under its head any more: import the log as it was "
+                f"printed: '{one_line(row.string)}'"
+            )
 
 
 def _check_number(lines: Sequence[str], rows: int) -> None:

@@ -25,8 +25,9 @@ _CLOCKS_NS = 1300
 
 def main() -> None:
     """Answer jobs until standard input ends."""
-    # Ctrl-C reaches the whole process group; the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Such a signal may reach the whole process group; the parent decides when this process ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # Whatever a library prints must not land between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

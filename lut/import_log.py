@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from android_bench.counts import parse_counts
+from android_bench.log_lines import printed
 from android_bench.op_profile import Op, OpProfile, parse_op_profile
 from android_bench.runner import ParseError
 from lut.op_join import Join, JoinError, join
@@ -69,6 +70,11 @@ def read_log(path: Path, shapes: NetworkShape, names: Sequence[str]) -> OpLog:
         raise ImportLogError(f"cannot read the log {path}: {error.strerror or error}") from error
     text = _text(path, data)
     if not re.search(r"= Run Order =+\s*$", text, re.MULTILINE):
+        if re.search("={5,} Run Order ={5,}", text):
+            raise ImportLogError(
+                f"{path}: something follows on the lines of its op profile, as where a collector writes JSON or joins "
+                "lines: import what the program itself printed"
+            )
         raise ImportLogError(f"{path} has no op profile: was it made with --enable_op_profiling=true?")
     try:
         profile = parse_op_profile(text)
@@ -95,7 +101,7 @@ def _text(path: Path, data: bytes) -> str:
         raise ImportLogError(f"{path} is empty")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ImportLogError(f"{path} is not text in UTF-8 but in UTF-16: save it as UTF-8")
-    text = data.decode("utf-8", "replace")
+    text = printed(data.decode("utf-8", "replace"))
     garbage = sum(c == "\ufffd" or not (c.isprintable() or c.isspace()) for c in text)
     # A stray byte, of a name or of a terminal's colours, makes no log unreadable.
     if b"\0" in data or garbage > len(text) / 10:

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lut.native_log import without_chatter
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -67,11 +69,13 @@ def _interpreter(model: bytes | Path, title: str, threads: int) -> Any:
         if isinstance(model, Path):
             with model.open("rb") as file:
                 _check_identifier(file.read(8), title)
-            interpreter = Interpreter(model_path=str(model), num_threads=threads)
+            arguments: dict[str, Any] = {"model_path": str(model)}
         else:
             _check_identifier(model[:8], title)
-            interpreter = Interpreter(model_content=model, num_threads=threads)
-        interpreter.allocate_tensors()
+            arguments = {"model_content": model}
+        with without_chatter():
+            interpreter = Interpreter(**arguments, num_threads=threads)
+            interpreter.allocate_tensors()
     except OSError as error:
         raise TfliteError(f"can't read {title}: {error.strerror}") from error
     except TfliteError:

@@ -56,6 +56,10 @@ def load_data(
 
         return load_own(source, size)
 
+    if Path(source).is_dir():
+        raise UserError(f"--data {source} is a folder: say --data folder:{source}, or --data imagenet:{source}")
+    if Path(source).exists():
+        raise UserError(f"--data {source} is a file: images come from a folder, --data folder:DIR, or FILE.py:FUNCTION")
     names = [*FASHION_MNIST, *CIFAR, *WITH_PLACE]
     raise UserError(
         f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amc_latency.console import Console
+from amc_latency.data.pixel_modes import as_bytes, levels_of
 from amc_latency.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""those of torchvision's ImageFolder"""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".pbm", ".pnm")
+"""those of torchvision's ImageFolder, and more that are of the same kinds; of several pictures the first counts"""
 BORDER = (1 - 224 / 256) / 2
 """Left out at each edge: ImageNet's usual evaluation resizes the short side to 256 and keeps the middle 224."""
 MOST_BROKEN = 0.1
@@ -68,13 +69,13 @@ def _photo(path: Path, size: tuple[int, int]) -> np.ndarray | str:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                # Pillow would clip them at 255.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        # From an open file: of a path, Pillow scrambles an uncompressed TIFF that is to be turned.
+        with path.open("rb") as file, Image.open(file) as opened:
+            levels = levels_of(opened)
+            image = as_bytes(ImageOps.exif_transpose(opened), levels)
             return np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR, BORDER))
     except Exception as error:
         # A damaged file makes Pillow's decoders raise almost anything.
-        return str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        return str(error).partition(" <_io.")[0] or type(error).__name__

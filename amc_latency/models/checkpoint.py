@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
+from amc_latency.models.file_kinds import weights_advice
 from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.tensor_kinds import converted
 from amc_latency.models.weights import check_fit, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -58,12 +60,15 @@ def load_checkpoint(path: Path) -> tuple["nn.Module", ModelSpec, dict[str, str]]
     """
     tensors, metadata = read_tensors(path)
     if SPEC_KEY not in metadata:
-        raise UserError(f"{path}: a safetensors file, but no checkpoint of amc-latency (no {SPEC_KEY})")
+        raise UserError(
+            f"{path}: a safetensors file, but no checkpoint of amc-latency (no {SPEC_KEY}): if it has weights, say "
+            f"{weights_advice(str(path))}"
+        )
     spec = _parse_spec(path, metadata.pop(SPEC_KEY))
     try:
         model = build_model(spec)
     except UserError as error:
         raise UserError(f"{path} holds weights of {spec.name}, which can't be built: {error}") from error
     check_fit(path, model, tensors)
-    model.load_state_dict(tensors)
+    model.load_state_dict(converted(path, model, tensors))
     return model, spec, metadata

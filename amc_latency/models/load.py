@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from amc_latency.closeness import close
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, load_checkpoint
+from amc_latency.models.file_kinds import check_network_name
 from amc_latency.models.registry import (
     LITE0,
     ModelSpec,
@@ -137,7 +138,9 @@ def random_weights(model: str, what: str) -> str:
 
 def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalisation | None]:
     from amc_latency.models.own_network import checked_classes
+    from amc_latency.models.wrappers import folded
 
+    check_network_name(options.model)
     if is_checkpoint(options.model):
         path = bundled_checkpoint() if options.model == BUNDLED else Path(options.model)
         if options.weights is not None:
@@ -148,6 +151,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
     spec = _described(options, default_spec(options.model))
     model = _seeded(spec)
     origin = _put_weights(options, spec, model)
+    model = folded(model)
     if names_own_file(spec.name):
         classes = checked_classes(model, spec)
         if classes != spec.classes and options.classes is not None:
@@ -274,7 +278,7 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
         return name
     torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
     if Path(name).suffix in SUFFIXES or Path(name).is_file():
-        put_weights(name, model, read_weights(Path(name)))
+        _put_file(Path(name), model)
         return "file"
     if torchvision is not None:
         from amc_latency.models.torchvision_zoo import pretrained as from_torchvision
@@ -295,6 +299,22 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
         )
     put_weights(name, model, tensors)
     return "published"
+
+
+def _put_file(path: Path, model: nn.Module) -> None:
+    """The file's weights: as the network keeps them, or, of one that computes some from others, what they come to."""
+    from amc_latency.models.wrappers import folded, is_folded
+
+    tensors = read_weights(path)
+    try:
+        put_weights(path, model, tensors)
+    except UserError as error:
+        if is_folded(model):
+            raise
+        try:
+            put_weights(path, folded(model), tensors)
+        except UserError:
+            raise error from None
 
 
 def _described(options: NetworkOptions, spec: ModelSpec) -> ModelSpec:

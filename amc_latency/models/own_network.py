@@ -36,17 +36,19 @@ def default_spec(name: str) -> ModelSpec:
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """Call the function of `spec`. Raises UserError if it returns no network, and what `load_function` raises."""
+    """Call the function of `spec`, and take off what the network is wrapped in.
+
+    Raises UserError if it returns no network, and what `load_function` raises.
+    """
     import torch
-    from torch import nn
+
+    from amc_latency.models.wrappers import unwrapped
 
     function = load_function(spec.name)
     # Networks compute with numbers while they are built, which a device without values can't.
     with torch.device("cpu"):
         model = function(**{name: getattr(spec, name) for name in settings_of(function)})
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{spec.name} returns {type(model).__name__}; it must return a torch.nn.Module")
-    return model
+    return unwrapped(spec.name, model)
 
 
 def checked_classes(model: nn.Module, spec: ModelSpec) -> int:

@@ -117,8 +117,9 @@ def build_model(spec: ModelSpec) -> "nn.Module":
     if spec.name == "mobilenet_v1":
         return build_original(spec)
     from amc_latency.models.normal_form import normal_form
+    from amc_latency.models.wrappers import folded
 
-    model = normal_form(build_original(spec), spec.input)
+    model = normal_form(folded(build_original(spec)), spec.input)
     return model if spec.channels is None else _with_counts(model, spec, spec.channels)
 
 

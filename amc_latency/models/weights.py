@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import JobError, UserError
 from amc_latency.files import replacing
+from amc_latency.models.file_kinds import WEIGHTS_SUFFIXES, foreign_kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", *WEIGHTS_SUFFIXES)
 _SHOWN = 3
 _HOLDERS = ("state_dict", "model")
 """keys under which a training script keeps the tensors beside other things; under any other key they are
@@ -24,6 +26,8 @@ _AUXILIARY = ("aux", "AuxLogits.")
 """heads that only training uses"""
 _COUNTER = "num_batches_tracked"
 """of batch norms: older files lack it, and nothing depends on it"""
+_AVERAGED = "n_averaged"
+"""how often AveragedModel was updated"""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -52,7 +56,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pt or .pth file by name. Nothing is unpickled but tensors and plain values.
+    """The tensors of a .safetensors, .pt, .pth or such file by name. Nothing is unpickled but tensors and plain values.
 
     Raises UserError for a file that is missing, broken, or holds something else than a state_dict.
     """
@@ -99,21 +103,29 @@ def check_fit(source: Path | str, model: nn.Module, tensors: Mapping[str, Tensor
 
 
 def put_weights(source: Path | str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load `tensors` into `model`, without what only training needs; UserError, as `check_fit`, if they don't fit."""
+    """Load `tensors` into `model`, without what only training needs.
+
+    UserError as `check_fit` if they don't fit, and as `converted` if they are no floats.
+    """
+    from amc_latency.models.tensor_kinds import converted
+    from amc_latency.models.wrappers import without_segments
+
     expected = model.state_dict()
+    if _AVERAGED not in expected:
+        tensors = {name: tensor for name, tensor in tensors.items() if name != _AVERAGED}
     for prefix in _PREFIXES:
         # A network may have a part of that name itself.
         if all(name.startswith(prefix) for name in tensors) and not tensors.keys() & expected.keys():
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    # Wrapped parts, such as DataParallel's features.
+    plain = {name: without_segments(name) for name in tensors if name not in expected}
+    tensors = {plain[name] if plain.get(name) in expected else name: tensor for name, tensor in tensors.items()}
     wanted = {name: tensor for name, tensor in tensors.items() if name in expected or not _is_spare(name)}
     for name, tensor in expected.items():
         if name.endswith(_COUNTER):
             wanted.setdefault(name, tensor)
     check_fit(source, model, wanted)
-    broken = next((name for name, tensor in wanted.items() if not bool(tensor.isfinite().all())), None)
-    if broken is not None:
-        raise UserError(f"{source}: {broken} holds values that are no numbers (NaN or infinite); train it anew")
-    model.load_state_dict(wanted)
+    model.load_state_dict(converted(source, model, wanted))
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -146,11 +158,19 @@ def _read_torch(path: Path) -> Any:
 
     _check_there(path)
     try:
+        kind = foreign_kind(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
+    if kind is not None:
+        raise UserError(f"{path} is {kind}")
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        pickled = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        what = f"holds more than tensors: {pickled[1]} is" if pickled else "is broken, or holds more than tensors,"
         raise UserError(
-            f"{path} is broken, or holds more than tensors, such as a whole model, which could run code when it is "
-            "read: write it anew by torch.save(model.state_dict(), ...)"
+            f"{path} {what} pickled in it, as in a whole model or a training script's state, which could run code when "
+            "it is read: write it anew by torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # whatever other bytes make of it
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

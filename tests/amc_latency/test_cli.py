@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -292,3 +293,19 @@ def test_a_file_that_takes_pixels_says_what_the_network_says_of_the_normalised_i
     with torch.inference_mode():
         wanted = load_network(NetworkOptions()).model(torch.from_numpy((pixels / 255 - 0.25) / 0.5)).numpy()
     assert np.abs(run_tflite(tmp_path / "x.tflite", pixels) - wanted).max() < 1e-4 * np.ptp(wanted)
+
+
+def test_export_says_what_it_wrote_and_writes_no_other_kind_of_file(run, tmp_path: Path) -> None:
+    path = tmp_path / "x.tflite"
+    outcome = run("export", "--out", path)
+    first = outcome.out.splitlines()[0]
+    said = rf"wrote {re.escape(str(path))}, equal to PyTorch to \de-\d\d of its outputs' range, 3\.28 MB"
+    assert re.fullmatch(said, first)
+    assert path.stat().st_size == pytest.approx(3.28e6, rel=1e-3)
+    assert "817,962 parameters" in outcome.out
+    assert not outcome.err
+    for name in ("x.onnx", "x", "x.tflite.bak"):
+        refused = run("export", "--out", tmp_path / name)
+        assert refused.code == 2
+        assert "what is written is a .tflite: name it so" in refused.err
+        assert not (tmp_path / name).exists()

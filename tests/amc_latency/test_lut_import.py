@@ -236,3 +236,18 @@ def test_a_second_import_says_how_well_the_first_foretold_it(run) -> None:
     code, _, err = run("lut", "import", logs[0], *MOBILENET, "--width", 0.75, "--out", "t.tsv")
     assert code == 2
     assert "as another network" in err
+
+
+def test_a_log_of_a_collector_is_the_log_that_was_printed(run, tmp_path: Path) -> None:
+    lines = BUNDLED.read_text().split("\n")
+    prefixed = [f"11-30 10:00:00.{n % 1000:03}  12 12 I tflite  : {line}" for n, line in enumerate(lines)]
+    collected = "\ufeff" + "\r\n".join(prefixed)
+    (tmp_path / "collected.txt").write_text(collected.expandtabs(1), newline="")
+    found = as_json(run("lut", "import", tmp_path / "collected.txt", *OF_BUNDLED, "--out", "c.tsv", "--json"))
+    assert (found["rows_added"], found["ops_ms"]) == (22, pytest.approx(log_sum_ms(BUNDLED)))
+    assert found["network_ms"] == pytest.approx(107.146)
+    in_json = "\n".join(json.dumps({"log": line}) for line in lines)
+    (tmp_path / "docker.json").write_text(in_json)
+    code, _, err = run("lut", "import", tmp_path / "docker.json", *OF_BUNDLED, "--out", "d.tsv")
+    assert code == 2
+    assert "something follows on the lines of its op profile" in err

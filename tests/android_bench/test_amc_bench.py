@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from android_bench.amc_bench import NOT_REACHED, AmcBench
 from android_bench.build import amc_bench_files
 from android_bench.runner import Job, ParseError, RunnerError, Sample
+from device.tflite_inputs import sized
 from lut.layer_model import layer_model
 from lut.shape import LayerShape
 from lut.writer import TfliteGraph
@@ -103,6 +104,19 @@ def test_every_model_gets_its_sample_and_broken_ones_an_error(folder: Folder) ->
 
 def test_an_operator_that_xnnpack_does_not_take_shows(folder: Folder) -> None:
     assert [sample.delegated for sample in folder.samples(["padded.tflite", "conv.tflite"])] == [False, True]
+
+
+def test_a_file_with_sizes_left_open_runs_at_those_that_were_written_into_it(folder: Folder) -> None:
+    graph = TfliteGraph()
+    x = graph.input(1, 1, 8)
+    graph._subgraph.tensors[x].shapeSignature = np.array([-1, -1, -1, 8], np.int32)
+    model = graph.finish([graph.conv(x, np.ones((8, 3, 3, 8), np.float32), np.ones(8, np.float32), padding=1)])
+    for size in (4, 64):
+        (folder.path / f"open{size}.tflite").write_bytes(sized(model, [f"1x{size}x{size}x8"]))
+    small, large = folder.samples(["open4.tflite", "open64.tflite"])
+    assert large.delegated is True
+    # 256 times as many pixels.
+    assert large.min_us > 5 * small.min_us
 
 
 def test_it_agrees_with_the_python_interpreter_within_tenfold(folder: Folder) -> None:

@@ -1,0 +1,23 @@
+"""What `amc-latency export` tells people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amc_latency.export import ExportReport
+
+
+def export_text(report: ExportReport, path: Path) -> None:
+    """The file, how equal it is to PyTorch, and what is in it."""
+    share = report.max_abs_error / report.output_range if report.output_range else report.max_abs_error
+    of = "of its outputs' range" if report.output_range else "in absolute terms"
+    print(f"wrote {path}, equal to PyTorch to {share:.1g} {of}, {report.bytes / 1e6:.3g} MB")
+    if report.macs is not None and report.params is not None:
+        print(f"{report.macs:,} MACs, {report.params:,} parameters")
+    print(f"operators: {', '.join(f'{count} {name}' for name, count in report.ops.items())}")
+    if report.converter != "ours":
+        print(f"converter: {report.converter}")
+    if report.note:
+        print(f"note: {report.note}")

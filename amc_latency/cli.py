@@ -398,6 +398,9 @@ def bench(
 def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
     from amc_latency.errors import exit_code
+    from amc_latency.threads import share_cores
+
+    share_cores()
 
     def stop(number: int, _: object) -> None:
         resumable = sys.argv[1:2] and sys.argv[1] in ("profile", "search", "train", "finetune")

@@ -12,6 +12,7 @@ import typer
 
 from amc_latency.cli_lut import lut_app
 from amc_latency.cli_options import (
+    BatchSizeOption,
     ChannelsOption,
     ClassesOption,
     ConverterOption,
@@ -21,6 +22,7 @@ from amc_latency.cli_options import (
     ForceOption,
     InputOption,
     JsonOption,
+    LearningRateOption,
     LibraryOption,
     LutOption,
     MinKeepOption,
@@ -287,6 +289,8 @@ def search(
     ] = None,
     step: StepOption = SearchConfig.step,
     finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = SearchConfig.finetune_epochs,
+    learning_rate: LearningRateOption = None,
+    batch_size: BatchSizeOption = None,
     timing_rounds: Annotated[
         int | None,
         typer.Option("--timing-rounds", help="rounds of the final timing; as the table's networks unless told"),

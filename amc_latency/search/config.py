@@ -109,6 +109,10 @@ class SearchConfig:
     """channel counts are multiples of this"""
     finetune_epochs: int = 6
     """passes over the train images after the cut; 0 leaves fine-tuning out"""
+    learning_rate: float | None = None
+    """of fine-tuning; finetune.py's unless set"""
+    batch_size: int | None = None
+    """of fine-tuning; by the number of train images unless set"""
     timing_rounds: int | None = None
     """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
 
@@ -170,6 +174,10 @@ class SearchConfig:
             raise UserError(f"--rounds is 1 or more, not {self.rounds}")
         if self.rounds > 1 and not self.has_budget:
             raise UserError("--rounds goes to a budget step by step: give --target-ms, --speedup, --target-macs, ...")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning-rate is a positive number such as 0.005, not {self.learning_rate:g}")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise UserError(f"--batch-size is 2 or more images, not {self.batch_size}")
         if self.prune not in PRUNINGS:
             raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
         if self.prune == "weights":

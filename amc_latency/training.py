@@ -249,10 +249,15 @@ def fit(
 
 
 def _distance(logits: torch.Tensor, teacher: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Cross entropy in nats between what `teacher` says of `images` and the `logits` [N, classes]."""
+    """Mean cross entropy in nats between what `teacher` says of `images` and the `logits` [N, classes].
+
+    One logit is that of the second of two classes, by sigmoid: its softmax would always be 1.
+    """
     with torch.no_grad():
-        said = teacher(images).softmax(1)
-    return functional.cross_entropy(logits, said)
+        said = teacher(images)
+    if logits.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(logits, said.sigmoid())
+    return functional.cross_entropy(logits, said.softmax(1))
 
 
 def lagging(model: nn.Module, steps: int) -> bool:

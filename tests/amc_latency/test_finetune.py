@@ -14,7 +14,7 @@ from amc_latency.finetune import SHARES, finetune_config, settle
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge import Judge, JudgeConfig
-from amc_latency.training import TrainConfig, _batches, batch_size_for, fit, judged
+from amc_latency.training import TrainConfig, _batches, _distance, batch_size_for, fit, judged
 
 PHOTOS = 227
 SIZE = (64, 64)
@@ -100,6 +100,21 @@ def test_a_teacher_is_followed_by_its_share() -> None:
             torch.testing.assert_close(ends[1.0], -1.5 * error.T @ x / 32, rtol=1e-4, atol=1e-6)
     # One step is linear in the loss.
     torch.testing.assert_close(ends[0.4], 0.6 * ends[0.0] + 0.4 * ends[1.0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_teacher_of_one_logit_is_followed_too() -> None:
+    images = torch.zeros(4, 1, 8, 8)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    nn.init.constant_(teacher[1].bias, math.log(3))  # 3 to 1 for the second class
+    logits = torch.full((4, 1), -math.log(4))  # 1 to 4
+    # -(3/4) ln(1/5) - (1/4) ln(4/5)
+    expected = 0.75 * math.log(5) + 0.25 * math.log(5 / 4)
+    assert float(_distance(logits, teacher, images)) == pytest.approx(expected)
+    # Of two logits that say the same.
+    both = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    both[1].bias.data = torch.tensor([0.0, math.log(3)])
+    same = torch.tensor([[0.0, -math.log(4)]] * 4)
+    assert float(_distance(same, both, images)) == pytest.approx(expected)
 
 
 class Line(nn.Module):

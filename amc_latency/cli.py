@@ -11,6 +11,7 @@ import typer
 
 from amc_latency.cli_lut import lut_app
 from amc_latency.cli_options import (
+    BatchSizeOption,
     ChannelsOption,
     ClassesOption,
     ConverterOption,
@@ -20,6 +21,7 @@ from amc_latency.cli_options import (
     ForceOption,
     InputOption,
     JsonOption,
+    LearningRateOption,
     LibraryOption,
     LutOption,
     MaxKeepOption,
@@ -322,6 +324,8 @@ def search(
     max_keep: MaxKeepOption = None,
     step: StepOption = SearchConfig.step,
     finetune_epochs: Annotated[int, typer.Option("--finetune-epochs")] = SearchConfig.finetune_epochs,
+    learning_rate: LearningRateOption = None,
+    batch_size: BatchSizeOption = None,
     timing_rounds: Annotated[
         int | None,
         typer.Option("--timing-rounds", help="rounds of the final timing; as the table's networks unless told"),
@@ -444,6 +448,9 @@ def bench(
 def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
     from amc_latency.errors import exit_code
+    from amc_latency.threads import share_cores
+
+    share_cores()
 
     # Whatever ends a command, a phone is to be left as it was.
     stop_by_signals()

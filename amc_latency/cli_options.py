@@ -101,6 +101,16 @@ LibraryOption = Annotated[
 EstimateOption = Annotated[
     bool, typer.Option("--estimate", help="from a cost model of a phone that is not there: nobody measured")
 ]
+LearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate", help="highest of training: 0.1 from random weights, 0.005 of fine-tuning, unless set"
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="images a training step: a sixteenth of all, from 16 to 128, unless set"),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="file to write")]
 
 

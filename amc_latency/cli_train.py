@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from amc_latency.cli_options import (
+    BatchSizeOption,
     ClassesOption,
     DataOption,
     InputOption,
     JsonOption,
+    LearningRateOption,
     ModelOption,
     NormalisationOption,
     OutOption,
@@ -35,6 +37,8 @@ def train(
     data: DataOption = "auto",
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="where torchvision keeps its data")] = None,
     download: Annotated[bool, typer.Option("--download", help="let torchvision fetch the data")] = False,
+    learning_rate: LearningRateOption = None,
+    batch_size: BatchSizeOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +52,14 @@ def train(
     low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
     if image_size <= min(TrainConfig.low_resolution):
         low = 0
-    training = TrainConfig(epochs=epochs, image_size=(image_size, image_size), seed=seed, low_resolution_epochs=low)
+    training = TrainConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        image_size=(image_size, image_size),
+        seed=seed,
+        low_resolution_epochs=low,
+    )
     config = TrainCommandConfig(out, model, width, data, data_dir, download, training)
     console = Console()
     with console.progress("training", epochs) as meter:
@@ -70,6 +81,8 @@ def finetune(
     normalisation: NormalisationOption = None,
     epochs: Annotated[int, typer.Option("--epochs")] = 8,
     data: DataOption = "auto",
+    learning_rate: LearningRateOption = None,
+    batch_size: BatchSizeOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,5 +101,7 @@ def finetune(
             seed,
             lambda epoch: meter.update(epoch.epoch, note=f"loss {epoch.loss:.3f}"),
             console,
+            learning_rate,
+            batch_size,
         )
     show(report, as_json, fields_text)

@@ -1,5 +1,7 @@
 """The one training loop, shared by `train` and fine-tuning: SGD with a cosine schedule, resumable."""
 
+from __future__ import annotations
+
 import json
 import math
 import time
@@ -20,6 +22,8 @@ from amc_latency.scoring import correct, loss_of
 
 RECALIBRATION_IMAGES = 1024
 """that batch norms are estimated anew from, where training has left them behind"""
+LEAST_BATCHES = 16
+"""In an epoch, of the images that are many enough for it."""
 _FROM_BEFORE = 0.1
 _REGISTER = 16
 """float32 values that a register of AVX-512 holds; 8 of AVX2's"""
@@ -31,16 +35,22 @@ class TrainConfig:
 
     epochs: int = 16
     """passes over the images"""
-    batch_size: int = 128
-    """images a step; a last, smaller batch is left out"""
-    learning_rate: float = 0.1
-    """at the top of the schedule"""
+    batch_size: int | None = None
+    """images a step; `batch_size_for` the number of images unless set"""
+    drop_last: bool = True
+    """whether a last, smaller batch is left out, if that is a small part of the images; else all of an epoch's images
+    are dealt to batches of like size"""
+    learning_rate: float | None = None
+    """at the top of the schedule; unless set `rate_of_128`, in proportion less for smaller batches than 128"""
+    rate_of_128: float = 0.1
     momentum: float = 0.9
     """Nesterov's"""
     weight_decay: float = 5e-4
     """of convolution and linear weights; batch norm and biases have none"""
     label_smoothing: float = 0.05
     """share of the target spread over all classes"""
+    teacher_share: float = 0.0
+    """of the loss, where there is a teacher: how far its outputs are followed, and not the labels"""
     warmup_epochs: float = 1.0
     """epochs of linear warm-up; after it a cosine falls to 0"""
     augment: bool = True
@@ -55,11 +65,42 @@ class TrainConfig:
     """of the order of images and the augmentation"""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or min(*self.image_size, *self.low_resolution) < 8:
+        too_few = self.batch_size is not None and self.batch_size < 2
+        if self.epochs < 1 or too_few or min(*self.image_size, *self.low_resolution) < 8:
             raise UserError(
                 f"training takes at least 1 epoch, batches of 2 and images of 8x8; got {self.epochs} epochs, batches "
                 f"of {self.batch_size} and {self.image_size[0]}x{self.image_size[1]}"
             )
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UserError(f"a learning rate is a positive number such as 0.005, not {self.learning_rate:g}")
+
+    def batch(self, images: int) -> int:
+        """Images a step, of so many in all."""
+        return self.batch_size or batch_size_for(images)
+
+    def rate(self, images: int) -> float:
+        """The learning rate at the top of the schedule: as many steps of small batches would else go much further."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.rate_of_128 * min(1.0, self.batch(images) / 128)
+
+    def steps(self, images: int) -> int:
+        """Steps an epoch."""
+        batch = self.batch(images)
+        # One image alone has no variance for a batch norm.
+        return min(math.ceil(images / batch), images // 2) if self.deals(images) else images // batch
+
+    def deals(self, images: int) -> bool:
+        """Whether each epoch shows all images, in batches of like size."""
+        return not self.drop_last or images < LEAST_BATCHES * self.batch(images)
+
+
+def batch_size_for(images: int) -> int:
+    """A sixteenth of the images, at least 16 and at most 128, but never more than an eighth: few images make few steps.
+
+    No less than 2 either: batch norms are not trained by single images.
+    """
+    return max(2, min(128, max(16, images // LEAST_BATCHES), images // 8))
 
 
 @dataclass(frozen=True)
@@ -76,11 +117,12 @@ class EpochReport:
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step, counted from 0 over all epochs: linear warm-up, then a cosine to 0."""
+    top = config.rate_of_128 if config.learning_rate is None else config.learning_rate
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return top * (step + 1) / warmup
     done = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    return top * (1 + math.cos(math.pi * done)) / 2
 
 
 def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -101,22 +143,20 @@ def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[to
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     size = config.low_resolution if epoch < config.low_resolution_epochs else config.image_size
     order = torch.randperm(len(split), generator=generator)
-    for step in range(_steps_per_epoch(split, config)):
-        batch = split.at(order[step * config.batch_size :][: config.batch_size])
+    steps = config.steps(len(split))
+    dealt = order.tensor_split(steps) if config.deals(len(split)) else order.split(config.batch(len(split)))[:steps]
+    for indices in dealt:
+        batch = split.at(indices)
         if config.augment:
             batch = replace(batch, images=augment(batch.images, generator))
         yield batch.inputs(size), batch.labels
-
-
-def _steps_per_epoch(split: Split, config: TrainConfig) -> int:
-    return max(1, len(split) // config.batch_size)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     free = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=True)
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True)
 
 
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str, epoch: int) -> None:
@@ -155,26 +195,29 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     origin: str = "",
+    teacher: nn.Module | None = None,
 ) -> None:
     """Train `model` in place on `split`; it ends in eval mode.
 
     With `checkpoint`, the state is written there after every epoch, and a later call with the same path
     continues from it and ends in the same weights, bit for bit (on the same machine and thread count).
-    `origin` tells apart runs that are alike but for the images, or the weights that they start from.
+    `origin` tells apart runs that are alike but for the images, the weights that they start from, or the teacher: a
+    network in eval mode that takes the same images, whose outputs are followed by `config.teacher_share`.
     Batch norms that follow too slowly are estimated anew at the end. Raises UserError for a checkpoint of another run,
     JobError if the loss stops being a number.
     """
     if len(split) < 2:
         raise UserError(f"training takes at least 2 images; got {len(split)}")
+    steps = config.steps(len(split))
     device = next(model.parameters()).device
     layout = memory_format(model)
     model.to(memory_format=layout)
     optimizer = _optimizer(model, config)
+    rated = replace(config, learning_rate=config.rate(len(split)))
     run = json.dumps({"images": len(split), **({"origin": origin} if origin else {}), **asdict(config)})
     first = 0
     if checkpoint is not None and checkpoint.exists():
         first = _load(checkpoint, model, optimizer, run)
-    steps = _steps_per_epoch(split, config)
     for epoch in range(first, config.epochs):
         started = time.monotonic()
         model.train()
@@ -182,9 +225,11 @@ def fit(
         for step, (images, labels) in enumerate(_batches(split, config, epoch)):
             images, labels = images.contiguous(memory_format=layout).to(device), labels.to(device)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, epoch * steps + step, steps)
+                group["lr"] = learning_rate(rated, epoch * steps + step, steps)
             logits = model(images)
             loss = loss_of(logits, labels, label_smoothing=config.label_smoothing)
+            if teacher is not None:
+                loss = (1 - config.teacher_share) * loss + config.teacher_share * _distance(logits, teacher, images)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -195,13 +240,25 @@ def fit(
             raise JobError(f"training diverged in epoch {epoch + 1}: the loss is {loss_sum}; lower learning_rate")
         if epoch + 1 == config.epochs and lagging(model, config.epochs * steps):
             few = split.take(RECALIBRATION_IMAGES).inputs(config.image_size)
-            recalibrate_batch_norm(model, few.contiguous(memory_format=layout).to(device), config.batch_size)
+            recalibrate_batch_norm(model, few.contiguous(memory_format=layout).to(device), config.batch(len(split)))
         if checkpoint is not None:
             _save(checkpoint, model, optimizer, run, epoch + 1)
         if on_epoch is not None:
             size, seconds = (images.shape[-2], images.shape[-1]), time.monotonic() - started
             on_epoch(EpochReport(epoch + 1, config.epochs, size, loss_sum / seen, 100 * right / seen, seconds))
     model.eval()
+
+
+def _distance(logits: torch.Tensor, teacher: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy in nats between what `teacher` says of `images` and the `logits` [N, classes].
+
+    One logit is that of the second of two classes, by sigmoid: its softmax would always be 1.
+    """
+    with torch.no_grad():
+        said = teacher(images)
+    if logits.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(logits, said.sigmoid())
+    return functional.cross_entropy(logits, said.softmax(1))
 
 
 def lagging(model: nn.Module, steps: int) -> bool:

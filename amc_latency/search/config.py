@@ -124,6 +124,10 @@ class SearchConfig:
     """channel counts are multiples of this"""
     finetune_epochs: int = 6
     """passes over the train images after the cut; 0 leaves fine-tuning out"""
+    learning_rate: float | None = None
+    """of fine-tuning; finetune.py's unless set"""
+    batch_size: int | None = None
+    """of fine-tuning; by the number of train images unless set"""
     timing_rounds: int | None = None
     """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
 
@@ -205,6 +209,10 @@ class SearchConfig:
             ends = [percent_of(each) for each in budgets if isinstance(each, str)]
             ends += [] if self.speedup is None else [100 / self.speedup]
             check_densities(self.rounds_density, self.rounds, [end for end in ends if end is not None])
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning-rate is a positive number such as 0.005, not {self.learning_rate:g}")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise UserError(f"--batch-size is 2 or more images, not {self.batch_size}")
         if self.prune not in PRUNINGS:
             raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
         if self.prune == "weights":

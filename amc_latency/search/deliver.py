@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from amc_latency.console import Console
 from amc_latency.export import ExportReport, export
-from amc_latency.finetune import finetune_config
+from amc_latency.finetune import finetune_config, settle, worse_text
 from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec
 from amc_latency.search.config import Row, SearchConfig
@@ -146,7 +146,11 @@ class Delivery:
                 return model
         model = self.judge.network(counts)
         if self.config.finetune_epochs:
-            config = finetune_config(self.config.finetune_epochs, self.judge.image_size, self.config.seed)
+            search = self.config
+            config = finetune_config(
+                search.finetune_epochs, self.judge.image_size, search.seed, search.learning_rate, search.batch_size
+            )
+            start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{hashlib.sha256(kept.encode()).hexdigest()[:16]}.partial")
             with self.judge.training(model), self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
@@ -156,25 +160,23 @@ class Delivery:
                     config,
                     unfinished,
                     lambda epoch: meter.update(epoch.epoch, note=f"{epoch.accuracy:.1f} % of train batches"),
+                    teacher=self.judge.original.model,
                 )
-            model = self._better(name, counts, model)
+            self._settle(name, model, start)
             self._save(path, model, spec, kept)
             unfinished.unlink(missing_ok=True)
         else:
             self._save(path, model, spec, kept)
         return model
 
-    def _better(self, name: str, counts: Counts, tuned: nn.Module) -> nn.Module:
-        """The fine-tuned network, or that before it where fine-tuning, on few images, lost held-back accuracy."""
-        before = self.judge.final(counts).accuracy
-        after = self.judge.evaluator.judged(tuned, self.judge.data.held_back).accuracy
-        if after >= before:
-            return tuned
-        self.console.say(
-            f"fine-tuning {name} took the held-back images from {100 * before:.1f} to {100 * after:.1f} %: "
-            "the network before it is kept"
-        )
-        return self.judge.network(counts)
+    def _settle(self, name: str, model: nn.Module, start: Mapping[str, Tensor]) -> None:
+        def score(network: nn.Module) -> tuple[float, float]:
+            judged = self.judge.evaluator.judged(network, self.judge.data.held_back)
+            return 100 * judged.accuracy, judged.loss
+
+        settled = settle(model, start, score)
+        if not settled.share:
+            self.console.say(worse_text(f"{name} ", settled))
 
     def _save(self, path: Path, model: nn.Module, spec: ModelSpec, kept: str) -> None:
         source, seed = self.judge.data.source, str(self.config.seed)

@@ -196,6 +196,9 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["profile", "--rounds", "0"], "at least one run, round and thread"),
     (["bench", __file__], "not a .tflite"),
     (["finetune", "--out", "x.safetensors", "--epochs", "0"], "epoch"),
+    (["finetune", "--out", "x.safetensors", "--learning-rate", "0"], "a positive number such as 0.005, not 0"),
+    (["train", "--out", "x.safetensors", "--batch-size", "1"], "batches of 2"),
+    (["search", "--speedup", "2", "--batch-size", "1"], "--batch-size is 2 or more"),
 ]
 
 

@@ -104,7 +104,7 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
-    from amc_latency.models.load import NetworkOptions, load_network
+    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed
     from amc_latency.opening import open_device
     from amc_latency.profiling import Grid, complete_table, open_table, plan_of
     from amc_latency.report import profile_text
@@ -113,6 +113,8 @@ def profile(
     grid, console, planned = Grid(min_keep, step), Console(), plan_of(plan, goal)
     options = phone_options(force, transport, runner, runner_path, litert_library)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    if not network.trained:
+        console.say(no_weights_needed(network))
     with open_device(device, lut, options, console, workers) as chosen:
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
         table = open_table(chosen, protocol, lut, create=True)
@@ -140,7 +142,7 @@ def predict(
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
     from amc_latency.estimating import estimate as estimate_network
     from amc_latency.estimating import estimate_hint
-    from amc_latency.models.load import NetworkOptions, load_network, parse_counts
+    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed, parse_counts
     from amc_latency.opening import identity_text
     from amc_latency.prediction import predict as predict_network
     from amc_latency.profiling import prediction_table
@@ -150,6 +152,8 @@ def predict(
 
     table = None if estimate else prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    if not network.trained:
+        Console().say(no_weights_needed(network))
     counts = None if channels is None else parse_counts(channels)
     try:
         report = estimate_network(network, device, lut, counts) if estimate else predict_network(network, table, counts)
@@ -186,11 +190,13 @@ def inspect(
     """What of a network can be cut: its layers, which channels move together and why, and what is left whole."""
     from amc_latency.inspection import inspect as inspect_network
     from amc_latency.inspection import inspection_text
-    from amc_latency.models.load import NetworkOptions, load_network
+    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed
     from amc_latency.profiling import prediction_table
 
     table = prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    if not network.trained:
+        Console().say(no_weights_needed(network))
     report = inspect_network(network, table)
     if report.note:
         Console().say(report.note)
@@ -350,6 +356,7 @@ def export(
 
     check_out(out)
     options = load.NetworkOptions(model, width, input_size, classes, weights)
+    load.check_weights_said(options)
     if channels is None:
         network, spec, trained, expected = load.load_model(options)
         network = network if trained else load.settled_model(network, spec.input)
@@ -357,12 +364,19 @@ def export(
         whole = load.load_network(options)
         cut = load.cut_to(whole if whole.trained else load.settled(whole), load.parse_counts(channels))
         network, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
+    load.check_own_weights(options, spec)
     images = None
     channels_, height, width_ = spec.input
     if trained and channels_ in (1, 3):
         images = fitted(load_data("bundled"), spec, expected).train.take(8).inputs((height, width_))
-    folded = None if pixels is None else pixels_of(pixels, spec.name, expected)
-    show(export_with(converter, network, spec.input, out, images, pixels=folded), as_json, fields_text)
+    folded = None if pixels is None else pixels_of(pixels, spec.name, expected, spec.input[0])
+    report = export_with(converter, network, spec.input, out, images, pixels=folded)
+    if not trained:
+        notes = (report.note, f"{spec.name} has random weights: the file is good for its milliseconds alone")
+        report = replace(report, note="; ".join(filter(None, notes)))
+    if report.note:
+        Console().say(report.note)
+    show(report, as_json, fields_text)
 
 
 @app.command()

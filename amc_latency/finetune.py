@@ -8,9 +8,8 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data import data_for
-from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
-from amc_latency.models.load import NetworkOptions, check_logits, load_network, random_weights
+from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.weights import weights_digest
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 
@@ -55,9 +54,8 @@ def finetune_checkpoint(
     Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise.
     """
     network = load_network(options)
-    if not network.trained:
-        raise UserError(random_weights(options.model, "fine-tuning"))
     check_logits(network)
+    check_trained(network, options, "fine-tuning")
     data = data_for(network, source, console=console)
     size = network.spec.input[1:]
     origin = weights_digest(network.model)

@@ -14,7 +14,7 @@ from amc_latency.data import ImageData, data_for
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import export
-from amc_latency.models.load import Network, NetworkOptions, check_logits, load_network, random_weights
+from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.weights import weights_digest
 from amc_latency.opening import device_text, open_device
 from amc_latency.profiling import Grid, complete_table, open_table
@@ -104,9 +104,8 @@ def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Devi
 
 def _trained(config: SearchConfig) -> Network:
     network = load_network(config.network)
-    if not network.trained:
-        raise UserError(random_weights(config.model, "a search"))
     check_logits(network)
+    check_trained(network, config.network, "a search")
     if not network.graph.groups and config.prune == "channels":
         whole = "; ".join(f"{left.module}: {left.reason}" for left in network.graph.left_whole[:3])
         raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or --prune weights")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from amc_latency.cli_checks import check_device_and_table, check_search
 from amc_latency.cli_lut import lut_app
 from amc_latency.cli_options import (
     ChannelsOption,
@@ -104,6 +105,7 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
+    check_device_and_table(device, lut, makes_table=True)
     from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed
     from amc_latency.opening import open_device
     from amc_latency.profiling import Grid, complete_table, open_table, plan_of
@@ -117,6 +119,8 @@ def profile(
         console.say(no_weights_needed(network))
     with open_device(device, lut, options, console, workers) as chosen:
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
+        if lut is not None and not lut.exists():
+            console.say(f"there is no {lut} yet: a new table is begun")
         table = open_table(chosen, protocol, lut, create=True)
         assert table is not None
         settle_workers(chosen, network.graph.architecture.shapes(), table.protocol, force, console)
@@ -140,6 +144,8 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
+    if device is not None or lut is not None:
+        check_device_and_table(device or "host", lut, estimate)
     from amc_latency.estimating import estimate as estimate_network
     from amc_latency.estimating import estimate_hint
     from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed, parse_counts
@@ -188,6 +194,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """What of a network can be cut: its layers, which channels move together and why, and what is left whole."""
+    check_device_and_table(device or "host", lut)
     from amc_latency.inspection import inspect as inspect_network
     from amc_latency.inspection import inspection_text
     from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed
@@ -305,18 +312,20 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
-    from amc_latency.search.pareto import check_front, front_text, pareto_search
-    from amc_latency.search.report import search_text
-    from amc_latency.search.rounds import rounds_text, search_rounds
-    from amc_latency.search.run import check_met
-    from amc_latency.search.run import search as run_search
-
     given = dict(locals())
     amounts = {name: amount(given[name], name) for name in ("target_macs", "target_params", "target_bytes")}
     values = {field.name: given[field.name] for field in fields(SearchConfig) if field.name in given}
     config = SearchConfig(**{**values, **amounts, "input": input_size, "lut": None if lut is None else str(lut)})
     folder = out or Path("runs") / run_name(config, pareto)
     options = phone_options(force, transport, runner, runner_path, litert_library)
+    many = "target-1" if pareto is not None else "round-1" if rounds > 1 else "."
+    check_search(config, folder / many)
+    from amc_latency.search.pareto import check_front, front_text, pareto_search
+    from amc_latency.search.report import search_text
+    from amc_latency.search.rounds import rounds_text, search_rounds
+    from amc_latency.search.run import check_met
+    from amc_latency.search.run import search as run_search
+
     if pareto is not None:
         front = pareto_search(config, pareto, folder, Console(), options)
         show(front, as_json, front_text)
@@ -350,11 +359,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a network as .tflite, and check its outputs against PyTorch's."""
+    check_out(out)
     from amc_latency.converters.choose import export_with
     from amc_latency.data import fitted, load_data
     from amc_latency.models import load
 
-    check_out(out)
     options = load.NetworkOptions(model, width, input_size, classes, weights)
     load.check_weights_said(options)
     if channels is None:

@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,7 +70,9 @@ class LatencyTable:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise TableError(f"there is no latency table {path}: make one with `amc-latency profile`") from error
+            near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.tsv")], n=3)
+            hint = f"; did you mean {' or '.join(near)}? Or" if near else ":"
+            raise TableError(f"there is no latency table {path}{hint} make one with `amc-latency profile`") from error
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]

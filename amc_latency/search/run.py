@@ -279,7 +279,9 @@ class _Search:
         if self.folder.episodes():
             raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
         self._check_exportable()
-        table = open_table(self.device, None, _path(self.config.lut), create=True)
+        lut = _path(self.config.lut)
+        # One that was named is meant to be there: a typo must not begin hours of timing.
+        table = open_table(self.device, None, lut, create=lut is None)
         assert table is not None
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
         grid = Grid(1.0) if self.config.prune == "weights" else Grid(self.config.least_keep, self.config.step)

@@ -304,6 +304,12 @@ def search(
         int | None,
         typer.Option("--timing-rounds", help="rounds of the final timing; as the table's networks unless told"),
     ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--min-accuracy", help="percent that the uncut network must get right: more than chance unless set"
+        ),
+    ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
     runner: RunnerOption = "auto",

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data import data_for
+from amc_latency.intervals import interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.weights import weights_digest
-from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
+from amc_latency.outcome import accuracy_line, outcome
+from amc_latency.training import EpochReport, TrainConfig, fit
 
 
 def finetune_config(epochs: int, image_size: tuple[int, int], seed: int) -> TrainConfig:
@@ -38,6 +40,12 @@ class FinetuneResult:
     test: float
     data: str
     checkpoint: str
+    held_back_95: tuple[float, ...] = ()
+    """both ends of its 95 % interval"""
+    test_95: tuple[float, ...] = ()
+    held_back_top5: float | None = None
+    """label among the first five; None for 10 classes or fewer"""
+    test_top5: float | None = None
 
 
 def finetune_checkpoint(
@@ -59,7 +67,9 @@ def finetune_checkpoint(
     data = data_for(network, source, console=console)
     size = network.spec.input[1:]
     origin = weights_digest(network.model)
-    before = accuracy(network.model, data.held_back, size)
+    before = outcome(network.model, data.held_back, size)
+    if console is not None:
+        console.say(accuracy_line(before))
     fit(
         network.model,
         data.train,
@@ -71,10 +81,15 @@ def finetune_checkpoint(
     extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
     save_checkpoint(out, network.model, network.spec, extra)
     out.with_name(out.name + ".resume").unlink(missing_ok=True)
+    held_back, test = (outcome(network.model, split, size) for split in (data.held_back, data.test))
     return FinetuneResult(
-        before,
-        accuracy(network.model, data.held_back, size),
-        accuracy(network.model, data.test, size),
+        before.accuracy_pct,
+        held_back.accuracy_pct,
+        test.accuracy_pct,
         data.source,
         str(out),
+        interval_pct(held_back.accuracy_pct, len(held_back)),
+        interval_pct(test.accuracy_pct, len(test)),
+        held_back.top5_pct,
+        test.top5_pct,
     )

@@ -15,6 +15,7 @@ from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.weights import check_fit, read_tensors, write_tensors
 from amc_latency.operations import BATCH_NORMS
+from amc_latency.outcome import outcome
 from amc_latency.prune.refit import recalibrate_batch_norm
 
 RECALIBRATION_IMAGES = 1024
@@ -233,16 +234,5 @@ def accuracy(model: nn.Module, split: Split, image_size: tuple[int, int], batch_
 
 def judged(model: nn.Module, split: Split, image_size: tuple[int, int], batch_size: int = 100) -> tuple[float, float]:
     """Top-1 accuracy in percent and mean cross entropy in nats on all of `split`; ends in eval mode."""
-    device = next(model.parameters()).device
-    model.eval()
-    correct, loss = 0, 0.0
-    with torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            batch = split.at(slice(start, start + batch_size))
-            images, labels = batch.inputs(image_size).to(device), batch.labels.to(device)
-            # Twice as fast on a CPU.
-            images = images.contiguous(memory_format=torch.channels_last)
-            logits = model(images)
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    return 100 * correct / len(split), loss / len(split)
+    found = outcome(model, split, image_size, batch_size)
+    return found.accuracy_pct, found.loss

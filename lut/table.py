@@ -9,13 +9,21 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from device.base import DeviceIdentity, Protocol, Timing, differences
-from lut.table_text import TITLE, Row, RowReader, TableError, header_lines, parse_header, row_line
+from lut.table_text import (
+    TITLE,
+    Row,
+    RowReader,
+    TableError,
+    header_lines,
+    missing_table,
+    parse_header,
+    row_line,
+)
 
 
 class TableWriteError(TableError):
@@ -70,9 +78,7 @@ class LatencyTable:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.tsv")], n=3)
-            hint = f"; did you mean {' or '.join(near)}? Or" if near else ":"
-            raise TableError(f"there is no latency table {path}{hint} make one with `amc-latency profile`") from error
+            raise missing_table(path) from error
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
+from amc_latency.intervals import Comparison, interval_pct
 from amc_latency.jsonl import checked
 from amc_latency.models.load import BUNDLED, NetworkOptions
 
@@ -28,6 +29,7 @@ LEAST_KEEP = {"channels": 0.2, "weights": 0.05}
 """Smallest share of a group that may be kept, unless told."""
 
 if TYPE_CHECKING:
+    from amc_latency.search.agent import Score
     from amc_latency.search.costs import Counts
 
 
@@ -111,6 +113,8 @@ class SearchConfig:
     """passes over the train images after the cut; 0 leaves fine-tuning out"""
     timing_rounds: int | None = None
     """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
+    min_accuracy: float | None = None
+    """percent of held-back images that the uncut network must get right; more than chance unless set"""
 
     @property
     def network(self) -> NetworkOptions:
@@ -170,6 +174,8 @@ class SearchConfig:
             raise UserError(f"--rounds is 1 or more, not {self.rounds}")
         if self.rounds > 1 and not self.has_budget:
             raise UserError("--rounds goes to a budget step by step: give --target-ms, --speedup, --target-macs, ...")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 100:
+            raise UserError(f"--min-accuracy is a percentage, not {self.min_accuracy:g}")
         if self.prune not in PRUNINGS:
             raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
         if self.prune == "weights":
@@ -280,6 +286,14 @@ class Row:
     held_back: float
     """percent of all held-back images after cut and refit, before fine-tuning"""
     tflite: str
+    accuracy_95: tuple[float, ...] = ()
+    """both ends of the 95 % interval of `accuracy`, see intervals.py; none where it is what labels came from"""
+    held_back_95: tuple[float, ...] = ()
+    """that of `held_back`"""
+    top5: float | None = None
+    """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
+    held_back_top5: float | None = None
+    """as `held_back`"""
 
 
 @dataclass(frozen=True)
@@ -293,6 +307,16 @@ class BaselineRow:
     """percent of all held-back images after cut and refit"""
     evaluations: int
     """policies that it asked the evaluator about, the final choice among the best few not counted"""
+    held_back_95: tuple[float, ...] = ()
+    """as in `Row`"""
+    held_back_top5: float | None = None
+
+    @staticmethod
+    def of(name: str, counts: Counts, predicted_ms: float, score: Score, evaluations: int) -> BaselineRow:
+        """The row of a policy with this score on all held-back images."""
+        accuracy = 100 * score.accuracy
+        interval, top5 = interval_pct(accuracy, score.images), None if score.top5 is None else 100 * score.top5
+        return BaselineRow(name, counts, predicted_ms, accuracy, evaluations, interval, top5)
 
 
 @dataclass(frozen=True)
@@ -348,6 +372,18 @@ class SearchReport:
     """True if the images have no labels: every accuracy is agreement with the original network"""
     phone: str | None = None
     """what an estimated result has still to be timed on: `amc-latency bench FILE --device PHONE`"""
+    test_images: int = 0
+    """that accuracies are percent of"""
+    held_back_images: int = 0
+    comparisons: list[Comparison] = field(default_factory=list)
+    """ours beside the uniform width and the original on the test images, pair by pair"""
+    pixels: str = ""
+    """by which figures the file's pixels must be normalised, as `parse_normalisation` reads them"""
+
+    @property
+    def is_uncut(self) -> bool:
+        """Whether the uncut network met the budgets, so that nothing was searched."""
+        return not self.episodes
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; files are named within the run folder, which may be moved."""
@@ -363,6 +399,7 @@ class SearchReport:
         rows = [checked(Row, row) for row in report.rows]
         budgets = [checked(BudgetRow, row) for row in report.budgets]
         baselines = [checked(BaselineRow, row) for row in report.baselines]
+        comparisons = [checked(Comparison, row) for row in report.comparisons]
         return replace(
             report,
             tflite=str(folder / report.tflite),
@@ -370,4 +407,5 @@ class SearchReport:
             rows=[replace(row, tflite=str(folder / row.tflite)) for row in rows],
             budgets=budgets,
             baselines=baselines,
+            comparisons=comparisons,
         )

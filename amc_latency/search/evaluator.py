@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from amc_latency.data import Split
 from amc_latency.graph import NetworkGraph
+from amc_latency.outcome import Outcome, outcome_of
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
 from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
@@ -71,15 +72,16 @@ class NetworkEvaluator:
 
     def judged(self, network: nn.Module, split: Split) -> Score:
         """The score of `network`, cut from the model or the model itself and perhaps fine-tuned, on all of `split`."""
-        batches = list(range(0, len(split), self.batch))
+        found = self.outcome(network, split)
+        top5 = None if found.top5 is None else int(found.top5.sum()) / len(found)
+        return Score(int(found.right.sum()) / len(found), found.loss, len(found), top5)
+
+    def outcome(self, network: nn.Module, split: Split) -> Outcome:
+        """The same, image by image."""
         height, width = self.images.shape[-2:]
-        images = (split.at(slice(i, i + self.batch)).inputs((height, width)) for i in batches)
-        correct, loss = 0, 0.0
-        for i, logits in zip(batches, self._forward.frozen(network, images), strict=True):
-            labels = split.labels[i : i + self.batch]
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        return Score(correct / len(split), loss / len(split), len(split))
+        batches = [split.at(slice(i, i + self.batch)) for i in range(0, len(split), self.batch)]
+        logits = self._forward.frozen(network, (batch.inputs((height, width)) for batch in batches))
+        return outcome_of(zip(logits, (batch.labels for batch in batches), strict=True))
 
     def network(self, counts: Counts) -> nn.Module:
         """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""

@@ -23,7 +23,7 @@ from amc_latency.search.baselines import uniform_policies, uniform_policy
 from amc_latency.search.bound import UpperBound
 from amc_latency.search.budgets import budget_rows, budgets_of
 from amc_latency.search.clamp import Clamp
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, SearchReport
 from amc_latency.search.contest import contest
 from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
@@ -31,6 +31,7 @@ from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.methods import AgentOptions, Problem, check_agent, search_episodes
+from amc_latency.search.original import check_original
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
@@ -69,6 +70,8 @@ def search(
         console.say(f"{out} holds a finished search")
         return done
     with _device(config, phone, console) as device:
+        if start is None:
+            check_original(network, data, config.images, config.min_accuracy, console)
         return _Search(config, folder, network, pruned, data, console, device).run()
 
 
@@ -188,7 +191,9 @@ class _Search:
         say, delivery = self.console.say, self.delivery
         told = "estimated" if self.estimated else "measured"
         factor, limit_ms = 1.0, self._limit_ms(1.0)
-        report: SearchReport | None = None
+        report = self._uncut()
+        if report is not None:
+            return self._ended(report)
         attempt = -1
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
@@ -212,11 +217,31 @@ class _Search:
                 f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
-        report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
+        return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records))
+
+    def _ended(self, report: SearchReport) -> SearchReport:
         self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))
         # Last: a folder with this file holds a finished search.
         self.folder.write_report(report)
         return report
+
+    def _uncut(self) -> SearchReport | None:
+        """The uncut network as the result, where it meets every budget and the reward asks for no more; or else None.
+
+        In a later round "uncut" is what the rounds before made, which is still to be compared with the original.
+        """
+        counts, is_first = self.costs.full, self.network.model is self.original.model
+        if self.config.reward not in BUDGETED or not is_first:
+            return None
+        if not self.clamp.holds(counts) or not self._holds(counts, 1.0):
+            return None
+        self.console.say("the uncut network meets this already: it is exported and timed, and nothing is searched")
+        rows = self.delivery.uncut_rows(self.target_ms)
+        if rows is None or any(row.actual > row.limit for row in budget_rows(self.clamp.budgets, rows[-1])):
+            self.console.say("by what was measured of its file it does not: the search begins")
+            return None
+        self.folder.write_json("policy.json", {"counts": list(counts), "keep": [1.0] * len(counts)})
+        return self._report(0, 1.0, rows, [], [])
 
     def _introduce(self) -> None:
         held_back = len(self.data.held_back)
@@ -231,8 +256,6 @@ class _Search:
             f"{len(self.data.test):,} test images for the end{unlabelled}\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
-        if self.clamp.holds(self.costs.full):
-            self.console.say("the uncut network is within that already: only a more accurate one would be cut")
         if self.estimated:
             self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
         if self.bound is not None:
@@ -361,6 +384,17 @@ class _Search:
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
+        return self._report(attempt + 1, factor, rows, baselines, records)
+
+    def _report(
+        self,
+        attempts: int,
+        factor: float,
+        rows: list[Row],
+        baselines: list[BaselineRow],
+        records: list[EpisodeRecord],
+    ) -> SearchReport:
+        """What `rows`, the original's, the uniform width's and ours, come to."""
         original, by_uniform, ours = rows
         budgets = budget_rows(self.clamp.budgets, ours)
         limited, sparse = math.isfinite(self.target_ms), self.config.prune == "weights"
@@ -377,7 +411,7 @@ class _Search:
             macs=ours.macs,
             episodes=len(records),
             evaluations=len(self._tried),
-            attempts=attempt + 1,
+            attempts=attempts,
             seconds=round(time.monotonic() - self.began, 1),
             data=self.data.source,
             unlabelled=self.data.unlabelled,
@@ -388,11 +422,15 @@ class _Search:
             budgets=budgets,
             baselines=[replace(row, predicted_ms=row.predicted_ms * factor) for row in baselines],
             confidence=self.config.confidence,
-            bound_ms=None if self.bound is None else self.bound.ms(best.counts) * factor,
+            bound_ms=None if self.bound is None else self.bound.ms(ours.counts) * factor,
             estimated=self.estimated,
             zipped_bytes=[zipped_bytes(Path(row.tflite).read_bytes()) for row in rows] if sparse else [],
             note=f"every latency here is {bench_advice(self.device.identity.name)}" if self.estimated else None,
             phone=self.device.identity.name if self.estimated else None,
+            test_images=len(self.data.test),
+            held_back_images=len(self.data.held_back),
+            comparisons=self.delivery.comparisons if records else [],
+            pixels=self.data.normalisation.text,
         )
 
 

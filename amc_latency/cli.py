@@ -40,6 +40,7 @@ from amc_latency.cli_options import (
     check_out,
     fields_text,
     phone_options,
+    pixels_line,
     pixels_of,
     print_json,
     show,
@@ -389,8 +390,9 @@ def export(
     if not trained:
         notes = (report.note, f"{spec.name} has random weights: the file is good for its milliseconds alone")
         report = replace(report, note="; ".join(filter(None, notes)))
-    if report.note:
-        Console().say(report.note)
+    for line in (report.note, pixels_line(folded, expected)):
+        if line:
+            Console().say(line)
     show(report, as_json, fields_text)
 
 

@@ -123,6 +123,15 @@ def pixels_of(text: str, model: str, of_weights: Normalisation | None, channels:
     return known
 
 
+def pixels_line(folded: Normalisation | None, expected: Normalisation | None) -> str:
+    """What an exported file takes: pixels that it normalises itself, or how they must be normalised, if known."""
+    if folded is not None:
+        return f"the file takes pixels of 0..255, and normalises them itself by {folded}"
+    if expected is not None:
+        return f"the file takes pixels of 0..1 normalised by {expected}"
+    return "the file takes pixels normalised as the network was trained with, which is not known here"
+
+
 def amount(text: str | None, name: str) -> float | None:
     """Read a count such as `6M`, `300k` or `1.2e6`; `UserError` for anything else."""
     from amc_latency.errors import UserError

@@ -69,7 +69,9 @@ def _end(gained: int, lost: int, images: int, z: float) -> float:
         c = -lost * middle * (1 - middle)
         share = (math.sqrt(max(b * b - 8 * images * c, 0.0)) - b) / (4 * images)
         error = math.sqrt(max(images * (2 * share + middle * (1 - middle)), 0.0))
-        if gained - lost - images * middle > z * error:
+        above = gained - lost - images * middle - z * error
+        # Where all agree, no difference at all is certain to be seen, and lies within.
+        if above > 0 or (above == 0 and z < 0):
             low = middle
         else:
             high = middle

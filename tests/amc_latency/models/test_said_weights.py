@@ -102,3 +102,16 @@ def test_where_only_shapes_count_random_weights_are_said(run, command: str) -> N
     assert code == 0
     assert "net.py:build has random weights: no figure here depends on them" in said
     assert "random" not in run(command, "--model", "net.py:build", *SMALL, "--weights", "w.pt")[1]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        ((), "the file takes pixels of 0..1 normalised by 0.286/0.353 (fashion_mnist)"),
+        (("--pixels", "half"), "the file takes pixels of 0..255, and normalises them itself by 0.5/0.5 (half)"),
+    ],
+)
+def test_export_says_how_pixels_are_normalised(run, pixels: tuple[str, ...], says: str) -> None:
+    code, said = run("export", *pixels, "--out", "x.tflite")
+    assert code == 0, said
+    assert says in said

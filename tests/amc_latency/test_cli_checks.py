@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,8 +68,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
     (folder / "file").write_text("something else\n")
     (folder / "hosts.tsv").write_bytes(TABLE.read_bytes())
     arguments = json.dumps({name: arguments for name, (arguments, _) in REFUSED.items()})
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XDG_DATA_HOME": str(folder)}
+    command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], input=arguments, cwd=folder, capture_output=True, text=True, check=True
+        command, input=arguments, cwd=folder, env=here, capture_output=True, text=True, check=True, timeout=250
     )
     assert sorted(path.name for path in folder.iterdir()) == ["file", "hosts.tsv"]
     return json.loads(done.stdout)

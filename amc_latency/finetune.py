@@ -64,8 +64,9 @@ def finetune_checkpoint(
     network = load_network(options)
     check_logits(network)
     check_trained(network, options, "fine-tuning")
-    data = data_for(network, source, console=console)
     size = network.spec.input[1:]
+    config = finetune_config(epochs, size, seed)
+    data = data_for(network, source, console=console)
     origin = weights_digest(network.model)
     before = outcome(network.model, data.held_back, size)
     if console is not None:
@@ -73,7 +74,7 @@ def finetune_checkpoint(
     fit(
         network.model,
         data.train,
-        finetune_config(epochs, size, seed),
+        config,
         checkpoint=out.with_name(out.name + ".resume"),
         on_epoch=on_epoch,
         origin=f"{origin} {data.digest()}",

@@ -178,6 +178,8 @@ class SearchConfig:
             raise UserError(f"--min-accuracy is a percentage, not {self.min_accuracy:g}")
         if self.prune not in PRUNINGS:
             raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
+        if not 0 < self.least_keep <= 1 or self.step < 1:
+            raise UserError(f"min-keep is in (0, 1] and step at least 1, not {self.least_keep} and {self.step}")
         if self.prune == "weights":
             self._check_weights()
 

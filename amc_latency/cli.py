@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from amc_latency.cli_checks import check_device_and_table, check_search
 from amc_latency.cli_lut import lut_app
 from amc_latency.cli_options import (
     BatchSizeOption,
@@ -39,6 +40,7 @@ from amc_latency.cli_options import (
     WidthOption,
     check_out,
     phone_options,
+    pixels_line,
     pixels_of,
     print_json,
     refuse_unused,
@@ -109,8 +111,9 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
+    check_device_and_table(device, lut, makes_table=True)
     from amc_latency.keep import parse_bound
-    from amc_latency.models.load import NetworkOptions, load_network
+    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed
     from amc_latency.opening import open_device
     from amc_latency.profiling import Grid, complete_table, open_table, plan_of
     from amc_latency.report import profile_text
@@ -124,8 +127,12 @@ def profile(
         refuse_unused(context, {"goal": "--plan grid times all of it"})
     options = phone_options(force, transport, runner, runner_path, litert_library)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    if not network.trained:
+        console.say(no_weights_needed(network))
     with open_device(device, lut, options, console, workers) as chosen:
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
+        if lut is not None and not lut.exists():
+            console.say(f"there is no {lut} yet: a new table is begun")
         table = open_table(chosen, protocol, lut, create=True)
         assert table is not None
         settle_workers(chosen, network.graph.architecture.shapes(), table.protocol, force, console)
@@ -149,9 +156,11 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
+    if device is not None or lut is not None:
+        check_device_and_table(device or "host", lut, estimate)
     from amc_latency.estimating import estimate as estimate_network
     from amc_latency.estimating import estimate_hint
-    from amc_latency.models.load import NetworkOptions, load_network, parse_counts
+    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed, parse_counts
     from amc_latency.opening import identity_text
     from amc_latency.prediction import predict as predict_network
     from amc_latency.profiling import prediction_table
@@ -161,6 +170,8 @@ def predict(
 
     table = None if estimate else prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    if not network.trained:
+        Console().say(no_weights_needed(network))
     counts = None if channels is None else parse_counts(channels)
     try:
         report = estimate_network(network, device, lut, counts) if estimate else predict_network(network, table, counts)
@@ -195,13 +206,16 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """What of a network can be cut: its layers, which channels move together and why, and what is left whole."""
+    check_device_and_table(device or "host", lut)
     from amc_latency.inspection import inspect as inspect_network
     from amc_latency.inspection import inspection_text
-    from amc_latency.models.load import NetworkOptions, load_network
+    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed
     from amc_latency.profiling import prediction_table
 
     table = prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    if not network.trained:
+        Console().say(no_weights_needed(network))
     report = inspect_network(network, table)
     if report.note:
         Console().say(report.note)
@@ -330,6 +344,12 @@ def search(
         int | None,
         typer.Option("--timing-rounds", help="rounds of the final timing; as the table's networks unless told"),
     ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--min-accuracy", help="percent that the uncut network must get right: more than chance unless set"
+        ),
+    ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
     runner: RunnerOption = "auto",
@@ -338,11 +358,6 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the channel counts that meet the target with the least accuracy lost; cut, fine-tune, export, measure."""
-    from amc_latency.search.pareto import check_front, front_text, pareto_search
-    from amc_latency.search.report import search_text
-    from amc_latency.search.rounds import rounds_text, search_rounds
-    from amc_latency.search.run import check_met
-    from amc_latency.search.run import search as run_search
     from amc_latency.search.unused import unused
 
     given = dict(locals())
@@ -353,6 +368,14 @@ def search(
     refuse_unused(context, unused(config))
     folder = out or Path("runs") / run_name(config, pareto)
     options = phone_options(force, transport, runner, runner_path, litert_library)
+    many = "target-1" if pareto is not None else "round-1" if config.rounds > 1 else "."
+    check_search(config, folder / many)
+    from amc_latency.search.pareto import check_front, front_text, pareto_search
+    from amc_latency.search.report import search_text
+    from amc_latency.search.rounds import rounds_text, search_rounds
+    from amc_latency.search.run import check_met
+    from amc_latency.search.run import search as run_search
+
     if pareto is not None:
         front = pareto_search(config, pareto, folder, Console(), options)
         show(front, as_json, front_text)
@@ -386,13 +409,14 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a network as .tflite, and check its outputs against PyTorch's."""
+    check_out(out, suffix=".tflite")
     from amc_latency.converters.choose import export_with
     from amc_latency.data import fitted, load_data
     from amc_latency.export_text import export_text
     from amc_latency.models import load
 
-    check_out(out, suffix=".tflite")
     options = load.NetworkOptions(model, width, input_size, classes, weights)
+    load.check_weights_said(options)
     if channels is None:
         network, spec, trained, expected = load.load_model(options)
         network = network if trained else load.settled_model(network, spec.input)
@@ -400,12 +424,19 @@ def export(
         whole = load.load_network(options)
         cut = load.cut_to(whole if whole.trained else load.settled(whole), load.parse_counts(channels))
         network, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
+    load.check_own_weights(options, spec)
     images = None
     channels_, height, width_ = spec.input
     if trained and channels_ in (1, 3):
         images = fitted(load_data("bundled"), spec, expected).train.take(8).inputs((height, width_))
-    folded = None if pixels is None else pixels_of(pixels, spec.name, expected)
+    folded = None if pixels is None else pixels_of(pixels, spec.name, expected, spec.input[0])
     report = export_with(converter, network, spec.input, out, images, pixels=folded)
+    if not trained:
+        notes = (report.note, f"{spec.name} has random weights: the file is good for its milliseconds alone")
+        report = replace(report, note="; ".join(filter(None, notes)))
+    for line in (report.note, pixels_line(folded, expected)):
+        if line:
+            Console().say(line)
     show(report, as_json, lambda report: export_text(report, out))
 
 

@@ -46,8 +46,9 @@ NormalisationOption = Annotated[
     str | None,
     typer.Option(
         "--normalisation",
-        help="MEAN,.../STD,... of pixels scaled to 0..1 that the weights expect; as published, or as a checkpoint "
-        "remembers, or else the data's own",
+        help="what the weights expect of pixels: MEAN,.../STD,... of pixels scaled to 0..1, or imagenet, half, lite, "
+        "cifar10, cifar100, fashion_mnist, none (0..1), raw (0..255); as published, or as a checkpoint remembers, or "
+        "else the data's own",
     ),
 ]
 ConverterOption = Annotated[
@@ -131,15 +132,24 @@ def phone_options(
     return PhoneOptions(force, transport, runner, runner_path, library)
 
 
-def pixels_of(text: str, model: str, of_weights: Normalisation | None) -> Normalisation:
+def pixels_of(text: str, model: str, of_weights: Normalisation | None, channels: int) -> Normalisation:
     """What `--pixels` asks for. Raises `UserError` for a text that is none, and where nobody knows it of `model`."""
     from amc_latency.data import parse_normalisation
     from amc_latency.errors import UserError
 
-    known = of_weights if text == "auto" else parse_normalisation(text)
+    known = of_weights if text == "auto" else parse_normalisation(text, channels)
     if known is None:
         raise UserError(f"how {model} wants pixels normalised is not known: say --pixels MEAN,.../STD,...")
     return known
+
+
+def pixels_line(folded: Normalisation | None, expected: Normalisation | None) -> str:
+    """What an exported file takes: pixels that it normalises itself, or how they must be normalised, if known."""
+    if folded is not None:
+        return f"the file takes pixels of 0..255, and normalises them itself by {folded}"
+    if expected is not None:
+        return f"the file takes pixels of 0..1 normalised by {expected}"
+    return "the file takes pixels normalised as the network was trained with, which is not known here"
 
 
 def amount(text: str | None, name: str) -> Amount | None:

@@ -25,6 +25,7 @@ from amc_latency.cli_options import (
     show,
 )
 from amc_latency.console import Console
+from amc_latency.data.load import check_source
 from amc_latency.models.registry import SCALABLE_MODELS
 
 
@@ -43,11 +44,12 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a network on labelled images; on all 60,000 of Fashion-MNIST the defaults repeat the bundled checkpoint."""
+    check_out(out)
+    check_source(data)
     from amc_latency.train import TrainCommandConfig
     from amc_latency.train import train as run_training
     from amc_latency.training import TrainConfig
 
-    check_out(out)
     # The same share of the epochs as by default.
     low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
     if image_size <= min(TrainConfig.low_resolution):
@@ -87,10 +89,11 @@ def finetune(
     as_json: JsonOption = False,
 ) -> None:
     """Train a checkpoint for some more epochs."""
+    check_out(out)
+    check_source(data)
     from amc_latency.finetune import finetune_checkpoint
     from amc_latency.models.load import NetworkOptions
 
-    check_out(out)
     console = Console()
     with console.progress("fine-tuning", epochs) as meter:
         report = finetune_checkpoint(

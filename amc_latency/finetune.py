@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from amc_latency.console import Console
 from amc_latency.data import data_for
 from amc_latency.data.labels import check_several
-from amc_latency.errors import UserError
+from amc_latency.intervals import interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
-from amc_latency.models.load import NetworkOptions, check_logits, load_network, random_weights
+from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.weights import weights_digest
-from amc_latency.training import EpochReport, TrainConfig, accuracy, fit, judged
+from amc_latency.outcome import accuracy_line, outcome
+from amc_latency.training import EpochReport, TrainConfig, fit, judged
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Of the way that training went, which the network may end at."""
@@ -107,6 +108,12 @@ class FinetuneResult:
     test: float
     data: str
     checkpoint: str
+    held_back_95: tuple[float, ...] = ()
+    """both ends of its 95 % interval"""
+    test_95: tuple[float, ...] = ()
+    held_back_top5: float | None = None
+    """label among the first five; None for 10 classes or fewer"""
+    test_top5: float | None = None
 
 
 def finetune_checkpoint(
@@ -126,13 +133,15 @@ def finetune_checkpoint(
     """
     config = finetune_config(epochs, (8, 8), seed, learning_rate, batch_size)  # refused before anything is loaded
     network = load_network(options)
-    if not network.trained:
-        raise UserError(random_weights(options.model, "fine-tuning"))
     check_logits(network)
+    check_trained(network, options, "fine-tuning")
+    size = network.spec.input[1:]
     data = data_for(network, source, console=console)
     check_several(data, network.spec.name, console or Console(quiet=True))
-    size = network.spec.input[1:]
     origin = weights_digest(network.model)
+    before = outcome(network.model, data.held_back, size)
+    if console is not None:
+        console.say(accuracy_line(before))
     start = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
     fit(
         network.model,
@@ -148,10 +157,15 @@ def finetune_checkpoint(
     extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
     save_checkpoint(out, network.model, network.spec, extra)
     out.with_name(out.name + ".resume").unlink(missing_ok=True)
+    held_back, test = (outcome(network.model, split, size) for split in (data.held_back, data.test))
     return FinetuneResult(
-        settled.before,
-        settled.after,
-        accuracy(network.model, data.test, size),
+        before.accuracy_pct,
+        held_back.accuracy_pct,
+        test.accuracy_pct,
         data.source,
         str(out),
+        interval_pct(held_back.accuracy_pct, len(held_back)),
+        interval_pct(test.accuracy_pct, len(test)),
+        held_back.top5_pct,
+        test.top5_pct,
     )

@@ -11,7 +11,14 @@ from device.base import Device, DeviceIdentity
 from device.fleet import Fleet
 from device.phone import PhoneOptions
 from device.profiles import profiles
-from device.registry import UnknownDeviceError, get_device, get_devices, known_devices, unknown_device
+from device.registry import (
+    UnknownDeviceError,
+    check_name,
+    get_device,
+    get_devices,
+    known_devices,
+    unknown_device,
+)
 from lut.block_predict import is_block_table
 from lut.replay import ReplayDevice
 from lut.table import LatencyTable
@@ -54,6 +61,17 @@ def open_device(
     if is_block_table(table):
         raise UserError(f"{lut} holds estimates of blocks, which no device replays: only `predict --lut` reads it")
     return ReplayDevice(table)
+
+
+def check_device(name: str, lut: Path | None = None) -> None:
+    """Raise what `open_device` would for a name that means nothing, or a replay without its table; opens no device."""
+    if name == REPLAY:
+        open_device(name, lut)
+        return
+    try:
+        check_name(name)
+    except UnknownDeviceError as error:
+        raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
 
 
 def device_names() -> dict[str, str]:

@@ -10,8 +10,10 @@ from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
 from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
+from amc_latency.intervals import interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
+from amc_latency.outcome import outcome
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 
 
@@ -43,6 +45,12 @@ class TrainResult:
     accuracy_test: float
     data: str
     checkpoint: str
+    held_back_95: tuple[float, ...] = ()
+    """both ends of its 95 % interval"""
+    test_95: tuple[float, ...] = ()
+    held_back_top5: float | None = None
+    """label among the first five; None for 10 classes or fewer"""
+    test_top5: float | None = None
 
 
 def train(
@@ -68,6 +76,7 @@ def train(
     console = console or Console(quiet=True)
     check_labels(data, config.model, data.classes, console)
     check_several(data, config.model, console)
+    console.say(f"pixels are normalised by the data's own figures, {data.normalisation}")
     torch.manual_seed(training.seed)
     model = build_model(spec)
 
@@ -77,12 +86,17 @@ def train(
 
     resume = config.output.with_name(config.output.name + ".resume")
     fit(model, data.train, training, resume, report, origin=data.digest())
+    # The only look at the test images: nothing above depends on it.
+    held_back, test = (outcome(model, split, training.image_size) for split in (data.held_back, data.test))
     result = TrainResult(
-        accuracy(model, data.held_back, training.image_size),
-        # The only look at the test images: nothing above depends on it.
-        accuracy(model, data.test, training.image_size),
+        held_back.accuracy_pct,
+        test.accuracy_pct,
         data.source,
         str(config.output),
+        interval_pct(held_back.accuracy_pct, len(held_back)),
+        interval_pct(test.accuracy_pct, len(test)),
+        held_back.top5_pct,
+        test.top5_pct,
     )
     extra = {
         "accuracy_held_back": f"{result.accuracy_held_back:.2f}",

@@ -17,6 +17,7 @@ from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.weights import check_fit, read_tensors, write_tensors
 from amc_latency.operations import BATCH_NORMS
+from amc_latency.outcome import outcome
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.scoring import correct, loss_of
 
@@ -291,16 +292,5 @@ def accuracy(model: nn.Module, split: Split, image_size: tuple[int, int], batch_
 
 def judged(model: nn.Module, split: Split, image_size: tuple[int, int], batch_size: int = 100) -> tuple[float, float]:
     """Top-1 accuracy in percent and mean cross entropy in nats on all of `split`; ends in eval mode."""
-    device = next(model.parameters()).device
-    model.eval()
-    right, loss = 0, 0.0
-    with torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            batch = split.at(slice(start, start + batch_size))
-            images, labels = batch.inputs(image_size).to(device), batch.labels.to(device)
-            # Twice as fast on a CPU.
-            images = images.contiguous(memory_format=torch.channels_last)
-            logits = model(images)
-            right += correct(logits, labels)
-            loss += float(loss_of(logits, labels, "sum"))
-    return 100 * right / len(split), loss / len(split)
+    found = outcome(model, split, image_size, batch_size)
+    return found.accuracy_pct, found.loss

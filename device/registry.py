@@ -32,6 +32,7 @@ __all__ = [
     "PhoneOptions",
     "UnknownDeviceError",
     "attached_phones",
+    "check_name",
     "get_device",
     "get_devices",
     "known_devices",
@@ -78,6 +79,18 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
         return device
     serial = serial or os.environ.get("ANDROID_SERIAL", "")
     return _open(_transport(serial or _the_phone(profile, options), options), profile, options)
+
+
+def check_name(name: str) -> None:
+    """Raise `UnknownDeviceError` where `name` means no device, and what `check_profile` raises; nothing is opened."""
+    for part in name.split(","):
+        wanted, _, serial = part.partition("@")
+        check_profile(wanted)
+        if wanted in profiles():
+            continue
+        if serial:
+            raise unknown_device(wanted, list(profiles()))
+        _check_serial(part)
 
 
 def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int | None = None) -> dict[str, Device]:
@@ -176,8 +189,7 @@ def _open_gpu(profile: DeviceProfile, index: str) -> Device:
     return CudaDevice(profile, int(index or 0))
 
 
-def _open_serial(name: str, options: PhoneOptions) -> Device:
-    """A phone by its serial number or address, with the profile that recognises it."""
+def _check_serial(name: str) -> None:
     from device.adb import attached
 
     if not _ADDRESS.fullmatch(name):
@@ -187,6 +199,11 @@ def _open_serial(name: str, options: PhoneOptions) -> Device:
             serials = []
         if name not in serials:
             raise unknown_device(name, [*profiles(), *serials])
+
+
+def _open_serial(name: str, options: PhoneOptions) -> Device:
+    """A phone by its serial number or address, with the profile that recognises it."""
+    _check_serial(name)
     transport = _transport(name, options)
     return _open(transport, None, options)
 

@@ -16,6 +16,7 @@ from lut.measurements import NETWORK, kind_of, label
 from lut.scan import JOINT, DamagedRow, Scan, scan
 from lut.shape import NOOP
 from lut.table import LatencyTable, TableError
+from lut.table_text import missing_table
 
 AGAIN = "profile again: the same command times only what is missing"
 
@@ -37,7 +38,7 @@ class CheckReport:
 def check(path: Path) -> CheckReport:
     """Look at everything in the table that can be wrong. Raises `TableError` for a file that cannot be read."""
     if not path.is_file():
-        raise TableError(f"there is no latency table {path}")
+        raise missing_table(path)
     try:
         scanned = scan(path)
     except TableError as error:

@@ -14,7 +14,16 @@ from types import TracebackType
 from typing import Self
 
 from device.base import DeviceIdentity, Protocol, Timing, differences
-from lut.table_text import TITLE, Row, RowReader, TableError, header_lines, parse_header, row_line
+from lut.table_text import (
+    TITLE,
+    Row,
+    RowReader,
+    TableError,
+    header_lines,
+    missing_table,
+    parse_header,
+    row_line,
+)
 
 
 class TableWriteError(TableError):
@@ -69,7 +78,7 @@ class LatencyTable:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise TableError(f"there is no latency table {path}: make one with `amc-latency profile`") from error
+            raise missing_table(path) from error
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]

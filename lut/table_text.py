@@ -7,6 +7,7 @@ import math
 import re
 import zlib
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 from device.base import DeviceIdentity, Protocol, Summary, Timing
@@ -35,6 +36,13 @@ _LONGEST_ERROR = 500
 
 class TableError(ValueError):
     """A table that cannot be read, written or used here: what is wrong, where, and what to do."""
+
+
+def missing_table(path: Path) -> TableError:
+    """What to say where there is no file `path`: the tables beside it that are spelt much like it."""
+    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.tsv")], n=3)
+    hint = f"; did you mean {' or '.join(near)}? Or" if near else ":"
+    return TableError(f"there is no latency table {path}{hint} make one with `amc-latency profile`")
 
 
 def header_lines(identity: DeviceIdentity, protocol: Protocol) -> list[str]:

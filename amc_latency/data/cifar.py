@@ -8,17 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from amc_latency.data.splits import ImageData, Normalisation, Split
+from amc_latency.data.splits import NORMALISATIONS, ImageData, Normalisation, Split
 from amc_latency.data.torchvision_folder import download_with, torchvision_root
 from amc_latency.errors import UserError
 
 HELD_BACK_SHARE = 0.1
 CLASSES = {"cifar10": 10, "cifar100": 100}
-# Of the train pixels, by channel.
-NORMALISATIONS = {
-    "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
 
 
 def load_cifar(name: str, data_dir: Path | None = None, download: bool = False) -> ImageData:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from amc_latency.data.splits import ImageData, Normalisation, Split
+from amc_latency.data.splits import NORMALISATIONS, ImageData, Split
 from amc_latency.data.torchvision_folder import download_with, torchvision_root
 from amc_latency.errors import UserError
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""
-NORMALISATION = Normalisation((0.2860,), (0.3530,))
+NORMALISATION = NORMALISATIONS["fashion_mnist"]
 """of the train pixels"""
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 BUNDLED_DIR = Path(__file__).parents[1] / "fashion_mnist"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from amc_latency.console import Console
 from amc_latency.data.labels import check_labels
 from amc_latency.data.load import load_data
-from amc_latency.data.splits import ImageData, Normalisation, Split
+from amc_latency.data.splits import NORMALISATIONS, ImageData, Normalisation, Split
 from amc_latency.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,34 +26,45 @@ def data_for(
     """The images that `source` names (see `load_data`), or those under the folder `unlabelled`, for `network`.
 
     Pixels are normalised as the network's weights expect, or else by the data's own figures. What has no labels gets
-    those that `network` says. Raises UserError for images that don't fit it.
+    those that `network` says. Raises UserError for images that don't fit it, and for some without labels where nobody
+    knows what it expects of pixels.
     """
     console = console or Console(quiet=True)
     spec, size = network.spec, network.spec.input[1:]
     if unlabelled is not None:
         from amc_latency.data.folders import load_unlabelled
 
+        if network.pixels is None:
+            raise UserError(
+                f"how {spec.name} wants pixels normalised is not known, and --unlabelled goes by what it says of them: "
+                f"give --normalisation MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
+            )
         data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
-        _say_normalisation(data, network, console)
+        console.say(network_line(data, network))
         data = labelled_by(network.model, data, size, console)
         check_labels(data, spec.name, spec.classes, console)
         return data
     data = load_data(source, size=size, console=console)
     check_labels(data, spec.name, spec.classes, console)
     data = fitted(data, spec, network.pixels)
-    _say_normalisation(data, network, console)
+    console.say(network_line(data, network))
     return data
 
 
-def _say_normalisation(data: ImageData, network: Network, console: Console) -> None:
-    """Which figures pixels are normalised by, where there are others that might be meant."""
-    from amc_latency.models.registry import normalisation_of
+def network_line(data: ImageData, network: Network) -> str:
+    """What the network takes and tells, and by which figures its pixels are normalised, and why those."""
+    from amc_latency.models.registry import ModelSpec, names_own_file
 
-    figures = "/".join(",".join(f"{x:.4g}" for x in side) for side in (data.normalisation.mean, data.normalisation.std))
+    spec, figures = network.spec, data.normalisation
+    is_default = names_own_file(spec.name) and spec.input == ModelSpec.input
+    hint = " (--input CxHxW says another)" if is_default else ""
+    pixels = f"by the data's own figures, {figures}: --normalisation says others"
     if network.pixels is not None:
-        console.say(f"pixels are normalised as the network's weights expect: {figures}")
-    elif normalisation_of(network.spec.name) is not None:
-        console.say(f"pixels are normalised by the data's own figures, {figures}: --normalisation says others")
+        pixels = f"{network.pixels_because}: {figures}"
+    return (
+        f"{spec.name}: input {'x'.join(map(str, spec.input))}{hint}, weights {network.weights}, "
+        f"{spec.classes} classes; pixels are normalised {pixels}"
+    )
 
 
 def fitted(data: ImageData, spec: ModelSpec, pixels: Normalisation | None = None) -> ImageData:

@@ -13,6 +13,30 @@ CIFAR = ("cifar10", "cifar100")
 WITH_PLACE = ("folder:DIR", "imagenet:DIR", "FILE.py:FUNCTION")
 
 
+def check_source(source: str) -> None:
+    """Raise UserError for a `source` that names nothing, or a folder or file that is not there; nothing is loaded."""
+    from amc_latency.models.registry import names_own_file, nearest
+
+    kind, _, place = source.partition(":")
+    if source in (*FASHION_MNIST, *CIFAR) or names_own_file(source):
+        return
+    if kind not in ("folder", "imagenet"):
+        if Path(source).is_dir():
+            raise UserError(f"--data {source} is a folder: say --data folder:{source}, or --data imagenet:{source}")
+        if Path(source).exists():
+            raise UserError(
+                f"--data {source} is a file: images come from a folder, --data folder:DIR, or FILE.py:FUNCTION"
+            )
+        names = [*FASHION_MNIST, *CIFAR, *WITH_PLACE]
+        raise UserError(
+            f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
+        )
+    if not place:
+        raise UserError(f"--data {kind} needs a folder: --data {kind}:DIR")
+    if not Path(place).is_dir():
+        raise UserError(f"{place}: no such folder")
+
+
 def load_data(
     source: str = "auto",
     data_dir: Path | None = None,
@@ -27,6 +51,7 @@ def load_data(
     Raises UserError for an unknown source and for what is missing or wrong there, JobError for a failed download.
     """
     console = console or Console(quiet=True)
+    check_source(source)
     kind, _, place = source.partition(":")
     if download and source not in ("auto", "torchvision", *CIFAR):
         raise UserError(f"--download is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}")
@@ -46,21 +71,7 @@ def load_data(
     if kind in ("folder", "imagenet"):
         from amc_latency.data.folders import load_folder
 
-        if not place:
-            raise UserError(f"--data {kind} needs a folder: --data {kind}:DIR")
         return load_folder(Path(place), size, console, imagenet=kind == "imagenet")
-    from amc_latency.models.registry import names_own_file, nearest
+    from amc_latency.data.own import load_own
 
-    if names_own_file(source):
-        from amc_latency.data.own import load_own
-
-        return load_own(source, size)
-
-    if Path(source).is_dir():
-        raise UserError(f"--data {source} is a folder: say --data folder:{source}, or --data imagenet:{source}")
-    if Path(source).exists():
-        raise UserError(f"--data {source} is a file: images come from a folder, --data folder:DIR, or FILE.py:FUNCTION")
-    names = [*FASHION_MNIST, *CIFAR, *WITH_PLACE]
-    raise UserError(
-        f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
-    )
+    return load_own(source, size)

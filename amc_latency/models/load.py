@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from amc_latency.graph import NetworkGraph
 
 BUNDLED = "bundled"
+BUNDLED_PIXELS = "fashion_mnist"
+"""The bundled checkpoint is older than the figures that others remember."""
 RANDOM = "random"
 OWN = "own"
 """Weights that the function of an own file loads itself."""
@@ -58,7 +60,7 @@ class NetworkOptions:
     """a file (.safetensors, .pt, .pth), torchvision's name of weights, `pretrained`, `own` for what an own function
     loads itself, or `random`: that unless told, but for EfficientNet-Lite0, whose own come with it"""
     normalisation: str | None = None
-    """what the weights expect of pixels, as `parse_normalisation` reads it; what is known of them unless told"""
+    """what the weights expect of pixels, as `parse_normalisation` reads it; what is known of them unless set"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Network:
     """False for random weights"""
     pixels: Normalisation | None = None
     """what the weights expect of pixels, if that is known"""
+    pixels_because: str = "as the network's weights expect"
+    """how that is known"""
+    weights: str = "random"
+    """where they come from"""
 
 
 def load_network(options: NetworkOptions) -> Network:
@@ -85,7 +91,8 @@ def load_network(options: NetworkOptions) -> Network:
         expected = _outputs(model.eval(), spec)
         model = normal_form(model, spec.input)
         _check_same(expected, model, spec)
-        return Network(model, spec, trace(model, spec.input), trained, pixels)
+        graph, because = trace(model, spec.input), _pixels_because(options)
+        return Network(model, spec, graph, trained, pixels, because, weights_text(options, spec))
 
 
 def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
@@ -127,6 +134,44 @@ def load_model(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Nor
     return model, spec, trained, pixels
 
 
+def check_trained(network: Network, options: NetworkOptions, what: str) -> None:
+    """Raise `UserError` where `what`, such as "a search", would be of random weights."""
+    if not network.trained:
+        raise UserError(random_weights(options.model, what))
+    check_own_weights(options, network.spec)
+
+
+def check_own_weights(options: NetworkOptions, spec: ModelSpec) -> None:
+    """Raise `UserError` where `--weights own` is said of a function that loads none: each call then makes others."""
+    if options.weights == OWN and names_own_file(spec.name) and _differs_each_time(spec):
+        raise UserError(
+            f"{spec.name} loads no weights itself, they are others at each call: pass --weights FILE, or load them in "
+            "the function"
+        )
+
+
+def check_weights_said(options: NetworkOptions) -> None:
+    """Raise `UserError` for an own network of which nobody says whether its function loads weights."""
+    if names_own_file(options.model) and options.weights is None:
+        raise UserError(
+            f"nobody says which weights of {options.model} are to be written: pass --weights FILE, --weights own if "
+            "the function loads its own, or --weights random for a file that is only to be timed"
+        )
+
+
+def no_weights_needed(network: Network) -> str:
+    """What to say of random weights where only shapes count."""
+    return f"{network.spec.name} has random weights: no figure here depends on them"
+
+
+def weights_text(options: NetworkOptions, spec: ModelSpec) -> str:
+    """Where the weights come from, in a few words."""
+    if is_checkpoint(options.model):
+        return "of the checkpoint"
+    name = options.weights or ("pretrained" if spec.name == LITE0 else RANDOM)
+    return "the function's own" if name == OWN else name
+
+
 def random_weights(model: str, what: str) -> str:
     """Why `what`, such as "a search", refuses an untrained network, and what to do."""
     own = ", or --weights own if the function loads its own," if names_own_file(model) else ""
@@ -147,7 +192,8 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
             raise UserError(f"{options.model} has weights of its own: leave --weights out, or name a model")
         model, spec, extra = load_checkpoint(path)
         _check_agrees(options, spec, path)
-        return model, spec, True, _pixels(options, spec, extra.get(NORMALISATION_KEY), published=True)
+        saved = extra.get(NORMALISATION_KEY, BUNDLED_PIXELS if options.model == BUNDLED else None)
+        return model, spec, True, _pixels(options, spec, saved, published=True)
     spec = _described(options, default_spec(options.model))
     model = _seeded(spec)
     origin = _put_weights(options, spec, model)
@@ -172,13 +218,28 @@ def _pixels(options: NetworkOptions, spec: ModelSpec, saved: str | None, publish
     if (text := options.normalisation or saved) is None:
         found = normalisation_of(spec.name) if published else None
         return found if found is not None and len(found.mean) == channels else None
-    given = parse_normalisation(text)
+    given = parse_normalisation(text, channels)
     if len(given.mean) != channels:
         raise UserError(
             f"normalisation {text} is for {len(given.mean)} channels, and {spec.name} takes "
             f"{'x'.join(map(str, spec.input))}: give one figure a channel"
         )
     return given
+
+
+def _pixels_because(options: NetworkOptions) -> str:
+    """How `_pixels` came to what it says."""
+    if options.normalisation is not None:
+        return "as --normalisation says"
+    return "as the checkpoint remembers" if is_checkpoint(options.model) else "as published with the network's weights"
+
+
+def _differs_each_time(spec: ModelSpec) -> bool:
+    """Whether the function of an own file makes other weights, all of them, by another seed."""
+    first, second = ([tensor for tensor in _seeded(spec, seed).parameters() if tensor.ndim > 1] for seed in (0, 1))
+    return bool(first) and not any(
+        a.shape == b.shape and bool((a == b).any()) for a, b in zip(first, second, strict=False)
+    )
 
 
 def is_checkpoint(model: str) -> bool:
@@ -260,11 +321,11 @@ def parse_counts(text: str) -> tuple[int, ...]:
         raise UserError(f"channels '{text}' is not a list of counts; write it like 24,48,96") from None
 
 
-def _seeded(spec: ModelSpec) -> nn.Module:
+def _seeded(spec: ModelSpec, seed: int = 0) -> nn.Module:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return build_original(spec)
 
 

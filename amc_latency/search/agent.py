@@ -20,6 +20,8 @@ class Score:
     """mean cross entropy in nats"""
     images: int
     """how many it was asked; fewer where the first of them left no hope"""
+    top5: float | None = None
+    """share whose label is among its first five, where that was asked for"""
 
 
 class Agent(Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
+from amc_latency.intervals import Comparison, interval_pct
 from amc_latency.jsonl import checked
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.models.load import BUNDLED, NetworkOptions
@@ -31,6 +32,7 @@ PRUNINGS = ("channels", "weights")
 """What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
 
 if TYPE_CHECKING:
+    from amc_latency.search.agent import Score
     from amc_latency.search.costs import Counts
 
 
@@ -130,6 +132,8 @@ class SearchConfig:
     """of fine-tuning; by the number of train images unless set"""
     timing_rounds: int | None = None
     """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
+    min_accuracy: float | None = None
+    """percent of held-back images that the uncut network must get right; more than chance unless set"""
 
     @property
     def network(self) -> NetworkOptions:
@@ -213,8 +217,12 @@ class SearchConfig:
             raise UserError(f"--learning-rate is a positive number such as 0.005, not {self.learning_rate:g}")
         if self.batch_size is not None and self.batch_size < 2:
             raise UserError(f"--batch-size is 2 or more images, not {self.batch_size}")
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 100:
+            raise UserError(f"--min-accuracy is a percentage, not {self.min_accuracy:g}")
         if self.prune not in PRUNINGS:
             raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
+        if self.step < 1:
+            raise UserError(f"--step is at least 1, not {self.step}")
         if self.prune == "weights":
             self._check_weights()
 
@@ -352,6 +360,14 @@ class Row:
     held_back: float
     """percent of all held-back images after cut and refit, before fine-tuning"""
     tflite: str
+    accuracy_95: tuple[float, ...] = ()
+    """both ends of the 95 % interval of `accuracy`, see intervals.py; none where it is what labels came from"""
+    held_back_95: tuple[float, ...] = ()
+    """that of `held_back`"""
+    top5: float | None = None
+    """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
+    held_back_top5: float | None = None
+    """as `held_back`"""
 
 
 @dataclass(frozen=True)
@@ -365,6 +381,16 @@ class BaselineRow:
     """percent of all held-back images after cut and refit"""
     evaluations: int
     """policies that it asked the evaluator about, the final choice among the best few not counted"""
+    held_back_95: tuple[float, ...] = ()
+    """as in `Row`"""
+    held_back_top5: float | None = None
+
+    @staticmethod
+    def of(name: str, counts: Counts, predicted_ms: float, score: Score, evaluations: int) -> BaselineRow:
+        """The row of a policy with this score on all held-back images."""
+        accuracy = 100 * score.accuracy
+        interval, top5 = interval_pct(accuracy, score.images), None if score.top5 is None else 100 * score.top5
+        return BaselineRow(name, counts, predicted_ms, accuracy, evaluations, interval, top5)
 
 
 @dataclass(frozen=True)
@@ -420,6 +446,18 @@ class SearchReport:
     """True if the images have no labels: every accuracy is agreement with the original network"""
     phone: str | None = None
     """what an estimated result has still to be timed on: `amc-latency bench FILE --device PHONE`"""
+    test_images: int = 0
+    """that accuracies are percent of"""
+    held_back_images: int = 0
+    comparisons: list[Comparison] = field(default_factory=list)
+    """ours beside the uniform width and the original on the test images, pair by pair"""
+    pixels: str = ""
+    """by which figures the file's pixels must be normalised, as `parse_normalisation` reads them"""
+
+    @property
+    def is_uncut(self) -> bool:
+        """Whether the uncut network met the budgets, so that nothing was searched."""
+        return not self.episodes
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; files are named within the run folder, which may be moved."""
@@ -435,6 +473,7 @@ class SearchReport:
         rows = [checked(Row, row) for row in report.rows]
         budgets = [checked(BudgetRow, row) for row in report.budgets]
         baselines = [checked(BaselineRow, row) for row in report.baselines]
+        comparisons = [checked(Comparison, row) for row in report.comparisons]
         return replace(
             report,
             tflite=str(folder / report.tflite),
@@ -442,4 +481,5 @@ class SearchReport:
             rows=[replace(row, tflite=str(folder / row.tflite)) for row in rows],
             budgets=budgets,
             baselines=baselines,
+            comparisons=comparisons,
         )

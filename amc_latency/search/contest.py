@@ -24,13 +24,6 @@ def contest(problem: Problem, names: Sequence[str], evaluations: int, console: C
             except UserError as error:
                 console.say(f"no {name} beside it: {error}")
                 continue
-            rows.append(
-                BaselineRow(
-                    name,
-                    choice.counts,
-                    problem.clamp.costs.ms(choice.counts),
-                    100 * problem.judge.final(choice.counts).accuracy,
-                    choice.evaluations,
-                )
-            )
+            score, ms = problem.judge.final(choice.counts), problem.clamp.costs.ms(choice.counts)
+            rows.append(BaselineRow.of(name, choice.counts, ms, score, choice.evaluations))
     return rows

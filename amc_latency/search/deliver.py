@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -12,8 +14,10 @@ from torch import Tensor, nn
 from amc_latency.console import Console
 from amc_latency.export import ExportReport, export
 from amc_latency.finetune import finetune_config, settle, worse_text
+from amc_latency.intervals import Comparison, compare, interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec
+from amc_latency.outcome import Outcome
 from amc_latency.search.config import Row, SearchConfig
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.folder import RunFolder, TimedFile
@@ -50,6 +54,7 @@ class Delivery:
         self.protocol = protocol
         self.console = console
         self.statistic = ""
+        self.comparisons: list[Comparison] = []
 
     def known_over(self, attempt: int, best: EpisodeRecord, target_ms: float) -> float | None:
         """The final timing of an earlier session, if it was over the target: a resumed search corrects by it again."""
@@ -75,14 +80,15 @@ class Delivery:
         Predictions are shifted by `factor`. The uncut network, `original`, is not fine-tuned.
         """
         exports: dict[str, ExportReport] = {}
-        accuracies: dict[str, float] = {}
+        outcomes: dict[str, Outcome] = {}
         for name, counts in policies.items():
             model = self.judge.original.model if name == "original" else self._fine_tuned(name, counts)
             exports[name] = self.export(model, self.tflite(name))
-            accuracies[name] = self.judge.test_pct(model)
+            outcomes[name] = self.judge.tested(model)
         keys = self._keys(policies)
         measured = measure_many(self.device, {keys[name]: self.tflite(name) for name in policies}, self.protocol)
         self.statistic = measured[keys["original"]].statistic
+        self.comparisons = _comparisons(outcomes)
         rows = []
         for name, counts in policies.items():
             own_ms = self.original_ms if name == "original" else self.costs.ms(counts)
@@ -102,12 +108,42 @@ class Delivery:
                     spread_pct=measurement.spread_pct,
                     macs=macs,
                     bytes=exports[name].bytes,
-                    accuracy=accuracies[name],
+                    accuracy=outcomes[name].accuracy_pct,
                     held_back=100 * held_back.accuracy,
                     tflite=str(self.tflite(name)),
+                    accuracy_95=self._interval(name, outcomes[name].accuracy_pct, len(outcomes[name])),
+                    held_back_95=self._interval(name, 100 * held_back.accuracy, held_back.images),
+                    top5=outcomes[name].top5_pct,
+                    held_back_top5=None if held_back.top5 is None else 100 * held_back.top5,
                 )
             )
         return rows
+
+    def uncut_rows(self, target_ms: float) -> list[Row] | None:
+        """The uncut network as the result: exported, saved and timed. None where the device says it is over the target.
+
+        What an earlier session measured counts again.
+        """
+        counts = self.costs.full
+        known_ms = self._logged_ms(0, "final original", counts)
+        if known_ms is not None and known_ms > target_ms:
+            return None
+        (original,) = self.rows(0, 1.0, {"original": counts}, target_ms)
+        if original.measured_ms > target_ms:
+            return None
+        rows = [original]
+        for name in ("uniform", "ours"):
+            shutil.copyfile(original.tflite, self.tflite(name))
+            rows.append(replace(original, name=name, tflite=str(self.tflite(name))))
+        checkpoint = self.folder.path / "model.safetensors"
+        self._save(checkpoint, self.judge.network(counts), self.judge.spec(counts), ",".join(map(str, counts)))
+        return rows
+
+    def _interval(self, name: str, accuracy_pct: float, images: int) -> tuple[float, ...]:
+        # The original agrees with itself, whatever images come.
+        if name == "original" and self.judge.data.unlabelled:
+            return ()
+        return interval_pct(accuracy_pct, images)
 
     def tflite(self, name: str) -> Path:
         """Where a policy's exported file lies."""
@@ -182,6 +218,18 @@ class Delivery:
         source, seed = self.judge.data.source, str(self.config.seed)
         extra = {"source": source, "seed": seed, "kept": kept, NORMALISATION_KEY: self.judge.data.normalisation.text}
         save_checkpoint(path, model, spec, extra)
+
+
+def _comparisons(outcomes: Mapping[str, Outcome]) -> list[Comparison]:
+    """Ours beside each other network, image by image."""
+    ours = outcomes.get("ours")
+    if ours is None:
+        return []
+    return [
+        compare(name, int((ours.right & ~other.right).sum()), int((other.right & ~ours.right).sum()), len(ours))
+        for name, other in outcomes.items()
+        if name != "ours"
+    ]
 
 
 def _timed(

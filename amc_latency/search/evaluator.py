@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amc_latency.data import Split
 from amc_latency.graph import NetworkGraph
+from amc_latency.outcome import Outcome, outcome_of
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
 from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
@@ -72,12 +73,15 @@ class NetworkEvaluator:
 
     def judged(self, network: nn.Module, split: Split) -> Score:
         """The score of `network`, cut from the model or the model itself and perhaps fine-tuned, on all of `split`."""
+        found = self.outcome(network, split)
+        top5 = None if found.top5 is None else int(found.top5.sum()) / len(found)
+        return Score(int(found.right.sum()) / len(found), found.loss, len(found), top5)
+
+    def outcome(self, network: nn.Module, split: Split) -> Outcome:
+        """The same, image by image."""
         parts = [split.at(slice(i, i + self.batch)) for i in range(0, len(split), self.batch)]
-        right, loss = 0, 0.0
-        for part, logits in zip(parts, self._forward.frozen(network, parts), strict=True):
-            right += correct(logits, part.labels)
-            loss += float(loss_of(logits, part.labels, "sum"))
-        return Score(right / len(split), loss / len(split), len(split))
+        logits = self._forward.frozen(network, parts)
+        return outcome_of(zip(logits, (part.labels for part in parts), strict=True))
 
     def network(self, counts: Counts) -> nn.Module:
         """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""

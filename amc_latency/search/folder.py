@@ -39,6 +39,21 @@ class TimedFile:
     target_ms: float | None
 
 
+def check_place(path: Path) -> None:
+    """Raise `UserError` where no run folder is and none can be made; what is made to see is taken away again."""
+    if (path / CONFIG).exists():
+        return
+    if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
+        raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
+    try:
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in new:
+            folder.rmdir()
+    except OSError as error:
+        raise UserError(f"{path} cannot be made ({error.strerror}): name another --out") from error
+
+
 class RunFolder:
     """`config.toml`, `events.jsonl` (an episode a line), `measurements.jsonl`, `policy.json`, checkpoints, `*.tflite`.
 
@@ -58,20 +73,8 @@ class RunFolder:
         if (path / CONFIG).exists():
             self._lock()
             self._check_config()
-        elif path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
-            raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
         else:
-            self._check_can_be_made()
-
-    def _check_can_be_made(self) -> None:
-        """Before minutes of timing; what it makes to see is taken away again."""
-        try:
-            new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            for folder in new:
-                folder.rmdir()
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be made ({error.strerror}): name another --out") from error
+            check_place(path)
 
     def start(self) -> None:
         """Make the folder, if it is new. Raises `UserError` if another search was faster, `JobError` if it can't."""

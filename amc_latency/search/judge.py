@@ -15,6 +15,7 @@ from amc_latency.data import ImageData
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.registry import ModelSpec
+from amc_latency.outcome import Outcome
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agent import Score
 from amc_latency.search.costs import Counts, LayerCosts
@@ -49,6 +50,8 @@ class JudgedPolicy:
     images: int
     final: bool
     """whether by all held-back images"""
+    top5: float | None
+    """as in `Score`"""
 
 
 class Judge:
@@ -81,7 +84,7 @@ class Judge:
         self._final: dict[Counts, Score] = {}
         for row in [] if log is None else read_lines(log, JudgedPolicy):
             known = self._final if row.final else self._known
-            known[row.counts] = Score(row.accuracy, row.loss, row.images)
+            known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score by the episodes' images, or by the first of them where `best`, if given, is out of reach."""
@@ -109,7 +112,11 @@ class Judge:
 
     def test_pct(self, network: nn.Module) -> float:
         """Percent of the test images that a network gets right, cut or not, as it is."""
-        return 100 * self.evaluator.judged(network, self.data.test).accuracy
+        return self.tested(network).accuracy_pct
+
+    def tested(self, network: nn.Module) -> Outcome:
+        """What a network, cut or not, as it is, says of the test images."""
+        return self.evaluator.outcome(network, self.data.test)
 
     def choose(self, records: Sequence[EpisodeRecord], target_ms: float, reward: Reward) -> EpisodeRecord:
         """The finalist that does best on all held-back images; `UserError` if no record is under the target.
@@ -183,5 +190,6 @@ class Judge:
 
     def _write(self, counts: Counts, score: Score, final: bool) -> Score:
         if self.log is not None:
-            append_line(self.log, JudgedPolicy(counts, score.accuracy, score.loss, score.images, final))
+            row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
+            append_line(self.log, row)
         return score

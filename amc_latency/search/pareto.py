@@ -12,6 +12,7 @@ from rich.table import Table
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.files import replacing
+from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
 from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
@@ -32,6 +33,8 @@ class FrontPoint:
     on_front: bool
     """no other network here is as fast and more accurate, or as accurate and faster"""
     tflite: str
+    accuracy_95: tuple[float, ...] = ()
+    """both ends of the 95 % interval of `accuracy`"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def pareto_search(
     if config.rounds > 1 or config.rounds_density is not None:
         raise UserError("--pareto and --rounds are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]
-    for i in reversed(range(targets - 1)):
+    # Where the uncut network meets the fastest target, the others lie above it too.
+    for i in reversed(range(0 if reports[0].is_uncut else targets - 1)):
         reports.append(_search_at(config, i, targets, reports[0].original_ms, out, console, phone))
     points = front_points(reports)
     plot = out / "front.png"
@@ -88,12 +92,16 @@ def check_front(front: Front) -> None:
 
 def front_points(reports: Sequence[SearchReport]) -> list[FrontPoint]:
     """The networks of all reports from the fastest on, the uncut one once, each marked if no other beats it."""
-    rows = [(report.target_ms, row) for report in reports for row in report.rows if row.name != "original"]
+    cut = [report for report in reports if not report.is_uncut]
+    rows = [(report.target_ms, row) for report in cut for row in report.rows if row.name != "original"]
     rows.append((None, reports[0].rows[0]))
     rows.sort(key=lambda each: (each[1].measured_ms, -each[1].accuracy))
     points, best = [], -math.inf
     for target_ms, row in rows:
-        points.append(FrontPoint(row.name, target_ms, row.measured_ms, row.accuracy, row.accuracy > best, row.tflite))
+        on_front = row.accuracy > best
+        points.append(
+            FrontPoint(row.name, target_ms, row.measured_ms, row.accuracy, on_front, row.tflite, row.accuracy_95)
+        )
         best = max(best, row.accuracy)
     return points
 
@@ -107,7 +115,7 @@ def front_text(front: Front) -> None:
             point.name,
             target,
             f"{point.measured_ms:.4f}",
-            f"{point.accuracy:.2f}",
+            with_interval(point.accuracy, point.accuracy_95),
             "front" if point.on_front else "",
             point.tflite,
         )

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from amc_latency.estimating import bench_advice
+from amc_latency.intervals import with_interval
 from amc_latency.report import WIDTH, console, right
 from amc_latency.search.config import SearchReport
 from amc_latency.search.folder import TimedFile
+
+_TOP5 = "top-5 %: held back | test"
 
 
 def search_text(report: SearchReport) -> None:
@@ -38,12 +41,30 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
 
 
 def _baselines(report: SearchReport) -> Table:
-    columns = ("", right("predicted ms"), right("held back %"), right("policies tried"), "kept")
+    has_top5 = any(row.held_back_top5 is not None for row in report.baselines)
+    top5_column = [right("top-5 %")] if has_top5 else []
+    figures = [right("predicted ms"), right("held back %"), *top5_column, right("policies tried")]
+    columns: list[Column | str] = ["", *figures, "kept"]
     table = Table(*columns, title="other ways to choose, under the same budgets, before fine-tuning")
     for row in report.baselines:
         counts = ",".join(map(str, row.counts))
-        table.add_row(row.name, f"{row.predicted_ms:.4f}", f"{row.held_back:.2f}", str(row.evaluations), counts)
+        held_back = with_interval(row.held_back, row.held_back_95)
+        top5 = [] if not has_top5 else ["" if row.held_back_top5 is None else f"{row.held_back_top5:.2f}"]
+        table.add_row(row.name, f"{row.predicted_ms:.4f}", held_back, *top5, str(row.evaluations), counts)
     return table
+
+
+def _caption(report: SearchReport) -> str | None:
+    """What the percentages are of, and what stands in brackets."""
+    if not report.test_images:
+        return None
+    what = "agreement with the original, as the images have no labels" if report.unlabelled else "right"
+    images = f"{report.held_back_images:,} images held back and {report.test_images:,} for the test"
+    return f"%: {what}, of {images}; in brackets where 95 % of the chance of drawing them lies"
+
+
+def _pair(held_back: float | None, test: float | None) -> str:
+    return " | ".join("" if value is None else f"{value:.2f}" for value in (held_back, test))
 
 
 def _told(report: SearchReport) -> str:
@@ -55,9 +76,12 @@ def _write_search(report: SearchReport, target: Console) -> None:
         "",
         *map(right, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", "held back %", "test %")),
         title="held back: after cut and refit, before fine-tuning; test: images that nothing was chosen by, at the end",
-        caption="%: agreement with the original, as the images have no labels" if report.unlabelled else None,
+        caption=_caption(report),
     )
-    for row in report.rows:
+    has_top5 = any(row.top5 is not None for row in report.rows)
+    if has_top5:
+        table.add_column(_TOP5, justify="right")
+    for row in report.rows[:1] if report.is_uncut else report.rows:
         table.add_row(
             row.name,
             f"{row.predicted_ms:.4f}",
@@ -65,8 +89,9 @@ def _write_search(report: SearchReport, target: Console) -> None:
             "" if row.name == "original" or report.target_ms is None else f"{report.target_ms:.4f}",
             f"{row.macs / 1e6:.2f}M",
             f"{row.bytes / 1000:,.0f}",
-            f"{row.held_back:.2f}",
-            f"{row.accuracy:.2f}",
+            with_interval(row.held_back, row.held_back_95),
+            with_interval(row.accuracy, row.accuracy_95),
+            *([_pair(row.held_back_top5, row.top5)] if has_top5 else []),
         )
     target.print(table)
     _, uniform, ours = report.rows
@@ -76,12 +101,17 @@ def _write_search(report: SearchReport, target: Console) -> None:
     if report.zipped_bytes:
         sizes = zip(report.rows, report.zipped_bytes, strict=True)
         lines.append("zipped: " + ", ".join(f"{row.name} {size / 1000:,.0f} kB" for row, size in sizes))
-    if ours.counts == uniform.counts:
+    if report.is_uncut:
+        lines.append("the uncut network meets this: nothing was searched, cut or fine-tuned")
+    elif ours.counts == uniform.counts:
         lines.append("ours is the uniform width: nothing that was tried did better on the held-back images")
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
+    lines += [comparison.text for comparison in report.comparisons]
+    if report.pixels:
+        lines.append(f"the files take pixels normalised by {report.pixels}")
     lines.append(
         f"{report.episodes} episodes, {report.evaluations} policies tried, "
-        f"{report.attempts} attempt{'s' if report.attempts > 1 else ''}, "
+        f"{report.attempts} attempt{'' if report.attempts == 1 else 's'}, "
         f"{report.seconds:.0f} s; data: {report.data}; {_told(report)}: {report.statistic}"
     )
     if report.confidence is not None and report.bound_ms is not None:

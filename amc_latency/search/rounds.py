@@ -11,6 +11,7 @@ from rich.table import Table
 from amc_latency.console import Console
 from amc_latency.errors import JobError
 from amc_latency.files import replacing
+from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
 from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
@@ -32,6 +33,8 @@ class Round:
     """what the round's network takes of them"""
     accuracy: float
     """percent of the test images, fine-tuned"""
+    accuracy_95: tuple[float, ...]
+    """both ends of its 95 % interval"""
     met: bool
     folder: str
 
@@ -60,6 +63,9 @@ def search_rounds(
         report = search(replace(config, round=number), folder, console, phone, start)
         rounds.append(_round(report, folder))
         start = folder / "model.safetensors"
+        if report.is_uncut:
+            # Budgets go to the last in equal ratios: where the uncut network meets the first, it meets all.
+            break
     result = RoundsReport(rounds, report)
     path = out / "rounds.json"
     try:
@@ -80,7 +86,14 @@ def rounds_text(result: RoundsReport) -> None:
     for number, each in enumerate(result.rounds, 1):
         target = "" if each.target_ms is None else f"{each.target_ms:.4f}"
         sizes = [f"{value:,}" for name in others for value in (each.limits[name], each.actual[name])]
-        table.add_row(str(number), target, f"{each.measured_ms:.4f}", *sizes, f"{each.accuracy:.2f}", each.folder)
+        table.add_row(
+            str(number),
+            target,
+            f"{each.measured_ms:.4f}",
+            *sizes,
+            with_interval(each.accuracy, each.accuracy_95),
+            each.folder,
+        )
     result_console().print(table)
     search_text(result.report)
 
@@ -92,6 +105,7 @@ def _round(report: SearchReport, folder: Path) -> Round:
         limits={row.name: row.limit for row in report.budgets},
         actual={row.name: row.actual for row in report.budgets},
         accuracy=report.accuracy,
+        accuracy_95=report.rows[-1].accuracy_95,
         met=report.met,
         folder=str(folder),
     )

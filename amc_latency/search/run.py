@@ -15,7 +15,7 @@ from amc_latency.data.labels import check_several
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import export
-from amc_latency.models.load import Network, NetworkOptions, check_logits, load_network, random_weights
+from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.weights import weights_digest
 from amc_latency.opening import device_text, open_device
 from amc_latency.profiling import Grid, complete_table, open_table
@@ -25,7 +25,7 @@ from amc_latency.search.bound import UpperBound
 from amc_latency.search.bounds import bounds_named, bounds_text, check_choices, grid_of
 from amc_latency.search.budgets import budget_rows, budgets_of
 from amc_latency.search.clamp import Clamp
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, SearchReport
 from amc_latency.search.contest import contest
 from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
@@ -33,6 +33,7 @@ from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
+from amc_latency.search.original import check_original
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
@@ -72,6 +73,8 @@ def search(
         console.say(f"{out} holds a finished search")
         return done
     with _device(config, phone, console) as device:
+        if start is None:
+            check_original(network, data, config.images, config.min_accuracy, console)
         return _Search(config, folder, network, pruned, data, console, device).run()
 
 
@@ -107,9 +110,8 @@ def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Devi
 
 def _trained(config: SearchConfig) -> Network:
     network = load_network(config.network)
-    if not network.trained:
-        raise UserError(random_weights(config.model, "a search"))
     check_logits(network)
+    check_trained(network, config.network, "a search")
     if not network.graph.groups and config.prune == "channels":
         whole = "; ".join(f"{left.module}: {left.reason}" for left in network.graph.left_whole[:3])
         raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or --prune weights")
@@ -192,7 +194,9 @@ class _Search:
         say, delivery = self.console.say, self.delivery
         told = "estimated" if self.estimated else "measured"
         factor, limit_ms = 1.0, self._limit_ms(1.0)
-        report: SearchReport | None = None
+        report = self._uncut()
+        if report is not None:
+            return self._ended(report)
         attempt = -1
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
@@ -216,11 +220,31 @@ class _Search:
                 f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
-        report = report or self._finish(attempt, factor, best, best.predicted_ms, records)
+        return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records))
+
+    def _ended(self, report: SearchReport) -> SearchReport:
         self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))
         # Last: a folder with this file holds a finished search.
         self.folder.write_report(report)
         return report
+
+    def _uncut(self) -> SearchReport | None:
+        """The uncut network as the result, where it meets every budget and the reward asks for no more; or else None.
+
+        In a later round "uncut" is what the rounds before made, which is still to be compared with the original.
+        """
+        counts, is_first = self.costs.full, self.network.model is self.original.model
+        if self.config.reward not in BUDGETED or not is_first:
+            return None
+        if not self.clamp.holds(counts) or not self._holds(counts, 1.0):
+            return None
+        self.console.say("the uncut network meets this already: it is exported and timed, and nothing is searched")
+        rows = self.delivery.uncut_rows(self.target_ms)
+        if rows is None or any(row.actual > row.limit for row in budget_rows(self.clamp.budgets, rows[-1])):
+            self.console.say("by what was measured of its file it does not: the search begins")
+            return None
+        self.folder.write_json("policy.json", {"counts": list(counts), "keep": [1.0] * len(counts)})
+        return self._report(0, 1.0, rows, [], [])
 
     def _introduce(self) -> None:
         held_back = len(self.data.held_back)
@@ -237,8 +261,6 @@ class _Search:
         )
         for line in (*bounds_text(self.config, self.uncut), *self._shortened()):
             self.console.say(line)
-        if self.clamp.holds(self.costs.full):
-            self.console.say("the uncut network is within that already: only a more accurate one would be cut")
         if self.estimated:
             self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
         if self.bound is not None:
@@ -313,7 +335,9 @@ class _Search:
         if self.folder.episodes():
             raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
         self._check_exportable()
-        table = open_table(self.device, None, _path(self.config.lut), create=True)
+        lut = _path(self.config.lut)
+        # One that was named is meant to be there: a typo must not begin hours of timing.
+        table = open_table(self.device, None, lut, create=lut is None)
         assert table is not None
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
         grid = Grid(1.0) if self.config.prune == "weights" else grid_of(self.config)
@@ -403,6 +427,17 @@ class _Search:
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
+        return self._report(attempt + 1, factor, rows, baselines, records)
+
+    def _report(
+        self,
+        attempts: int,
+        factor: float,
+        rows: list[Row],
+        baselines: list[BaselineRow],
+        records: list[EpisodeRecord],
+    ) -> SearchReport:
+        """What `rows`, the original's, the uniform width's and ours, come to."""
         original, by_uniform, ours = rows
         budgets = budget_rows(self.clamp.budgets, ours)
         limited, sparse = math.isfinite(self.target_ms), self.config.prune == "weights"
@@ -419,7 +454,7 @@ class _Search:
             macs=ours.macs,
             episodes=len(records),
             evaluations=len(self._tried),
-            attempts=attempt + 1,
+            attempts=attempts,
             seconds=round(time.monotonic() - self.began, 1),
             data=self.data.source,
             unlabelled=self.data.unlabelled,
@@ -430,11 +465,15 @@ class _Search:
             budgets=budgets,
             baselines=[replace(row, predicted_ms=row.predicted_ms * factor) for row in baselines],
             confidence=self.config.confidence,
-            bound_ms=None if self.bound is None else self.bound.ms(best.counts) * factor,
+            bound_ms=None if self.bound is None else self.bound.ms(ours.counts) * factor,
             estimated=self.estimated,
             zipped_bytes=[zipped_bytes(Path(row.tflite).read_bytes()) for row in rows] if sparse else [],
             note=f"every latency here is {bench_advice(self.device.identity.name)}" if self.estimated else None,
             phone=self.device.identity.name if self.estimated else None,
+            test_images=len(self.data.test),
+            held_back_images=len(self.data.held_back),
+            comparisons=self.delivery.comparisons if records else [],
+            pixels=self.data.normalisation.text,
         )
 
 

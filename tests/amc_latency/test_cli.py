@@ -279,7 +279,7 @@ def test_search_and_finetune_take_what_a_named_network_has_of_its_own(run, tmp_p
     ("pixels", "says"), [("auto", "MEAN,.../STD,..."), ("1,2", "is no normalisation"), ("0.5/0", "is no normalisation")]
 )
 def test_pixels_that_nobody_can_normalise_are_refused(run, tmp_path: Path, pixels: str, says: str) -> None:
-    outcome = run("export", "--out", tmp_path / "x.tflite", "--pixels", pixels)
+    outcome = run("export", "--model", "lenet5", "--out", tmp_path / "x.tflite", "--pixels", pixels)
     assert outcome.code == 2
     assert says in outcome.err
     assert not (tmp_path / "x.tflite").exists()

@@ -21,6 +21,7 @@ from amc_latency.data import load_data, parse_normalisation
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.outcome import Outcome
 from amc_latency.search import judge as judge_module
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig, SearchReport
@@ -52,13 +53,15 @@ SMALL = SearchConfig(
     timing_rounds=1,
 )
 
+NINE_OF_TEN = Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0)
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of a short search, and nothing that such a test looks at."""
-    monkeypatch.setattr(Judge, "test_pct", lambda *_: 90.0)
+    monkeypatch.setattr(Judge, "tested", lambda *_: NINE_OF_TEN)
     monkeypatch.setattr(judge_module, "FINALISTS", 2)
 
 

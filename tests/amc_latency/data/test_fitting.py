@@ -12,6 +12,7 @@ from torch import nn
 from amc_latency.console import Console
 from amc_latency.data import ImageData, Normalisation, Split, data_for, fitted, load_data
 from amc_latency.data.fitting import labelled_by
+from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
 from amc_latency.graph import trace
 from amc_latency.models.load import Network, NetworkOptions, load_network
@@ -59,8 +60,10 @@ def test_a_line_says_how_pixels_are_normalised(capsys: pytest.CaptureFixture[str
     network = untrained(1, 10)
     own = data_for(network, "bundled", console=Console())
     assert own.normalisation == load_data("bundled").normalisation
-    # Nothing else could be meant.
-    assert "normalised" not in capsys.readouterr().err
+    assert (
+        "resnet20: input 1x32x32, weights random, 10 classes; pixels are normalised by the data's own figures, "
+        "0.286/0.353 (fashion_mnist): --normalisation says others\n"
+    ) in capsys.readouterr().err
     published = replace(network, spec=replace(network.spec, name="resnet18", input=(3, 16, 16)))
     data_for(published, "bundled", console=Console())
     assert "normalised by the data's own figures, 0.286," in capsys.readouterr().err
@@ -82,6 +85,9 @@ def test_unlabelled_photos_get_what_the_network_says(tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         Image.fromarray(random.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     network = untrained(3, 7, (32, 48))
+    with pytest.raises(UserError, match=r"resnet20 wants pixels normalised is not known.*or one of imagenet, half"):
+        data_for(network, unlabelled=str(tmp_path))
+    network = replace(network, pixels=IMAGENET)
     data = data_for(network, unlabelled=str(tmp_path))
     assert (data.unlabelled, data.classes, sum(map(len, data.splits))) == (True, 7, 30)
     for split in data.splits:

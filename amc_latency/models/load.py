@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amc_latency.closeness import close
 from amc_latency.errors import UserError
 from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, load_checkpoint
 from amc_latency.models.file_kinds import check_network_name
@@ -110,6 +109,8 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
 
 def _check_same(expected: list[torch.Tensor], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
+    from amc_latency.closeness import close
+
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
         if not close(other, expected[0], _SAME) and bool(expected[0].isfinite().all()):
             why = "says something else of the same image each time, in eval mode: is dropout always on?"

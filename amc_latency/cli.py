@@ -170,8 +170,6 @@ def predict(
 
     table = None if estimate else prediction_table(device, lut)
     network = load_network(NetworkOptions(model, width, input_size, classes, weights))
-    if not network.trained:
-        Console().say(no_weights_needed(network))
     counts = None if channels is None else parse_counts(channels)
     try:
         report = estimate_network(network, device, lut, counts) if estimate else predict_network(network, table, counts)
@@ -182,6 +180,8 @@ def predict(
         ):
             raise
         report = replace(predict_network(network, None, counts), note=str(error))
+    if not network.trained:
+        Console().say(no_weights_needed(network))
     if report.predicted_ms is None:
         report = replace(report, note=f"{report.note}{estimate_hint(device)}")
     if report.note:
@@ -253,7 +253,11 @@ def search(
         typer.Option("--rounds-density", help="percent left after each round, such as 50,35,25,20: as many rounds"),
     ] = None,
     reward: Annotated[
-        str, typer.Option("--reward", help=f"what is maximised: {', '.join(REWARDS)}")
+        str,
+        typer.Option(
+            "--reward",
+            help=f"what is maximised: {', '.join(REWARDS)}; but for error and loss without a budget too: 400 episodes",
+        ),
     ] = SearchConfig.reward,
     agent: Annotated[
         str | None,
@@ -434,9 +438,7 @@ def export(
     if not trained:
         notes = (report.note, f"{spec.name} has random weights: the file is good for its milliseconds alone")
         report = replace(report, note="; ".join(filter(None, notes)))
-    for line in (report.note, pixels_line(folded, expected)):
-        if line:
-            Console().say(line)
+    Console().say(pixels_line(folded, expected))
     show(report, as_json, lambda report: export_text(report, out))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from amc_latency.console import Console
 from amc_latency.data import data_for
 from amc_latency.data.labels import check_several
+from amc_latency.errors import UserError
 from amc_latency.intervals import interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
@@ -32,8 +33,10 @@ def finetune_config(
 ) -> TrainConfig:
     """How a cut network is trained: at full resolution throughout, and at a rate that its weights survive.
 
-    What is None follows from the number of images.
+    What is None follows from the number of images. Raises UserError for a rate that trains nothing.
     """
+    if learning_rate == 0:
+        raise UserError("a learning rate is a positive number such as 0.005, not 0")
     return TrainConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -55,7 +58,7 @@ class Settled:
     before: float
     after: float
     share: float
-    """of the way from the weights before to the trained ones; 0 where each of `SHARES` was worse than `before`"""
+    """of the way from the weights before to the trained ones; 0 where each of `SHARES` was worse than these"""
     trained: float
     """the accuracy at its whole length"""
 
@@ -74,7 +77,7 @@ def settle(model: nn.Module, start: Mapping[str, Tensor], score: Callable[[nn.Mo
         scores[share] = score(model)
     before = scores[0.0][0]
     # Of like losses the furthest; a loss that is no number is no gain.
-    as_good = [share for share in SHARES if scores[share][0] >= before and math.isfinite(scores[share][1])]
+    as_good = [share for share in (*SHARES, 0.0) if scores[share][0] >= before and math.isfinite(scores[share][1])]
     best = min(as_good, key=lambda share: scores[share][1], default=0.0)
     _move(model, start, trained, best)
     return Settled(before, scores[best][0], best, scores[SHARES[0]][0])
@@ -94,8 +97,8 @@ def _between(start: Tensor, end: Tensor, share: float) -> Tensor:
 def worse_text(name: str, settled: Settled) -> str:
     """What is said where nothing on the line was as good as the network before."""
     return (
-        f"fine-tuning {name}took the held-back images from {settled.before:.1f} to {settled.trained:.1f} %: "
-        "the network before it is kept"
+        f"fine-tuning {name}took the held-back images from {settled.before:.1f} to {settled.trained:.1f} %, "
+        "and no shorter way lowered their loss and told as many right: the network before it is kept"
     )
 
 

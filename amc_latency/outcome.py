@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amc_latency.data import Split
 from amc_latency.intervals import interval_pct
-from amc_latency.scoring import labels_of, loss_of
+from amc_latency.scoring import labels_of, loss_of, right
 
 TOP = 5
 LEAST_CLASSES = 11
@@ -46,14 +46,14 @@ class Outcome:
 
 def outcome_of(batches: Iterable[tuple[Tensor, Tensor]]) -> Outcome:
     """The outcome of (logits [n, classes], labels [n]) batch by batch."""
-    said, right, top5, loss = [], [], [], 0.0
+    said, hits, top5, loss = [], [], [], 0.0
     for logits, labels in batches:
         said.append(labels_of(logits).cpu())
-        right.append(said[-1] == labels.cpu())
+        hits.append(right(logits, labels).cpu())
         if logits.shape[1] >= LEAST_CLASSES:
             top5.append(among_first(logits, labels).cpu())
         loss += float(loss_of(logits, labels, "sum"))
-    all_right = torch.cat(right)
+    all_right = torch.cat(hits)
     return Outcome(torch.cat(said), all_right, torch.cat(top5) if top5 else None, loss / len(all_right))
 
 

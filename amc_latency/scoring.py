@@ -20,9 +20,14 @@ def labels_of(logits: Tensor) -> Tensor:
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether each image is said to be what it is, bool [N]; never by a network that says NaN of it."""
+    return (labels_of(logits) == labels) & ~logits.isnan().any(1)
+
+
 def correct(logits: Tensor, labels: Tensor) -> int:
     """How many images are said to be what they are."""
-    return int((labels_of(logits) == labels).sum())
+    return int(right(logits, labels).sum())
 
 
 def loss_of(logits: Tensor, labels: Tensor, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:

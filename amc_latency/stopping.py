@@ -34,12 +34,13 @@ class _Stop:
     """The handler of the signals."""
 
     def __init__(self) -> None:
-        self._said = False
+        self.number: int | None = None
+        """of the first signal that came"""
         self._latest_s = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self._said:
-            self._said = True
+        if self.number is None:
+            self.number = number
             resumable = sys.argv[1:2] and sys.argv[1] in RESUMABLE
             text = "stopped" + ("; the same command goes on from here" if resumable else "")
             # Not by `print`: it may have been interrupted itself, and then takes no second text.
@@ -68,13 +69,17 @@ class _Hook:
         _again(lambda *_: _raise(number))
 
 
-def stop_by_signals() -> None:
-    """From now on the signals end the program as described; harmless when done twice."""
+def stop_by_signals() -> _Stop:
+    """From now on the signals end the program as described; done twice it is done once."""
+    stop = signal.getsignal(SIGNALS[0])
+    if isinstance(stop, _Stop):
+        return stop
     stop = _Stop()
     for number in SIGNALS:
         signal.signal(number, stop)
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook(sys.unraisablehook)
+    return stop
 
 
 def _again(handler: Callable[[int, FrameType | None], object]) -> None:

@@ -72,7 +72,7 @@ class TrainConfig:
                 f"training takes at least 1 epoch, batches of 2 and images of 8x8; got {self.epochs} epochs, batches "
                 f"of {self.batch_size} and {self.image_size[0]}x{self.image_size[1]}"
             )
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
             raise UserError(f"a learning rate is a positive number such as 0.005, not {self.learning_rate:g}")
 
     def batch(self, images: int) -> int:
@@ -189,6 +189,7 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.SGD, run: str) ->
         raise UserError(f"{path}: no whole training state ({error}); delete it to start over") from error
 
 
+@torch.random.fork_rng(devices=[])
 def fit(
     model: nn.Module,
     split: Split,
@@ -222,6 +223,8 @@ def fit(
     for epoch in range(first, config.epochs):
         started = time.monotonic()
         model.train()
+        # What a network draws itself, as dropout does, is the epoch's own: a resumed run draws the same.
+        torch.manual_seed(config.seed * 100_003 + epoch)
         loss_sum, right, seen = 0.0, 0, 0
         for step, (images, labels) in enumerate(_batches(split, config, epoch)):
             images, labels = images.contiguous(memory_format=layout).to(device), labels.to(device)

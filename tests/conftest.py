@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def precision_as_before() -> Iterator[None]:
+    """A GPU worker that a test runs in this process sets how torch multiplies: torch.export refuses a mix."""
+    loaded = sys.modules.get("torch")
+    before = None if loaded is None else loaded.backends.cudnn.conv.fp32_precision
+    yield
+    if loaded is not None:
+        loaded.backends.cudnn.conv.fp32_precision = before

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 
 def data_for(
-    network: Network, source: str = "auto", unlabelled: str | None = None, console: Console | None = None
+    network: Network,
+    source: str = "auto",
+    unlabelled: str | None = None,
+    console: Console | None = None,
+    introduces: bool = True,
 ) -> ImageData:
     """The images that `source` names (see `load_data`), or those under the folder `unlabelled`, for `network`.
 
     Pixels are normalised as the network's weights expect, or else by the data's own figures. What has no labels gets
     those that `network` says. Raises UserError for images that don't fit it, and for some without labels where nobody
-    knows what it expects of pixels.
+    knows what it expects of pixels. With `introduces`, `network_line` is said.
     """
     console = console or Console(quiet=True)
     spec, size = network.spec, network.spec.input[1:]
@@ -40,14 +44,16 @@ def data_for(
                 f"give --normalisation MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
             )
         data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
-        console.say(network_line(data, network))
+        if introduces:
+            console.say(network_line(data, network))
         data = labelled_by(network.model, data, size, console)
         check_labels(data, spec.name, spec.classes, console)
         return data
     data = load_data(source, size=size, console=console)
     check_labels(data, spec.name, spec.classes, console)
     data = fitted(data, spec, network.pixels)
-    console.say(network_line(data, network))
+    if introduces:
+        console.say(network_line(data, network))
     return data
 
 

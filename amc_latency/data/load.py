@@ -51,19 +51,19 @@ def load_data(
     Raises UserError for an unknown source and for what is missing or wrong there, JobError for a failed download.
     """
     console = console or Console(quiet=True)
-    check_source(source)
     kind, _, place = source.partition(":")
     if download and source not in ("auto", "torchvision", *CIFAR):
         raise UserError(f"--download is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}")
     if data_dir is not None and source not in ("auto", "torchvision", *CIFAR):
         raise UserError(f"--data-dir is where torchvision keeps its sets: not for {source}")
-    if data_dir is not None and source == "auto":
-        # Whoever says where it is means that one.
-        source = "torchvision"
+    check_source(source)
     if source in FASHION_MNIST:
         from amc_latency.data.fashion_mnist import load_fashion_mnist
 
-        return load_fashion_mnist(source, data_dir, download)
+        data = load_fashion_mnist(source, data_dir, download)
+        if data_dir is not None and data.source != "torchvision":
+            console.say(f"--data-dir {data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
+        return data
     if source in CIFAR:
         from amc_latency.data.cifar import load_cifar
 

@@ -99,10 +99,18 @@ def _from_integers(values: np.ndarray, levels: Levels) -> np.ndarray:
     return 255 - grey if levels.inverted else grey
 
 
+_TOO_DARK = 8
+"""Nobody keeps photos in the darkest 3 % of a range; a resampled 0..1 image overshoots it by less."""
+
+
 def _from_floats(values: np.ndarray, levels: Levels) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     # A NaN fails too.
     if not (low >= 0 and high <= 255):
         raise ValueError(f"floats of {low:g} to {high:g}: only 0..1 and 0..255 are known to be grey; save it as those")
+    if 1 < high < _TOO_DARK:
+        raise ValueError(
+            f"floats of {low:g} to {high:g}: black if they are of 0..255, too bright if of 0..1; clip or scale"
+        )
     grey = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
     return 255 - grey if levels.inverted else grey

@@ -241,11 +241,6 @@ class SearchConfig:
         return min(bound_of(self.min_keep, kind) or LEAST_KEEP[self.prune] for kind in KINDS)
 
     @property
-    def most_keep(self) -> float:
-        """Largest share of any group that may be kept."""
-        return max(bound_of(self.max_keep, kind) or 1.0 for kind in KINDS)
-
-    @property
     def searcher(self) -> str:
         """The agent that searches."""
         return self.agent or ("programme" if self.has_budget else "ddpg")

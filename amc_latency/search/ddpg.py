@@ -1,4 +1,8 @@
-"""DDPG (Lillicrap et al., arXiv 1509.02971) as AMC uses it: one flat module, read top to bottom."""
+"""DDPG (Lillicrap et al., arXiv 1509.02971) as AMC uses it: one flat module, read top to bottom.
+
+Two things differ from AMC's released code: the actor's output is scaled to the bounds, and the replay buffer holds the
+keep ratios that were executed, not those that were wanted.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,9 @@ class DDPGConfig:
     actor_from: int = 0
     """Age from which the actor learns; before, the critic learns what a cloned actor's policies are worth (ours)."""
     lowest: float = 0.2
-    """Smallest keep ratio that is ever wanted (code: lbound). The largest is 1."""
+    """Smallest keep ratio that is ever wanted (code: lbound)."""
+    highest: float = 1.0
+    """The largest (code: 1)."""
     action_layer: int = 1
     """Which hidden layer of the critic the action joins at: 1 (code) or 2 (Lillicrap et al., section 7)."""
 
@@ -103,7 +109,9 @@ class DDPGAgent:
             torch.manual_seed(seed)
             # Scaled to the bounds (ours): a critic that is asked about keep ratios that nobody ever executed answers
             # with whatever it extrapolates to, and the targets of all others are built on that.
-            self.actor = nn.Sequential(_two_hidden(state_dim, config.hidden), nn.Sigmoid(), Between(config.lowest, 1.0))
+            self.actor = nn.Sequential(
+                _two_hidden(state_dim, config.hidden), nn.Sigmoid(), Between(config.lowest, config.highest)
+            )
             self.critic = CRITICS[config.action_layer](state_dim, config.hidden)
         self.target_actor = copy.deepcopy(self.actor)
         self.target_critic = copy.deepcopy(self.critic)
@@ -128,17 +136,17 @@ class DDPGAgent:
         """
         config = self.config
         if age < 0:
-            return float(self.rng.uniform(config.lowest, 1.0))
+            return float(self.rng.uniform(config.lowest, config.highest))
         with torch.no_grad():
             mean = self.actor(torch.from_numpy(state)).item()
         sigma = config.noise * config.noise_decay**age
-        return truncated_normal(mean, sigma, config.lowest, 1.0, self.rng)
+        return truncated_normal(mean, sigma, config.lowest, config.highest, self.rng)
 
     def learn(self, states: list[np.ndarray], actions: list[float], rewards: list[float], age: int) -> None:
         """Store a finished episode, then take one gradient step a transition, if the warm-up is over.
 
         `states` holds the terminal one too, so is one longer than `actions`: the keep ratios **executed**,
-        after the clamp. As in AMC every transition gets the episode's whole reward.
+        after the clamp (the code stores what was wanted). As in AMC every transition gets the episode's whole reward.
         """
         for t, action in enumerate(actions):
             self.store(states[t], action, sum(rewards), states[t + 1], done=t == len(actions) - 1)

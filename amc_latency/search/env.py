@@ -35,7 +35,8 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Observation: float32 [11], `FEATURES` of the group's layer (its first producer) at full width: group
     index, channels out and in, input height and width, stride, kernel, the layer's cost; then what is saved so
-    far, what the layers still to be decided cost, and the keep ratio executed last (1 before the first). Costs
+    far, what the layers still to be decided cost, the group's own among them (AMC: those after it), and the keep ratio
+    executed last (1 before the first). Costs
     are milliseconds, or what is limited in their place, as shares of the widest policy's summed layers.
     With `state="two-stage"` float32 [8]: group index, channels, kernel height and width, stride, the largest share
     that may be pruned there, the layer's cost.

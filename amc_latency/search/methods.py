@@ -104,8 +104,10 @@ def search_episodes(
     warm = options.warm_start or options.name == "programme"
     damages = problem.damages() if warm else []
     starts = list(dict.fromkeys([*first, *start_policies(clamp, damages)]))
-    # What is hopeless shows in the accuracy only where nothing else is rewarded.
-    evaluate = judge if reward is negative_error else lambda counts, _: judge(counts)
+    # What is hopeless shows in the accuracy only where nothing else is rewarded; and a layer's reward is a difference
+    # on the same images.
+    gives_up = reward is negative_error and not options.layer_rewards
+    evaluate = judge if gives_up else lambda counts, _: judge(counts)
     env = ChannelEnv(clamp, evaluate, reward, state=options.state, by_layer=options.layer_rewards)
     if options.name.startswith("sb3-"):
         from amc_latency.search.sb3 import run_sb3
@@ -177,12 +179,19 @@ def _agent(problem: Problem, options: AgentOptions, damages: Sequence[Damage]) -
     if options.name == "ppo":
         from amc_latency.search.ppo import PPOAgent, PPOConfig
 
-        ppo = PPOConfig(warmup=options.warmup, lowest=problem.lowest, actors=options.ppo_actors)
+        ppo = PPOConfig(
+            warmup=options.warmup, lowest=problem.lowest, highest=problem.highest, actors=options.ppo_actors
+        )
         if options.warm_start:
             ppo = replace(ppo, noise=WARM_NOISE)
         learner = PPOAgent(ppo, features, problem.seed)
     elif options.name == "ddpg":
-        config = DDPGConfig(warmup=options.warmup, lowest=problem.lowest, action_layer=options.critic_action_layer)
+        config = DDPGConfig(
+            warmup=options.warmup,
+            lowest=problem.lowest,
+            highest=problem.highest,
+            action_layer=options.critic_action_layer,
+        )
         if options.warm_start:
             config = replace(config, noise=WARM_NOISE, actor_from=WARM_ACTOR_FROM)
         learner = DDPGAgent(config, features, problem.seed)

@@ -25,7 +25,8 @@ def check_original(
 ) -> None:
     """Say how the network does on the first `images` held-back images; `UserError` for one at chance.
 
-    Chance is to say always the commonest class. With `min_accuracy_pct` that much is asked for in its place.
+    Chance is what the same answers would get if they had nothing to do with the images (Cohen's kappa of 0): for a
+    network that always says one class, that class's share. With `min_accuracy_pct` that much is asked for in its place.
     """
     if data.unlabelled:
         _check_unlabelled(data, min_accuracy_pct)
@@ -40,14 +41,20 @@ def check_original(
             raise UserError(f"{line}. That is less than --min-accuracy {min_accuracy_pct:g}; {CAUSES}")
         return
     low, high = interval_pct(accuracy_pct, len(found))
-    chance_pct = 100 * int(split.labels.bincount().max()) / len(split)
+    chance_pct = _chance_pct(found, split.labels)
     if low > chance_pct:
         return
     hint = _hint(found, split.labels, chance_pct)
-    text = f"{line}. To say always the commonest class gives {chance_pct:.1f} %. {hint}"
+    text = f"{line}. The same answers in any order would get {chance_pct:.1f} %. {hint}"
     if high <= chance_pct or (accuracy_pct <= chance_pct and len(found) >= ENOUGH):
         raise UserError(f"{text}; --min-accuracy 0 searches all the same")
     console.say(f"warning, that may be chance: {text}")
+
+
+def _chance_pct(found: Outcome, labels: torch.Tensor) -> float:
+    classes = int(max(labels.max(), found.said.max())) + 1
+    said, meant = (each.bincount(minlength=classes).double() / len(labels) for each in (found.said, labels))
+    return 100 * float(said @ meant)
 
 
 def _check_unlabelled(data: ImageData, min_accuracy_pct: float | None) -> None:

@@ -5,7 +5,9 @@ trials on problems whose answer is known. What differs from the paper:
 
 - **Q-values are the rewards that followed**, not the target critic's word for them (`q_values`). With its word the
   bundled network at twice the speed was cut worse than at random: rewards of policies differ by a few hundredths, and
-  the critic's error over the rest of an episode is larger. `q_values="critic"` is the paper's way.
+  the critic's error over the rest of an episode is larger. So there are no target networks and no smoothing either:
+  `q_values="critic"` has all three, and only with it do `critic_rate`, `tau`, `batch`, `replay`, `smoothing`,
+  `smoothing_clip` and `baseline_rate` matter.
 - The policy is improved after each batch of episodes, not after each layer: before its end an episode has no reward.
   With rewards by layer (`ChannelEnv.by_layer`) each layer has its own, and Q is the sum of those that follow.
 - The actors take turns in one process. They follow one policy, so the batch is the one that they would collect side
@@ -71,7 +73,9 @@ class PPOConfig:
     baseline_rate: float = 0.5
     """Share of the way that the reward baseline moves to each episode's reward (DDPG)."""
     lowest: float = 0.2
-    """Smallest keep ratio that is ever wanted (DDPG). The largest is 1."""
+    """Smallest keep ratio that is ever wanted (DDPG)."""
+    highest: float = 1.0
+    """The largest."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,13 @@ class Rollout:
 class PPOAgent:
     """Actor and critic for one keep ratio a step.
 
-    The actor gives the mean of a normal truncated to `lowest`..1. Its sigma follows a schedule instead of being
+    The actor gives the mean of a normal truncated to `lowest`..`highest`. Its sigma follows a schedule instead of being
     learnt (ours): the paper's actor ends in one sigmoid, and a few dozen improvements don't teach a width.
 
     Its probability ratios are those of the keep ratios it **sampled**, not of the ones the clamp executed. The clamp
     belongs to the environment: the policy chose the first, with a density that is known; an executed count stands
     for a whole range of wishes, and a wish that the clamp moved far is one that the policy may never have. The
-    critic is told what was executed, since that alone decides the reward.
+    critic, where `q_values` asks for one, sees what was executed, since that alone decides the reward.
 
     Deterministic as `DDPGAgent` is: own generators, one thread.
     """
@@ -107,7 +111,9 @@ class PPOAgent:
         self.rng = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.actor = nn.Sequential(_one_hidden(state_dim, config.hidden), nn.Sigmoid(), Between(config.lowest, 1.0))
+            self.actor = nn.Sequential(
+                _one_hidden(state_dim, config.hidden), nn.Sigmoid(), Between(config.lowest, config.highest)
+            )
             self.critic = _one_hidden(state_dim + 1, config.hidden)
         self.target_actor = copy.deepcopy(self.actor)
         self.target_critic = copy.deepcopy(self.critic)
@@ -117,6 +123,7 @@ class PPOAgent:
         self.baseline = math.nan
         self.rollouts: list[Rollout] = []
         self._sampled: list[float] = []
+        self._target_ms = math.nan
 
     @property
     def warmup(self) -> int:
@@ -124,17 +131,19 @@ class PPOAgent:
         return self.config.warmup
 
     def begin(self, clamp: Clamp) -> None:
-        """Forget what was sampled in the episode before."""
+        """Forget what was sampled in the episode before; under another target, what was collected too."""
         self._sampled = []
+        if clamp.target_ms != self._target_ms:
+            self.rollouts, self._target_ms = [], clamp.target_ms
 
     @one_thread()
     def act(self, state: np.ndarray, age: int) -> float:
         """The keep ratio wanted: random in the warm-up, whose `age` is negative, then sampled from the policy."""
         if age < 0:
-            return float(self.rng.uniform(self.config.lowest, 1.0))
+            return float(self.rng.uniform(self.config.lowest, self.config.highest))
         with torch.no_grad():
             mean = self.actor(torch.from_numpy(state)).item()
-        self._sampled.append(truncated_normal(mean, self.sigma(age), self.config.lowest, 1.0, self.rng))
+        self._sampled.append(truncated_normal(mean, self.sigma(age), self.config.lowest, self.config.highest, self.rng))
         return self._sampled[-1]
 
     def sigma(self, age: int) -> float:
@@ -186,7 +195,7 @@ class PPOAgent:
         means = self.target_actor(next_states)
         # A value that holds only for one exact action is an error of the critic, so the actions around it count too.
         noise = self.rng.normal(0.0, config.smoothing, means.shape).clip(-config.smoothing_clip, config.smoothing_clip)
-        actions = (means + torch.from_numpy(noise.astype(np.float32))).clamp(config.lowest, 1.0)
+        actions = (means + torch.from_numpy(noise.astype(np.float32))).clamp(config.lowest, config.highest)
         return self.target_critic(torch.cat([next_states, actions], 1))
 
     def _update_critic(self) -> None:
@@ -209,9 +218,9 @@ class PPOAgent:
         with torch.no_grad():
             advantages = standardised(self._values())
             # Nothing was learnt since these episodes were sampled: the actor still is the old policy.
-            old = log_density(sampled, self.actor(states).squeeze(2), sigmas, self.config.lowest)
+            old = log_density(sampled, self.actor(states).squeeze(2), sigmas, self.config.lowest, self.config.highest)
         for _ in range(self.config.epochs):
-            new = log_density(sampled, self.actor(states).squeeze(2), sigmas, self.config.lowest)
+            new = log_density(sampled, self.actor(states).squeeze(2), sigmas, self.config.lowest, self.config.highest)
             loss = -clipped_objective((new - old).exp(), advantages, self.config.clip)
             self.actor_optimizer.zero_grad()
             loss.backward()
@@ -250,9 +259,11 @@ def clipped_objective(ratios: torch.Tensor, advantages: torch.Tensor, clip: floa
     return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages).mean()
 
 
-def log_density(actions: torch.Tensor, means: torch.Tensor, sigmas: torch.Tensor, lowest: float) -> torch.Tensor:
-    """Of a normal truncated to `lowest`..1, all of one broadcast shape; up to a constant of each sigma."""
-    mass = torch.special.ndtr((1.0 - means) / sigmas) - torch.special.ndtr((lowest - means) / sigmas)
+def log_density(
+    actions: torch.Tensor, means: torch.Tensor, sigmas: torch.Tensor, lowest: float, highest: float = 1.0
+) -> torch.Tensor:
+    """Of a normal truncated to `lowest`..`highest`, all of one broadcast shape; up to a constant of each sigma."""
+    mass = torch.special.ndtr((highest - means) / sigmas) - torch.special.ndtr((lowest - means) / sigmas)
     return -0.5 * ((actions - means) / sigmas) ** 2 - mass.log()
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from amc_latency.search.agent import Score
-from amc_latency.search.costs import Counts, LatencyCosts, LayerCosts
+from amc_latency.search.clamp import Elimination
+from amc_latency.search.costs import PS_PER_MS, Counts, LatencyCosts, LayerCosts
 from amc_latency.search.env import Reward, negative_error
 from lut.architecture import Architecture
 
@@ -39,20 +40,20 @@ def make_reward(name: str, costs: LatencyCosts) -> Reward:
 class TwoStage:
     """R1 of the two-stage paper (arXiv 1912.02254): accuracy less the cost, which is scaled into 0..1.
 
-    By the lowest and the highest cost seen so far, the uncut network's among them; so a policy is worth less once a
-    faster one was seen. The paper's cost are FLOPs, ours milliseconds; its formula is lost, this is our reading.
+    The paper scales FLOPs by the lowest and the highest seen so far; here milliseconds go by the least and the most
+    that any policy takes, which what is seen tends to: so a policy is worth the same whenever it comes, and rewards of
+    a log can be compared. The paper's formula is lost, this is our reading of its words.
     """
 
     def __init__(self, costs: LatencyCosts) -> None:
         self._costs = costs
-        self._lowest = self._highest = costs.full_ms
+        self._least_ms = Elimination(costs).least_total() / PS_PER_MS
+        self._most_ms = costs.ms(costs.widest)
 
     def __call__(self, score: Score, counts: Counts) -> float:
-        """-1..1; sees the policy's cost first."""
-        ms = self._costs.ms(counts)
-        self._lowest, self._highest = min(self._lowest, ms), max(self._highest, ms)
-        span = self._highest - self._lowest
-        return score.accuracy - ((ms - self._lowest) / span if span else 0.0)
+        """-1..1."""
+        span_ms = self._most_ms - self._least_ms
+        return score.accuracy - ((self._costs.ms(counts) - self._least_ms) / span_ms if span_ms else 0.0)
 
 
 def macs_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:

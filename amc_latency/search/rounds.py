@@ -14,6 +14,7 @@ from amc_latency.files import replacing
 from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
 from amc_latency.report import right
+from amc_latency.search.amounts import absolute
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.report import search_text
 from amc_latency.search.run import search
@@ -52,8 +53,8 @@ def search_rounds(
 ) -> RoundsReport:
     """Search `config.rounds` times, each time pruning the fine-tuned network of the round before.
 
-    The budgets go from the original's figures to those of `config` in equal ratios. Each round is a search with a
-    folder of its own within `out`, which goes on where it stopped. Raises what `search` raises.
+    The budgets go from the original's figures to those of `config` in equal ratios, or by `rounds_density`. Each round
+    is a search with a folder of its own within `out`, which goes on where it stopped. Raises what `search` raises.
     """
     rounds: list[Round] = []
     start: Path | None = None
@@ -63,8 +64,7 @@ def search_rounds(
         report = search(replace(config, round=number), folder, console, phone, start)
         rounds.append(_round(report, folder))
         start = folder / "model.safetensors"
-        if report.is_uncut:
-            # Budgets go to the last in equal ratios: where the uncut network meets the first, it meets all.
+        if report.is_uncut and _meets_last(config, report):
             break
     result = RoundsReport(rounds, report)
     path = out / "rounds.json"
@@ -96,6 +96,16 @@ def rounds_text(result: RoundsReport) -> None:
         )
     result_console().print(table)
     search_text(result.report)
+
+
+def _meets_last(config: SearchConfig, report: SearchReport) -> bool:
+    """Whether the uncut network, which met a round's budgets, meets the last round's too."""
+    limits = {"MACs": config.target_macs, "parameters": config.target_params}
+    actual = {row.name: row.actual for row in report.budgets}
+    others = [(uncut, limits.get(name, config.target_bytes)) for name, uncut in actual.items()]
+    return report.measured_ms <= config.target_of(report.original_ms) and all(
+        limit is None or uncut <= absolute(limit, uncut) for uncut, limit in others
+    )
 
 
 def _round(report: SearchReport, folder: Path) -> Round:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data import ImageData, data_for
+from amc_latency.data.fitting import network_line
 from amc_latency.data.labels import check_several
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
@@ -60,7 +61,7 @@ def search(
     """
     check_agent(config.searcher)
     network = _trained(config)
-    data = data_for(network, config.data, config.unlabelled, console)
+    data = data_for(network, config.data, config.unlabelled, console, introduces=False)
     check_several(data, config.model, console)
     # Other data or other weights on a resume would be another search.
     identity = {"data": data.source, "data_sha256": data.digest(), "weights_sha256": weights_digest(network.model)}
@@ -73,8 +74,6 @@ def search(
         console.say(f"{out} holds a finished search")
         return done
     with _device(config, phone, console) as device:
-        if start is None:
-            check_original(network, data, config.images, config.min_accuracy, console)
         return _Search(config, folder, network, pruned, data, console, device).run()
 
 
@@ -135,6 +134,7 @@ class _Search:
         self.config = config
         self.folder = folder
         self.original = original
+        self._is_first = network is original
         view = weight_network if config.prune == "weights" else _as_it_is
         self.uncut, self.network = view(original), view(network)
         self.data = data
@@ -236,7 +236,9 @@ class _Search:
         counts, is_first = self.costs.full, self.network.model is self.original.model
         if self.config.reward not in BUDGETED or not is_first:
             return None
-        if not self.clamp.holds(counts) or not self._holds(counts, 1.0):
+        # The table timed this very network, which counts for more than the sum of its layers.
+        within = self.original_ms <= self.target_ms and all(budget.holds(counts) for budget in self.clamp.budgets)
+        if not (within or self.clamp.holds(counts)) or not self._holds(counts, 1.0):
             return None
         self.console.say("the uncut network meets this already: it is exported and timed, and nothing is searched")
         rows = self.delivery.uncut_rows(self.target_ms)
@@ -331,7 +333,9 @@ class _Search:
     def _table(self) -> LatencyTable:
         """The run folder's own copy if there is one: by other rows a resumed search would be another search."""
         if self._own_table.exists():
-            return LatencyTable.open(self._own_table, self.device.identity)
+            own = LatencyTable.open(self._own_table, self.device.identity)
+            self._introduce_original()
+            return own
         if self.folder.episodes():
             raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
         self._check_exportable()
@@ -339,6 +343,7 @@ class _Search:
         # One that was named is meant to be there: a typo must not begin hours of timing.
         table = open_table(self.device, None, lut, create=lut is None)
         assert table is not None
+        self._introduce_original()
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
         grid = Grid(1.0) if self.config.prune == "weights" else grid_of(self.config)
         report = complete_table(self.original, self.device, table, grid, self.console)
@@ -347,6 +352,12 @@ class _Search:
         if report.suspect:
             self.console.say(suspect_text(report))
         return table
+
+    def _introduce_original(self) -> None:
+        """Once nothing cheap can be wrong any more, and before hours of timing."""
+        self.console.say(network_line(self.data, self.original))
+        if self._is_first:
+            check_original(self.original, self.data, self.config.images, self.config.min_accuracy, self.console)
 
     def _check_exportable(self) -> None:
         """Before anything is timed: what can't be written can't be shipped either."""
@@ -360,7 +371,8 @@ class _Search:
         assert first_ms is not None, "or there would be no attempt"
         origin = self.clamp.with_target(first_ms)
         config = self.config
-        keep = config.least_keep, config.most_keep
+        bounded = config.min_keep is not None or config.max_keep is not None
+        keep = self.costs.ratio_bounds if bounded else (config.least_keep, 1.0)
         return Problem(clamp, self.judge, self.reward, config.seed, keep[0], config.damage, origin, keep[1])
 
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:

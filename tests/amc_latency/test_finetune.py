@@ -70,7 +70,7 @@ def test_smaller_batches_take_smaller_steps_unless_the_rate_is_set() -> None:
 @pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"batch_size": 1}])
 def test_a_rate_or_batch_that_trains_nothing_is_refused_at_once(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"not|got"):
-        replace(finetune_config(1, SIZE, 0), **wrong)
+        finetune_config(1, SIZE, 0, **wrong)
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')} is"):
         SearchConfig(speedup=2, **wrong)
 
@@ -135,6 +135,7 @@ class Line(nn.Module):
         ([80, 80, 79, 79, 79, 79], [9, 8, 7, 6, 5, 4], 0.125),
         ([80, 81, 82, 85, 84, 83], [9, 8, 5, 5, 6, 7], 0.5),
         ([80, 79, 79, 79, 79, 79], [9, 8, 7, 6, 5, 4], 0.0),
+        ([80, 80, 80, 80, 80, 80], [3, 4, 5, 6, 7, 8], 0.0),  # nothing gained
         ([80, 80, 80, 80, 80, 80], [9, 8, 7, 6, math.nan, math.inf], 0.5),
     ],
 )

@@ -134,7 +134,8 @@ def test_random_networks(ask: Callable[[int, Path], str], tmp_path: Path) -> Non
     print(f"\n{ask.__name__}: seeds 0 to {COUNT - 1}, {len(failures)} failed")
     print("\n".join(f"{count:6} {outcome}" for outcome, count in outcomes.most_common()))
     assert not failures, "\n".join(failures.values())
-    assert outcomes["exported"] + outcomes["cut"] >= COUNT // 3
+    # About half are, over thousands; of twenty a quarter may do.
+    assert outcomes["exported"] + outcomes["cut"] >= COUNT // 5
 
 
 @pytest.mark.parametrize("name", [*MIXING, *MIXING_MAPS])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from amc_latency.outcome import outcome_of
 from amc_latency.scoring import classes_of, correct, labels_of, loss_of
 
 LOGITS = torch.tensor([[2.0], [-1.0], [0.0], [0.5]])
@@ -62,3 +63,11 @@ def test_two_outputs_and_more_are_as_pytorch_has_them_to_the_bit() -> None:
 def test_a_label_that_one_output_cannot_mean_is_refused(label: int) -> None:
     with pytest.raises(ValueError, match="label 0 from label 1"):
         loss_of(LOGITS, torch.tensor([0, 1, label, 0]))
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 12])
+def test_a_network_that_says_nan_is_never_right(outputs: int) -> None:
+    logits, labels = torch.zeros(3, outputs), torch.zeros(3, dtype=torch.long)
+    logits[1, -1] = logits[2] = math.nan
+    assert correct(logits, labels) == 1
+    assert outcome_of([(logits, labels)]).right.tolist() == [True, False, False]

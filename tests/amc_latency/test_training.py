@@ -1,5 +1,6 @@
 """Training: the schedule, the augmentation, and that a stopped run ends where an unbroken one does."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -102,6 +103,26 @@ def test_parameters_without_gradients_are_kept_and_resumed(few: Split, tmp_path:
     fit(unbroken, few, CONFIG)
     with pytest.raises(Stop):
         fit(build(), few, CONFIG, tmp_path / "state", stop_after(1))
+    fit(resumed, few, CONFIG, tmp_path / "state")
+    assert same(resumed, unbroken)
+
+
+def test_dropout_draws_the_same_resumed_or_not_and_leaves_the_global_generator_alone(
+    few: Split, tmp_path: Path
+) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(tiny_model(), nn.Dropout(0.5), nn.Linear(10, 10, bias=False))
+
+    torch.manual_seed(0)
+    unbroken = build()
+    broken, resumed = (copy.deepcopy(unbroken) for _ in range(2))
+    before = torch.get_rng_state()
+    fit(unbroken, few, CONFIG)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    with pytest.raises(Stop):
+        fit(broken, few, CONFIG, tmp_path / "state", stop_after(1))
+    torch.manual_seed(7)
     fit(resumed, few, CONFIG, tmp_path / "state")
     assert same(resumed, unbroken)
 

@@ -9,6 +9,7 @@ from op_networks import CASES, Written, conv, ending, in_a_row
 from torch import Tensor, nn
 
 from amc_latency.data import Normalisation
+from amc_latency.errors import UserError
 from amc_latency.export import converted, frozen
 from amc_latency.graph import trace
 from amc_latency.writing import ExportError, write
@@ -108,5 +109,5 @@ def test_pixels_that_no_convolution_takes_in(model: nn.Module, channels: int, me
 
 def test_an_output_that_is_a_map() -> None:
     model = nn.Sequential(conv(), nn.Flatten())
-    with pytest.raises(ExportError, match="returns a flattened feature map"):
-        write(model, trace(model, (3, 4, 4)))
+    with pytest.raises(UserError, match="returns a flattened feature map"):
+        trace(model, (3, 4, 4))

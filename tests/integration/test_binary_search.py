@@ -55,6 +55,7 @@ def config(folder: Path, network: str) -> SearchConfig:
         device="pixel1",
         estimate=True,
         unlabelled=str(folder / "photos"),
+        normalisation="half",
         agent="random",
         warm_start=False,
         warmup=0,

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "profile": ("profile", "--lut", "t.tsv", "--step", 64),
     "train": ("train", "--out", "new.safetensors", "--width", 0.25, "--image-size", 32, *TRAINING),
     "finetune": ("finetune", "--out", "new.safetensors", *TRAINING),
-    "search": ("search", "--speedup", 2, "--lut", "t.tsv", "--out", "run", "--data", "bundled"),
+    "search": ("search", "--speedup", 2, "--out", "run", "--data", "bundled"),
 }
 OTHERS = ("train", "finetune", "search")
 SIGNALS = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from android_bench.op_profile import Op, parse_op_profile
 from lut.op_join import JoinError, join, op_kinds
-from lut.shape import LayerShape
+from lut.shape import AVG_POOLS, LayerShape
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -103,6 +103,9 @@ def test_a_layer_taken_away_put_in_or_exchanged_is_refused(network, data: st.Dat
         "exchange": [stranger],
         "swap": [*after[:1], own],
     }[change]
+    # A product behind an average with a border may be the average's own, so a log with one more is no mistake.
+    bordered = place > 0 and shapes[place - 1].kind in AVG_POOLS and shapes[place - 1].padding > 0
+    assume(not (bordered and "mul" in op_kinds(stranger[0].node_type)))
     changed = [*before, *middle, *(after[1:] if change == "swap" else after)]
     with pytest.raises(JoinError):
         join([each for ops in changed for each in ops], shapes, [""] * len(shapes))

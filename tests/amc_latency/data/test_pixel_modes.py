@@ -148,6 +148,15 @@ def test_values_of_no_range_are_refused_by_name(
     assert found.replace("0.504202", "0.5").startswith(complaint.replace(".* ", " "))
 
 
+def test_floats_that_overshoot_1_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "over.tiff").write_bytes(
+        tiff(np.linspace(0, 1.2, 576, dtype=np.float32).reshape(24, 24), sample_format=3)
+    )
+    found = seen(tmp_path / "over.tiff")
+    assert isinstance(found, str)
+    assert "floats of 0 to 1.2: black if they are of 0..255" in found
+
+
 def test_black_stays_black(tmp_path: Path) -> None:
     for number, dtype in enumerate(("u4", "f4", "u2")):
         path = tmp_path / f"{number}.tif"

@@ -77,7 +77,7 @@ def own(tmp_path: Path) -> str:
         ("Viewed", "computes something else when traced"),
         ("Two", "forward must take one image"),
         ("Half", r"call \.float\(\)"),
-        ("Joined", "joins a feature map that was flattened to what was pooled"),
+        ("Joined", "a join of a flattened 6x6 map and a vector is not supported"),
     ],
 )
 def test_refused_when_it_is_loaded(own: str, name: str, says: str) -> None:

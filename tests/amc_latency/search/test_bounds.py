@@ -260,7 +260,8 @@ def test_no_method_leaves_the_bounds(network: Network, prune: str, seed: int) ->
         # Under the widest policy's, and far over it: then the bound alone holds.
         clamp = Clamp(costs, narrowest + share * (costs.ms(costs.widest) - narrowest))
         judge = ToyJudge(costs, seed)
-        run(Problem(clamp, judge, negative_error_of, seed, config.least_keep, highest=config.most_keep), name)  # type: ignore[arg-type]
+        lowest, highest = costs.ratio_bounds
+        run(Problem(clamp, judge, negative_error_of, seed, lowest, highest=highest), name)  # type: ignore[arg-type]
         assert judge.seen
         for counts in set(judge.seen):
             assert_within(counts, config)

@@ -114,6 +114,15 @@ def test_the_actor_improves_when_enough_episodes_of_its_own_are_there() -> None:
     assert agent.replay.added == 0  # no critic is asked, so none is taught
 
 
+def test_episodes_under_another_target_are_not_improved_by() -> None:
+    agent = small_agent(warmup=0, actors=3)
+    states = [np.zeros(len(FEATURES), np.float32)] * 3
+    for target_ms, collected in ((TARGET_MS, 1), (TARGET_MS, 2), (2 * TARGET_MS, 1), (2 * TARGET_MS, 2)):
+        agent.begin(Clamp(toy_costs(), target_ms))
+        agent.learn(states, [agent.act(state, 0) for state in states[:-1]], [0.0, -0.1], 0)
+        assert len(agent.rollouts) == collected
+
+
 def test_ratios_are_of_what_was_sampled_and_the_critic_sees_what_was_executed() -> None:
     agent = small_agent(warmup=0, actors=100, q_values="critic")
     asked: list[float] = []

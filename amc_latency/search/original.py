@@ -46,7 +46,7 @@ def check_original(
         return
     hint = _hint(found, split.labels, chance_pct)
     text = f"{line}. The same answers in any order would get {chance_pct:.1f} %. {hint}"
-    if high <= chance_pct or (accuracy_pct <= chance_pct and len(found) >= ENOUGH):
+    if high <= chance_pct or (round(accuracy_pct, 9) <= chance_pct and len(found) >= ENOUGH):
         raise UserError(f"{text}; --min-accuracy 0 searches all the same")
     console.say(f"warning, that may be chance: {text}")
 
@@ -54,7 +54,8 @@ def check_original(
 def _chance_pct(found: Outcome, labels: torch.Tensor) -> float:
     classes = int(max(labels.max(), found.said.max())) + 1
     said, meant = (each.bincount(minlength=classes).double() / len(labels) for each in (found.said, labels))
-    return 100 * float(said @ meant)
+    # Rounded, so that the share of a single class is the same figure on both sides.
+    return round(100 * float(said @ meant), 9)
 
 
 def _check_unlabelled(data: ImageData, min_accuracy_pct: float | None) -> None:

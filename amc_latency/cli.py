@@ -438,7 +438,9 @@ def export(
     if not trained:
         notes = (report.note, f"{spec.name} has random weights: the file is good for its milliseconds alone")
         report = replace(report, note="; ".join(filter(None, notes)))
-    Console().say(pixels_line(folded, expected))
+    for line in (report.note, pixels_line(folded, expected)):
+        if line:
+            Console().say(line)
     show(report, as_json, lambda report: export_text(report, out))
 
 

@@ -1,4 +1,4 @@
-"""What `amc-latency export` tells people."""
+"""What `amc-latency export` tells people; what to be aware of goes to standard error."""
 
 from __future__ import annotations
 
@@ -19,5 +19,3 @@ def export_text(report: ExportReport, path: Path) -> None:
     print(f"operators: {', '.join(f'{count} {name}' for name, count in report.ops.items())}")
     if report.converter != "ours":
         print(f"converter: {report.converter}")
-    if report.note:
-        print(f"note: {report.note}")

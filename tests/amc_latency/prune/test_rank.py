@@ -15,7 +15,7 @@ def test_importance_is_the_weight_that_reads_a_channel() -> None:
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([1.0, -2.0, 3.0, 4.0, 0, 0, 0, -1, 5, 0, 0, 0, 0, 1, 1, 0]).view(2, 2, 2, 2))
         model[3].weight.copy_(torch.tensor([[1.0, 2, 3, 4, -5, -6, -7, -8]]))
-    first, second = consumer_l1(model, trace(model, (1, 1, 1)))
+    first, second = consumer_l1(model, trace(model, (1, 3, 3)))
     assert first.tolist() == [1 + 2 + 3 + 4 + 5, 1 + 1 + 1]
     assert second.tolist() == [1 + 2 + 3 + 4, 5 + 6 + 7 + 8]  # two 2x2 maps flattened
 

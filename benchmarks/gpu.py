@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="a GPU's profile; `h100` and `titan-xp` must match the GPU")
     parser.add_argument("--batch", type=int, default=50, help="images at once; AMC's figures are for 50")
     parser.add_argument("--precision", choices=["fp32", "tf32", "fp16"], default="fp32")
-    parser.add_argument("--l2", choices=["warm", "flushed"], default="warm", help="the second-level cache before a run")
+    parser.add_argument("--state", choices=["hot", "frame"], default="hot", help="what a run finds in the L2 cache")
     parser.add_argument("--only", choices=["ratios", "prediction"])
     parser.add_argument("--lut", type=Path, help="table to build, or to go on with")
     parser.add_argument("--networks", type=int, default=24, help="how many random networks")
@@ -141,7 +141,7 @@ def main() -> None:
         profile = get_profile(options.device)
         if profile.kind != "cuda":
             raise DeviceError(f"{options.device} is no GPU")
-        own = replace(profile.protocol, batch=options.batch, precision=options.precision, l2=options.l2)
+        own = replace(profile.protocol, batch=options.batch, precision=options.precision, state=options.state)
         device = CudaDevice(replace(profile, protocol=own))
     except (ProtocolError, UnknownDeviceError) as error:
         parser.error(str(error))
@@ -150,7 +150,9 @@ def main() -> None:
     network = settled(load_network(NetworkOptions("mobilenet_v1")))
     results: dict[str, object] = {"identity": asdict(device.identity), "protocol": asdict(own)}
     if not options.json:
-        print(f"{device.identity.model}\n{device.identity.runtime}, {statistic_text(own, own.rounds)}, L2 {own.l2}")
+        print(
+            f"{device.identity.model}\n{device.identity.runtime}, {statistic_text(own, own.rounds)}, state {own.state}"
+        )
     try:
         if options.only != "prediction":
             measured = time_lists(network, device, replace(own, rounds=options.rounds))

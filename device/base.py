@@ -54,8 +54,8 @@ class Protocol:
     statistic: Literal["min", "median", "mean"] = "min"
     """What counts: the smallest of all samples, the median over rounds of each round's median, or the mean of means.
 
-    On a computer other programs only ever slow a workload down, in bursts of half a second, so the smallest is the
-    steadier one. A phone changes its own speed, so the median is. A mean is all that some programs print.
+    The median is what a user sees. The smallest is a third below it where memory is slow, and the luck of one process
+    (`benchmarks/repeatability.py`). A mean is all that some programs print.
     """
     timeout_s: float = 60.0
     """A workload that takes longer is recorded as an error."""
@@ -63,8 +63,12 @@ class Protocol:
     """Images at once. A latency is that of the whole batch; only a GPU times more than one."""
     precision: Literal["fp32", "tf32", "fp16"] = "fp32"
     """What a GPU computes in: tf32 are fp32 numbers multiplied with 10 bits of mantissa. All else is fp32."""
-    l2: Literal["warm", "flushed"] = "warm"
-    """Whether a GPU's second-level cache keeps what the run before left there, or is emptied before each run."""
+    state: Literal["hot", "frame"] = "hot"
+    """What a run finds in the caches: what the one before has left there (back to back, as `benchmark_model` runs), or
+    its inputs alone, because other memory was touched in between: an app that infers once a frame.
+    """
+    frame_mb: int = 16
+    """Megabytes that are touched before each run in state `frame`. A GPU takes twice its second-level cache instead."""
 
     def __post_init__(self) -> None:
         if self.threads > 256:
@@ -75,10 +79,10 @@ class Protocol:
             raise ProtocolError("a protocol's least time cannot be negative, nor its most runs below its least")
         if self.clock not in ("cpu", "wall") or self.statistic not in ("min", "median", "mean"):
             raise ProtocolError("a protocol's clock is cpu or wall, and its statistic min, median or mean")
-        if self.batch < 1 or self.precision not in ("fp32", "tf32", "fp16") or self.l2 not in ("warm", "flushed"):
-            raise ProtocolError(
-                "a protocol's batch is at least 1, its precision fp32, tf32 or fp16, its l2 warm or flushed"
-            )
+        if self.batch < 1 or self.precision not in ("fp32", "tf32", "fp16"):
+            raise ProtocolError("a protocol's batch is at least 1, its precision fp32, tf32 or fp16")
+        if self.state not in ("hot", "frame") or not 1 <= self.frame_mb <= 1024:
+            raise ProtocolError("a protocol's state is hot or frame, its frame_mb 1 to 1024")
         if self.threads > 1 and self.clock == "cpu":
             raise ProtocolError("thread CPU time misses the other threads: use clock='wall' with more than one")
 
@@ -109,6 +113,9 @@ class Summary:
     median_us: float | None
     mean_us: float | None
     std_us: float | None
+    p10_us: float | None = None
+    p90_us: float | None = None
+    p99_us: float | None = None
 
 
 @dataclass(frozen=True)

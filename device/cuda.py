@@ -59,7 +59,7 @@ class CudaDevice(Device):
         job = {
             "batch": protocol.batch,
             "precision": protocol.precision,
-            "l2": protocol.l2,
+            "state": protocol.state,
             "warmup": protocol.warmup,
             "warmup_ms": protocol.warmup_ms,
             "runs": protocol.runs,

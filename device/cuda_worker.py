@@ -1,7 +1,7 @@
 """The process in which PyTorch runs on a GPU: reads `.tflite` files, times each, answers in JSON lines.
 
 Run as `python -P -m device.cuda_worker TARGET`; TARGET is `cuda:0`, or `cpu`, which does the same without a GPU, for
-tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "l2": .., "warmup": .., "warmup_ms": .., "runs": ..,
+tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "state": .., "warmup": .., "warmup_ms": .., "runs": ..,
 "min_time_ms": .., "max_runs": ..}` and then the file's N bytes; a line `{"bytes": 0}` asks what there is to run on. The
 first answer is `{"ready": true}`; then a job gets `{"ns": [..], "how": "..", "graph": true, "fatal": false}` or
 `{"error": "..", "fatal": false}`, fatal where this process is of no more use; the question gets `About`'s fields. The
@@ -81,7 +81,7 @@ class CudaClock:
             # Twice at least: the first run chooses cuDNN's algorithms.
             _warm_up(run, max(2, job["warmup"]), job["warmup_ms"], self._stream.synchronize)
             one = Launch(run, 1, "plain launches", graph=False)
-            self._flush = self._new_flush() if job["l2"] == "flushed" else None
+            self._flush = self._new_flush() if job["state"] == "frame" else None
             run_ms = min(self.samples_ns(one, 3)) / 1e6
             copies = 1 if self._flush is not None else min(_MOST_COPIES, math.ceil(_GRAPH_MS / max(run_ms, 1e-3)))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -57,6 +58,7 @@ class HostDevice(Device):
             "min_time_ms": protocol.min_time_ms,
             "max_runs": protocol.max_runs,
             "threads": protocol.threads,
+            "touch_bytes": protocol.frame_mb << 20 if protocol.state == "frame" else 0,
         }
         worker: WorkerProcess | None = None
         try:
@@ -102,9 +104,19 @@ def _timing(workload: Workload, worker: WorkerProcess, round_index: int) -> Timi
 
 def summary_of(samples_ns: Sequence[int]) -> Summary:
     """Samples in nanoseconds as a summary in microseconds; the standard deviation is the population's."""
-    samples_us = [sample / 1e3 for sample in samples_ns]
+    samples_us = sorted(sample / 1e3 for sample in samples_ns)
     mean_us = statistics.fmean(samples_us)
-    return Summary(min(samples_us), statistics.median(samples_us), mean_us, statistics.pstdev(samples_us, mean_us))
+    # The nearest rank: with fewer than a hundred samples p99 is the largest.
+    p10_us, p90_us, p99_us = (samples_us[math.ceil(share * len(samples_us) / 100) - 1] for share in (10, 90, 99))
+    return Summary(
+        min_us=samples_us[0],
+        median_us=statistics.median(samples_us),
+        mean_us=mean_us,
+        std_us=statistics.pstdev(samples_us, mean_us),
+        p10_us=p10_us,
+        p90_us=p90_us,
+        p99_us=p99_us,
+    )
 
 
 def one_line(text: str) -> str:

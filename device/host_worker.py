@@ -2,9 +2,9 @@
 
 Run by file path, `python -P host_worker.py CORES`, so it imports nothing of this package. CORES is a comma
 list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": ..,
-"min_time_ms": .., "max_runs": .., "threads": ..}` and then the model's N bytes. The first answer is
-`{"ready": true}`; then each job gets `{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. The end of standard
-input ends the process.
+"min_time_ms": .., "max_runs": .., "threads": .., "touch_bytes": ..}` and then the model's N bytes. The first answer is
+`{"ready": true}`; then each job gets `{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. With `touch_bytes` that
+much other memory is written before each run, and the inputs after it. The end of standard input ends the process.
 """
 
 from __future__ import annotations
@@ -56,9 +56,21 @@ def timed(interpreter: Any, job: dict[str, Any]) -> dict[str, Any]:
     """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises."""
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
-    for details in interpreter.get_input_details():
-        interpreter.set_tensor(details["index"], input_values(rng, details["shape"], np.dtype(details["dtype"])))
-    invoke = interpreter.invoke
+    inputs = [
+        (details["index"], input_values(rng, details["shape"], np.dtype(details["dtype"])))
+        for details in interpreter.get_input_details()
+    ]
+    set_tensor, invoke = interpreter.set_tensor, interpreter.invoke
+    other = np.zeros(job["touch_bytes"] // 8)
+
+    def prepare() -> None:
+        """What an app does between two frames: its own work, and then the next input."""
+        np.add(other, 1.0, out=other)
+        for index, values in inputs:
+            set_tensor(index, values)
+
+    for index, values in inputs:
+        set_tensor(index, values)
     warm = perf_counter_ns() + job["warmup_ms"] * 1e6
     runs = 0
     while runs < job["warmup"] or perf_counter_ns() < warm:
@@ -68,6 +80,8 @@ def timed(interpreter: Any, job: dict[str, Any]) -> dict[str, Any]:
     wall_ns: list[int] = []
     end = perf_counter_ns() + job["min_time_ms"] * 1e6
     while len(cpu_ns) < job["runs"] or (perf_counter_ns() < end and len(cpu_ns) < job["max_runs"]):
+        if len(other):
+            prepare()
         wall_start = perf_counter_ns()
         cpu_start = thread_time_ns()
         invoke()

@@ -63,7 +63,7 @@ def measure_many(
 
     Raises `BadModelError` before anything is timed, and `DeviceError` at the first model that fails.
     """
-    workloads = [_workload(name, model) for name, model in models.items()]
+    workloads = [workload_of(name, model) for name, model in models.items()]
     timings: dict[str, dict[int, Timing]] = {name: {} for name in models}
     for timing in device.time(workloads, protocol, seed):
         timing.latency_us(protocol)  # a failure ends it here, not after the last round
@@ -76,7 +76,7 @@ def measure_file(device: Device, path: Path, protocol: Protocol) -> Measurement:
     return measure_many(device, {path.name: path}, protocol)[path.name]
 
 
-def _workload(name: str, model: bytes | Path) -> Workload:
+def workload_of(name: str, model: bytes | Path) -> Workload:
     content = read_model(model) if isinstance(model, Path) else model
     return Workload(name, lambda: content)
 

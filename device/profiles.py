@@ -180,6 +180,7 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
         if not isinstance(table, dict):
             raise ValueError(f"{section} is a section, not {table!r}")
     timing = content.get("timing", {})
+    _check("l2" not in timing, "[timing] l2 is called state: hot for warm, frame for flushed")
     cores: Cores = _cores(timing.pop("cores", "fastest")) if kind == "android" else "fastest"
     runner = content.get("runner", {})
     runner_name = runner.pop("name", "auto")
@@ -248,8 +249,10 @@ def _check_gpu(profile: DeviceProfile) -> None:
         _check(own.clock == "wall", "[timing] clock of a GPU is wall: its own events")
         _check(not (profile.match.devices or profile.match.socs), "[match] of a GPU has models only")
     else:
-        gpu = [name for name in ("batch", "precision", "l2") if getattr(own, name) != getattr(default, name)]
+        gpu = [name for name in ("batch", "precision") if getattr(own, name) != getattr(default, name)]
         _check(not gpu, f"[timing] {', '.join(gpu)} is for a GPU only")
+    if profile.kind == "android":
+        _check(own.state == "hot", "[timing] state of a phone is hot: its programs run a model back to back")
 
 
 def _check_trust(trust: Trust) -> None:

@@ -54,7 +54,7 @@ def _healthy(path: Path, scanned: Scan) -> LatencyTable:
     """The table without its damaged rows, in memory only."""
     if not scanned.damaged:
         return LatencyTable.open(path)
-    table = LatencyTable(path, *scanned.header).detached()
+    table = LatencyTable(path, *scanned.header, scanned.schema).detached()
     for _, timing in scanned.rows:
         table.append(timing)
     return table

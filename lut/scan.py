@@ -9,7 +9,7 @@ from pathlib import Path
 from device.base import Timing
 from lut.headers import Header
 from lut.table import TableError
-from lut.table_text import COLUMNS, TITLE, RowReader, parse_header
+from lut.table_text import TITLE, RowReader, columns, parse_header, schema_of
 
 JOINT = "another table begins here"
 _QUOTED = 120
@@ -30,6 +30,7 @@ class Scan:
     """All that a table's file holds, superseded rows too."""
 
     header: Header
+    schema: int
     rows: list[tuple[int, Timing]]
     """with the number of their line"""
     damaged: list[DamagedRow]
@@ -46,22 +47,23 @@ def scan(path: Path) -> Scan:
     end = data.rfind(b"\n") + 1
     lines = data[:end].split(b"\n")[:-1]
     header = Header(*parse_header(path, lines))
-    reader = RowReader(header.protocol)
-    columns = "\t".join(COLUMNS).encode()
-    first_row = lines.index(columns) + 1
+    schema = schema_of(lines)
+    reader = RowReader(header.protocol, schema)
+    names = "\t".join(columns(schema)).encode()
+    first_row = lines.index(names) + 1
     rows: list[tuple[int, Timing]] = []
     damaged: list[DamagedRow] = []
     for number, line in enumerate(lines[first_row:], start=first_row + 1):
         if line.startswith(TITLE.encode()):
             damaged.append(_damaged(number, line, JOINT))
-        elif line.startswith(b"# ") or line == columns:
+        elif line.startswith(b"# ") or line == names:
             continue
         else:
             try:
                 rows.append((number, reader.read(line).timing))
             except ValueError as error:
                 damaged.append(_damaged(number, line, _reason(reader, line, str(error))))
-    return Scan(header, rows, damaged, len(data) - end)
+    return Scan(header, schema, rows, damaged, len(data) - end)
 
 
 def _damaged(number: int, line: bytes, reason: str) -> DamagedRow:

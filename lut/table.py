@@ -15,6 +15,7 @@ from typing import Self
 
 from device.base import DeviceIdentity, Protocol, Timing, differences
 from lut.table_text import (
+    SCHEMA,
     TITLE,
     Row,
     RowReader,
@@ -23,6 +24,7 @@ from lut.table_text import (
     missing_table,
     parse_header,
     row_line,
+    schema_of,
 )
 
 
@@ -37,12 +39,13 @@ class LatencyTable:
     dropped. Every row ends in a checksum, so that a damaged digit is an error and not another latency.
     """
 
-    def __init__(self, path: Path, identity: DeviceIdentity, protocol: Protocol) -> None:
+    def __init__(self, path: Path, identity: DeviceIdentity, protocol: Protocol, schema: int = SCHEMA) -> None:
         self.path = path
         self.identity = identity
         self.protocol = protocol
         self._rows: dict[str, dict[int, Row]] = {}
-        self._reader = RowReader(protocol)
+        self.schema = schema
+        self._reader = RowReader(protocol, schema)
         self._descriptor: int | None = None
         self._stored = True
 
@@ -82,9 +85,9 @@ class LatencyTable:
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
-        table = cls(path, *parse_header(path, lines))
+        table = cls(path, *parse_header(path, lines), schema_of(lines))
         with _no_garbage_collection():
-            table._read_rows(lines, len(header_lines(table.identity, table.protocol)))
+            table._read_rows(lines, len(header_lines(table.identity, table.protocol, table.schema)))
         table.expect(expect_identity, expect_protocol)
         return table
 
@@ -155,7 +158,7 @@ class LatencyTable:
 
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""
-        line = row_line(timing)
+        line = row_line(timing, self.schema)
         try:
             row = self._reader.read(line)
         except ValueError as error:
@@ -184,7 +187,7 @@ class LatencyTable:
 
     def detached(self) -> Self:
         """A copy that forgets what is appended to it: the file stays as it is."""
-        copy = type(self)(self.path, self.identity, self.protocol)
+        copy = type(self)(self.path, self.identity, self.protocol, self.schema)
         copy._rows = {key: dict(rounds) for key, rounds in self._rows.items()}
         copy._stored = False
         return copy

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,24 +14,26 @@ from pathlib import Path
 from device.base import DeviceIdentity, Protocol, Summary, Timing
 from lut.shape import parse_network
 
-SCHEMA = 2
+SCHEMA = 3
 TITLE = "# amc-latency latency table, schema "
 _HEADER_NAMES = ("device", "model", "runtime", "protocol", "check")
 _ESTIMATED = "# figures: estimated, not measured"
 """A line that the header of a table of estimates has after `runtime`; others lack it."""
-_YOUNGER_FIELDS = frozenset({"batch", "precision", "l2"})
+_YOUNGER_FIELDS = frozenset({"batch", "precision", "state", "frame_mb"})
 """Of the protocol: tables from before have their defaults."""
-_STATISTICS = ("min_us", "median_us", "mean_us", "std_us")
-COLUMNS = (
-    "key",
-    "round",
-    "n",
-    *(f"cpu_{name}" for name in _STATISTICS),
-    *(f"wall_{name}" for name in _STATISTICS),
-    "error",
-    "conditions",
-    "check",
-)
+_STATES = {"warm": "hot", "flushed": "frame"}
+"""What tables from before call a protocol's `l2`, and what that is as a `state`."""
+_STATISTICS = {2: ("min_us", "median_us", "mean_us", "std_us")}
+_STATISTICS[3] = (*_STATISTICS[2], "p10_us", "p90_us", "p99_us")
+"""What a row holds of each clock, by schema. A table keeps the schema that it began with."""
+
+
+def columns(schema: int = SCHEMA) -> tuple[str, ...]:
+    """The names of a row's cells."""
+    figures = (f"{clock}_{name}" for clock in ("cpu", "wall") for name in _STATISTICS[schema])
+    return ("key", "round", "n", *figures, "error", "conditions", "check")
+
+
 _LONGEST_ERROR = 500
 
 
@@ -45,17 +48,22 @@ def missing_table(path: Path) -> TableError:
     return TableError(f"there is no latency table {path}{hint} make one with `amc-latency profile`")
 
 
-def header_lines(identity: DeviceIdentity, protocol: Protocol) -> list[str]:
+def header_lines(identity: DeviceIdentity, protocol: Protocol, schema: int = SCHEMA) -> list[str]:
     """All lines before the first row, the column names last."""
     lines = [
-        f"{TITLE}{SCHEMA}",
+        f"{TITLE}{schema}",
         f"# device: {_escape(identity.name)}",
         f"# model: {_escape(identity.model)}",
         f"# runtime: {_escape(identity.runtime)}",
         *([_ESTIMATED] if identity.estimated else []),
         f"# protocol: {json.dumps(asdict(protocol))}",
     ]
-    return [*lines, f"# check: {_check(chr(10).join(lines).encode())}", "\t".join(COLUMNS)]
+    return [*lines, f"# check: {_check(chr(10).join(lines).encode())}", "\t".join(columns(schema))]
+
+
+def schema_of(lines: Sequence[bytes]) -> int:
+    """The schema of a table's lines, whose header `parse_header` has read."""
+    return int(lines[0].decode().removeprefix(TITLE))
 
 
 def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protocol]:
@@ -71,7 +79,7 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
             f"{path} has table schema '{schema}', this is '{SCHEMA}': a newer amc-latency wrote it; update this one "
             "to read it"
         )
-    if texts[0] != f"{TITLE}{SCHEMA}":
+    if schema not in map(str, _STATISTICS):
         raise TableError(
             f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "
             "name another --lut, or delete this one to start anew"
@@ -91,7 +99,7 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
         values[name] = texts[number].removeprefix(prefix)
     if values["check"] != _check(checked):
         raise TableError(f"{path}: the header does not match its checksum '{values['check'][:80]}': {damaged}")
-    if len(texts) <= len(_HEADER_NAMES) + 1 or texts[-1] != "\t".join(COLUMNS):
+    if len(texts) <= len(_HEADER_NAMES) + 1 or texts[-1] != "\t".join(columns(int(schema))):
         raise TableError(f"{path}, line {len(_HEADER_NAMES) + 2}: the column names are missing or others: {damaged}")
     try:
         device, model, runtime = (_unescape(values[name]) for name in ("device", "model", "runtime"))
@@ -99,6 +107,8 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
         protocol_values = json.loads(values["protocol"])
         if not isinstance(protocol_values, dict):
             raise ValueError("its protocol is no list of names and values")
+        if protocol_values.get("l2") in _STATES:
+            protocol_values["state"] = _STATES[protocol_values.pop("l2")]
         known = {field.name: type(field.default) for field in fields(Protocol)}
         if younger := set(protocol_values) - set(known):
             raise TableError(
@@ -123,11 +133,11 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
     return identity, protocol
 
 
-def row_line(timing: Timing) -> bytes:
-    """A row's line, without its newline."""
+def row_line(timing: Timing, schema: int = SCHEMA) -> bytes:
+    """A row's line, without its newline; what an older schema has no cell for is left out."""
     cells = [timing.workload, str(timing.round), str(timing.n)]
     for summary in (timing.cpu, timing.wall):
-        values = [getattr(summary, name) if summary else None for name in _STATISTICS]
+        values = [getattr(summary, name) if summary else None for name in _STATISTICS[schema]]
         # 10 ns: below what any clock resolves, and enough digits for the fastest layer.
         cells += ["" if value is None else f"{value:.2f}" for value in values]
     cells += [_escape((timing.error or "")[:_LONGEST_ERROR]), timing.conditions]
@@ -140,6 +150,7 @@ class Row:
     """A row that was checked: the figure that counts, and its whole timing for those who ask."""
 
     line: bytes
+    schema: int
     key: str
     round: int
     counted_us: float | None
@@ -150,16 +161,17 @@ class Row:
     def timing(self) -> Timing:
         """All that the row says."""
         if self._timing is None:
-            self._timing = _timing_of(self.line.decode().split("\t"))
+            self._timing = _timing_of(self.line.decode().split("\t"), self.schema)
         return self._timing
 
 
 class RowReader:
     """Reads and checks the rows of one protocol. A table has thousands, so what is as usual is read in one stroke."""
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, schema: int = SCHEMA) -> None:
         self._protocol = protocol
-        self._usual = re.compile(_usual_row(protocol)).fullmatch
+        self._schema = schema
+        self._usual = re.compile(_usual_row(protocol, schema)).fullmatch
         self._keys: dict[bytes, str] = {}
 
     def read(self, line: bytes) -> Row:
@@ -168,14 +180,14 @@ class RowReader:
         if not (found and line.isascii() and line.endswith(_check(line[:-9]).encode())):
             return self._read_unusual(line)
         key, round_index, counted_us = found.groups()
-        return Row(line, self._key(key), int(round_index), float(counted_us))
+        return Row(line, self._schema, self._key(key), int(round_index), float(counted_us))
 
     def _read_unusual(self, line: bytes) -> Row:
         """An error, a row without the figure that counts, numbers in another notation, or damage."""
-        cells = _cells_of(line)
+        cells = _cells_of(line, self._schema)
         key = self._key(cells[0].encode())
-        timing = _timing_of(cells)
-        return Row(line, key, timing.round, timing.counted_us(self._protocol), timing)
+        timing = _timing_of(cells, self._schema)
+        return Row(line, self._schema, key, timing.round, timing.counted_us(self._protocol), timing)
 
     def _key(self, key: bytes) -> str:
         text = self._keys.get(key)
@@ -186,48 +198,51 @@ class RowReader:
         return text
 
 
-def _usual_row(protocol: Protocol) -> bytes:
+def _usual_row(protocol: Protocol, schema: int) -> bytes:
     """A pattern for rows as `row_line` writes them that hold the protocol's figure and no error.
 
     Its groups are the key, the round and the figure that counts.
     """
     figure = rb"\d{1,15}\.\d\d"
     counted = f"{protocol.clock}_{protocol.statistic}_us"
-    cells = dict.fromkeys(COLUMNS, rb"(?:%s)?" % figure)
+    cells = dict.fromkeys(columns(schema), rb"(?:%s)?" % figure)
     cells |= {"key": rb"([^\t]+)", "round": rb"(\d{1,9})", "n": rb"\d{1,9}", counted: rb"(%s)" % figure}
     cells |= {"error": b"", "conditions": rb"[^\t]*", "check": rb"[0-9a-f]{8}"}
     return rb"\t".join(cells.values())
 
 
-def _cells_of(line: bytes) -> list[str]:
+def _cells_of(line: bytes, schema: int) -> list[str]:
     text, _, check = line.rpartition(b"\t")
     if check != _check(text).encode():
         line.decode()  # if there is a byte that is no text, it is what the message names
         raise ValueError("it does not match its checksum")
     cells = text.decode().split("\t")
-    if len(cells) != len(COLUMNS) - 1:
-        raise ValueError(f"it has {len(cells) + 1} cells, not {len(COLUMNS)}")
+    expected = len(columns(schema))
+    if len(cells) != expected - 1:
+        raise ValueError(f"it has {len(cells) + 1} cells, not {expected}")
     return cells
 
 
-def _timing_of(cells: list[str]) -> Timing:
+def _timing_of(cells: list[str], schema: int) -> Timing:
+    names = _STATISTICS[schema]
+    end = 3 + 2 * len(names)
     round_index, n = int(cells[1]), int(cells[2])
     if round_index < 0 or n < 0:
         raise ValueError("a round and a count cannot be negative")
-    cpu, wall = _summary_of(cells[3:7]), _summary_of(cells[7:11])
-    error = _unescape(cells[11]) or None
+    cpu, wall = _summary_of(cells[3 : 3 + len(names)], names), _summary_of(cells[3 + len(names) : end], names)
+    error = _unescape(cells[end]) or None
     if error is None and cpu is None and wall is None:
         raise ValueError("it has neither a timing nor an error")
-    return Timing(cells[0], round_index, n, cpu, wall, error, cells[12])
+    return Timing(cells[0], round_index, n, cpu, wall, error, cells[end + 1])
 
 
-def _summary_of(cells: list[str]) -> Summary | None:
+def _summary_of(cells: list[str], names: Sequence[str]) -> Summary | None:
     if not any(cells):
         return None
     values = [float(cell) if cell else None for cell in cells]
     if [value for value in values if value is not None and not 0 <= value < math.inf]:
         raise ValueError("a time is negative or no number")
-    return Summary(*values)
+    return Summary(**dict(zip(names, values, strict=True)))
 
 
 def _escape(text: str) -> str:

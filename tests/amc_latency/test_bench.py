@@ -19,7 +19,7 @@ from device.cuda_worker import CpuClock, answered
 from device.tflite_inputs import tflite_inputs
 from lut.writer import TfliteGraph
 
-JOB = {"batch": 1, "precision": "fp32", "l2": "warm", "warmup": 1, "warmup_ms": 0, "runs": 3, "min_time_ms": 0}
+JOB = {"batch": 1, "precision": "fp32", "state": "hot", "warmup": 1, "warmup_ms": 0, "runs": 3, "min_time_ms": 0}
 
 
 class OpenGraph(TfliteGraph):

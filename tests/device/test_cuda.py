@@ -279,7 +279,7 @@ class World:
         return flush()
 
 
-JOB = {"warmup": 0, "warmup_ms": 0.0, "l2": "warm"}
+JOB = {"warmup": 0, "warmup_ms": 0.0, "state": "hot"}
 
 
 @pytest.mark.parametrize(("kernel_ms", "copies"), [(0.3, 4), (0.0001, 200), (5.0, 1)])
@@ -295,7 +295,7 @@ def test_a_graph_takes_a_millisecond(kernel_ms: float, copies: int, monkeypatch:
 def test_emptying_the_cache_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch)
     clock = CudaClock("cuda:0")
-    launch = clock.prepare(lambda: world.kernel(0.3), {**JOB, "l2": "flushed"})
+    launch = clock.prepare(lambda: world.kernel(0.3), {**JOB, "state": "frame"})
     assert launch.copies == 1
     began_ms = world.now_ms
     assert clock.samples_ns(launch, 5) == pytest.approx([0.3e6] * 5)
@@ -335,7 +335,9 @@ def test_profiles() -> None:
     ("kind", "text", "says"),
     [
         ("host", "[timing]\nbatch = 8", "batch is for a GPU only"),
-        ("android", '[timing]\nprecision = "fp16"\nl2 = "flushed"', "precision, l2 is for a GPU only"),
+        ("android", '[timing]\nprecision = "fp16"\nbatch = 2', "batch, precision is for a GPU only"),
+        ("android", '[timing]\nstate = "frame"', "state of a phone is hot"),
+        ("cuda", '[timing]\nl2 = "flushed"', "l2 is called state: hot for warm, frame for flushed"),
         ("cuda", '[timing]\nclock = "cpu"', "clock of a GPU is wall"),
         ("cuda", '[timing]\nprecision = "int8"', "precision fp32, tf32 or fp16"),
         ("cuda", '[match]\nsocs = ["GH100"]', "[match] of a GPU has models only"),
@@ -381,13 +383,13 @@ def test_profile_predict_and_bench_run_unchanged(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("l2", ["warm", "flushed"])
-def test_a_real_gpu(l2: Any) -> None:
+@pytest.mark.parametrize("state", ["hot", "frame"])
+def test_a_real_gpu(state: Any) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU that PyTorch can use")
     big = LayerShape("conv", 256, 256, 28, 28, 3, 1, 1, "relu6")
     device = get_device("cuda")
-    protocol = replace(device.protocol, batch=8, l2=l2, rounds=1)
+    protocol = replace(device.protocol, batch=8, state=state, rounds=1)
     found = {timing.workload: timing for timing in device.time([work("noop"), work("big", big)], protocol)}
     assert all("CUDA graph of" in json.loads(timing.conditions)["flags"] for timing in found.values())
     assert found["noop"].latency_us(protocol) < found["big"].latency_us(protocol)

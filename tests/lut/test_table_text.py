@@ -138,7 +138,7 @@ def test_numbers_in_another_notation_count_as_much(column: int, cell: str, us: f
 
 def test_a_header_of_estimates_says_so(tmp_path: Path) -> None:
     estimates = DeviceIdentity("pixel1", "a\tfitted\nmodel é", "", estimated=True)
-    protocol = Protocol(batch=50, precision="tf32", l2="flushed", clock="wall")
+    protocol = Protocol(batch=50, precision="tf32", state="frame", clock="wall")
     lines = header_lines(estimates, protocol)
     assert lines[4] == "# figures: estimated, not measured"
     assert parse_header(tmp_path, [line.encode() for line in lines]) == (estimates, protocol)
@@ -152,7 +152,9 @@ def test_a_header_of_estimates_says_so(tmp_path: Path) -> None:
 def test_a_header_from_before_batch_and_precision_has_their_defaults(tmp_path: Path) -> None:
     lines = header_lines(IDENTITY, PROTOCOL)
     values = json.loads(lines[4].removeprefix("# protocol: "))
-    lines[4] = "# protocol: " + json.dumps({name: values[name] for name in values if name not in ("batch", "l2")})
+    lines[4] = "# protocol: " + json.dumps(
+        {name: values[name] for name in values if name not in ("batch", "state", "frame_mb")}
+    )
     lines[5] = f"# check: {zlib.crc32(chr(10).join(lines[:5]).encode()):08x}"
     assert parse_header(tmp_path, [line.encode() for line in lines]) == (IDENTITY, PROTOCOL)
 

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from device.host_cores import timing_order
+from device.host_state import host_state
 from device.process import WorkerDied, WorkerProcess
 
 _WORKER = Path(__file__).with_name("host_worker.py")
@@ -22,18 +24,21 @@ _HINT = f"Is {_RUNTIME} installed for {sys.executable}?"
 
 
 class HostDevice(Device):
-    """Times on `cpu`, one core of this computer (the last one this process may use, if none is named).
+    """Times on `cpu`, one core of this computer (the last of the fastest that this process may use, if none is named).
 
     With several threads the worker gets as many cores, that one among them; with more threads than cores, or
     where the system has no affinity, it is not pinned. Raises `DeviceError` when LiteRT is missing or the
-    core is not to be had. A core that was named stands in each timing's conditions.
+    core is not to be had. A core that was named stands in each timing's conditions. `workers` are the cores of all such
+    devices that time side by side. What of this computer makes timings longer or unsteady is said before the first.
     """
 
-    def __init__(self, cpu: int | None = None) -> None:
+    def __init__(self, cpu: int | None = None, workers: Sequence[int] = ()) -> None:
         allowed = allowed_cores()
         if cpu is not None and cpu not in allowed:
             raise DeviceError(f"core {cpu} is not one that this process may use: {allowed or 'this system cannot pin'}")
-        self._cores = sorted(allowed, key=lambda core: (core == cpu, core))
+        self._cores = timing_order(allowed, named=cpu)
+        self._workers = workers
+        self._looked = False
         self._conditions = "" if cpu is None else json.dumps({"core": cpu})
         try:
             version = importlib.metadata.version(_RUNTIME)
@@ -60,6 +65,7 @@ class HostDevice(Device):
             "threads": protocol.threads,
             "touch_bytes": protocol.frame_mb << 20 if protocol.state == "frame" else 0,
         }
+        self._look(protocol.threads)
         worker: WorkerProcess | None = None
         try:
             for workload in workloads:
@@ -74,6 +80,13 @@ class HostDevice(Device):
         finally:
             if worker is not None:
                 worker.stop()
+
+    def _look(self, threads: int) -> None:
+        """Say what of this computer the user should know, once."""
+        if not self._looked:
+            self._looked = True
+            for line in host_state(self._cores, threads, self._workers).lines:
+                self.say(line)
 
     def _start_worker(self, threads: int) -> WorkerProcess:
         cores = ",".join(map(str, self.worker_cores(threads)))
@@ -129,10 +142,10 @@ def allowed_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def separate_cores(n: int, system: Path = Path("/sys/devices/system/cpu")) -> list[int]:
-    """`n` cores to work side by side, of the last that this process may use: hyperthreads of one only if need be.
+def separate_cores(n: int, system: Path = Path("/")) -> list[int]:
+    """`n` cores to work side by side, of the fastest that this process may use: hyperthreads of one only if need be.
 
-    Raises `DeviceError` where there are fewer.
+    The last is the one that is timed on alone. Raises `DeviceError` where there are fewer.
     """
     cores = allowed_cores()
     if n > len(cores):
@@ -141,15 +154,8 @@ def separate_cores(n: int, system: Path = Path("/sys/devices/system/cpu")) -> li
             if cores
             else "this system cannot pin a process to a core, which several workers need"
         )
-    shared: set[str] = set()
-    first: list[int] = []
-    second: list[int] = []
-    for core in reversed(cores):
-        path = system / f"cpu{core}/topology/thread_siblings_list"
-        siblings = path.read_text() if path.exists() else str(core)
-        (second if siblings in shared else first).append(core)
-        shared.add(siblings)
-    return sorted([*first, *second][:n])
+    *others, best = timing_order(cores, system)[-n:]
+    return [*sorted(others), best]
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -102,7 +102,8 @@ def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int 
     names = {part.partition("@")[2] or part: part for part in name.split(",")}
     profile = profiles().get(name)
     if profile is not None and profile.kind == "host" and workers not in (None, 1):
-        devices: dict[str, Device] = {f"core {core}": HostDevice(core) for core in separate_cores(workers or 1)}
+        cores = separate_cores(workers or 1)
+        devices: dict[str, Device] = {f"core {core}": HostDevice(core, cores) for core in cores}
         for device in devices.values():
             device.protocol = profile.protocol
         return devices

@@ -284,13 +284,24 @@ def test_workers_of_the_host_are_cores() -> None:
 def test_hyperthreads_of_one_core_are_taken_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("device.host.allowed_cores", lambda: [0, 1, 2, 3])
     for core, siblings in enumerate(["0-1", "0-1", "2-3", "2-3"]):
-        folder = tmp_path / f"cpu{core}/topology"
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
     assert separate_cores(1, tmp_path) == [3]
     assert separate_cores(2, tmp_path) == [1, 3]
     assert separate_cores(3, tmp_path) == [1, 2, 3]
     assert separate_cores(2, tmp_path / "says-nothing") == [2, 3]
+
+
+def test_workers_take_fast_cores_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device.host.allowed_cores", lambda: [0, 1, 2, 3])
+    for core, capacity in enumerate([1024, 1024, 381, 381]):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{core}"
+        folder.mkdir(parents=True)
+        (folder / "cpu_capacity").write_text(f"{capacity}\n")
+    assert separate_cores(2, tmp_path) == [0, 1]
+    # The last is the one that is timed on alone.
+    assert separate_cores(3, tmp_path) == [0, 3, 1]
 
 
 def test_none_of_several_phones_matches(world: World) -> None:

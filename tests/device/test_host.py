@@ -17,6 +17,8 @@ import pytest
 
 from device.base import DeviceError, Protocol, Timing, Workload
 from device.host import HostDevice, cpu_model, summary_of
+from device.host_cores import timing_order
+from device.host_state import HostConditions, HostState
 from device.host_worker import input_values
 from device.measure import measure_many
 from lut.layer_model import layer_model
@@ -178,7 +180,7 @@ def test_each_round_has_a_new_worker_on_one_core(workers: Callable[[], set[int]]
         list(device.time_round([work("a"), work("b", NOOP, look)], Protocol(), round_index))
     pids, cores = zip(*seen, strict=True)
     assert len(set(pids)) == 3
-    assert list(cores) == [{max(os.sched_getaffinity(0))}] * 3
+    assert list(cores) == [{timing_order(os.sched_getaffinity(0))[-1]}] * 3
 
 
 @needs_proc
@@ -189,8 +191,29 @@ def test_a_worker_of_several_threads_gets_as_many_cores(workers: Callable[[], se
     plan = [work("a"), work("b", NOOP, lambda: seen.append(os.sched_getaffinity(workers().pop())))]
     found = timed(HostDevice(allowed[0]), plan, protocol)
     assert [timing.error for timing in found.values()] == [None] * 2
-    assert seen == [{allowed[0], allowed[-1]} if len(allowed) > 1 else set(allowed)]
+    assert seen == [set(timing_order(allowed, named=allowed[0])[-2:])]
+    assert allowed[0] in seen[0]
+    assert len(seen[0]) == min(2, len(allowed))
     assert HostDevice().worker_cores(len(allowed) + 1) == []
+
+
+def test_what_the_user_should_know_is_said_once_before_the_first_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def look(*asks: object) -> HostState:
+        asked.append(asks)
+        return HostState(HostConditions(), ("on battery", "busy"))
+
+    monkeypatch.setattr("device.host.host_state", look)
+    device = HostDevice()
+    said: list[str] = []
+    device.say = said.append
+    first, *rest = device.time([work("a", NOOP, lambda: said.append("built"))], Protocol(rounds=2))
+    assert (first.error, len(rest)) == (None, 1)
+    assert said == ["on battery", "busy", "built", "built"]
+    ((cores, threads, workers),) = asked
+    assert cores == timing_order(os.sched_getaffinity(0))
+    assert (threads, workers) == (1, ())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs affinity")

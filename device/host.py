@@ -7,18 +7,34 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from device.host_cores import timing_order
 from device.host_state import host_state
 from device.process import WorkerDied, WorkerProcess
+from device.reference import ReferenceSpeeds, reference_path
 
+HOST_PROTOCOL = Protocol(runs=20, min_time_ms=0, state="frame", frame_mb=8, statistic="median")
+"""How this computer is timed unless told otherwise: what an app that infers once a frame sees, and what repeats best
+(`benchmarks/repeatability.py`)."""
 _WORKER = Path(__file__).with_name("host_worker.py")
+_SENTINEL = Path(__file__).with_name("sentinel.tflite")
+"""The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""
+_REFERENCE_RUNS = 100
+_SMOOTHED = 2
+"""A chunk's speed is the median of so many sentinels before and after it too: each has some luck of its own."""
+_TRIES = 3
+_RESTLESS = 0.3
+"""A timing during which the speed wandered by more than this (its middle 80 %) is made again, and then suspect."""
+_NOTABLE = 0.15
+"""A speed that is off the reference by more is told."""
 _RUNTIME = "ai-edge-litert"
 _HINT = f"Is {_RUNTIME} installed for {sys.executable}?"
 
@@ -30,16 +46,26 @@ class HostDevice(Device):
     where the system has no affinity, it is not pinned. Raises `DeviceError` when LiteRT is missing or the
     core is not to be had. A core that was named stands in each timing's conditions. `workers` are the cores of all such
     devices that time side by side. What of this computer makes timings longer or unsteady is said before the first.
+
+    Each run stands beside one of a sentinel network, and is given at the speed at which the sentinel takes what it took
+    when it was first timed on this computer (`references`): neighbours on its hardware come and go. A row's conditions
+    have both figures, so what the clock showed is the row's latency x sentinel_us / reference_us.
     """
 
-    def __init__(self, cpu: int | None = None, workers: Sequence[int] = ()) -> None:
+    protocol = HOST_PROTOCOL
+
+    def __init__(
+        self, cpu: int | None = None, workers: Sequence[int] = (), references: ReferenceSpeeds | None = None
+    ) -> None:
         allowed = allowed_cores()
         if cpu is not None and cpu not in allowed:
             raise DeviceError(f"core {cpu} is not one that this process may use: {allowed or 'this system cannot pin'}")
         self._cores = timing_order(allowed, named=cpu)
         self._workers = workers
         self._looked = False
-        self._conditions = "" if cpu is None else json.dumps({"core": cpu})
+        self._named = {} if cpu is None else {"core": cpu}
+        self._references = references or ReferenceSpeeds(reference_path())
+        self._told: set[str] = set()
         try:
             version = importlib.metadata.version(_RUNTIME)
         except importlib.metadata.PackageNotFoundError as error:
@@ -56,16 +82,9 @@ class HostDevice(Device):
         Nothing is built while the worker measures: a neighbouring core's work slows it by up to 30 % where the two
         share hardware (a depthwise layer on two hyperthreads, 51 to 67 us), and a model takes about a millisecond.
         """
-        job = {
-            "warmup": protocol.warmup,
-            "warmup_ms": protocol.warmup_ms,
-            "runs": protocol.runs,
-            "min_time_ms": protocol.min_time_ms,
-            "max_runs": protocol.max_runs,
-            "threads": protocol.threads,
-            "touch_bytes": protocol.frame_mb << 20 if protocol.state == "frame" else 0,
-        }
+        job = _job(protocol)
         self._look(protocol.threads)
+        reference_us = self.reference_us(protocol) if workloads else math.nan
         worker: WorkerProcess | None = None
         try:
             for workload in workloads:
@@ -75,11 +94,88 @@ class HostDevice(Device):
                     continue
                 if worker is None or not worker.alive:
                     worker = self._start_worker(protocol.threads)
-                worker.send(job, model, protocol.timeout_s)
-                yield replace(_timing(workload, worker, round_index), conditions=self._conditions)
+                yield self._timing(worker, job, workload.name, model, protocol, round_index, reference_us)
         finally:
             if worker is not None:
                 worker.stop()
+
+    def reference_us(self, protocol: Protocol) -> float:
+        """What the sentinel takes at reference speed, timed now if it never was. Raises `DeviceError`."""
+        key = self._reference_key(protocol)
+        known_us = self._references.get(key)
+        if known_us is None:
+            worker = self._start_worker(protocol.threads)
+            try:
+                job = _job(replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS))
+                worker.send(job, _SENTINEL.read_bytes(), protocol.timeout_s)
+                answer = worker.answer()
+                if "error" in answer:
+                    raise DeviceError(f"the sentinel network cannot be timed: {answer['error']}")
+            except WorkerDied as error:
+                raise DeviceError(f"the sentinel network cannot be timed: {error}") from error
+            finally:
+                worker.stop()
+            known_us = self._references.keep(key, statistics.median(answer[f"sentinel_{protocol.clock}_ns"]) / 1e3)
+        self._tell(self._references.problem)
+        return known_us
+
+    def use_reference(self, protocol: Protocol, reference_us: float) -> None:
+        """Give timings at the speed of a table that was begun elsewhere, or before this computer's own was lost."""
+        self._references.keep(self._reference_key(protocol), reference_us, replace=True)
+
+    def _reference_key(self, protocol: Protocol) -> str:
+        state = f"{protocol.state} {protocol.frame_mb} MB" if protocol.state == "frame" else protocol.state
+        return f"{self.identity.model}, {self.identity.runtime}, {state}, {protocol.threads} threads, {protocol.clock}"
+
+    def _timing(
+        self,
+        worker: WorkerProcess,
+        job: dict[str, Any],
+        name: str,
+        model: bytes,
+        protocol: Protocol,
+        round_index: int,
+        reference_us: float,
+    ) -> Timing:
+        """The calmest of some tries; the first calm one ends them."""
+        best: tuple[float, dict[str, Any]] | None = None
+        tries = 0
+        while tries < _TRIES and (best is None or best[0] > _RESTLESS):
+            tries += 1
+            worker.send(job, model, protocol.timeout_s)
+            try:
+                answer = worker.answer()
+            except WorkerDied as error:
+                return Timing(name, round_index, error=str(error))
+            if "error" in answer:
+                return Timing(name, round_index, error=answer["error"])
+            wandered = _wandering(answer[f"sentinel_{protocol.clock}_ns"])
+            if best is None or wandered < best[0]:
+                best = wandered, answer
+        assert best is not None
+        wandered, answer = best
+        sentinel_us = statistics.median(answer[f"sentinel_{protocol.clock}_ns"]) / 1e3
+        speed = reference_us / sentinel_us
+        if abs(speed - 1) > _NOTABLE:
+            self._tell(
+                f"this computer runs at {100 * speed:.0f} % of its reference speed now: timings are given at that "
+                "speed, and wander more"
+            )
+        conditions: dict[str, Any] = {
+            **self._named,
+            "sentinel_us": round(sentinel_us, 2),
+            "reference_us": round(reference_us, 2),
+        }
+        if wandered > _RESTLESS:
+            conditions |= {"tries": tries, "suspect": [f"speed wandered by {100 * wandered:.0f} %"]}
+        cpu, wall = (summary_of(at_reference(answer, clock, protocol.clock, reference_us)) for clock in ("cpu", "wall"))
+        return Timing(name, round_index, len(answer["cpu_ns"]), cpu, wall, conditions=json.dumps(conditions))
+
+    def _tell(self, text: str | None) -> None:
+        """Once each; figures in it don't make it another."""
+        if text is not None and (kind := re.sub(r"[0-9.]+", "..", text)) not in self._told:
+            self._told.add(kind)
+            self.say(text)
 
     def _look(self, threads: int) -> None:
         """Say what of this computer the user should know, once."""
@@ -91,7 +187,7 @@ class HostDevice(Device):
     def _start_worker(self, threads: int) -> WorkerProcess:
         cores = ",".join(map(str, self.worker_cores(threads)))
         # -P: the folder of this file must not shadow other packages' modules.
-        command = [sys.executable, "-P", str(_WORKER), cores]
+        command = [sys.executable, "-P", str(_WORKER), cores, str(_SENTINEL)]
         # NumPy's own threads are of no use to the worker.
         return WorkerProcess(command, {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, _HINT)
 
@@ -104,18 +200,41 @@ def built(workload: Workload) -> bytes | str:
         return one_line(f"not built: {type(error).__name__}: {error}")
 
 
-def _timing(workload: Workload, worker: WorkerProcess, round_index: int) -> Timing:
-    try:
-        answer = worker.answer()
-    except WorkerDied as error:
-        return Timing(workload.name, round_index, error=str(error))
-    if "error" in answer:
-        return Timing(workload.name, round_index, error=answer["error"])
-    cpu_ns, wall_ns = answer["cpu_ns"], answer["wall_ns"]
-    return Timing(workload.name, round_index, len(cpu_ns), summary_of(cpu_ns), summary_of(wall_ns))
+def _job(protocol: Protocol) -> dict[str, Any]:
+    return {
+        "warmup": protocol.warmup,
+        "warmup_ms": protocol.warmup_ms,
+        "runs": protocol.runs,
+        "min_time_ms": protocol.min_time_ms,
+        "max_runs": protocol.max_runs,
+        "threads": protocol.threads,
+        "touch_bytes": protocol.frame_mb << 20 if protocol.state == "frame" else 0,
+    }
 
 
-def summary_of(samples_ns: Sequence[int]) -> Summary:
+def _wandering(sentinel_ns: Sequence[int]) -> float:
+    """By how much smoothed speeds differ, as a share: of their middle 80 %."""
+    smooth = sorted(smoothed(sentinel_ns))
+    cut = len(smooth) // 10
+    return smooth[-1 - cut] / smooth[cut] - 1
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Each value's median with its neighbours'."""
+    return [statistics.median(values[max(0, i - _SMOOTHED) : i + _SMOOTHED + 1]) for i in range(len(values))]
+
+
+def at_reference(answer: dict[str, Any], clock: str, counted: str, reference_us: float) -> list[float]:
+    """A worker's samples of a clock, in nanoseconds, as they would be if the sentinel took `reference_us` throughout.
+
+    The clock that counts tells the speed, for both.
+    """
+    sentinel_ns = smoothed(answer[f"sentinel_{counted}_ns"])
+    samples = zip(answer[f"{clock}_ns"], answer["chunk"], strict=True)
+    return [sample * 1e3 * reference_us / sentinel_ns[chunk] for sample, chunk in samples]
+
+
+def summary_of(samples_ns: Sequence[float]) -> Summary:
     """Samples in nanoseconds as a summary in microseconds; the standard deviation is the population's."""
     samples_us = sorted(sample / 1e3 for sample in samples_ns)
     mean_us = statistics.fmean(samples_us)

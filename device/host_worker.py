@@ -1,10 +1,13 @@
 """The process in which LiteRT runs: reads models from standard input, times each, answers in JSON lines.
 
-Run by file path, `python -P host_worker.py CORES`, so it imports nothing of this package. CORES is a comma
-list of the cores to run on, or empty. A job is a line `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": ..,
-"min_time_ms": .., "max_runs": .., "threads": .., "touch_bytes": ..}` and then the model's N bytes. The first answer is
-`{"ready": true}`; then each job gets `{"cpu_ns": [..], "wall_ns": [..]}` or `{"error": ".."}`. With `touch_bytes` that
-much other memory is written before each run, and the inputs after it. The end of standard input ends the process.
+Run by file path, `python -P host_worker.py CORES SENTINEL`, so it imports nothing of this package. CORES is a comma
+list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in between. A job is a line
+`{"bytes": N, "warmup": .., "warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "threads": ..,
+"touch_bytes": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
+`{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
+`{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. With
+`touch_bytes` that much other memory is written before each run, of the sentinel too, and the inputs after it. The end
+of standard input ends the process.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 import numpy as np
 
+_CHUNK_NS = 2_000_000
+"""How long a speed is taken to last: a neighbour comes and goes within tens of milliseconds."""
 _CLOCKS_NS = 1300
 """What reading both clocks takes, which wall time holds and CPU time hardly."""
 
@@ -39,56 +45,116 @@ def main() -> None:
 
     gc.disable()
     answer: dict[str, Any] = {"ready": True}
+    sentinel: Timed | None = None
     while True:
         print(json.dumps(answer), file=answers, flush=True)
         job = json.loads(sys.stdin.buffer.readline() or "null")
         if job is None:
             return
         try:
-            model = sys.stdin.buffer.read(job["bytes"])
-            answer = timed(Interpreter(model_content=model, num_threads=job["threads"]), job)
+            content = sys.stdin.buffer.read(job["bytes"])
+            if sentinel is None:
+                sentinel = Timed(Interpreter(model_path=sys.argv[2], num_threads=job["threads"]))
+            model = Timed(Interpreter(model_content=content, num_threads=job["threads"]))
+            answer = timed(model, sentinel, job)
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             answer = {"error": f"LiteRT failed: {text or type(error).__name__}"}
 
 
-def timed(interpreter: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises."""
-    interpreter.allocate_tensors()
-    rng = np.random.default_rng(0)
-    inputs = [
-        (details["index"], input_values(rng, details["shape"], np.dtype(details["dtype"])))
-        for details in interpreter.get_input_details()
-    ]
-    set_tensor, invoke = interpreter.set_tensor, interpreter.invoke
-    other = np.zeros(job["touch_bytes"] // 8)
+class Timed:
+    """A model that is loaded into fresh memory, with its inputs."""
 
-    def prepare() -> None:
-        """What an app does between two frames: its own work, and then the next input."""
-        np.add(other, 1.0, out=other)
-        for index, values in inputs:
-            set_tensor(index, values)
+    def __init__(self, interpreter: Any) -> None:
+        interpreter.allocate_tensors()
+        rng = np.random.default_rng(0)
+        self._inputs = [
+            (details["index"], input_values(rng, details["shape"], np.dtype(details["dtype"])))
+            for details in interpreter.get_input_details()
+        ]
+        self._set_tensor = interpreter.set_tensor
+        self.invoke = interpreter.invoke
+        self.set_inputs()
 
-    for index, values in inputs:
-        set_tensor(index, values)
-    warm = perf_counter_ns() + job["warmup_ms"] * 1e6
-    runs = 0
-    while runs < job["warmup"] or perf_counter_ns() < warm:
-        invoke()
-        runs += 1
-    cpu_ns: list[int] = []
-    wall_ns: list[int] = []
-    end = perf_counter_ns() + job["min_time_ms"] * 1e6
-    while len(cpu_ns) < job["runs"] or (perf_counter_ns() < end and len(cpu_ns) < job["max_runs"]):
-        if len(other):
-            prepare()
+    def set_inputs(self) -> None:
+        """Write the inputs: a run finds them in the cache, as an app has just put them there."""
+        for index, values in self._inputs:
+            self._set_tensor(index, values)
+
+    def sample(self) -> tuple[int, int]:
+        """What one run takes, in nanoseconds of this thread's CPU and of the wall clock."""
+        invoke = self.invoke
         wall_start = perf_counter_ns()
         cpu_start = thread_time_ns()
         invoke()
-        cpu_ns.append(thread_time_ns() - cpu_start)
-        wall_ns.append(perf_counter_ns() - wall_start)
+        cpu_ns = thread_time_ns() - cpu_start
+        return cpu_ns, perf_counter_ns() - wall_start
+
+
+def timed(model: Timed, sentinel: Timed, job: dict[str, Any]) -> dict[str, Any]:
+    """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises."""
+    warm = perf_counter_ns() + job["warmup_ms"] * 1e6
+    runs = 0
+    while runs < job["warmup"] or perf_counter_ns() < warm:
+        model.invoke()
+        runs += 1
+    chunks = frames(model, sentinel, job["touch_bytes"]) if job["touch_bytes"] else hot_chunks(model, sentinel)
+    samples: list[tuple[int, int]] = []
+    chunk: list[int] = []
+    sentinels: list[tuple[int, int]] = []
+    end = perf_counter_ns() + job["min_time_ms"] * 1e6
+    while len(samples) < job["runs"] or (perf_counter_ns() < end and len(samples) < job["max_runs"]):
+        most = (job["runs"] if len(samples) < job["runs"] else job["max_runs"]) - len(samples)
+        found, beside = chunks(most)
+        chunk += [len(sentinels)] * len(found)
+        samples += found
+        sentinels.append(beside)
+    cpu_ns, wall_ns = (list(clock) for clock in zip(*samples, strict=True))
+    sentinel_cpu_ns, sentinel_wall_ns = (list(clock) for clock in zip(*sentinels, strict=True))
     true = well_read(cpu_ns, wall_ns)
-    return {"cpu_ns": [cpu_ns[i] for i in true], "wall_ns": [wall_ns[i] for i in true]}
+    return {
+        "cpu_ns": [cpu_ns[i] for i in true],
+        "wall_ns": [wall_ns[i] for i in true],
+        "chunk": [chunk[i] for i in true],
+        "sentinel_cpu_ns": sentinel_cpu_ns,
+        "sentinel_wall_ns": sentinel_wall_ns,
+    }
+
+
+Chunks = Callable[[int], tuple[list[tuple[int, int]], tuple[int, int]]]
+"""From the most runs that are wanted to some runs of the model, and one of the sentinel."""
+
+
+def frames(model: Timed, sentinel: Timed, touch_bytes: int) -> Chunks:
+    """One run of each, both as an app that infers once a frame sees it: after other memory, and with a fresh input."""
+    other = np.zeros(touch_bytes // 8)
+
+    def frame(of: Timed) -> tuple[int, int]:
+        np.add(other, 1.0, out=other)
+        of.set_inputs()
+        return of.sample()
+
+    def chunk(most: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+        beside = frame(sentinel)
+        return [frame(model)], beside
+
+    return chunk
+
+
+def hot_chunks(model: Timed, sentinel: Timed) -> Chunks:
+    """Runs back to back for two milliseconds, after the sentinel's; the first of either finds the other's memory."""
+
+    def chunk(most: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+        sentinel.invoke()
+        beside = sentinel.sample()
+        model.invoke()
+        found: list[tuple[int, int]] = []
+        end = perf_counter_ns() + _CHUNK_NS
+        while not found or (len(found) < most and perf_counter_ns() < end):
+            found.append(model.sample())
+        return found, beside
+
+    return chunk
 
 
 def well_read(cpu_ns: list[int], wall_ns: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Networks that are compared are timed in the same rounds: what counts is the ratio of each round, with its interval."""
+"""Networks that are compared are timed in the same rounds: what counts is each round's ratio, with its interval."""
 
 from __future__ import annotations
 

@@ -23,8 +23,10 @@ _YOUNGER_FIELDS = frozenset({"batch", "precision", "state", "frame_mb"})
 """Of the protocol: tables from before have their defaults."""
 _STATES = {"warm": "hot", "flushed": "frame"}
 """What tables from before call a protocol's `l2`, and what that is as a `state`."""
-_STATISTICS = {2: ("min_us", "median_us", "mean_us", "std_us")}
-_STATISTICS[3] = (*_STATISTICS[2], "p10_us", "p90_us", "p99_us")
+_STATISTICS: dict[int, tuple[str, ...]] = {
+    2: ("min_us", "median_us", "mean_us", "std_us"),
+    3: ("min_us", "median_us", "mean_us", "std_us", "p10_us", "p90_us", "p99_us"),
+}
 """What a row holds of each clock, by schema. A table keeps the schema that it began with."""
 
 

@@ -51,7 +51,8 @@ def test_a_round_that_was_spoilt_moves_little() -> None:
     pairs = drawn(random.Random(1), 11, 0.5, drift=0.1, noise=0.003)
     spoilt = [(pairs[0][0] * 3, pairs[0][1]), *pairs[1:]]
     assert paired_ratio(spoilt).value == pytest.approx(paired_ratio(pairs).value, rel=0.004)
-    assert paired_ratio(spoilt).high < 0.51
+    # Of eleven rounds one average on each side lies outside; those of the spoilt round are ten more.
+    assert paired_ratio(spoilt).low > 0.49
 
 
 def test_a_shared_drift_cancels() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from android_bench.state import PhoneInfo
 from device.base import DeviceError, Protocol, ProtocolError
+from device.host import HOST_PROTOCOL
 from device.trust import CoolDown, Trust
 
 ANY_PHONE = "android"
@@ -192,7 +193,7 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
         title,
         _section("match", Match(), content.get("match", {})),
         cores,
-        _section("timing", {"android": PHONE_PROTOCOL, "cuda": GPU_PROTOCOL}.get(kind, Protocol()), timing),
+        _section("timing", {"android": PHONE_PROTOCOL, "cuda": GPU_PROTOCOL, "host": HOST_PROTOCOL}[kind], timing),
         runner_name,
         _section("trust", Trust(), content.get("trust", {})),
         _section("cool_down", CoolDown(), content.get("cool_down", {})),

@@ -129,6 +129,7 @@ def chosen(name: str, options: PhoneOptions = PhoneOptions()) -> tuple[str, str]
 
 def test_the_host_is_described_by_its_cpu() -> None:
     device = get_device("host")
+    assert device.protocol == HostDevice().protocol
     assert isinstance(device, HostDevice)
     assert device.identity.model in known_devices()["host"]
     assert set(known_devices()) >= {"host", "android", "pixel1", "pixel8", "titan-xp", "cuda"}

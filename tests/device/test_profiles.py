@@ -173,7 +173,9 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str, says: str) -> 
 
 
 def test_a_computer_has_no_phones_sections(tmp_path: Path) -> None:
-    assert load(tmp_path, 'kind = "host"\ntitle = "x"\n[timing]\nruns = 20').protocol == Protocol(runs=20)
+    assert load(tmp_path, 'kind = "host"\ntitle = "x"\n[timing]\nruns = 30').protocol == Protocol(
+        runs=30, min_time_ms=0, state="frame", frame_mb=8, statistic="median"
+    )
     with pytest.raises(ProfileError, match=r"a profile of kind host has no \[trust\]; known are: timing"):
         load(tmp_path, 'kind = "host"\ntitle = "x"\n[trust]')
     with pytest.raises(ProfileError, match=r"\[timing\] has no cores"):

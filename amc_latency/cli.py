@@ -449,9 +449,28 @@ def bench(
     file: Annotated[Path, typer.Argument(help="any .tflite")],
     device: DeviceOption = "host",
     rounds: Annotated[
-        int | None, typer.Option("--rounds", help="rounds of timing, in fresh processes; as a table's networks get")
+        int | None,
+        typer.Option(
+            "--rounds", help="rounds of timing, in fresh processes; as a table's networks get; --speedup may take more"
+        ),
     ] = None,
-    runs: Annotated[int | None, typer.Option("--runs", help="counted runs a round, at least")] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", help="counted runs a round, at least; 0.2 s of them unless set")
+    ] = None,
+    state: Annotated[
+        Literal["hot", "frame"] | None,
+        typer.Option("--state", help="only runs back to back (hot), or only after other memory was touched (frame)"),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="OTHER.tflite", help="timed in the same rounds, and compared; repeatable"),
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            "--speedup", help="whether FILE is so many times as fast as the first --against; exit code 1 if it is not"
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", help="1 unless told; more than one is timed by the wall clock")
     ] = None,
@@ -471,13 +490,19 @@ def bench(
     litert_library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time a .tflite on a device."""
-    from amc_latency.bench import BenchConfig, bench_text
+    """Time a .tflite on a device, alone or beside others."""
+    from amc_latency.bench import BenchConfig, check_speedup
     from amc_latency.bench import bench as run_bench
+    from amc_latency.bench_text import bench_text
 
     options = phone_options(force, transport, runner, runner_path, litert_library)
-    config = BenchConfig(file, device, rounds, runs, threads, op_profile, tuple(input_shape or ()), options)
-    show(run_bench(config, Console()), as_json, bench_text)
+    shapes, others = tuple(input_shape or ()), tuple(against or ())
+    config = BenchConfig(
+        file, device, rounds, runs, threads, op_profile, shapes, options, state=state, against=others, speedup=speedup
+    )
+    report = run_bench(config, Console())
+    show(report, as_json, bench_text)
+    check_speedup(report)
 
 
 def main() -> None:

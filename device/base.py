@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 T = TypeVar("T")
+State = Literal["hot", "frame"]
 
 
 class ProtocolError(ValueError):
@@ -63,7 +64,7 @@ class Protocol:
     """Images at once. A latency is that of the whole batch; only a GPU times more than one."""
     precision: Literal["fp32", "tf32", "fp16"] = "fp32"
     """What a GPU computes in: tf32 are fp32 numbers multiplied with 10 bits of mantissa. All else is fp32."""
-    state: Literal["hot", "frame"] = "hot"
+    state: State = "hot"
     """What a run finds in the caches: what the one before has left there (back to back, as `benchmark_model` runs), or
     its inputs alone, because other memory was touched in between: an app that infers once a frame.
     """
@@ -175,6 +176,8 @@ class Device:
     identity: DeviceIdentity
     protocol: Protocol = Protocol()
     """How this device is timed unless a table or the user says otherwise."""
+    states: tuple[State, ...] = ("hot",)
+    """The cache states of a protocol that it can time in."""
     say: Callable[[str], object] = staticmethod(lambda text: None)
     """Called with what the user should know while a device makes them wait."""
 

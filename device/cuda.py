@@ -29,6 +29,7 @@ class CudaDevice(Device):
 
     target = "cuda:{index}"
     """What the worker is told to run on."""
+    states = ("frame", "hot")
 
     def __init__(self, profile: DeviceProfile, index: int = 0) -> None:
         self._target = self.target.format(index=index)

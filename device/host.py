@@ -53,6 +53,7 @@ class HostDevice(Device):
     """
 
     protocol = HOST_PROTOCOL
+    states = ("frame", "hot")
 
     def __init__(
         self, cpu: int | None = None, workers: Sequence[int] = (), references: ReferenceSpeeds | None = None

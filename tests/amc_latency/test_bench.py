@@ -10,7 +10,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import amc_latency.bench
-from amc_latency.bench import BenchConfig, bench, bench_text
+from amc_latency.bench import BenchConfig, bench
+from amc_latency.bench_text import bench_text
 from amc_latency.console import Console
 from amc_latency.errors import UserError
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload

@@ -105,7 +105,7 @@ def test_export_then_bench(run, tmp_path: Path) -> None:
     measured = json.loads(run("bench", file, "--rounds", 2, "--runs", 3, "--json").out)
     assert measured["latency_ms"] > 0
     assert measured["n"] >= 2 * 3
-    assert measured["statistic"].startswith("minimum over 2 rounds")
+    assert measured["statistic"].startswith("median over 2 rounds of the median thread CPU time")
     assert "litert" in measured["runtime"]
     assert "ms (" in run("bench", file, "--rounds", 1, "--runs", 3).out
 
@@ -194,6 +194,7 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["search", "--speedup", "2", "--correction-episodes", "0"], "correction"),
     (["profile", "--rounds", "0"], "at least one run, round and thread"),
     (["bench", __file__], "not a .tflite"),
+    (["bench", __file__, "--speedup", "2"], "name it with --against"),
     (["finetune", "--out", "x.safetensors", "--epochs", "0"], "epoch"),
     (["finetune", "--out", "x.safetensors", "--learning-rate", "0"], "a positive number such as 0.005, not 0"),
     (["train", "--out", "x.safetensors", "--batch-size", "1"], "batches of 2"),

@@ -64,6 +64,8 @@ def test_one_round_says_nothing_of_its_error() -> None:
     found = paired_ratio([(3.0, 4.0)])
     assert (found.value, found.low, found.high) == (0.75, 0.0, math.inf)
     assert found.verdict(0.8) == "within the noise"
+    back = found.inverse()
+    assert (back.value, back.low, back.high) == (pytest.approx(4 / 3), 0.0, math.inf)
 
 
 @pytest.mark.parametrize(

@@ -112,4 +112,8 @@ def _print_conditions(conditions: list[dict[str, Any]]) -> None:
 
 def _rounds_text(values: list[Any]) -> str:
     """A value that all rounds share once, or each round's."""
-    return str(values[0]) if all(value == values[0] for value in values) else " | ".join(map(str, values))
+    return (
+        str(values[0])
+        if all(value == values[0] for value in values)
+        else " | ".join("-" if value is None else str(value) for value in values)
+    )

@@ -108,6 +108,11 @@ def test_export_then_bench(run, tmp_path: Path) -> None:
     assert measured["statistic"].startswith("median over 2 rounds of the median thread CPU time")
     assert "litert" in measured["runtime"]
     assert "ms (" in run("bench", file, "--rounds", 1, "--runs", 3).out
+    copy = tmp_path / "copy.tflite"
+    copy.write_bytes(file.read_bytes())
+    judged = run("bench", file, "--rounds", 2, "--runs", 3, "--against", copy, "--speedup", 1e6, "--json")
+    assert (judged.code, json.loads(judged.out)["speedup"]["verdict"]) == (1, "not met")
+    assert "times as fast as copy.tflite, not 1e+06 times" in judged.err
 
 
 def test_devices_are_listed(run) -> None:

@@ -292,9 +292,17 @@ def test_what_a_phone_cannot_do_is_one_message(
     assert phone.state.setting(STAY_ON) == "1"
 
 
-def test_a_phone_of_another_kind_is_timed_if_one_insists(here: Here, phone: Phone) -> None:
-    report = here.bench("--device", f"pixel8@{phone.address}", "--force", "--json").report
+def test_a_phone_of_another_kind_is_timed_if_one_insists(here: Here, phone: Phone, tmp_path: Path) -> None:
+    other = tmp_path / "other.tflite"
+    other.write_bytes(layer_model(LayerShape("conv", 8, 64, 4, 4)))
+    report = here.bench("--device", f"pixel8@{phone.address}", "--force", "--against", other, "--json").report
     assert report["device"].startswith("pixel8: Pixel (msm8996)")
+    assert was_pushed(phone, here.layer)
+    assert was_pushed(phone, other)
+    (beside,) = report["against"]
+    assert list(beside["states"]) == list(report["states"]) == ["hot"]
+    ratio = report["latency_ms"] / beside["states"]["hot"]["latency_ms"]
+    assert beside["compared"]["hot"]["ratio"] == {"value": pytest.approx(ratio), "low": None, "high": None}
 
 
 def test_no_phone_is_attached(here: Here) -> None:

@@ -34,7 +34,7 @@ class StateFigures:
     latency_ms: float
     """what counts under the device's protocol"""
     interval_ms: tuple[float, float] | None
-    """where it lies with 95 % confidence; none after one round"""
+    """where it lies with 95 % confidence; none after one round, or if a round took no time"""
     statistic: str
     spread: float | None
     """half the range of the rounds, in percent"""
@@ -123,10 +123,14 @@ def speed_pct(timings: Sequence[Timing]) -> float | None:
 
 def state_figures(timed: PairedTimings, name: str) -> StateFigures:
     """A workload's figures from all its rounds."""
-    measured, timings, level_ms = timed.measurement(name), timed.timings(name), timed.level_ms(name)
+    measured, timings = timed.measurement(name), timed.timings(name)
+    interval_ms = None
+    if len(timings) > 1 and all(timing.latency_us(timed.protocol) > 0 for timing in timings):
+        level_ms = timed.level_ms(name)
+        interval_ms = level_ms.low, level_ms.high
     return StateFigures(
         latency_ms=measured.latency_ms,
-        interval_ms=None if level_ms.rounds < 2 else (level_ms.low, level_ms.high),
+        interval_ms=interval_ms,
         statistic=measured.statistic,
         spread=measured.spread_pct,
         rounds=measured.rounds,

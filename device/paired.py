@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from device.base import Device, Protocol, Timing, shuffled
+from device.base import Device, DeviceError, Protocol, Timing, shuffled
 from device.measure import Measurement, summarise, workload_of
 
 Verdict = Literal["met", "not met", "within the noise"]
@@ -49,7 +49,10 @@ def paired_ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
     The estimate is Hodges and Lehmann's on the logarithms, the interval Wilcoxon's: one round that a neighbour spoilt
     moves neither by much, and nothing is assumed of their distribution but symmetry. Fewer than six rounds can't give
     95 % that way; theirs is Student's. One round has no interval: it reaches from 0 to infinity.
+    Raises `DeviceError` where one takes no time at all, as a clock of whole microseconds may say.
     """
+    if any(min(pair) <= 0 for pair in pairs):
+        raise DeviceError("a model took 0 us, by the device's clock: it is too small to be compared")
     logs = [math.log(one / other) for one, other in pairs]
     n = len(logs)
     if n < 2:

@@ -16,7 +16,7 @@ from amc_latency.bench import BenchConfig, BenchReport, bench, check_speedup
 from amc_latency.bench_text import bench_text
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from lut.writer import TfliteGraph
 
 DRIFT = (1.0, 2.0, 3.0, 1.5, 7.0)
@@ -178,6 +178,17 @@ def test_one_round_has_a_ratio_and_no_interval(files: tuple[Path, Path], monkeyp
     assert (speedup.value, speedup.low, speedup.high) == (pytest.approx(2.5), None, None)
     json.dumps(asdict(report), allow_nan=False)
     bench_text(report)
+
+
+def test_what_takes_no_time_by_the_clock_is_not_compared(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = files
+    report = ran(monkeypatch, of_shares([0.0]), BenchConfig(small, rounds=3))
+    assert (report.latency_ms, report.interval_ms, report.spread) == (0.0, None, None)
+    bench_text(report)
+    with pytest.raises(DeviceError, match="a model took 0 us"):
+        ran(monkeypatch, of_shares([0.0]), BenchConfig(small, rounds=3, against=(large,)))
 
 
 def test_a_phone_has_one_state_and_what_it_prints(

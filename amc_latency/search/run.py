@@ -30,7 +30,7 @@ from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, 
 from amc_latency.search.contest import contest
 from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
-from amc_latency.search.folder import RunFolder
+from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
@@ -38,12 +38,18 @@ from amc_latency.search.original import check_original
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
+from amc_latency.search.timing import CONSTANT, PolicyTimer
 from amc_latency.search.weights import WeightJudge, weight_network
 from amc_latency.search.zipped import zipped_bytes
 from device.base import Device
 from device.phone import PhoneOptions
+from lut.correction import Miss, shift
 from lut.predict import MissingShapeError, Predictor
+from lut.shape import network_text
 from lut.table import LatencyTable
+
+MOST_DRIFT_PCT = 30.0
+"""A device whose uncut network differs by more from the table is another one than was profiled."""
 
 
 def search(
@@ -141,6 +147,7 @@ class _Search:
         self.console = console
         self.device = device
         self._own_table = folder.path / "table.tsv"
+        self._is_fresh = False
         self.table = self._table()
         shapes = original.graph.architecture.shapes()
         predictor = Predictor(self.table)
@@ -153,6 +160,8 @@ class _Search:
         if measured_ms is None:
             raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
         self.original_ms = measured_ms
+        self.predictor = predictor
+        self._misses: list[Miss] = []
         if config.round < config.rounds:
             # Refused before this round's hours: the last one's target must be in reach too.
             self._clamp(replace(config, round=config.rounds))
@@ -187,7 +196,11 @@ class _Search:
         protocol = self.table.protocol
         protocol = replace(protocol, rounds=self.config.timing_rounds or protocol.network_rounds)
         config, folder, costs = self.config, self.folder, self.costs
-        return Delivery(config, folder, self.judge, costs, self.predicted_ms, self.device, protocol, self.console)
+        original = network_text(self.original.graph.architecture.shapes())
+        if config.prune == "weights" and not isinstance(self.device, CONSTANT):
+            original = "original"
+        timer = PolicyTimer(self.device, protocol, original, self.original_ms if config.is_relative else None)
+        return Delivery(config, folder, self.judge, costs, self.predicted_ms, timer, self.console)
 
     def run(self) -> SearchReport:
         self._introduce()
@@ -197,6 +210,9 @@ class _Search:
         report = self._uncut()
         if report is not None:
             return self._ended(report)
+        if self._look_at_drift():
+            factor = self._factor(self.costs.full)
+            limit_ms = self._limit_ms(factor)
         attempt = -1
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
@@ -205,22 +221,62 @@ class _Search:
             holding = [record for record in records if self._holds(record.counts, factor)]
             best = self.judge.choose(holding, limit_ms, self.reward)
             report = None
-            measured_ms = delivery.known_over(attempt, best, self.target_ms) or delivery.quick_ms(
-                attempt, best, self.target_ms
-            )
-            if measured_ms <= self.target_ms:
-                report = self._finish(attempt, factor, best, limit_ms, records)
-                measured_ms = report.measured_ms
-            if measured_ms <= self.target_ms:
+            timed = delivery.known_over(attempt, best, self.target_ms)
+            timed = timed or delivery.quick(attempt, best, self.target_ms)
+            if timed.measured_ms <= self.target_ms:
+                report = self._finish(attempt, factor, best, limit_ms, records, timed)
+                timed = delivery.known_over(attempt, best, self.target_ms)
+            if timed is None:
                 break
-            factor = measured_ms / best.predicted_ms
+            miss = Miss(best.predicted_ms, timed.measured_ms, timed.relative_error)
+            self._misses.append(miss)
+            factor = self._factor(best.counts)
             limit_ms = self._limit_ms(factor)
             say(
-                f"attempt {attempt + 1}: {told} {measured_ms:.4f} ms is over the target of {self.target_ms:.4f} ms; "
-                f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
+                f"attempt {attempt + 1}: {told} {timed.measured_ms:.4f} ms is over the target of "
+                f"{self.target_ms:.4f} ms; the calibration is shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
-        return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records))
+            if not self.estimated and miss.is_beyond(self._prior(best.counts)):
+                say(f"that is further off than the table says it can be: {100 * math.expm1(miss.log_ratio):+.1f} %")
+            last = timed
+        return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records, last))
+
+    def _prior(self, counts: Counts) -> float:
+        """How far the prediction of a policy may be off: the relative standard error, 0 where the table can't tell."""
+        shapes = self.network.graph.architecture.shapes(counts)
+        error_ms = self.predictor.standard_error_ms(shapes)
+        return 0.0 if error_ms is None else error_ms / self.costs.ms(counts)
+
+    def _factor(self, counts: Counts) -> float:
+        """How much slower than the table says networks like this one are."""
+        return shift(self._misses, self._prior(counts))
+
+    def _look_at_drift(self) -> bool:
+        """Whether the device is another one than when the table was made, by milliseconds that a target is in.
+
+        Raises `JobError` where it has changed too much for any figure of the table to hold.
+        """
+        if self._is_fresh or isinstance(self.device, CONSTANT):
+            return False
+        timed = self.delivery.original_now()
+        miss = Miss(self.original_ms, timed.measured_ms, timed.relative_error)
+        drift_pct = 100 * math.expm1(miss.log_ratio)
+        if abs(drift_pct) > MOST_DRIFT_PCT:
+            raise JobError(
+                f"the uncut network takes {timed.measured_ms:.4g} ms now, and {self.original_ms:.4g} ms in "
+                f"{self.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another --lut, to time anew"
+            )
+        if not miss.is_beyond(0.0):
+            return False
+        self.console.say(
+            f"the uncut network takes {drift_pct:+.1f} % of what the table says now"
+            + ("; a speed-up is measured beside it" if self.config.is_relative else "; predictions are shifted so")
+        )
+        if self.config.is_relative:
+            return False
+        self._misses.append(miss)
+        return True
 
     def _ended(self, report: SearchReport) -> SearchReport:
         self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))
@@ -347,6 +403,7 @@ class _Search:
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
         grid = Grid(1.0) if self.config.prune == "weights" else grid_of(self.config)
         report = complete_table(self.original, self.device, table, grid, self.console)
+        self._is_fresh = report.timed > 0
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:
@@ -430,16 +487,39 @@ class _Search:
         return records
 
     def _finish(
-        self, attempt: int, factor: float, best: EpisodeRecord, limit_ms: float, records: list[EpisodeRecord]
+        self,
+        attempt: int,
+        factor: float,
+        best: EpisodeRecord,
+        limit_ms: float,
+        records: list[EpisodeRecord],
+        timed: TimedFile,
     ) -> SearchReport:
-        """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines."""
+        """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines.
+
+        Where milliseconds are limited and measured, the uniform width is the one that takes as many as ours.
+        """
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
         baselines = contest(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
         policies = {"original": self.uncut.graph.architecture.group_channels, "uniform": uniform, "ours": best.counts}
+        if self._compares_by_timing:
+            widths = [counts for counts in uniform_policies(self.costs) if self._within_budgets(counts)]
+            uniform = self.delivery.equal_width(attempt, timed, widths) if widths else uniform
+            baselines = self.delivery.timed_baselines(attempt, baselines, timed)
+            policies["uniform"] = uniform
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
         return self._report(attempt + 1, factor, rows, baselines, records)
+
+    @property
+    def _compares_by_timing(self) -> bool:
+        return (
+            self.config.has_latency_target and self.config.prune == "channels" and not isinstance(self.device, CONSTANT)
+        )
+
+    def _within_budgets(self, counts: Counts) -> bool:
+        return all(budget.holds(counts) for budget in self.clamp.budgets)
 
     def _report(
         self,

@@ -30,6 +30,7 @@ from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, 
 from amc_latency.search.contest import contest
 from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
+from amc_latency.search.evidence import Evidence
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
@@ -43,13 +44,9 @@ from amc_latency.search.weights import WeightJudge, weight_network
 from amc_latency.search.zipped import zipped_bytes
 from device.base import Device
 from device.phone import PhoneOptions
-from lut.correction import Miss, shift
 from lut.predict import MissingShapeError, Predictor
 from lut.shape import network_text
 from lut.table import LatencyTable
-
-MOST_DRIFT_PCT = 30.0
-"""A device whose uncut network differs by more from the table is another one than was profiled."""
 
 
 def search(
@@ -160,8 +157,7 @@ class _Search:
         if measured_ms is None:
             raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
         self.original_ms = measured_ms
-        self.predictor = predictor
-        self._misses: list[Miss] = []
+        self.evidence = Evidence(predictor, self.costs, console.say)
         if config.round < config.rounds:
             # Refused before this round's hours: the last one's target must be in reach too.
             self._clamp(replace(config, round=config.rounds))
@@ -210,9 +206,12 @@ class _Search:
         report = self._uncut()
         if report is not None:
             return self._ended(report)
-        if self._look_at_drift():
-            factor = self._factor(self.costs.full)
+        if not (self._is_fresh or isinstance(self.device, CONSTANT)):
+            self.evidence.add_drift(self.original_ms, delivery.original_now(), self.config.is_relative)
+            factor = max(factor, self.evidence.factor(self.costs.full))
             limit_ms = self._limit_ms(factor)
+            if limit_ms is None:
+                raise UserError(f"{self.target_ms:.4g} ms is out of reach on a device that is slower by that")
         attempt = -1
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
@@ -228,55 +227,17 @@ class _Search:
                 timed = delivery.known_over(attempt, best, self.target_ms)
             if timed is None:
                 break
-            miss = Miss(best.predicted_ms, timed.measured_ms, timed.relative_error)
-            self._misses.append(miss)
-            factor = self._factor(best.counts)
+            last = timed
+            self.evidence.add(best.counts, best.predicted_ms, timed)
+            # Limits only fall from one attempt to the next: see `_episodes`.
+            factor = max(factor, self.evidence.factor(best.counts))
             limit_ms = self._limit_ms(factor)
             say(
                 f"attempt {attempt + 1}: {told} {timed.measured_ms:.4f} ms is over the target of "
                 f"{self.target_ms:.4f} ms; the calibration is shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
-            if not self.estimated and miss.is_beyond(self._prior(best.counts)):
-                say(f"that is further off than the table says it can be: {100 * math.expm1(miss.log_ratio):+.1f} %")
-            last = timed
         return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records, last))
-
-    def _prior(self, counts: Counts) -> float:
-        """How far the prediction of a policy may be off: the relative standard error, 0 where the table can't tell."""
-        shapes = self.network.graph.architecture.shapes(counts)
-        error_ms = self.predictor.standard_error_ms(shapes)
-        return 0.0 if error_ms is None else error_ms / self.costs.ms(counts)
-
-    def _factor(self, counts: Counts) -> float:
-        """How much slower than the table says networks like this one are."""
-        return shift(self._misses, self._prior(counts))
-
-    def _look_at_drift(self) -> bool:
-        """Whether the device is another one than when the table was made, by milliseconds that a target is in.
-
-        Raises `JobError` where it has changed too much for any figure of the table to hold.
-        """
-        if self._is_fresh or isinstance(self.device, CONSTANT):
-            return False
-        timed = self.delivery.original_now()
-        miss = Miss(self.original_ms, timed.measured_ms, timed.relative_error)
-        drift_pct = 100 * math.expm1(miss.log_ratio)
-        if abs(drift_pct) > MOST_DRIFT_PCT:
-            raise JobError(
-                f"the uncut network takes {timed.measured_ms:.4g} ms now, and {self.original_ms:.4g} ms in "
-                f"{self.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another --lut, to time anew"
-            )
-        if not miss.is_beyond(0.0):
-            return False
-        self.console.say(
-            f"the uncut network takes {drift_pct:+.1f} % of what the table says now"
-            + ("; a speed-up is measured beside it" if self.config.is_relative else "; predictions are shifted so")
-        )
-        if self.config.is_relative:
-            return False
-        self._misses.append(miss)
-        return True
 
     def _ended(self, report: SearchReport) -> SearchReport:
         self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from amc_latency.errors import JobError
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.folder import TimedFile
+from device.base import Device
 from lut.correction import Miss, shift
 from lut.predict import Predictor
+from lut.retime import decisive_layers, retime
 
 MOST_DRIFT_PCT = 30.0
 """A device whose uncut network differs by more from the table is another one than was profiled."""
@@ -28,16 +30,23 @@ class Evidence:
         """How much slower than the table says networks like this one are."""
         return shift(self._misses, self._prior(counts))
 
-    def add(self, counts: Counts, predicted_ms: float, timed: TimedFile) -> None:
-        """A policy that was timed; one that is further off than the table claims is told."""
+    def add(self, counts: Counts, predicted_ms: float, timed: TimedFile, device: Device | None) -> None:
+        """A policy that was timed. If it is further off than the table claims, that is said, and its decisive layers
+        are timed again on `device`, if there is one, into the table.
+        """
         miss = Miss(predicted_ms, timed.measured_ms, timed.relative_error)
         self._misses.append(miss)
-        prior = self._prior(counts)
-        if not self._predictor.table.identity.estimated and miss.is_beyond(prior):
-            self._say(
-                f"that is {100 * math.expm1(miss.log_ratio):+.1f} % off the prediction, further than the table says it "
-                f"can be ({196 * prior:.1f} %)"
-            )
+        prior, table = self._prior(counts), self._predictor.table
+        if device is None or not miss.is_beyond(prior):
+            return
+        off = f"that is {100 * math.expm1(miss.log_ratio):+.1f} % off the prediction, and the table says "
+        off += f"{196 * prior:.1f} % at most"
+        layers = decisive_layers(self._predictor, self._costs.architecture.shapes(counts))
+        before_ms, after_ms = retime(device, table, layers)
+        self._say(
+            f"{off}: the {len(layers)} layers that it depends on most were timed again, {after_ms:.4f} ms in place of "
+            f"{before_ms:.4f}, for the next search on {table.path}"
+        )
 
     def add_drift(self, original_ms: float, timed: TimedFile, is_relative: bool) -> None:
         """The uncut network as timed today, `original_ms` in the table; by ratios to it the table still holds.

@@ -228,7 +228,7 @@ class _Search:
             if timed is None:
                 break
             last = timed
-            self.evidence.add(best.counts, best.predicted_ms, timed)
+            self.evidence.add(best.counts, best.predicted_ms, timed, self._device_to_ask())
             # Limits only fall from one attempt to the next: see `_episodes`.
             factor = max(factor, self.evidence.factor(best.counts))
             limit_ms = self._limit_ms(factor)
@@ -472,6 +472,10 @@ class _Search:
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
         return self._report(attempt + 1, factor, rows, baselines, records)
+
+    def _device_to_ask(self) -> Device | None:
+        """The device, where what it says of layers goes into its own table: the run folder's copy stays as it is."""
+        return None if isinstance(self.device, CONSTANT) or self.table.path == self._own_table else self.device
 
     @property
     def _compares_by_timing(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a device says of policies: shares of the original or its own milliseconds, with more rounds until it is clear."""
+"""What a device says of policies: shares of the original or its own milliseconds, with more rounds until clear."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 from android_bench.state import PhoneInfo, PhoneState
 from device.base import Protocol
 from device.profiles import (
+    HOST_PROTOCOL,
     PHONE_PROTOCOL,
     DeviceProfile,
     Match,
@@ -41,7 +42,8 @@ def test_the_shipped_profiles_are_there() -> None:
     assert {profiles()["cuda"].kind, profiles()["titan-xp"].kind} == {"cuda"}
     for profile in profiles().values():
         if profile.kind != "cuda":
-            assert profile.protocol == (PHONE_PROTOCOL if profile.kind == "android" else Protocol())
+            assert profile.protocol == (PHONE_PROTOCOL if profile.kind == "android" else HOST_PROTOCOL)
+    assert (HOST_PROTOCOL.clock, HOST_PROTOCOL.statistic, HOST_PROTOCOL.state) == ("cpu", "median", "frame")
     assert (PHONE_PROTOCOL.clock, PHONE_PROTOCOL.statistic) == ("wall", "median")
 
 

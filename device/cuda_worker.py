@@ -2,8 +2,8 @@
 
 Run as `python -P -m device.cuda_worker TARGET`; TARGET is `cuda:0`, or `cpu`, which does the same without a GPU, for
 tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "state": .., "warmup": .., "warmup_ms": ..,
-"runs": .., "min_time_ms": .., "max_runs": ..}` and then the file's N bytes; a line `{"bytes": 0}` asks what there is to
-run on. The first answer is `{"ready": true}`; then a job gets `{"ns": [..], "how": "..", "graph": true,
+"runs": .., "min_time_ms": .., "max_runs": ..}` and then the file's N bytes; a line `{"bytes": 0}` asks what there is
+to run on. The first answer is `{"ready": true}`; then a job gets `{"ns": [..], "how": "..", "graph": true,
 "fatal": false}` or `{"error": "..", "fatal": false}`, fatal where this process is of no more use; the question gets
 `About`'s fields. The end of standard input ends the process.
 """

@@ -19,11 +19,9 @@ from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, 
 from device.host_cores import timing_order
 from device.host_state import host_state
 from device.process import WorkerDied, WorkerProcess
+from device.profiles import HOST_PROTOCOL
 from device.reference import ReferenceSpeeds, reference_path
 
-HOST_PROTOCOL = Protocol(runs=20, min_time_ms=0, state="frame", frame_mb=8, statistic="median")
-"""How this computer is timed unless told otherwise: what an app that infers once a frame sees, and what repeats best
-(`benchmarks/repeatability.py`)."""
 _WORKER = Path(__file__).with_name("host_worker.py")
 _SENTINEL = Path(__file__).with_name("sentinel.tflite")
 """The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -118,10 +118,28 @@ class PairedTimings:
         """The workload's latency over all rounds."""
         return summarise(self._timings[name].values(), self.protocol)
 
+    def timings(self, name: str) -> list[Timing]:
+        """The workload's timing of each round."""
+        return list(self._timings[name].values())
+
     def ratio(self, name: str, to: str) -> Ratio:
         """What `name` takes as a share of `to`."""
-        return paired_ratio(list(self._pairs(name, to)))
+        ours, theirs = self._rounds_ms(name), self._rounds_ms(to)
+        return self._centred(ours, theirs)
 
-    def _pairs(self, name: str, to: str) -> Iterator[tuple[float, float]]:
-        for index, timing in self._timings[name].items():
-            yield timing.latency_us(self.protocol), self._timings[to][index].latency_us(self.protocol)
+    def level_ms(self, name: str) -> Ratio:
+        """What `name` takes in milliseconds: a ratio to one of them."""
+        ours = self._rounds_ms(name)
+        return self._centred(ours, [1.0] * len(ours))
+
+    def _rounds_ms(self, name: str) -> list[float]:
+        return [timing.latency_us(self.protocol) / 1e3 for _, timing in sorted(self._timings[name].items())]
+
+    def _centred(self, ones: Sequence[float], others: Sequence[float]) -> Ratio:
+        found = paired_ratio(list(zip(ones, others, strict=True)))
+        if self.protocol.statistic != "min":
+            return found
+        # The smallest counts, and no typical round; how far it may be off is no less than a round's share of that.
+        value = min(ones) / min(others)
+        shift = value / found.value
+        return Ratio(value, found.low * shift, found.high * shift, found.rounds)

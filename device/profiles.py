@@ -22,6 +22,10 @@ ANY_PHONE = "android"
 Cores = Literal["fastest", "all"] | tuple[int, ...]
 KINDS = ("host", "android", "cuda")
 RUNNERS = ("auto", "benchmark_model", "amc_bench")
+HOST_PROTOCOL = Protocol(runs=20, min_time_ms=0.0, state="frame", frame_mb=8, statistic="median")
+"""How this computer is timed unless its profile says otherwise: what an app that infers once a frame sees, and what
+repeats best (`benchmarks/repeatability.py`).
+"""
 PHONE_PROTOCOL = Protocol(warmup_ms=200.0, runs=20, min_time_ms=100.0, clock="wall", statistic="median", timeout_s=60.0)
 """How a phone is timed unless its profile says otherwise."""
 GPU_PROTOCOL = Protocol(
@@ -192,7 +196,7 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
         title,
         _section("match", Match(), content.get("match", {})),
         cores,
-        _section("timing", {"android": PHONE_PROTOCOL, "cuda": GPU_PROTOCOL}.get(kind, Protocol()), timing),
+        _section("timing", {"host": HOST_PROTOCOL, "android": PHONE_PROTOCOL, "cuda": GPU_PROTOCOL}[kind], timing),
         runner_name,
         _section("trust", Trust(), content.get("trust", {})),
         _section("cool_down", CoolDown(), content.get("cool_down", {})),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,8 @@ from lut.family import family
 from lut.shape import LayerShape
 from lut.uncertainty import FitError, fit_error
 
+Term = Literal["none", "offset", "outputs", "weights"]
+Traffic = Mapping[str, Sequence[float]]
 FEWEST_NETWORKS = 4
 _FEWEST_TO_CHOOSE = 8
 """With fewer networks the one form is no better known than the other."""
@@ -20,17 +22,18 @@ _LEAST_SPREAD = 1.25
 
 @dataclass(frozen=True)
 class Calibration:
-    """What whole networks cost: `scale * sum_ms + offset_ms + per_mb_ms * outputs_mb`.
+    """What whole networks cost: `scale * sum_ms + offset_ms + per_mb_ms * megabytes`.
 
     Beside the scale one term at most is fitted: a fixed offset; or one for each megabyte of outputs, which a network
     finds in the cache as a layer alone does, while of its weights only the layer alone does: where weights are slow,
-    the scale is above 1 and this below 0.
+    the scale is above 1 and this below 0. Or one for each megabyte of weights: back to back, a layer alone finds its
+    own in the cache, and a network that is larger than the cache does not.
     """
 
     scale: float = 1.0
     offset_ms: float = 0.0
     per_mb_ms: float = 0.0
-    term: Literal["none", "offset", "outputs"] = "none"
+    term: Term = "none"
     """which term was fitted"""
     networks: int = 0
     """whole networks that were timed; with fewer than four nothing is fitted"""
@@ -40,13 +43,17 @@ class Calibration:
         """False for the identity that stands in where too few networks were timed."""
         return self.networks >= FEWEST_NETWORKS
 
-    def ms(self, sum_ms: float, outputs_mb: float) -> float:
-        """Milliseconds of a network whose layers add up to `sum_ms`."""
-        return self.scale * sum_ms + self.offset_ms + self.per_mb_ms * outputs_mb
+    def megabytes(self, shapes: Sequence[LayerShape]) -> float:
+        """Of what the term counts, in these layers; 0 where it counts none."""
+        return TRAFFIC[self.term](shapes) if self.term in TRAFFIC else 0.0
 
-    def fitted(self, sum_ms: float, outputs_mb: float) -> tuple[float, ...]:
+    def ms(self, sum_ms: float, megabytes: float) -> float:
+        """Milliseconds of a network whose layers add up to `sum_ms`, and have so many `megabytes`."""
+        return self.scale * sum_ms + self.offset_ms + self.per_mb_ms * megabytes
+
+    def fitted(self, sum_ms: float, megabytes: float) -> tuple[float, ...]:
         """What the fitted coefficients are multiplied with."""
-        return (sum_ms, *{"none": (), "offset": (1.0,), "outputs": (outputs_mb,)}[self.term])
+        return (sum_ms, *{"none": (), "offset": (1.0,)}.get(self.term, (megabytes,)))
 
 
 def network_family(shapes: Sequence[LayerShape]) -> tuple[object, ...]:
@@ -59,16 +66,30 @@ def outputs_mb(shapes: Sequence[LayerShape]) -> float:
     return sum(4 * shape.c_out * shape.h_out * shape.w_out for shape in shapes) / 1e6
 
 
+def weights_mb(shapes: Sequence[LayerShape]) -> float:
+    """Megabytes of all layers' parameters together, as float32."""
+    return sum(4 * shape.params for shape in shapes) / 1e6
+
+
+TRAFFIC: dict[str, Callable[[Sequence[LayerShape]], float]] = {"outputs": outputs_mb, "weights": weights_mb}
+"""What a term may count, by its name."""
+
+
+def traffic_of(networks: Sequence[Sequence[LayerShape]]) -> dict[str, list[float]]:
+    """Each network's megabytes, by what they are of."""
+    return {name: [count(network) for network in networks] for name, count in TRAFFIC.items()}
+
+
 def fit_calibration(
-    sums_ms: Sequence[float], measured_ms: Sequence[float], outputs: Sequence[float] | None = None
+    sums_ms: Sequence[float], measured_ms: Sequence[float], traffic: Traffic | None = None
 ) -> Calibration:
     """Least squares of the relative error, so that small networks weigh as much as large ones.
 
-    `outputs` are each network's `outputs_mb`; without them the only term is an offset. Of both, the one counts by which
-    networks left out are told better. Networks that are nearly alike say nothing about either and give a scale only.
+    `traffic` is `traffic_of` the networks; without it the only term is an offset. Of all terms, the one counts by which
+    networks left out are told best. Networks that are nearly alike say nothing about any and give a scale only.
     Fewer than four give the identity.
     """
-    form = _form(sums_ms, measured_ms, outputs)
+    form = _form(sums_ms, measured_ms, traffic)
     if form is None:
         return Calibration(networks=len(sums_ms))
     term, columns = form
@@ -77,7 +98,7 @@ def fit_calibration(
     return Calibration(
         scale,
         offset_ms=coefficient if term == "offset" else 0.0,
-        per_mb_ms=coefficient if term == "outputs" else 0.0,
+        per_mb_ms=coefficient if term in TRAFFIC else 0.0,
         term=term,
         networks=len(columns),
     )
@@ -87,30 +108,34 @@ def calibration_error(
     sums_ms: Sequence[float],
     measured_ms: Sequence[float],
     layers_variances: Sequence[float],
-    outputs: Sequence[float] | None = None,
+    traffic: Traffic | None = None,
 ) -> FitError | None:
     """How far predictions by `fit_calibration` of the same networks may be off; None where it gives the identity.
 
     `layers_variances` are those of the sums, relative to their squares.
     """
-    form = _form(sums_ms, measured_ms, outputs)
+    form = _form(sums_ms, measured_ms, traffic)
     return None if form is None else fit_error(form[1], layers_variances)
 
 
 def _form(
-    sums_ms: Sequence[float], measured_ms: Sequence[float], outputs: Sequence[float] | None
-) -> tuple[Literal["none", "offset", "outputs"], np.ndarray] | None:
+    sums_ms: Sequence[float], measured_ms: Sequence[float], traffic: Traffic | None
+) -> tuple[Term, np.ndarray] | None:
     """Which term is fitted, and what is fitted to 1 for each network, relative to its timing; None if nothing is."""
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
     if len(sums) < FEWEST_NETWORKS or not (sums.min() > 0 and measured.min() > 0):
         return None
     if sums.max() < _LEAST_SPREAD * sums.min():
         return "none", (sums / measured)[:, None]
-    offset = np.stack([sums, np.ones(len(sums))], axis=1) / measured[:, None]
-    if outputs is None or len(sums) < _FEWEST_TO_CHOOSE:
-        return "offset", offset
-    traffic = np.stack([sums, np.asarray(outputs, float)], axis=1) / measured[:, None]
-    return ("outputs", traffic) if _left_out_error(traffic) < _left_out_error(offset) else ("offset", offset)
+    counted = {"offset": np.ones(len(sums))}
+    if traffic is not None and len(sums) >= _FEWEST_TO_CHOOSE:
+        counted |= {name: np.asarray(megabytes, float) for name, megabytes in traffic.items()}
+    forms: dict[Term, np.ndarray] = {
+        name: np.stack([sums, values], axis=1) / measured[:, None]  # type: ignore[misc]
+        for name, values in counted.items()
+    }
+    best = min(forms, key=lambda name: _left_out_error(forms[name]))
+    return best, forms[best]
 
 
 def _left_out_error(columns: np.ndarray) -> float:

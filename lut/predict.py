@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, outputs_mb
+from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, traffic_of
 from lut.headers import holds_estimates
 from lut.layers import LayerLatencies, MissingShapeError
 from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
@@ -91,7 +91,8 @@ class Predictor:
 
     def ms(self, shapes: Sequence[LayerShape]) -> float:
         """The network's predicted milliseconds. Raises `MissingShapeError`."""
-        return self.calibration(shapes).ms(self.raw_ms(shapes), outputs_mb(shapes))
+        calibration = self.calibration(shapes)
+        return calibration.ms(self.raw_ms(shapes), calibration.megabytes(shapes))
 
     def calibration(self, shapes: Sequence[LayerShape]) -> Calibration:
         """The calibration that holds for this network's family."""
@@ -108,7 +109,8 @@ class Predictor:
         error = self._fit_error(network_family(shapes))
         if error is None:
             return None
-        fitted = self.calibration(shapes).fitted(self.raw_ms(shapes), outputs_mb(shapes))
+        calibration = self.calibration(shapes)
+        fitted = calibration.fitted(self.raw_ms(shapes), calibration.megabytes(shapes))
         return error.standard_error_ms(fitted, self.ms(shapes), self._sum_variance(shapes))
 
     def interval_ms(self, shapes: Sequence[LayerShape], confidence: float = 0.95) -> tuple[float, float] | None:
@@ -140,7 +142,7 @@ class Predictor:
         return fit_calibration(
             [sum_ms for _, sum_ms, _ in known],
             [measured_ms for _, _, measured_ms in known],
-            [outputs_mb(network) for network, _, _ in known],
+            traffic_of([network for network, _, _ in known]),
         )
 
     def _fit_error(self, name: tuple[object, ...]) -> FitError | None:
@@ -153,7 +155,7 @@ class Predictor:
                 [sum_ms for _, sum_ms, _ in known],
                 [measured_ms for _, _, measured_ms in known],
                 [self._sum_variance(network) for network, _, _ in known],
-                [outputs_mb(network) for network, _, _ in known],
+                traffic_of([network for network, _, _ in known]),
             )
         return self._fit_errors[name]
 

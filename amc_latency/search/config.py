@@ -274,6 +274,11 @@ class SearchConfig:
         return self.target_ms is not None or self.speedup is not None
 
     @property
+    def is_relative(self) -> bool:
+        """Whether milliseconds are judged as a share of what the original takes in the same rounds."""
+        return self.target_ms is None
+
+    @property
     def has_budget(self) -> bool:
         """Whether anything is limited."""
         others = (self.target_macs, self.target_params, self.target_bytes)
@@ -363,6 +368,18 @@ class Row:
     """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
     held_back_top5: float | None = None
     """as `held_back`"""
+    measured_95: tuple[float, ...] = ()
+    """both ends of the 95 % interval of `measured_ms`"""
+    share_95: tuple[float, ...] = ()
+    """of what the original takes in the same rounds: the ratio, and both ends of its 95 % interval"""
+    rounds: int = 0
+    """in which all rows were timed, in turn"""
+
+
+def _half_pct(row: Row) -> str:
+    """Half the width of a row's interval."""
+    low_ms, high_ms = row.measured_95
+    return f"±{50 * (high_ms - low_ms) / row.measured_ms:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -379,6 +396,8 @@ class BaselineRow:
     held_back_95: tuple[float, ...] = ()
     """as in `Row`"""
     held_back_top5: float | None = None
+    measured_ms: float | None = None
+    """beside ours; None where the device answers from predictions"""
 
     @staticmethod
     def of(name: str, counts: Counts, predicted_ms: float, score: Score, evaluations: int) -> BaselineRow:
@@ -453,6 +472,17 @@ class SearchReport:
     def is_uncut(self) -> bool:
         """Whether the uncut network met the budgets, so that nothing was searched."""
         return not self.episodes
+
+    @property
+    def verdict(self) -> str:
+        """Whether milliseconds are met, and how sure that is."""
+        ours = self.rows[-1]
+        if self.target_ms is None or not ours.measured_95:
+            return "target met" if self.met else "TARGET NOT MET"
+        low_ms, high_ms = ours.measured_95
+        if self.met:
+            return "target met" + ("" if high_ms <= self.target_ms else f", within the noise of {_half_pct(ours)}")
+        return "TARGET NOT MET" + ("" if low_ms > self.target_ms else f", by less than the noise of {_half_pct(ours)}")
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; files are named within the run folder, which may be moved."""

@@ -12,7 +12,6 @@ import numpy as np
 
 from amc_latency.errors import UserError
 from lut.architecture import Architecture, Layer
-from lut.calibration import outputs_mb
 from lut.plan import reachable_shapes
 from lut.predict import Predictor
 from lut.shape import LayerShape
@@ -203,7 +202,7 @@ def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]]
 
     def layer_ms(shape: LayerShape) -> float:
         # A calibration is linear, so each layer has its own part in it.
-        return calibration.ms(predictor.layer_us(shape) / 1000, outputs_mb([shape])) - calibration.offset_ms
+        return calibration.ms(predictor.layer_us(shape) / 1000, calibration.megabytes([shape])) - calibration.offset_ms
 
     return LatencyCosts(architecture, choices, layer_ms, calibration.offset_ms)
 

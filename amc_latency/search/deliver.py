@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +19,18 @@ from amc_latency.intervals import Comparison, compare, interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec
 from amc_latency.outcome import Outcome
-from amc_latency.search.config import Row, SearchConfig
+from amc_latency.search.config import BaselineRow, Row, SearchConfig
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge import Judge
 from amc_latency.search.loop import EpisodeRecord
+from amc_latency.search.timing import CONSTANT, PolicyTimer, TimedNetwork
 from amc_latency.training import fit
-from device.base import Device, Protocol
-from device.measure import Measurement, measure_many
-from lut.estimate_device import EstimateDevice
-from lut.replay import ReplayDevice
 from lut.shape import network_text
+
+EQUAL_PCT = 2.0
+"""Networks whose measured milliseconds differ by no more are of equal latency."""
+_WIDTHS_TRIED = 6
 
 
 class Delivery:
@@ -41,8 +43,7 @@ class Delivery:
         judge: Judge,
         costs: LatencyCosts,
         original_ms: float,
-        device: Device,
-        protocol: Protocol,
+        timer: PolicyTimer,
         console: Console,
     ) -> None:
         self.config = config
@@ -50,29 +51,90 @@ class Delivery:
         self.judge = judge
         self.costs = costs
         self.original_ms = original_ms
-        self.device = device
-        self.protocol = protocol
+        self.timer = timer
         self.console = console
         self.statistic = ""
         self.comparisons: list[Comparison] = []
+        self._cut: Counts | None = None
 
-    def known_over(self, attempt: int, best: EpisodeRecord, target_ms: float) -> float | None:
+    def known_over(self, attempt: int, best: EpisodeRecord, target_ms: float) -> TimedFile | None:
         """The final timing of an earlier session, if it was over the target: a resumed search corrects by it again."""
-        known_ms = self._logged_ms(attempt, "final ours", best.counts)
-        return known_ms if known_ms is not None and known_ms > target_ms else None
+        known = self._logged(attempt, "final ours", best.counts)
+        return known if known is not None and known.measured_ms > target_ms else None
 
-    def quick_ms(self, attempt: int, best: EpisodeRecord, target_ms: float) -> float:
+    def quick(self, attempt: int, best: EpisodeRecord, target_ms: float) -> TimedFile:
         """Time the cut network before any fine-tuning: its latency does not depend on its weights."""
-        known_ms = self._logged_ms(attempt, "cut", best.counts)
-        if known_ms is not None:
-            return known_ms
-        path = self.folder.path / "cut.tflite"
-        self.export(self.judge.network(best.counts), path)
+        known = self._logged(attempt, "cut", best.counts)
+        if known is not None:
+            return known
         key = self._key(best.counts)
-        measurement = measure_many(self.device, {key: path}, self.protocol)[key]
-        timed = _timed(attempt, "cut", best.counts, best.predicted_ms, measurement, target_ms)
-        self.folder.append_measurement(timed)
-        return measurement.latency_ms
+        files = {self.timer.original: self._original(), key: self._cut_file(best.counts)}
+        timed = self.timer.time(files, key, target_ms)[key]
+        return self._log(attempt, "cut", best.counts, best.predicted_ms, timed, target_ms)
+
+    def original_now(self) -> TimedFile:
+        """The original as it is timed today, by the device's own milliseconds."""
+        known = self._logged(0, "original", self.costs.full)
+        if known is not None:
+            return known
+        key = self.timer.original
+        level = PolicyTimer(self.timer.device, self.timer.protocol, key, None)
+        timed = level.time({key: self._original()}, key)[key]
+        return self._log(0, "original", self.costs.full, self.original_ms, timed, math.inf)
+
+    def equal_width(self, attempt: int, ours: TimedFile, widths: Sequence[Counts]) -> Counts:
+        """Of `widths` one whose measured milliseconds are within `EQUAL_PCT` of ours, or the nearest that was found."""
+        tried: dict[Counts, float] = {}
+        wanted_ms = self.costs.ms(ours.counts)
+        while len(tried) < min(_WIDTHS_TRIED, len(widths)):
+            left = [counts for counts in widths if counts not in tried]
+            counts = min(left, key=lambda each: abs(math.log(self.costs.ms(each) / wanted_ms)))
+            (timed,) = self._beside(attempt, "width", [counts], ours)
+            tried[counts] = timed.measured_ms / ours.measured_ms
+            if abs(tried[counts] - 1) <= EQUAL_PCT / 100:
+                break
+            wanted_ms = self.costs.ms(counts) / tried[counts]
+        return min(tried, key=lambda counts: abs(math.log(tried[counts])))
+
+    def timed_baselines(self, attempt: int, rows: Sequence[BaselineRow], ours: TimedFile) -> list[BaselineRow]:
+        """The rows with what their networks take, timed beside ours in the same rounds."""
+        counts = list(dict.fromkeys(row.counts for row in rows))
+        timed = {each.counts: each.measured_ms for each in self._beside(attempt, "baseline", counts, ours)}
+        return [replace(row, measured_ms=timed[row.counts]) for row in rows]
+
+    def _beside(self, attempt: int, phase: str, policies: Sequence[Counts], ours: TimedFile) -> list[TimedFile]:
+        """Policies' cut networks timed beside ours, in milliseconds of which ours takes `ours.measured_ms`."""
+        known = {counts: row for counts in policies if (row := self._logged(attempt, phase, counts)) is not None}
+        new = [counts for counts in policies if counts not in known]
+        if new:
+            own, original = self._key(ours.counts), self.timer.original
+            with tempfile.TemporaryDirectory() as folder:
+                files = {self._key(counts): Path(folder) / f"{i}.tflite" for i, counts in enumerate(new)}
+                for counts in new:
+                    self.export(self.judge.network(counts), files[self._key(counts)])
+                files |= {original: self._original(), own: self._cut_file(ours.counts)}
+                timed = self.timer.time(files, own)
+            scale = ours.measured_ms / timed[own].ms
+            for counts in new:
+                found = timed[self._key(counts)]
+                scaled = replace(found, ms=found.ms * scale, low_ms=found.low_ms * scale, high_ms=found.high_ms * scale)
+                known[counts] = self._log(attempt, phase, counts, self.costs.ms(counts), scaled, math.inf)
+        return [known[counts] for counts in policies]
+
+    def _original(self) -> Path:
+        """The original's file."""
+        path = self.tflite("original")
+        if not path.exists():
+            self.export(self.judge.original.model, path)
+        return path
+
+    def _cut_file(self, counts: Counts) -> Path:
+        """The file of ours, cut and not yet fine-tuned."""
+        path = self.folder.path / "cut.tflite"
+        if self._cut != counts:
+            self.export(self.judge.network(counts), path)
+            self._cut = counts
+        return path
 
     def rows(self, attempt: int, factor: float, policies: Mapping[str, Counts], target_ms: float) -> list[Row]:
         """Fine-tune and export each policy, and time all of them in the same rounds.
@@ -86,17 +148,16 @@ class Delivery:
             exports[name] = self.export(model, self.tflite(name))
             outcomes[name] = self.judge.tested(model)
         keys = self._keys(policies)
-        measured = measure_many(self.device, {keys[name]: self.tflite(name) for name in policies}, self.protocol)
-        self.statistic = measured[keys["original"]].statistic
+        files = {keys[name]: self.tflite(name) for name in policies}
+        measured = self.timer.time(files, keys.get("ours", keys["original"]), target_ms)
+        self.statistic = measured[keys["original"]].measurement.statistic
         self.comparisons = _comparisons(outcomes)
         rows = []
         for name, counts in policies.items():
             own_ms = self.original_ms if name == "original" else self.costs.ms(counts)
-            predicted_ms, measurement = own_ms * factor, measured[keys[name]]
+            predicted_ms, timed = own_ms * factor, measured[keys[name]]
             held_back = self.judge.original_final() if name == "original" else self.judge.final(counts)
-            self.folder.append_measurement(
-                _timed(attempt, f"final {name}", counts, predicted_ms, measurement, target_ms)
-            )
+            self._log(attempt, f"final {name}", counts, predicted_ms, timed, target_ms)
             macs = exports[name].macs
             assert macs is not None  # our own converter knows them
             rows.append(
@@ -104,8 +165,8 @@ class Delivery:
                     name=name,
                     counts=counts,
                     predicted_ms=predicted_ms,
-                    measured_ms=measurement.latency_ms,
-                    spread_pct=measurement.spread_pct,
+                    measured_ms=timed.ms,
+                    spread_pct=timed.measurement.spread_pct,
                     macs=macs,
                     bytes=exports[name].bytes,
                     accuracy=outcomes[name].accuracy_pct,
@@ -113,6 +174,9 @@ class Delivery:
                     tflite=str(self.tflite(name)),
                     accuracy_95=self._interval(name, outcomes[name].accuracy_pct, len(outcomes[name])),
                     held_back_95=self._interval(name, 100 * held_back.accuracy, held_back.images),
+                    measured_95=timed.interval_ms,
+                    share_95=timed.share_95,
+                    rounds=timed.rounds,
                     top5=outcomes[name].top5_pct,
                     held_back_top5=None if held_back.top5 is None else 100 * held_back.top5,
                 )
@@ -125,8 +189,8 @@ class Delivery:
         What an earlier session measured counts again.
         """
         counts = self.costs.full
-        known_ms = self._logged_ms(0, "final original", counts)
-        if known_ms is not None and known_ms > target_ms:
+        known = self._logged(0, "final original", counts)
+        if known is not None and known.measured_ms > target_ms:
             return None
         (original,) = self.rows(0, 1.0, {"original": counts}, target_ms)
         if original.measured_ms > target_ms:
@@ -154,11 +218,20 @@ class Delivery:
         images = self.judge.data.train.take(8).inputs(self.judge.image_size)
         return export(model, self.judge.base.spec.input, path, images)
 
-    def _logged_ms(self, attempt: int, phase: str, counts: Counts) -> float | None:
+    def _logged(self, attempt: int, phase: str, counts: Counts) -> TimedFile | None:
         for row in self.folder.measurements():
             if (row.attempt, row.phase, row.counts) == (attempt, phase, counts):
-                return row.measured_ms
+                return row
         return None
+
+    def _log(
+        self, attempt: int, phase: str, counts: Counts, predicted_ms: float, timed: TimedNetwork, target_ms: float
+    ) -> TimedFile:
+        limit = target_ms if math.isfinite(target_ms) else None
+        high_ms = timed.high_ms if math.isfinite(timed.high_ms) else None
+        row = TimedFile(attempt, phase, counts, predicted_ms, timed.ms, limit, timed.low_ms, high_ms)
+        self.folder.append_measurement(row)
+        return row
 
     def _key(self, counts: Counts) -> str:
         return network_text(self.costs.architecture.shapes(counts))
@@ -168,7 +241,7 @@ class Delivery:
         keys = {name: self._key(counts) for name, counts in policies.items() if name != "original"}
         keys["original"] = network_text(self.judge.original.graph.architecture.shapes())
         # Zeros don't show in shapes, which are all that these two devices know a file by.
-        if self.config.prune == "weights" and not isinstance(self.device, ReplayDevice | EstimateDevice):
+        if self.config.prune == "weights" and not isinstance(self.timer.device, CONSTANT):
             return {name: name for name in policies}
         return keys
 
@@ -230,10 +303,3 @@ def _comparisons(outcomes: Mapping[str, Outcome]) -> list[Comparison]:
         for name, other in outcomes.items()
         if name != "ours"
     ]
-
-
-def _timed(
-    attempt: int, phase: str, counts: Counts, predicted_ms: float, measurement: Measurement, target_ms: float
-) -> TimedFile:
-    limit = target_ms if math.isfinite(target_ms) else None
-    return TimedFile(attempt, phase, counts, predicted_ms, measurement.latency_ms, limit)

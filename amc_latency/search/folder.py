@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -32,11 +33,24 @@ class TimedFile:
     attempt: int
     """from 0; each correction is another"""
     phase: str
-    """`cut`, before fine-tuning, or `final` with the row's name"""
+    """`cut`, before fine-tuning, or `final` with the row's name; `original` as it was timed before the search; `width`
+    and `baseline` of others that are compared with ours
+    """
     counts: Counts
     predicted_ms: float
     measured_ms: float
     target_ms: float | None
+    low_ms: float
+    """with `high_ms`, where what is measured lies with 95 % confidence"""
+    high_ms: float | None
+    """None where a single round says nothing of it"""
+
+    @property
+    def relative_error(self) -> float:
+        """The standard error that the interval stands for, as a share of `measured_ms`; 0 where nothing is known."""
+        if self.high_ms is None or self.low_ms <= 0:
+            return 0.0
+        return math.log(self.high_ms / self.low_ms) / (2 * 1.96)
 
 
 def check_place(path: Path) -> None:

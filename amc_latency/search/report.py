@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from amc_latency.estimating import bench_advice
 from amc_latency.intervals import with_interval
 from amc_latency.report import WIDTH, console, right
-from amc_latency.search.config import SearchReport
+from amc_latency.search.config import Row, SearchReport
 from amc_latency.search.folder import TimedFile
 
 _TOP5 = "top-5 %: held back | test"
@@ -42,15 +42,23 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
 
 def _baselines(report: SearchReport) -> Table:
     has_top5 = any(row.held_back_top5 is not None for row in report.baselines)
+    timed = any(row.measured_ms is not None for row in report.baselines)
     top5_column = [right("top-5 %")] if has_top5 else []
-    figures = [right("predicted ms"), right("held back %"), *top5_column, right("policies tried")]
+    figures = [
+        right("predicted ms"),
+        *([right("measured ms")] if timed else []),
+        right("held back %"),
+        *top5_column,
+        right("policies tried"),
+    ]
     columns: list[Column | str] = ["", *figures, "kept"]
     table = Table(*columns, title="other ways to choose, under the same budgets, before fine-tuning")
     for row in report.baselines:
         counts = ",".join(map(str, row.counts))
         held_back = with_interval(row.held_back, row.held_back_95)
         top5 = [] if not has_top5 else ["" if row.held_back_top5 is None else f"{row.held_back_top5:.2f}"]
-        table.add_row(row.name, f"{row.predicted_ms:.4f}", held_back, *top5, str(row.evaluations), counts)
+        measured = [] if not timed else ["" if row.measured_ms is None else f"{row.measured_ms:.4f}"]
+        table.add_row(row.name, f"{row.predicted_ms:.4f}", *measured, held_back, *top5, str(row.evaluations), counts)
     return table
 
 
@@ -65,6 +73,24 @@ def _caption(report: SearchReport) -> str | None:
 
 def _pair(held_back: float | None, test: float | None) -> str:
     return " | ".join("" if value is None else f"{value:.2f}" for value in (held_back, test))
+
+
+def _with_half(row: Row) -> str:
+    """Milliseconds, and half of their 95 % interval where it has a width."""
+    if not row.measured_95 or row.measured_95[0] == row.measured_95[1]:
+        return f"{row.measured_ms:.4f}"
+    return f"{row.measured_ms:.4f} ±{(row.measured_95[1] - row.measured_95[0]) / 2:.4f}"
+
+
+def _shares(report: SearchReport) -> list[str]:
+    """How much faster than the original the others are, by rounds in which all were timed in turn."""
+    lines = []
+    for row in report.rows[1:]:
+        if row.share_95 and not report.is_uncut:
+            share, low, high = row.share_95
+            interval = "" if low == high else f" (95 %: {1 / high:.3f} to {1 / low:.3f})"
+            lines.append(f"{row.name}: {1 / share:.3f} times as fast as the original in {row.rounds} rounds{interval}")
+    return lines
 
 
 def _told(report: SearchReport) -> str:
@@ -85,7 +111,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
         table.add_row(
             row.name,
             f"{row.predicted_ms:.4f}",
-            f"{row.measured_ms:.4f}",
+            _with_half(row),
             "" if row.name == "original" or report.target_ms is None else f"{report.target_ms:.4f}",
             f"{row.macs / 1e6:.2f}M",
             f"{row.bytes / 1000:,.0f}",
@@ -106,6 +132,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
     elif ours.counts == uniform.counts:
         lines.append("ours is the uniform width: nothing that was tried did better on the held-back images")
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
+    lines += _shares(report)
     lines += [comparison.text for comparison in report.comparisons]
     if report.pixels:
         lines.append(f"the files take pixels normalised by {report.pixels}")
@@ -121,7 +148,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
         )
     lines += [f"{row.name:9} {row.tflite}" for row in report.rows]
     by_estimate = " by estimate" if report.estimated else ""
-    lines.append(f"{'target met' if report.met else 'TARGET NOT MET'}{by_estimate} on {report.device}")
+    lines.append(f"{report.verdict}{by_estimate} on {report.device}")
     if report.phone is not None:
         lines.append(f"this result is {bench_advice(report.phone, ours.tflite)}")
     for line in lines:

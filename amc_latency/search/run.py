@@ -30,7 +30,8 @@ from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, 
 from amc_latency.search.contest import contest
 from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
-from amc_latency.search.folder import RunFolder
+from amc_latency.search.evidence import Evidence
+from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
@@ -38,11 +39,13 @@ from amc_latency.search.original import check_original
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
+from amc_latency.search.timing import CONSTANT, PolicyTimer
 from amc_latency.search.weights import WeightJudge, weight_network
 from amc_latency.search.zipped import zipped_bytes
 from device.base import Device
 from device.phone import PhoneOptions
 from lut.predict import MissingShapeError, Predictor
+from lut.shape import network_text
 from lut.table import LatencyTable
 
 
@@ -141,6 +144,7 @@ class _Search:
         self.console = console
         self.device = device
         self._own_table = folder.path / "table.tsv"
+        self._is_fresh = False
         self.table = self._table()
         shapes = original.graph.architecture.shapes()
         predictor = Predictor(self.table)
@@ -153,6 +157,7 @@ class _Search:
         if measured_ms is None:
             raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
         self.original_ms = measured_ms
+        self.evidence = Evidence(predictor, self.costs, console.say)
         if config.round < config.rounds:
             # Refused before this round's hours: the last one's target must be in reach too.
             self._clamp(replace(config, round=config.rounds))
@@ -187,7 +192,11 @@ class _Search:
         protocol = self.table.protocol
         protocol = replace(protocol, rounds=self.config.timing_rounds or protocol.network_rounds)
         config, folder, costs = self.config, self.folder, self.costs
-        return Delivery(config, folder, self.judge, costs, self.predicted_ms, self.device, protocol, self.console)
+        original = network_text(self.original.graph.architecture.shapes())
+        if config.prune == "weights" and not isinstance(self.device, CONSTANT):
+            original = "original"
+        timer = PolicyTimer(self.device, protocol, original, self.original_ms if config.is_relative else None)
+        return Delivery(config, folder, self.judge, costs, self.predicted_ms, timer, self.console)
 
     def run(self) -> SearchReport:
         self._introduce()
@@ -197,6 +206,12 @@ class _Search:
         report = self._uncut()
         if report is not None:
             return self._ended(report)
+        if not (self._is_fresh or isinstance(self.device, CONSTANT)):
+            self.evidence.add_drift(self.original_ms, delivery.original_now(), self.config.is_relative)
+            factor = max(factor, self.evidence.factor(self.costs.full))
+            limit_ms = self._limit_ms(factor)
+            if limit_ms is None:
+                raise UserError(f"{self.target_ms:.4g} ms is out of reach on a device that is slower by that")
         attempt = -1
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
@@ -205,22 +220,24 @@ class _Search:
             holding = [record for record in records if self._holds(record.counts, factor)]
             best = self.judge.choose(holding, limit_ms, self.reward)
             report = None
-            measured_ms = delivery.known_over(attempt, best, self.target_ms) or delivery.quick_ms(
-                attempt, best, self.target_ms
-            )
-            if measured_ms <= self.target_ms:
-                report = self._finish(attempt, factor, best, limit_ms, records)
-                measured_ms = report.measured_ms
-            if measured_ms <= self.target_ms:
+            timed = delivery.known_over(attempt, best, self.target_ms)
+            timed = timed or delivery.quick(attempt, best, self.target_ms)
+            if timed.measured_ms <= self.target_ms:
+                report = self._finish(attempt, factor, best, limit_ms, records, timed)
+                timed = delivery.known_over(attempt, best, self.target_ms)
+            if timed is None:
                 break
-            factor = measured_ms / best.predicted_ms
+            last = timed
+            self.evidence.add(best.counts, best.predicted_ms, timed, self._device_to_ask())
+            # Limits only fall from one attempt to the next: see `_episodes`.
+            factor = max(factor, self.evidence.factor(best.counts))
             limit_ms = self._limit_ms(factor)
             say(
-                f"attempt {attempt + 1}: {told} {measured_ms:.4f} ms is over the target of {self.target_ms:.4f} ms; "
-                f"the calibration is shifted by {100 * (factor - 1):+.1f} %"
+                f"attempt {attempt + 1}: {told} {timed.measured_ms:.4f} ms is over the target of "
+                f"{self.target_ms:.4f} ms; the calibration is shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
-        return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records))
+        return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records, last))
 
     def _ended(self, report: SearchReport) -> SearchReport:
         self.folder.write_text("report.html", search_html(report, self.folder.settings, self.folder.measurements()))
@@ -347,6 +364,7 @@ class _Search:
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
         grid = Grid(1.0) if self.config.prune == "weights" else grid_of(self.config)
         report = complete_table(self.original, self.device, table, grid, self.console)
+        self._is_fresh = report.timed > 0
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:
@@ -430,16 +448,43 @@ class _Search:
         return records
 
     def _finish(
-        self, attempt: int, factor: float, best: EpisodeRecord, limit_ms: float, records: list[EpisodeRecord]
+        self,
+        attempt: int,
+        factor: float,
+        best: EpisodeRecord,
+        limit_ms: float,
+        records: list[EpisodeRecord],
+        timed: TimedFile,
     ) -> SearchReport:
-        """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines."""
+        """Fine-tune and export ours and the uniform width, time both beside the original, and run the baselines.
+
+        Where milliseconds are limited and measured, the uniform width is the one that takes as many as ours.
+        """
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
         baselines = contest(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
         policies = {"original": self.uncut.graph.architecture.group_channels, "uniform": uniform, "ours": best.counts}
+        if self._compares_by_timing:
+            widths = [counts for counts in uniform_policies(self.costs) if self._within_budgets(counts)]
+            uniform = self.delivery.equal_width(attempt, timed, widths) if widths else uniform
+            baselines = self.delivery.timed_baselines(attempt, baselines, timed)
+            policies["uniform"] = uniform
         self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
         return self._report(attempt + 1, factor, rows, baselines, records)
+
+    def _device_to_ask(self) -> Device | None:
+        """The device, where what it says of layers goes into its own table: the run folder's copy stays as it is."""
+        return None if isinstance(self.device, CONSTANT) or self.table.path == self._own_table else self.device
+
+    @property
+    def _compares_by_timing(self) -> bool:
+        return (
+            self.config.has_latency_target and self.config.prune == "channels" and not isinstance(self.device, CONSTANT)
+        )
+
+    def _within_budgets(self, counts: Counts) -> bool:
+        return all(budget.holds(counts) for budget in self.clamp.budgets)
 
     def _report(
         self,

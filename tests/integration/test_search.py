@@ -80,6 +80,9 @@ class SlowDevice(ReplayDevice):
         self.factor *= self.growth
 
 
+UNCUT = network_text(load_network(NetworkOptions()).graph.architecture.shapes())
+
+
 def slow_device(monkeypatch: pytest.MonkeyPatch, factor: float, growth: float = 1.0) -> None:
     device = SlowDevice(LatencyTable.open(TABLE))
     device.factor, device.growth = factor, growth
@@ -189,7 +192,9 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another_search(tmp
 def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # More than the best of a few policies may lie under the target by chance.
     slow_device(monkeypatch, 1.12)
-    report = run(tmp_path, replace(SMALL, warm_start=True, warmup=None, episodes=9))
+    target_ms = LatencyTable.open(TABLE).latency_us(UNCUT) / 2000
+    absolute = replace(SMALL, speedup=None, target_ms=target_ms, warm_start=True, warmup=None, episodes=9)
+    report = run(tmp_path, absolute)
     assert report.met
     assert report.attempts == 2
     assert report.episodes == 11
@@ -199,14 +204,30 @@ def test_a_device_slower_than_its_table_is_corrected_for(tmp_path: Path, monkeyp
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_speed_up_is_judged_beside_the_original_in_the_same_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Twice as slow as when the table was made, and slower each round: ours and the original alike.
+    slow_device(monkeypatch, 2.0, growth=1.12)
+    report = run(tmp_path)
+    assert (report.met, report.attempts) == (True, 1)
+    original, _, ours = report.rows
+    # The table's smallest sample of all rounds is below that of these.
+    assert ours.measured_ms == pytest.approx(report.predicted_ms, rel=0.02)
+    assert ours.share_95[0] == pytest.approx(ours.measured_ms / original.measured_ms)
+    assert original.measured_ms == pytest.approx(report.original_ms)
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_target_that_the_device_never_meets_is_a_failed_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_device(monkeypatch, 1.12, growth=1.12)
-    report = run(tmp_path)
+    absolute = replace(SMALL, speedup=None, target_ms=LatencyTable.open(TABLE).latency_us(UNCUT) / 2000)
+    report = run(tmp_path, absolute)
     assert not report.met
     assert Path(report.tflite).exists()
     with pytest.raises(JobError, match="not met after 4 attempts"):
         check_met(report)
-    assert run(tmp_path) == report
+    assert run(tmp_path, absolute) == report
 
 
 @pytest.mark.usefixtures("quick")

@@ -25,7 +25,7 @@ def test_networks_of_other_widths_and_classes_have_folders_of_their_own() -> Non
     assert run_name(replace(config, width=0.5, classes=10)) == "resnet18-mine-width0.5-10classes-host-2x-seed0"
 
 
-TIMED = TimedFile(0, "cut", (8, 16), 0.1, 0.125, 0.2)
+TIMED = TimedFile(0, "cut", (8, 16), 0.1, 0.125, 0.2, 0.12, 0.13)
 
 
 def report_in(folder: Path) -> SearchReport:

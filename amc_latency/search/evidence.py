@@ -1,0 +1,74 @@
+"""What a search has learnt of its table: how far it is off for the networks that were timed since."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from amc_latency.errors import JobError
+from amc_latency.search.costs import Counts, LatencyCosts
+from amc_latency.search.folder import TimedFile
+from device.base import Device
+from lut.correction import Miss, shift
+from lut.predict import Predictor
+from lut.retime import decisive_layers, retime
+
+MOST_DRIFT_PCT = 30.0
+"""A device whose uncut network differs by more from the table is another one than was profiled."""
+
+
+class Evidence:
+    """The networks that were timed beside what the table says of them, and the factor that follows."""
+
+    def __init__(self, predictor: Predictor, costs: LatencyCosts, say: Callable[[str], object]) -> None:
+        self._predictor = predictor
+        self._costs = costs
+        self._say = say
+        self._misses: list[Miss] = []
+
+    def factor(self, counts: Counts) -> float:
+        """How much slower than the table says networks like this one are."""
+        return shift(self._misses, self._prior(counts))
+
+    def add(self, counts: Counts, predicted_ms: float, timed: TimedFile, device: Device | None) -> None:
+        """A policy that was timed. If it is further off than the table claims, that is said, and its decisive layers
+        are timed again on `device`, if there is one, into the table.
+        """
+        miss = Miss(predicted_ms, timed.measured_ms, timed.relative_error)
+        self._misses.append(miss)
+        prior, table = self._prior(counts), self._predictor.table
+        if device is None or not miss.is_beyond(prior):
+            return
+        off = f"that is {100 * math.expm1(miss.log_ratio):+.1f} % off the prediction, and the table says "
+        off += f"{196 * prior:.1f} % at most"
+        layers = decisive_layers(self._predictor, self._costs.architecture.shapes(counts))
+        before_ms, after_ms = retime(device, table, layers)
+        self._say(
+            f"{off}: the {len(layers)} layers that it depends on most were timed again, {after_ms:.4f} ms in place of "
+            f"{before_ms:.4f}, for the next search on {table.path}"
+        )
+
+    def add_drift(self, original_ms: float, timed: TimedFile, is_relative: bool) -> None:
+        """The uncut network as timed today, `original_ms` in the table; by ratios to it the table still holds.
+
+        Raises `JobError` where the device has changed too much for any figure of the table to hold.
+        """
+        miss = Miss(original_ms, timed.measured_ms, timed.relative_error)
+        drift_pct = 100 * math.expm1(miss.log_ratio)
+        if abs(drift_pct) > MOST_DRIFT_PCT:
+            raise JobError(
+                f"the uncut network takes {timed.measured_ms:.4g} ms now, and {original_ms:.4g} ms in "
+                f"{self._predictor.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another --lut, "
+                "to time anew"
+            )
+        if not miss.is_beyond(0.0):
+            return
+        how = "the speed-up is measured beside it" if is_relative else "predictions are shifted by that"
+        self._say(f"the uncut network's milliseconds are {drift_pct:+.1f} % off the table's now: {how}")
+        if not is_relative:
+            self._misses.append(miss)
+
+    def _prior(self, counts: Counts) -> float:
+        """How far the prediction of a policy may be off: the relative standard error, 0 where the table can't tell."""
+        error_ms = self._predictor.standard_error_ms(self._costs.architecture.shapes(counts))
+        return 0.0 if error_ms is None else error_ms / self._costs.ms(counts)

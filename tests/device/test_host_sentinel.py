@@ -17,9 +17,10 @@ import pytest
 from device import host_worker
 from device.base import DeviceError, Protocol, Timing, Workload
 from device.fleet import Fleet
-from device.host import HOST_PROTOCOL, HostDevice, _wandering, at_reference, smoothed, summary_of
+from device.host import HostDevice, _wandering, at_reference, smoothed, summary_of
 from device.host_state import HostConditions, HostState
 from device.process import WorkerDied
+from device.profiles import HOST_PROTOCOL
 from device.reference import ReferenceSpeeds
 from lut.layer_model import layer_model
 from lut.shape import LayerShape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,9 @@ from device.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, Nvidi
 from device.host import built, summary_of
 from device.process import WorkerDied, WorkerProcess
 from device.profiles import DeviceProfile, profiles
+from device.trust import Reference, Trust, sentinel_doubts
 
+_SENTINEL = Path(__file__).with_name("sentinel.tflite")
 _ROOT = Path(__file__).resolve().parents[1]
 _HINT = f"Is torch installed for {sys.executable}?"
 
@@ -29,10 +32,13 @@ class CudaDevice(Device):
 
     target = "cuda:{index}"
     """What the worker is told to run on."""
+    trust = Trust()
+    """How often the sentinel network is timed, and by how much it may drift."""
 
     def __init__(self, profile: DeviceProfile, index: int = 0) -> None:
         self._target = self.target.format(index=index)
         self._own: set[int] = set()
+        self._reference = Reference()
         self.protocol = profile.protocol
         about = self._about()
         model = about["name"]
@@ -51,7 +57,8 @@ class CudaDevice(Device):
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """One fresh worker for the round, and another after each workload that kills it or takes too long.
 
-        Raises `DeviceError` where the GPU is gone, or others compute on it.
+        A sentinel network is timed at the start and after each so many workloads: what is timed while it takes another
+        time than usual is suspect. Raises `DeviceError` where the GPU is gone, or others compute on it.
         """
         if not workloads:
             return
@@ -67,6 +74,7 @@ class CudaDevice(Device):
             "max_runs": protocol.max_runs,
         }
         worker: WorkerProcess | None = None
+        since_sentinel, sentinel_us, doubts = 0, None, list[str]()
         try:
             with GpuWatch(self._smi) as watch:
                 for workload in workloads:
@@ -76,18 +84,35 @@ class CudaDevice(Device):
                         continue
                     if worker is None or not worker.alive:
                         worker = self._start_worker()
+                        since_sentinel = self.trust.sentinel_every
+                    if since_sentinel >= self.trust.sentinel_every:
+                        since_sentinel, sentinel_us = 0, self._sentinel_us(worker, job, protocol)
+                        doubts = sentinel_doubts(self.trust, [sentinel_us], self._reference.us)
+                        if not doubts:
+                            self._reference.learn([sentinel_us])
+                        if worker is None or not worker.alive:
+                            worker = self._start_worker()
+                    since_sentinel += 1
                     began_s = time.monotonic()
                     worker.send(job, model, protocol.timeout_s)
                     answer = _answer(worker)
                     if "error" in answer:
                         yield Timing(workload.name, round_index, error=answer["error"])
                         continue
-                    conditions = conditions_of(watch.since(began_s), answer["how"], answer["graph"], others, self._uuid)
+                    states = watch.since(began_s)
+                    how, graph = answer["how"], answer["graph"]
+                    conditions = conditions_of(states, how, graph, others, self._uuid, sentinel_us, doubts)
                     ns = answer["ns"]
                     yield Timing(workload.name, round_index, len(ns), wall=summary_of(ns), conditions=conditions.text)
         finally:
             if worker is not None:
                 worker.stop()
+
+    def _sentinel_us(self, worker: WorkerProcess, job: dict[str, Any], protocol: Protocol) -> float | None:
+        """The sentinel's median; None where it cannot be timed, which makes what follows suspect."""
+        worker.send(job, _SENTINEL.read_bytes(), protocol.timeout_s)
+        answer = _answer(worker)
+        return None if "error" in answer else statistics.median(answer["ns"]) / 1e3
 
     def _start_worker(self) -> WorkerProcess:
         # -P and PYTHONPATH: nothing of the current folder may shadow a package.

@@ -92,6 +92,8 @@ class GpuConditions:
     suspect: tuple[str, ...]
     """why the row cannot be trusted"""
     time_s: int | None = None
+    sentinel_us: float | None = None
+    """the sentinel network as it was timed last, in the same round"""
 
     @property
     def text(self) -> str:
@@ -100,11 +102,17 @@ class GpuConditions:
 
 
 def conditions_of(
-    states: Sequence[GpuState], how: str, graph: bool, others: Sequence[GpuProcess], serial: str | None
+    states: Sequence[GpuState],
+    how: str,
+    graph: bool,
+    others: Sequence[GpuProcess],
+    serial: str | None,
+    sentinel_us: float | None = None,
+    doubts: Sequence[str] = (),
 ) -> GpuConditions:
     """The conditions of a row from the states before, during and after it."""
     slowed = dict.fromkeys(reason for state in states for reason in state.slowed_by)
-    suspect = [f"slowed by {reason}" for reason in slowed]
+    suspect = [*doubts, *(f"slowed by {reason}" for reason in slowed)]
     suspect += [f"shared with {other.name} ({other.pid})" for other in others]
     if not graph:
         suspect.append("launched without a CUDA graph")
@@ -119,6 +127,7 @@ def conditions_of(
         clocks_set=any(_SET in state.reasons for state in states) if states else None,
         suspect=tuple(suspect),
         time_s=int(time.time()),
+        sentinel_us=None if sentinel_us is None else round(sentinel_us, 2),
     )
 
 

@@ -26,6 +26,7 @@ from device.cuda_worker import CudaClock, about
 from device.profiles import GPU_PROTOCOL, DeviceProfile, ProfileError, get_profile, load_profile
 from device.registry import get_device, known_devices
 from device.tflite_torch import load_module
+from device.trust import Trust
 from lut.layer_model import layer_model
 from lut.shape import NOOP, LayerShape
 from lut.table import LatencyTable
@@ -36,9 +37,20 @@ UUID = "GPU-0a1b2c3d-1111-2222-3333-444455556666"
 
 
 class OnCpu(CudaDevice):
-    """The same with the worker on the CPU."""
+    """The same with the worker on the CPU, whose speed is anybody's."""
 
     target = "cpu"
+    trust = Trust(drift_pct=1e9)
+
+
+class Drifting(OnCpu):
+    """Its sentinel takes a fifth longer when it is timed for the third time."""
+
+    trust = Trust(sentinel_every=1)
+
+    def _sentinel_us(self, *_: object) -> float | None:
+        self.looks = getattr(self, "looks", 0) + 1
+        return {3: 120.0, 5: None}.get(self.looks, 100.0)
 
 
 class OnTitan(OnCpu):
@@ -57,6 +69,19 @@ def device() -> CudaDevice:
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_what_is_timed_while_the_sentinel_drifts_is_suspect() -> None:
+    device = Drifting(profile())
+    found = list(device.time_round([work(str(number)) for number in range(5)], QUICK, 0))
+    assert [suspicions(timing.conditions) for timing in found] == [
+        [],
+        [],
+        ["sentinel drift 20.0 %"],
+        [],
+        ["the sentinel layer was not timed"],
+    ]
+    assert [json.loads(timing.conditions).get("sentinel_us") for timing in found] == [100, 100, 120, 100, None]
 
 
 def profile(protocol: Protocol = QUICK) -> DeviceProfile:

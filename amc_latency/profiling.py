@@ -30,6 +30,7 @@ from lut.build import BuildReport, NetworkWorkload, Plan, build_table
 from lut.estimate_device import EstimateDevice
 from lut.plan import Choices, nearest_counts, uniform_counts
 from lut.predict import Predictor
+from lut.reference_speed import go_on_at_reference
 from lut.replay import ReplayDevice
 from lut.shape import NetworkShape, network_text
 from lut.table import LatencyTable
@@ -179,14 +180,17 @@ def open_table(device: Device, protocol: Protocol | None, lut: Path | None, crea
     """The device's latency table at `lut`, or where tables lie.
 
     One that does not exist is created, or else an error if it was named, and None if it was not. Without a protocol an
-    existing table's own is taken. Raises `TableError`, also for a table of another device or protocol.
+    existing table's own is taken. The device goes on at the speed at which an existing table's rows are given.
+    Raises `TableError`, also for a table of another device or protocol.
     """
     if isinstance(device, ReplayDevice | EstimateDevice):
         device.table.expect(protocol=protocol)
         return device.table
     path = lut or table_path(device.identity)
     if path.exists() or (lut is not None and not create):
-        return LatencyTable.open(path, device.identity, protocol)
+        table = LatencyTable.open(path, device.identity, protocol)
+        go_on_at_reference(device, table)
+        return table
     return LatencyTable.create(path, device.identity, protocol or device.protocol) if create else None
 
 

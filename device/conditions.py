@@ -61,6 +61,12 @@ def measured_by(text: str) -> str | None:
     return found and (found[1] or found[2].replace('":', ""))
 
 
+def reference_us(text: str) -> float | None:
+    """What the sentinel takes at the speed at which the row with these conditions is given, if it is at any."""
+    found = re.search(r'"reference_us": ([0-9]+(?:\.[0-9]+)?)', text)
+    return float(found[1]) or None if found else None
+
+
 def commonest_suspicion(rows: Iterable[list[str]]) -> tuple[str, int] | None:
     """Of the reasons of many rows the commonest, and how often: `drift 8.1 %` and `drift 9 %` are one, `drift .. %`."""
     reasons = Counter(re.sub(r"[0-9.]+", "..", reason) for row in rows for reason in row)

@@ -33,6 +33,8 @@ _RESTLESS = 0.3
 """A timing during which the speed wandered by more than this (its middle 80 %) is made again, and then suspect."""
 _NOTABLE = 0.15
 """A speed that is off the reference by more is told."""
+_SAME_REFERENCE = 0.01
+"""A table's reference that is off this computer's own by more is told."""
 _RUNTIME = "ai-edge-litert"
 _HINT = f"Is {_RUNTIME} installed for {sys.executable}?"
 
@@ -64,6 +66,7 @@ class HostDevice(Device):
         self._looked = False
         self._named = {} if cpu is None else {"core": cpu}
         self._references = references or ReferenceSpeeds(reference_path())
+        self._tables: dict[str, float] = {}
         self._told: set[str] = set()
         try:
             version = importlib.metadata.version(_RUNTIME)
@@ -101,6 +104,8 @@ class HostDevice(Device):
     def reference_us(self, protocol: Protocol) -> float:
         """What the sentinel takes at reference speed, timed now if it never was. Raises `DeviceError`."""
         key = self._reference_key(protocol)
+        if key in self._tables:
+            return self._tables[key]
         known_us = self._references.get(key)
         if known_us is None:
             worker = self._start_worker(protocol.threads)
@@ -118,9 +123,20 @@ class HostDevice(Device):
         self._tell(self._references.problem)
         return known_us
 
-    def use_reference(self, protocol: Protocol, reference_us: float) -> None:
-        """Give timings at the speed of a table that was begun elsewhere, or before this computer's own was lost."""
-        self._references.keep(self._reference_key(protocol), reference_us, replace=True)
+    def use_reference(self, protocol: Protocol, reference_us: float) -> str | None:
+        """Give timings at the speed of a table that was begun elsewhere, or before this computer's own was lost.
+
+        For this device only: the user's own reference stays as it is.
+        """
+        key = self._reference_key(protocol)
+        self._tables[key] = reference_us
+        own_us = self._references.get(key)
+        if own_us is None or abs(reference_us / own_us - 1) <= _SAME_REFERENCE:
+            return None
+        return (
+            f"timings go on at the speed of the table's rows, where the sentinel network takes {reference_us:.1f} us: "
+            f"this computer's own reference is {own_us:.1f} us"
+        )
 
     def _reference_key(self, protocol: Protocol) -> str:
         state = f"{protocol.state} {protocol.frame_mb} MB" if protocol.state == "frame" else protocol.state

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -31,23 +33,29 @@ class ReferenceSpeeds:
         """None where the sentinel was never timed under that key."""
         return self._known.get(key)
 
-    def keep(self, key: str, sentinel_us: float, replace: bool = False) -> float:
-        """The reference under `key` from now on: the one that is there already, unless `replace`."""
-        self._known = self._read() | ({} if not replace else {key: sentinel_us})
-        if key in self._known and not replace:
-            return self._known[key]
-        self._known[key] = sentinel_us
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+    def keep(self, key: str, sentinel_us: float) -> float:
+        """The reference under `key` from now on: the one that is there already, if another process was first."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Cores that time side by side end their first timing at the same time.
+            with _locked(self.path.with_name(f".{self.path.name}.lock")):
+                self._known |= self._read()
+                if key not in self._known:
+                    self._known[key] = sentinel_us
+                    self._write()
+        except OSError as error:
+            self._known.setdefault(key, sentinel_us)
+            self.problem = f"cannot keep this computer's reference speed in {self.path}: {error.strerror or error}"
+        return self._known[key]
+
+    def _write(self) -> None:
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
             partial.write_text(json.dumps(self._known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             partial.replace(self.path)
-        except OSError as error:
-            self.problem = f"cannot keep this computer's reference speed in {self.path}: {error.strerror or error}"
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-        return sentinel_us
 
     def _read(self) -> dict[str, float]:
         try:
@@ -59,3 +67,14 @@ class ReferenceSpeeds:
             self.problem = f"cannot read this computer's reference speed from {self.path} ({error}): a new one is taken"
             return {}
         return {key: us for key, us in known.items() if 0 < us < math.inf}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process and one thread at a time."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

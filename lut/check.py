@@ -13,6 +13,7 @@ from lut.check_figures import figure_findings
 from lut.finding import Finding
 from lut.headers import differences, differences_text, foreign_rows, header_of
 from lut.measurements import NETWORK, kind_of, label
+from lut.reference_speed import references
 from lut.scan import JOINT, DamagedRow, Scan, scan
 from lut.shape import NOOP
 from lut.table import LatencyTable, TableError
@@ -54,7 +55,7 @@ def _healthy(path: Path, scanned: Scan) -> LatencyTable:
     """The table without its damaged rows, in memory only."""
     if not scanned.damaged:
         return LatencyTable.open(path)
-    table = LatencyTable(path, *scanned.header, scanned.schema).detached()
+    table = LatencyTable(path, *scanned.header).detached()
     for _, timing in scanned.rows:
         table.append(timing)
     return table
@@ -148,6 +149,17 @@ def _row_findings(table: LatencyTable) -> Iterator[Finding]:
             "rows measured otherwise than the header says, by merge --force",
             unlike,
             "sums of such rows are of no one device: take them for comparing only",
+        )
+    speeds = references(table)
+    if len(speeds) > 1:
+        text = {us: "no reference, as the clock showed it" if us is None else f"{us:g} us" for us in speeds}
+        yield Finding(
+            "warning",
+            "several reference speeds",
+            len(speeds),
+            "speeds that rows are given at, told by what the sentinel network takes there",
+            ", ".join(f"{rows} rows at {text[us]}" for us, rows in speeds.most_common()),
+            "they are of several computers or days: keep the rows of one only, or profile into another table",
         )
     if table.errors:
         key, error = next(iter(table.errors.items()))

@@ -30,7 +30,6 @@ class Scan:
     """All that a table's file holds, superseded rows too."""
 
     header: Header
-    schema: int
     rows: list[tuple[int, Timing]]
     """with the number of their line"""
     damaged: list[DamagedRow]
@@ -63,7 +62,7 @@ def scan(path: Path) -> Scan:
                 rows.append((number, reader.read(line).timing))
             except ValueError as error:
                 damaged.append(_damaged(number, line, _reason(reader, line, str(error))))
-    return Scan(header, schema, rows, damaged, len(data) - end)
+    return Scan(header, rows, damaged, len(data) - end)
 
 
 def _damaged(number: int, line: bytes, reason: str) -> DamagedRow:

@@ -186,8 +186,8 @@ class LatencyTable:
                 partial.unlink(missing_ok=True)
 
     def detached(self) -> Self:
-        """A copy that forgets what is appended to it: the file stays as it is."""
-        copy = type(self)(self.path, self.identity, self.protocol, self.schema)
+        """A copy, of the latest schema, that forgets what is appended to it: the file stays as it is."""
+        copy = type(self)(self.path, self.identity, self.protocol)
         copy._rows = {key: dict(rounds) for key, rounds in self._rows.items()}
         copy._stored = False
         return copy

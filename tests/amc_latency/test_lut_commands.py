@@ -95,7 +95,7 @@ def test_show_says_that_estimates_are_estimates(run) -> None:
         (["show", "t.tsv", "--out", "t.tsv"], "--out t.tsv is no folder"),
         (["check", "none.tsv"], "there is no latency table none.tsv"),
         (["diff", "t.tsv", "few.tsv"], "no layer and no network in common"),
-        (["diff", "t.tsv", "future.tsv"], "table schema '3', this is '2'"),
+        (["diff", "t.tsv", "future.tsv"], "table schema '4', this is '3'"),
         (["merge", "t.tsv", "--out", "x.tsv"], "a merge needs at least two tables"),
         (["merge", "t.tsv", "wall.tsv", "--out", "x.tsv"], "clock 'cpu' and 'wall'. --force merges"),
         (["merge", "t.tsv", "few.tsv", "--out", "t.tsv", "--force"], "t.tsv is one of the tables to merge"),
@@ -112,7 +112,7 @@ def test_bad_input_is_one_message_and_leaves_the_tables_alone(
     with LatencyTable.create(Path("few.tsv"), IDENTITY, Protocol(rounds=1)) as few:
         few.append(Timing("add 8x8x8>8 k1 s1 p0 none float32", 0, 5, Summary(1.0, 1.0, 1.0, 0.0)))
     text = Path("t.tsv").read_text()
-    Path("future.tsv").write_text(text.replace("schema 2", "schema 3"))
+    Path("future.tsv").write_text(text.replace("schema 3", "schema 4"))
     Path("damaged.tsv").write_text(text.replace("noop 1x1x1>1 k1 s1 p0 none float32\t0\t5\t1.00", "noop\t0\t5\tnan"))
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.tsv")}
     code, out, err = run(*arguments)

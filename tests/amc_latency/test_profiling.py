@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import Grid, complete_table, open_device, open_table, prediction_table, table_path
 from amc_latency.search.costs import predicted_costs
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from device.fleet import Fleet
+from device.host import HostDevice
+from device.reference import ReferenceSpeeds
 from lut.predict import Predictor
-from lut.shape import parse_network
+from lut.shape import NOOP, parse_network
 from lut.table import LatencyTable
 from tests.amc_latency.search.test_bounds import small_network
 
@@ -125,6 +129,35 @@ def test_a_device_that_times_nothing_is_a_failed_job(tmp_path: Path) -> None:
     network = load_network(NetworkOptions("mobilenet_v1", 0.25, "3x32x32", 10))
     with pytest.raises(JobError, match="the device caught fire"):
         complete_table(network, FailingDevice(), table, Grid(min_keep=1.0), Console(quiet=True))
+
+
+@pytest.mark.parametrize("own_us", [None, 200.0, 240.0])
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_table_that_exists_is_gone_on_with_at_its_own_speed(tmp_path: Path, own_us: float | None, cores: int) -> None:
+    references = ReferenceSpeeds(tmp_path / "speeds.json")
+    members = {f"core {core}": HostDevice(references=references) for core in range(cores)}
+    device = Fleet(members) if cores > 1 else members["core 0"]
+    protocol = device.protocol
+    if own_us is not None:
+        # What the user's own file would say.
+        key = members["core 0"]._reference_key(protocol)
+        references.keep(key, own_us)
+    before = (tmp_path / "speeds.json").read_bytes() if own_us else None
+    said: list[str] = []
+    device.say = said.append
+    made = open_table(device, None, tmp_path / "t.tsv", create=True)
+    assert made is not None
+    summary = Summary(50.0, 50.0, 50.0, 0.0)
+    conditions = json.dumps({"sentinel_us": 250.0, "reference_us": 200.0})
+    made.append(Timing(NOOP.text, 0, 20, summary, summary, conditions=conditions))
+    made.close()
+    assert said == []
+    table = open_table(device, None, tmp_path / "t.tsv", create=False)
+    assert table is not None
+    assert table.protocol == protocol
+    assert [member.reference_us(table.protocol) for member in members.values()] == [200.0] * cores
+    assert len(said) == (own_us == 240.0)
+    assert ((tmp_path / "speeds.json").read_bytes() if own_us else None) == before
 
 
 def test_tables_of_different_devices_never_share_a_file() -> None:

@@ -210,6 +210,8 @@ def test_what_the_user_should_know_is_said_once_before_the_first_timing(monkeypa
     device.say = said.append
     first, *rest = device.time([work("a", NOOP, lambda: said.append("built"))], Protocol(rounds=2))
     assert (first.error, len(rest)) == (None, 1)
+    # How fast this computer is just now is not this test's.
+    said = [line for line in said if "of its reference speed" not in line]
     assert said == ["on battery", "busy", "built", "built"]
     ((cores, threads, workers),) = asked
     assert cores == timing_order(os.sched_getaffinity(0))

@@ -16,6 +16,7 @@ from device.base import Summary, Timing
 from lut.check import CheckReport, check
 from lut.shape import NOOP, LayerShape, network_text
 from lut.table import LatencyTable, TableError
+from lut.table_text import header_lines
 
 ROW = 8
 """Line of the first row: after six lines of header and the column names."""
@@ -35,9 +36,14 @@ def phone(serial: str, *suspect: str) -> str:
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> LatencyTable:
-    """Twelve layers on a staircase of 16, three equal rounds each, and the no-op: nothing wrong but no networks."""
-    table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, PROTOCOL)
+def table(tmp_path: Path, request: pytest.FixtureRequest) -> LatencyTable:
+    """Twelve layers on a staircase of 16, three equal rounds each, and the no-op: nothing wrong but no networks.
+
+    Of the latest schema unless a parameter says which.
+    """
+    schema = getattr(request, "param", 3)
+    (tmp_path / "t.tsv").write_text("\n".join(header_lines(IDENTITY, PROTOCOL, schema)) + "\n", encoding="utf-8")
+    table = LatencyTable.open(tmp_path / "t.tsv")
     for index in range(3):
         table.append(timing(NOOP.text, 1.0, index))
         for c_out in range(8, 104, 8):
@@ -78,7 +84,10 @@ def test_a_whole_build_has_only_the_drift_that_its_device_was_given(tmp_path: Pa
     assert worst(report, "drift between rounds").startswith(f"round 1: {100 * (1 / 1.05 - 1):+.1f} %")
 
 
-def test_all_damaged_rows_are_named_with_line_and_reason_and_the_rest_is_still_checked(table: LatencyTable) -> None:
+@pytest.mark.parametrize(("table", "cells"), [(2, 14), (3, 20)], indirect=["table"])
+def test_all_damaged_rows_are_named_with_line_and_reason_and_the_rest_is_still_checked(
+    table: LatencyTable, cells: int
+) -> None:
     edit(table.path, ROW, lambda text: text.replace(b"1.00", b"7.00", 1))
     edit(table.path, ROW + 2, lambda text: text.replace(b"20.00", b"nan", 1))
     edit(table.path, ROW + 4, lambda text: text.replace(b"40.00", b"-40.00", 1), right_check=True)
@@ -91,12 +100,32 @@ def test_all_damaged_rows_are_named_with_line_and_reason_and_the_rest_is_still_c
     assert reasons[0] == "it does not match its checksum"
     assert reasons[1] == "it does not match its checksum; a time is negative or no number"
     assert reasons[2] == "a time is negative or no number"
-    assert reasons[3] == "it has 15 cells, not 14: a row of another schema?"
+    assert reasons[3] == f"it has {cells + 1} cells, not {cells}: a row of another schema?"
     assert "'blur' is none of conv, depthwise" in reasons[4]
     # 39 rows, of which five layers lost one of three rounds.
     assert report.rows == 39 - 5
     assert found(report)["damaged rows"] == ("error", 5)
     assert found(report)["incomplete"] == ("warning", 5)
+
+
+def test_rows_at_two_reference_speeds_are_a_warning(table: LatencyTable) -> None:
+    at = [json.dumps({"sentinel_us": 210.0, "reference_us": us}) for us in (200.0, 198.5)]
+    for key in (NOOP.text, *(conv(8, c_out) for c_out in range(8, 104, 8))):
+        for index in range(3):
+            row = table.timing(key, index)
+            assert row is not None
+            table.append(replace(row, conditions=at[0]))
+    assert "several reference speeds" not in found(check(table.path))
+    for c_out in (8, 16):
+        table.append(timing(conv(8, c_out), 20.0, 0, at[1]))
+    table.append(timing(conv(8, 24), 40.0))
+    table.append(Timing(conv(8, 104), 0, error="gone"))
+    report = check(table.path)
+    assert found(report)["several reference speeds"] == ("warning", 3)
+    # 39 rows, of which three were timed again.
+    assert worst(report, "several reference speeds") == (
+        "36 rows at 200 us, 2 rows at 198.5 us, 1 rows at no reference, as the clock showed it"
+    )
 
 
 def test_a_torn_last_line_is_a_note(table: LatencyTable) -> None:
@@ -109,10 +138,10 @@ def test_a_torn_last_line_is_a_note(table: LatencyTable) -> None:
 
 
 def test_a_table_of_the_future_and_a_file_that_is_none_are_errors(table: LatencyTable, tmp_path: Path) -> None:
-    table.path.write_text(table.path.read_text().replace("schema 2", "schema 3", 1))
+    table.path.write_text(table.path.read_text().replace("schema 3", "schema 4", 1))
     report = check(table.path)
     assert (report.ok, report.device, found(report)) == (False, None, {"header": ("error", 1)})
-    assert "'3', this is '2'" in report.findings[0].text
+    assert "'4', this is '3'" in report.findings[0].text
     (tmp_path / "notes.txt").write_text("hello\n")
     assert "not a latency table" in check(tmp_path / "notes.txt").findings[0].text
     with pytest.raises(TableError, match="no latency table"):

@@ -16,6 +16,7 @@ from lut.check import check
 from lut.headers import Header, differences, foreign_rows, foreign_text, holds_estimates, marked, origin
 from lut.merge import merge
 from lut.table import LatencyTable, TableError
+from lut.table_text import header_lines
 
 A, B, C = (key_of("conv", 8, c_out) for c_out in (8, 16, 24))
 
@@ -52,6 +53,22 @@ def test_rows_of_the_first_table_win_and_contradictions_are_counted(tmp_path: Pa
     }
     assert report.rows == 4
     assert [path.read_bytes() for path in (first, second, third)] == before
+
+
+def test_tables_of_two_schemas_merge_into_one_of_the_latest(tmp_path: Path) -> None:
+    full = Summary(1.0, 2.0, 3.0, 0.5, 1.1, 2.5, 2.9)
+    old = tmp_path / "old"
+    old.write_text("\n".join(header_lines(IDENTITY, PROTOCOL, 2)) + "\n", encoding="utf-8")
+    with LatencyTable.open(old) as table:
+        table.append(Timing(A, 0, 5, full, full))
+    new = made(tmp_path / "new", Timing(B, 0, 5, full, full))
+    for paths in ([old, new], [new, old]):
+        merge(paths, tmp_path / "out", force=True)
+        merged = LatencyTable.open(tmp_path / "out")
+        rows = {row.workload: row for row in merged.rows}
+        assert merged.schema == 3
+        assert rows[B].cpu == full
+        assert rows[A].cpu == replace(full, p10_us=None, p90_us=None, p99_us=None)
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from scripted_device import IDENTITY, PROTOCOL, built, key_of
 
 from device.base import DeviceIdentity, Protocol, Summary, Timing
 from lut.table import LatencyTable, TableError
+from lut.table_text import header_lines
 
 KEY = key_of("conv", 8, 16)
 OTHER = key_of("depthwise", 8, 8, kernel=3, padding=1)
 
 
 def timing(key: str = KEY, round_index: int = 0, us: float = 100.0) -> Timing:
-    summary = Summary(us, us + 1, us + 2, 0.5)
+    summary = Summary(us, us + 1, us + 2, 0.5, p90_us=us * 1.5)
     return Timing(key, round_index, 5, summary, summary)
 
 
@@ -52,10 +53,11 @@ def test_a_table_reads_back_as_it_was_written(table: LatencyTable) -> None:
 def test_the_file_is_text_with_a_line_a_row(table: LatencyTable) -> None:
     table.append(timing())
     lines = table.path.read_text().splitlines()
-    assert lines[0] == "# amc-latency latency table, schema 2"
+    assert lines[0] == "# amc-latency latency table, schema 3"
     assert lines[1:4] == ["# device: scripted", "# model: a model of arithmetic", "# runtime: runtime 1"]
     assert lines[6].split("\t")[:5] == ["key", "round", "n", "cpu_min_us", "cpu_median_us"]
-    assert lines[7].split("\t")[:7] == [KEY, "0", "5", "100.00", "101.00", "102.00", "0.50"]
+    assert lines[6].split("\t")[5:10] == ["cpu_mean_us", "cpu_std_us", "cpu_p10_us", "cpu_p90_us", "cpu_p99_us"]
+    assert lines[7].split("\t")[:10] == [KEY, "0", "5", "100.00", "101.00", "102.00", "0.50", "", "150.00", ""]
     assert len(lines) == 8
 
 
@@ -128,7 +130,9 @@ def test_a_damaged_row_is_named_with_its_line_and_quoted(table: LatencyTable) ->
 @pytest.mark.parametrize(
     ("replacement", "message"),
     [
-        (("schema 2", "schema 3"), "has table schema '3', this is '2'"),
+        (("schema 3", "schema 4"), "has table schema '4', this is '3': a newer amc-latency wrote it"),
+        (("schema 3", "schema 1"), "has table schema '1', this is '3': name another --lut"),
+        (("schema 3", "schema 2"), "header does not match its checksum"),
         (("# amc", "amc"), "is not a latency table"),
         (("# runtime", "# run"), "line 4: expected '# runtime:'"),
         (("scripted", "phone"), "header does not match its checksum"),
@@ -142,7 +146,10 @@ def test_a_damaged_header_is_refused(table: LatencyTable, replacement: tuple[str
         LatencyTable.open(table.path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"# amc-latency latency table, schema 2\n"])
+HEADS = [f"# amc-latency latency table, schema {schema}\n".encode() for schema in (2, 3)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", *HEADS])
 def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.tsv").write_bytes(content)
     with pytest.raises(TableError, match=r"t\.tsv"):
@@ -270,16 +277,20 @@ def test_a_summary_counts_layers_networks_and_errors(table: LatencyTable) -> Non
 
 
 @pytest.fixture(scope="module")
-def built_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    table, _ = built(tmp_path_factory.mktemp("mangled") / "table.tsv")
-    return table.path
+def built_paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Full tables of schema 2 and 3."""
+    paths = [tmp_path_factory.mktemp("mangled") / f"table{schema}.tsv" for schema in (2, 3)]
+    paths[0].write_text("\n".join(header_lines(IDENTITY, PROTOCOL, 2)) + "\n", encoding="utf-8")
+    assert [built(path)[0].schema for path in paths] == [2, 3]
+    return paths
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mangled_table_is_an_error_or_holds_only_true_rows(
-    built_path: Path, tmp_path: Path, data: st.DataObject
+    built_paths: list[Path], tmp_path: Path, data: st.DataObject
 ) -> None:
+    built_path = data.draw(st.sampled_from(built_paths))
     whole = built_path.read_bytes()
     true_rows = {(row.workload, row.round): row for row in LatencyTable.open(built_path).rows}
     mangled = bytearray(whole)

@@ -1,0 +1,24 @@
+"""At which speed of a device a table's rows are given, and that rows to come are given at it too."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from device.base import Device
+from device.conditions import reference_us
+from lut.headers import origin
+from lut.table import LatencyTable
+
+
+def references(table: LatencyTable) -> Counter[float | None]:
+    """How many of the table's own rows are given at each reference, in microseconds; None is as the clock showed it."""
+    rows = (timing for timing in table.rows if timing.error is None and origin(timing) is None)
+    return Counter(reference_us(timing.conditions) for timing in rows)
+
+
+def go_on_at_reference(device: Device, table: LatencyTable) -> None:
+    """Have the device give its timings at the speed of most of the table's rows, so that they can be compared."""
+    known = Counter({us: rows for us, rows in references(table).items() if us is not None})
+    for us, _ in known.most_common(1):
+        if said := device.use_reference(table.protocol, us):
+            device.say(said)

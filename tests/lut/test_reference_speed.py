@@ -1,0 +1,94 @@
+"""At which speed a table's rows are given, and that a device goes on at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted_device import IDENTITY, PROTOCOL, key_of
+
+from device.base import Device, Protocol, Summary, Timing
+from device.conditions import reference_us
+from lut.headers import Header, marked
+from lut.reference_speed import go_on_at_reference, references
+from lut.table import LatencyTable
+
+SUMMARY = Summary(1.0, 1.0, 1.0, 0.0)
+AT = {us: json.dumps({"core": 3, "sentinel_us": 260.0, "reference_us": us}) for us in (200.0, 251.37)}
+
+
+class Recorder(Device):
+    """Keeps what it is told to go on at, and answers with a line."""
+
+    identity = IDENTITY
+
+    def __init__(self, answer: str | None = None) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Protocol, float]] = []
+        self.said: list[str] = []
+        self.say = self.said.append
+
+    def use_reference(self, protocol: Protocol, reference_us: float) -> str | None:
+        self.asked.append((protocol, reference_us))
+        return self.answer
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., LatencyTable]:
+    def make(*conditions: str) -> LatencyTable:
+        table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, PROTOCOL)
+        for index, each in enumerate(conditions):
+            table.append(Timing(key_of("conv", 8, 8), index, 5, SUMMARY, None, conditions=each))
+        return table
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("text", "us"),
+    [
+        (AT[251.37], 251.37),
+        ('{"sentinel_us": 260.0, "reference_us": 200}', 200.0),
+        ('{"sentinel_us": [10.0, 10.5], "serial": "X"}', None),
+        ('{"reference_us": 0.0}', None),
+        ('{"reference_us": "fast"}', None),
+        ("", None),
+    ],
+)
+def test_a_rows_reference(text: str, us: float | None) -> None:
+    assert reference_us(text) == us
+
+
+def test_rows_are_counted_by_reference(made: Callable[..., LatencyTable]) -> None:
+    table = made(AT[200.0], AT[251.37], AT[200.0], "")
+    assert references(table) == {200.0: 2, 251.37: 1, None: 1}
+    # An error was timed at no speed, and a row of another header is not one of the table's own.
+    table.append(Timing(key_of("conv", 8, 16), 0, error="gone"))
+    foreign = Timing(key_of("conv", 8, 24), 0, 5, SUMMARY, None, conditions=AT[251.37])
+    table.append(marked(foreign, Header(replace(IDENTITY, model="other"), PROTOCOL)))
+    assert references(table) == {200.0: 2, 251.37: 1, None: 1}
+
+
+def test_a_device_goes_on_at_the_reference_of_most_rows(made: Callable[..., LatencyTable]) -> None:
+    table = made("", "", "", AT[200.0], AT[251.37], AT[251.37])
+    for answer, said in (("another speed", ["another speed"]), (None, [])):
+        device = Recorder(answer)
+        go_on_at_reference(device, table)
+        assert device.asked == [(PROTOCOL, 251.37)]
+        assert device.said == said
+
+
+@pytest.mark.parametrize("conditions", [[], [""], ['{"serial": "X"}']])
+def test_a_table_without_a_reference_leaves_the_device_its_own(
+    made: Callable[..., LatencyTable], conditions: list[str]
+) -> None:
+    device = Recorder("another speed")
+    go_on_at_reference(device, made(*conditions))
+    assert (device.asked, device.said) == ([], [])
+
+
+def test_a_device_that_knows_no_speed_takes_no_notice(made: Callable[..., LatencyTable]) -> None:
+    go_on_at_reference(Device(), made(AT[200.0]))

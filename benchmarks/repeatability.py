@@ -187,6 +187,8 @@ def main() -> None:
         run(options)
     except (UserError, DeviceError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: what was timed is kept, run again to go on")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,14 +1,20 @@
 """How well a latency table predicts networks that its calibration never saw, on this computer's CPU.
 
 For MobileNetV1-224, MobileNetV2-224 and the bundled network: builds the table as `amc-latency profile` does (or
-continues the one under `--lut`), then times random pruned networks in fresh processes and compares. Run nothing else
-meanwhile. With `--json`: one object on standard output, with the figures of each network.
+continues the one under `--lut`), then times random pruned networks and uniform ones of .5 and .35, and compares. All
+under the host's own protocol, at the sentinel's reference speed; `--rounds` alone differs. Run nothing else meanwhile.
+With `--json`: one object on standard output, with the figures of each network.
 
-A virtual machine's speed wanders by a percent or two between one minute and another, and no table can know. So one
-session times, in the same shuffled rounds, the random networks, the same once more, and those that the table was
-calibrated on. That shows apart: `as it stands`, what the table predicts, wandering included; `same rounds`, what it
-predicts if calibrated on its own networks as timed in this session; the wandering, as the ratio of the calibration
-networks' two timings; and the noise of one timing, which a perfect prediction would be off by.
+A virtual machine's speed wanders between one minute and another. So one session times, in the same shuffled rounds,
+the networks, the same once more, and those that the table was calibrated on. That shows apart: `as it stands`, what
+the table predicts, wandering included; `same rounds`, what it predicts if calibrated on its own networks as timed in
+this session; the wandering, as the ratio of the calibration networks' two timings; and the noise of one timing, which
+a perfect prediction would be off by.
+
+Last the test of pairs: of 50 pairs that are predicted within 1 % of each other, how many are measured within 3 %, by
+the paired ratio of their rounds. Where the networks themselves have fewer such pairs, more are timed beside them: for
+each network in turn the first of `DRAWN` more random ones that is predicted within 1 % of it, until there are 50.
+Those count for the pairs only.
 """
 
 from __future__ import annotations
@@ -23,33 +29,33 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from amc_latency.console import Console
 from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.profiling import Grid, complete_table
+from benchmarks.close_pairs import Counts, pair_test, partners
+from benchmarks.peak_memory import Meter, PeakMemory
 from device.base import Protocol, Timing, Workload
 from device.host import HostDevice
 from device.measure import statistic_text, summarise
 from lut.architecture import Architecture
-from lut.plan import Choices, nearest_counts
+from lut.plan import Choices, nearest_counts, uniform_counts
 from lut.predict import Predictor, network_family
 from lut.shape import NetworkShape, network_text, parse_network
 from lut.table import LatencyTable
 
-Counts = tuple[int, ...]
-
-
+WIDTHS = (0.5, 0.35)
+DRAWN = 3000
+"""Random networks among which partners are looked for."""
 CASES = {
     "mobilenet_v1_224": NetworkOptions("mobilenet_v1"),
     "mobilenet_v2_224": NetworkOptions("mobilenet_v2"),
@@ -72,58 +78,19 @@ def random_networks(architecture: Architecture, choices: Choices, n: int, seed: 
     return networks
 
 
-class PeakMemory:
-    """The most that this process and any one of its workers have had resident, together."""
-
-    def __init__(self) -> None:
-        self.megabytes = 0.0
-
-    def look(self) -> None:
-        """Take note of the peaks so far; a worker's is lost when it ends. Rusage won't do: a forked child's starts at
-        its parent's, before it becomes another program.
-        """
-        own = Path("/proc/self")
-        workers = [Path("/proc", pid) for file in own.glob("task/*/children") for pid in file.read_text().split()]
-        now = _peak_kib(own) + max(map(_peak_kib, workers), default=0)
-        self.megabytes = max(self.megabytes, round(now * 1024 / 1e6))
-
-
-def _peak_kib(process: Path) -> int:
-    try:
-        status = (process / "status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-
-
-class Meter(Console):
-    """A console that shows no message and looks at the memory whenever progress is made."""
-
-    def __init__(self, memory: PeakMemory) -> None:
-        super().__init__()
-        self.memory = memory
-
-    def say(self, text: str) -> None: ...
-
-    @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Any]:
-        with super().progress(what, total) as meter:
-            update = meter.update
-
-            def looking(*values: Any) -> None:
-                self.memory.look()
-                update(*values)
-
-            meter.update = looking
-            yield meter
+def uniform_networks(architecture: Architecture, choices: Choices) -> list[Counts]:
+    """The plain rivals of a pruned network."""
+    return [uniform_counts(architecture, choices, width) for width in WIDTHS]
 
 
 @dataclass(frozen=True)
 class Session:
-    """Random networks timed twice, among those that the table was calibrated on."""
+    """Networks timed twice, among those that the table was calibrated on."""
 
     first_ms: list[float]
     again_ms: list[float]
+    rounds_us: list[list[float]]
+    """each network's figures by round, the first time; then those of the networks that were timed once"""
     table: LatencyTable
     """the table with its calibration networks as timed here"""
     drift_pct: list[float]
@@ -147,18 +114,24 @@ def counts_of(architecture: Architecture, shapes: NetworkShape) -> Counts:
 
 
 def time_together(
-    network: Network, device: HostDevice, table: LatencyTable, policies: Sequence[Counts], protocol: Protocol
+    network: Network,
+    device: HostDevice,
+    table: LatencyTable,
+    policies: Sequence[Counts],
+    protocol: Protocol,
+    once: Sequence[Counts] = (),
 ) -> Session:
-    """Time all in the same shuffled rounds; every model is built before the first is timed."""
+    """Time all in the same shuffled rounds, `once` without a second time; all are built before the first is timed."""
     architecture = network.graph.architecture
     calibrating = calibration_networks(table, architecture.shapes())
 
     def model(counts: Counts) -> bytes:
         return to_tflite(cut_to(network, counts).model, network.spec.input)
 
-    random_models = [model(counts) for counts in policies]
+    own_models = [model(counts) for counts in policies]
     models = {network_text(shapes): model(counts_of(architecture, shapes)) for shapes in calibrating}
-    models |= {f"{when} {i}": content for when in ("first", "again") for i, content in enumerate(random_models)}
+    models |= {f"{when} {i}": content for when in ("first", "again") for i, content in enumerate(own_models)}
+    models |= {f"first {i}": model(counts) for i, counts in enumerate(once, len(policies))}
     workloads = [Workload(name, partial(models.__getitem__, name)) for name in models]
     timings: dict[str, list[Timing]] = {name: [] for name in models}
     for timing in device.time(workloads, protocol, seed=1):
@@ -174,7 +147,11 @@ def time_together(
         assert before_ms is not None
         drift_pct.append(100 * (measured_ms[network_text(shapes)] / before_ms - 1))
     first_ms, again_ms = ([measured_ms[f"{when} {i}"] for i in range(len(policies))] for when in ("first", "again"))
-    return Session(first_ms, again_ms, beside, drift_pct)
+    rounds_us = []
+    for i in range(len(policies) + len(once)):
+        by_round = {timing.round: timing.latency_us(protocol) for timing in timings[f"first {i}"]}
+        rounds_us.append([by_round[index] for index in sorted(by_round)])
+    return Session(first_ms, again_ms, rounds_us, beside, drift_pct)
 
 
 def error_figures(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:
@@ -208,6 +185,7 @@ def prediction_figures(predictor: Predictor, networks: Sequence[NetworkShape], m
 def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[str, object]:
     """All figures of one network."""
     device = HostDevice()
+    device.say = partial(print, file=sys.stderr)
     network = load_network(CASES[name])
     architecture, grid = network.graph.architecture, Grid()
     table = LatencyTable.open_or_create(folder / f"{name}.tsv", device.identity, protocol)
@@ -217,16 +195,24 @@ def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[
     predictor = Predictor(table)
     uncut: NetworkShape = architecture.shapes()
 
-    counts = random_networks(architecture, grid.choices(network), n, seed)
+    choices = grid.choices(network)
+    seen = {counts_of(architecture, shapes) for shapes in calibration_networks(table, uncut)}
+    wanted = [*random_networks(architecture, choices, n, seed), *uniform_networks(architecture, choices)]
+    counts = [each for each in dict.fromkeys(wanted) if each not in seen]
     networks = [architecture.shapes(each) for each in counts]
+    predicted_ms = [predictor.ms(shapes) for shapes in networks]
+    drawn = [each for each in random_networks(architecture, choices, DRAWN, seed + 1) if each not in {*seen, *counts}]
+    more = partners(predicted_ms, drawn, lambda each: predictor.ms(architecture.shapes(each)))
+    predicted_ms += [predictor.ms(architecture.shapes(each)) for each in more]
     start = time.perf_counter()
     longer = replace(protocol, rounds=protocol.network_rounds)
-    session = time_together(network, device, table, counts, longer)
+    session = time_together(network, device, table, counts, longer, more)
+    alike = pair_test(predicted_ms, session.rounds_us, seed)
     measured_ms = session.first_ms
     noise_pct = [100 * (again / first - 1) for first, again in zip(measured_ms, session.again_ms, strict=True)]
     summary = table.summary()
     return {
-        "n": n,
+        "n": len(counts),
         "raw": error_figures([predictor.raw_ms(network) for network in networks], measured_ms),
         "as it stands": prediction_figures(predictor, networks, measured_ms),
         "same rounds": prediction_figures(Predictor(session.table), networks, measured_ms),
@@ -242,9 +228,20 @@ def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[
             "most_pct": round(max(session.drift_pct), 3),
             "networks": len(session.drift_pct),
         },
+        "pairs": {
+            "pairs": len(alike.ratios),
+            "alike": alike.alike,
+            "apart": alike.apart,
+            "most_pct": round(alike.most_pct, 3),
+            "partners": len(more),
+            "ratios": [asdict(ratio) for ratio in alike.ratios],
+        },
         "seed": seed,
         "uncut_ms": predictor.measured_ms(uncut),
         "counts": counts,
+        "widths": {
+            str(width): counts.index(each) for width, each in zip(WIDTHS, wanted[n:], strict=True) if each in counts
+        },
         "measured_ms": measured_ms,
         "again_ms": session.again_ms,
         "measuring_s": round(time.perf_counter() - start, 1),
@@ -272,7 +269,10 @@ def show(name: str, figures: dict) -> None:
     table, calibration = figures["table"], figures["calibration"]
     noise, drift = figures["noise"], figures["drift"]
     low, high = min(figures["measured_ms"]), max(figures["measured_ms"])
-    print(f"\n{name}: {figures['n']} random networks of {low:.2f}-{high:.2f} ms, uncut {figures['uncut_ms']:.2f} ms")
+    print(
+        f"\n{name}: {figures['n']} networks ({', '.join(figures['widths'])} uniform) of {low:.3f}-{high:.3f} ms, "
+        f"uncut {figures['uncut_ms']:.3f} ms"
+    )
     print(f"{'':14}{'bias %':>9}{'MAPE %':>9}{'p90 %':>9}{'max %':>9}{'inside 95 %':>13}{'+- %':>7}")
     for kind in ("raw", *PREDICTIONS):
         cells = "".join(f"{figures[kind][f'{column}_pct']:9.2f}" for column in ("bias", "mape", "p90", "max"))
@@ -280,6 +280,19 @@ def show(name: str, figures: dict) -> None:
             inside = f"{figures[kind]['inside']}/{figures[kind]['intervals']}"
             cells += f"{inside:>13}{figures[kind]['half_width_pct']:7.2f}"
         print(f"{kind:14}{cells}")
+    as_it_stands = figures["as it stands"]
+    for width, i in figures["widths"].items():
+        predicted_ms, measured_ms = as_it_stands["predicted_ms"][i], figures["measured_ms"][i]
+        print(
+            f"uniform {width}: predicted {predicted_ms:.4f} ms, measured {measured_ms:.4f} "
+            f"({100 * (predicted_ms / measured_ms - 1):+.2f} %)"
+        )
+    pairs = figures["pairs"]
+    print(
+        f"pairs predicted within 1 % of each other: {pairs['alike']} of {pairs['pairs']} measured within 3 % "
+        f"(most {pairs['most_pct']:.2f} %; {pairs['apart']} beyond doubt not); "
+        f"{pairs['partners']} networks were timed for that"
+    )
     print(
         f"noise: the same networks timed twice in the same rounds differ by {noise['twice_pct']:.2f} % (mean), "
         f"{noise['max_pct']:.2f} % (max); a perfect prediction would have a MAPE of {noise['ceiling_pct']:.2f} %"
@@ -316,12 +329,12 @@ def main() -> None:
     parser.add_argument("--lut", type=Path, help="folder to keep the tables in, and to continue them from")
     parser.add_argument("--only", choices=list(CASES), help="one of the networks")
     parser.add_argument("--networks", type=int, default=24, help="how many random networks")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the protocol")
+    parser.add_argument("--rounds", type=int, help="rounds of the protocol, the host's own unless set")
     parser.add_argument("--seed", type=int, default=777, help="of the random networks")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
-    protocol = Protocol(rounds=options.rounds)
+    protocol = replace(HostDevice.protocol, rounds=options.rounds or HostDevice.protocol.rounds)
     names = [name for name in CASES if options.only in (None, name)]
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as fresh:
@@ -335,10 +348,13 @@ def main() -> None:
         print(json.dumps(results))
         return
     table = results[names[0]]["table"]
-    print(f"{table['model']}, {platform.system()} {platform.release()}, Python {platform.python_version()}")
     print(
-        f"{table['runtime']}, {protocol.threads} thread, {statistic_text(protocol, protocol.rounds)}, "
-        f"whole networks over {table['network_rounds']}"
+        f"{table['model']}, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"{datetime.now():%Y-%m-%d %H:%M}"
+    )
+    print(
+        f"{table['runtime']}, {protocol.threads} thread, state {protocol.state}, "
+        f"{statistic_text(protocol, protocol.rounds)}, whole networks over {table['network_rounds']}"
     )
     for name, figures in results.items():
         show(name, figures)

@@ -45,6 +45,7 @@ from amc_latency.search.zipped import zipped_bytes
 from device.base import Device
 from device.phone import PhoneOptions
 from lut.predict import MissingShapeError, Predictor
+from lut.reference_speed import go_on_at_reference
 from lut.shape import network_text
 from lut.table import LatencyTable
 
@@ -351,6 +352,7 @@ class _Search:
         """The run folder's own copy if there is one: by other rows a resumed search would be another search."""
         if self._own_table.exists():
             own = LatencyTable.open(self._own_table, self.device.identity)
+            go_on_at_reference(self.device, own)
             self._introduce_original()
             return own
         if self.folder.episodes():

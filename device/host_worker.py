@@ -6,8 +6,8 @@ list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in b
 "touch_bytes": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
 `{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
 `{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. With
-`touch_bytes` that much other memory is written before each run, of the sentinel too, and the inputs after it. The end
-of standard input ends the process.
+`touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their inputs and
+outputs in the cache, and no weights. The end of standard input ends the process.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Timed:
             for details in interpreter.get_input_details()
         ]
         self._set_tensor = interpreter.set_tensor
+        self._outputs = [interpreter.tensor(details["index"]) for details in interpreter.get_output_details()]
         self.invoke = interpreter.invoke
         self.set_inputs()
 
@@ -80,6 +81,11 @@ class Timed:
         """Write the inputs: a run finds them in the cache, as an app has just put them there."""
         for index, values in self._inputs:
             self._set_tensor(index, values)
+
+    def touch_outputs(self) -> None:
+        """Have the outputs in the cache: a layer in a network writes to memory that others before it have used."""
+        for output in self._outputs:
+            output()[...] = 0
 
     def sample(self) -> tuple[int, int]:
         """What one run takes, in nanoseconds of this thread's CPU and of the wall clock."""
@@ -126,15 +132,20 @@ Chunks = Callable[[int], tuple[list[tuple[int, int]], tuple[int, int]]]
 
 
 def frames(model: Timed, sentinel: Timed, touch_bytes: int) -> Chunks:
-    """One run of each, both as an app that infers once a frame sees it: after other memory, and with a fresh input."""
+    """One run of each, both as an app that infers once a frame sees it: after other memory, and with a fresh input.
+
+    The model runs right after the sentinel, which is other memory too, and by which the code of the runtime and of
+    Python's way into it is there: in a network most layers find it so, and an app's way in is another.
+    """
     other = np.zeros(touch_bytes // 8)
 
     def frame(of: Timed) -> tuple[int, int]:
-        np.add(other, 1.0, out=other)
+        of.touch_outputs()
         of.set_inputs()
         return of.sample()
 
     def chunk(most: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+        np.add(other, 1.0, out=other)
         beside = frame(sentinel)
         return [frame(model)], beside
 

@@ -304,6 +304,9 @@ class Clocked:
     def set_inputs(self) -> None:
         self.log.append(f"{self.name} inputs")
 
+    def touch_outputs(self) -> None:
+        self.log.append(f"{self.name} outputs")
+
     def invoke(self) -> None:
         self.log.append(f"{self.name} warm")
 
@@ -327,7 +330,7 @@ def run_worker(
 
 def test_in_a_frame_each_run_follows_one_of_the_sentinel(monkeypatch: pytest.MonkeyPatch) -> None:
     found, log = run_worker(monkeypatch, touch_bytes=64, runs=3)
-    assert log == ["sentinel inputs", "sentinel", "model inputs", "model"] * 3
+    assert log == ["sentinel outputs", "sentinel inputs", "sentinel", "model outputs", "model inputs", "model"] * 3
     assert found["chunk"] == [0, 1, 2]
     assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_wall_ns"]) == 3
 

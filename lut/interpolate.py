@@ -19,6 +19,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -106,13 +107,24 @@ def fit_staircases(timed: Mapping[Family, Mapping[LayerShape, float]]) -> dict[F
     for name, shapes in timed.items():
         if shapes:
             relatives[related(name)].append(name)
-    staircases = {}
+    staircases: dict[Family, Staircase] = {}
     for names in relatives.values():
-        two_figures = names[0][0] in TWO_FIGURE_KINDS
-        arrays = [(channels(timed[name]), np.array(list(timed[name].values()), float)) for name in names]
-        for name, own, pattern in zip(names, arrays, _patterns(arrays, two_figures), strict=True):
-            staircases[name] = Staircase(*own, two_figures, pattern)
+        own = tuple(tuple(timed[name].items()) for name in names)
+        staircases |= zip(names, _relatives(own, names[0][0] in TWO_FIGURE_KINDS), strict=True)
     return staircases
+
+
+@lru_cache(maxsize=64)
+def _relatives(families: tuple[tuple[tuple[LayerShape, float], ...], ...], two_figures: bool) -> tuple[Staircase, ...]:
+    """The staircases of relatives; kept, as one search asks about the same rows about five times."""
+    arrays = [
+        (channels(shape for shape, _ in timed), np.array([latency_us for _, latency_us in timed], float))
+        for timed in families
+    ]
+    return tuple(
+        Staircase(*own, two_figures, pattern)
+        for own, pattern in zip(arrays, _patterns(arrays, two_figures), strict=True)
+    )
 
 
 def channels(shapes: Iterable[LayerShape]) -> np.ndarray:

@@ -1,16 +1,33 @@
-"""For all tests: the long ones first, so that neither of two workers is left alone with them at the end."""
+"""For all tests: each worker begins with long ones, so that none is left alone with them at the end."""
 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`--dist=worksteal` begins with as many even shares of the list as there are workers, and moves quick tests later.
+
+    A file's long tests stay together, as they may share what is made once.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    long: defaultdict[Path, list[pytest.Item]] = defaultdict(list)
+    quick = []
+    for item in items:
+        (quick if item.get_closest_marker("slow") is None else long[item.path]).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for of_file in sorted(long.values(), key=len, reverse=True):
+        min(shares, key=len).extend(of_file)
+    for share in shares:
+        few = max(0, len(items) // workers - len(share))
+        share += quick[:few]
+        del quick[:few]
+    items[:] = [item for share in [*shares, quick] for item in share]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -163,6 +163,7 @@ def bundled() -> Network:
     return load_network(NetworkOptions("bundled"))
 
 
+@pytest.mark.slow
 def test_few_photos_do_not_make_a_cut_network_worse(bundled: Network, photos: ImageData) -> None:
     full = bundled.graph.architecture.group_channels
     cut = Judge(bundled, photos, JudgeConfig(10, PHOTOS, PHOTOS)).network(tuple(max(8, c // 24 * 8) for c in full))

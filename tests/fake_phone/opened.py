@@ -27,8 +27,10 @@ QUICK = replace(
 class Impatient(DirectTransport):
     """Gives up on a hung command after two seconds, as a test must."""
 
+    hung_s = 2.0
+
     def run(self, command: str, timeout_s: float = 30.0) -> CommandResult:
-        return super().run(command, min(timeout_s, 2.0))
+        return super().run(command, min(timeout_s, self.hung_s))
 
 
 @dataclass

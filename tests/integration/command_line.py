@@ -16,6 +16,7 @@ from device.registry import get_device
 from lut.table import LatencyTable
 
 _ROOT = Path(__file__).resolve().parents[2]
+PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 _MAIN = "from amc_latency.cli import main; main()"
 
 
@@ -43,7 +44,7 @@ class Cli:
     @property
     def environment(self) -> dict[str, str]:
         """What makes a process look there, and ask no adb server that a developer runs."""
-        places = {name: str(self.home / name) for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+        places = {name: str(self.home / name) for name in PLACES}
         # Threads that wait for one another spin: where other tests run, one is five times as fast as two.
         return {**places, "ANDROID_ADB_SERVER_PORT": "1", "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
+import device
+from amc_latency.cli import main
+from device.profiles import profiles
 from tests.device.conftest import adb, adb_environment, adb_home
-from tests.integration.command_line import Cli
+from tests.integration.command_line import PLACES, Cli, Outcome
 
 __all__ = ["adb", "adb_environment", "adb_home"]
 
 
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """The command line, with a home that is empty at first."""
+    """The command line, with a home that is empty at first but for a profile of a phone that is timed briefly.
+
+    A busy computer is a phone whose speed drifts; that such timings are repeated is what the tests of devices look at.
+    """
     home = tmp_path_factory.mktemp("user")
-    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+    for name in PLACES:
         (home / name).mkdir()
+    own = home / "XDG_CONFIG_HOME" / "amc-latency" / "profiles" / "pixel1.toml"
+    own.parent.mkdir(parents=True)
+    shipped = Path(device.__file__).parent / "profiles" / own.name
+    own.write_text(
+        f"{shipped.read_text()}\n[timing]\nwarmup_ms = 0.0\nmin_time_ms = 1.0\n[trust]\ndrift_pct = 10000.0\n"
+    )
     return Cli(home)
 
 
 @pytest.fixture
-def at_home(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def at_home(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The test's own process is at home there too."""
     for name in ("ADB_SERVER_SOCKET", "ANDROID_USER_HOME", "ANDROID_SERIAL", "ANDROID_ADB_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in cli.environment.items():
         monkeypatch.setenv(name, value)
+    profiles.cache_clear()
+    yield
+    profiles.cache_clear()
+
+
+@pytest.fixture
+def run_here(
+    at_home: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """The command line in this process, where a traceback would end the test."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["amc-latency", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

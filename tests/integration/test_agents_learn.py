@@ -39,6 +39,7 @@ def ends(agent: str, speedup: float, seed: int, episodes: tuple[int, int], image
     return statistics.fmean(record.reward for record in records[-last:])
 
 
+@pytest.mark.slow
 def test_ppo_beats_random() -> None:
     """In 130 episodes on 100 images; the test below is the whole of it."""
     few = JudgeConfig(images=100, calibration_images=64, recalibration_images=32)

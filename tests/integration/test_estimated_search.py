@@ -16,13 +16,14 @@ from device.base import DeviceIdentity
 from lut.estimate import cost_model
 from lut.shape import parse_network
 from lut.table import LatencyTable, TableError
+from tests.integration.test_search import FEW_IMAGES
 
 pytestmark = pytest.mark.slow
 TINY = SearchConfig(
     speedup=2,
     device="pixel1",
     estimate=True,
-    data="bundled",
+    data=FEW_IMAGES,
     agent="ddpg",
     warm_start=False,
     warmup=2,

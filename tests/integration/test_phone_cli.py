@@ -26,7 +26,6 @@ from fake_phone.opened import HELP
 from fake_phone.programs import PhoneState, make_phone
 from fake_phone.stand_in import install_stand_in
 
-from amc_latency.cli import main
 from amc_latency.models.checkpoint import save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec, build_model
@@ -40,6 +39,7 @@ from lut.predict import missing_shapes
 from lut.shape import LayerShape
 from lut.table import LatencyTable
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
+from tests.integration.test_search import FEW_IMAGES
 
 STAY_ON = "stay_on_while_plugged_in"
 COARSE = ["--step", 64, "--min-keep", 0.5]
@@ -167,7 +167,7 @@ def test_a_search_ends_in_a_file_that_was_timed_on_the_phone(
     searched = cli.run(
         "search",
         *("--speedup", 1.1, "--device", phone.address, "--lut", profiled.lut),
-        *("--model", checkpoint, "--data", "bundled"),
+        *("--model", checkpoint, "--data", FEW_IMAGES),
         *(*COARSE, *small.split(), "--finetune-epochs", 0, "--timing-rounds", 1, "--out", tmp_path / "run"),
     )
     assert (tmp_path / "run/report.json").exists(), searched.err
@@ -237,18 +237,8 @@ class Here:
 
 
 @pytest.fixture
-def here(at_home: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Here:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["amc-latency", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return Here(run, layer_file(tmp_path))
+def here(run_here: Callable[..., Outcome], tmp_path: Path) -> Here:
+    return Here(run_here, layer_file(tmp_path))
 
 
 def layer_file(folder: Path) -> Path:

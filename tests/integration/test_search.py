@@ -284,7 +284,7 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) -> None:
-    config = replace(SMALL, warmup=10, episodes=25, finetune_epochs=1)
+    config = replace(SMALL, warmup=6, episodes=16, finetune_epochs=1)
     unbroken = run(tmp_path, config, name="unbroken")
     rng = random.Random(5)
     killed = 0
@@ -293,7 +293,7 @@ def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) ->
         if killed < 6:
             # Five times among the episodes, once when the uniform width is fine-tuned and ours is not.
             wait_for_progress(tmp_path / "killed" / ("events.jsonl" if killed < 5 else "uniform.tflite"), process)
-            time.sleep(rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
         elif process.wait() == 0:
@@ -308,7 +308,7 @@ def test_killed_searches_end_in_the_policy_of_an_unbroken_one(tmp_path: Path) ->
 
 def command(out: Path) -> list[str]:
     options = (
-        f"search --speedup 2 --device replay --lut {TABLE} --data {FEW_IMAGES} --warmup 10 --episodes 25 "
+        f"search --speedup 2 --device replay --lut {TABLE} --data {FEW_IMAGES} --warmup 6 --episodes 16 "
         "--agent ddpg --cold-start --baselines uniform,random --correction-episodes 2 --images 100 "
         "--calibration-images 64 --finetune-epochs 1 --timing-rounds 1"
     )

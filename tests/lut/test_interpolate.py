@@ -173,3 +173,13 @@ def test_any_timings_give_finite_positive_readings(rows: list[tuple[int, float]]
     assert np.all(np.isfinite(staircase.latency_us(points)))
     assert np.all(staircase.latency_us(points) > 0)
     assert np.all(np.isfinite(staircase.error(points)))
+
+
+def test_rows_that_were_fitted_are_not_fitted_again_and_others_are() -> None:
+    rows = {pointwise(64, c_out): 5.0 + c_out / 8 for c_out in range(16, 272, 16)}
+    name = family(pointwise(64, 64))
+    first = fit_staircases({name: rows})[name]
+    assert fit_staircases({name: dict(rows)})[name] is first
+    changed = rows | {pointwise(64, 64): 2 * rows[pointwise(64, 64)]}
+    points = channels([pointwise(64, 64)])
+    assert fit_staircases({name: changed})[name].latency_us(points) > 1.2 * first.latency_us(points)

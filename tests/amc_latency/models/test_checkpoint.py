@@ -111,6 +111,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_bundled_checkpoint_has_the_accuracy_it_claims() -> None:
     from amc_latency.data import load_data
     from amc_latency.training import accuracy

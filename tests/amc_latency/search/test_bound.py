@@ -23,6 +23,7 @@ from amc_latency.search.judge import Judge
 from amc_latency.search.report import search_text
 from lut.predict import Predictor
 from lut.table import LatencyTable
+from tests.integration.test_search import FEW_IMAGES
 
 TABLE = Path(__file__).parents[3] / "lut" / "tables" / "host-epyc-zen4.tsv"
 TARGET_MS = 0.15
@@ -122,7 +123,7 @@ def test_a_search_holds_it(
         speedup=2,
         device="replay",
         lut=str(TABLE),
-        data="bundled",
+        data=FEW_IMAGES,
         agent="ddpg",
         warm_start=False,
         warmup=2,

@@ -22,7 +22,7 @@ ANY_PHONE = "android"
 Cores = Literal["fastest", "all"] | tuple[int, ...]
 KINDS = ("host", "android", "cuda")
 RUNNERS = ("auto", "benchmark_model", "amc_bench")
-HOST_PROTOCOL = Protocol(runs=20, min_time_ms=0.0, state="frame", frame_mb=8, statistic="median")
+HOST_PROTOCOL = Protocol(runs=20, min_time_ms=0.0, rounds=4, state="frame", frame_mb=8, statistic="median")
 """How this computer is timed unless its profile says otherwise: what an app that infers once a frame sees, and what
 repeats best (`benchmarks/repeatability.py`).
 """

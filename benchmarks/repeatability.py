@@ -60,7 +60,7 @@ from benchmarks.repeatability_figures import (
 )
 from device import host
 from device.base import DeviceError, Protocol, shuffled
-from device.host import HostDevice, at_reference, summary_of
+from device.host import HostDevice, Speed, at_reference, summary_of
 from device.process import WorkerDied, WorkerProcess
 from lut.layer_model import layer_model
 from lut.plan import uniform_counts
@@ -87,11 +87,16 @@ def answer_of(worker: WorkerProcess, protocol: Protocol, name: str, model: bytes
     return answer
 
 
-def figures_us(answer: dict[str, Any], reference_us: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+def figures_us(
+    answer: dict[str, Any], reference_us: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, dict[str, float]]]:
     """All statistics of an answer by clock and speed; `reference_us` is the sentinel's by clock."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for clock in CLOCKS:
-        samples = {"shown": answer[f"{clock}_ns"], "reference": at_reference(answer, clock, clock, reference_us[clock])}
+        samples = {
+            "shown": answer[f"{clock}_ns"],
+            "reference": at_reference(answer, clock, clock, Speed(*reference_us[clock])),
+        }
         summaries = {speed: summary_of(samples[speed]) for speed in SPEEDS}
         found[clock] = {
             speed: {statistic: round(getattr(summary, f"{statistic}_us"), 4) for statistic in STATISTICS}
@@ -106,7 +111,7 @@ def timed_repeat(
     networks: Mapping[str, bytes],
     layers: Mapping[str, bytes],
     rounds: Sequence[int],
-    reference_us: Mapping[str, Mapping[str, float]],
+    reference_us: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> Iterator[Row]:
     """One repeat: `rounds` are how many each network and each layer get. Each workload in both states, one by one."""
     for round_index in range(max(rounds)):
@@ -131,11 +136,11 @@ def timed_repeat(
 def compare_reloading(device: HostDevice, models: Mapping[str, bytes], processes: int, reloads: int) -> list[Reloading]:
     """Latencies under the default protocol in fresh processes, in turn with those in one that stays for `reloads`."""
     protocol = HostDevice.protocol
-    reference_us = device.reference_us(protocol)
+    reference = device.speed(protocol)
 
     def latency_us(worker: WorkerProcess, name: str) -> float:
         answer = answer_of(worker, protocol, name, models[name])
-        summary = summary_of(at_reference(answer, protocol.clock, protocol.clock, reference_us))
+        summary = summary_of(at_reference(answer, protocol.clock, protocol.clock, reference))
         return getattr(summary, f"{protocol.statistic}_us")
 
     kinds = ("fresh", "stays")
@@ -220,7 +225,7 @@ def run(options: argparse.Namespace) -> None:
             "frame_mb": HostDevice.protocol.frame_mb,
             "layers": {name: [shape.text for shape in some] for name, some in shapes.items()},
             "reference_us": {
-                state: {clock: device.reference_us(replace(protocol, clock=clock)) for clock in CLOCKS}  # type: ignore[arg-type]
+                state: {clock: list(device.speed(replace(protocol, clock=clock))) for clock in CLOCKS}  # type: ignore[arg-type]
                 for state, protocol in PROTOCOLS.items()
             },
         },

@@ -181,7 +181,7 @@ class Device:
     say: Callable[[str], object] = staticmethod(lambda text: None)
     """Called with what the user should know while a device makes them wait."""
 
-    def use_reference(self, protocol: Protocol, reference_us: float) -> str | None:
+    def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
         """Go on at the speed that a table's rows are given at, where this device gives timings at one.
 
         What the user should know of it is returned, one line if anything.

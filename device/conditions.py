@@ -63,7 +63,16 @@ def measured_by(text: str) -> str | None:
 
 def reference_us(text: str) -> float | None:
     """What the sentinel takes at the speed at which the row with these conditions is given, if it is at any."""
-    found = re.search(r'"reference_us": ([0-9]+(?:\.[0-9]+)?)', text)
+    return _number(text, "reference_us")
+
+
+def reference_hot_us(text: str) -> float | None:
+    """The same of its second run, back to back, where the row is of a state in which there is one."""
+    return _number(text, "reference_hot_us")
+
+
+def _number(text: str, name: str) -> float | None:
+    found = re.search(rf'"{name}": ([0-9]+(?:\.[0-9]+)?)', text)
     return float(found[1]) or None if found else None
 
 

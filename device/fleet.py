@@ -51,9 +51,9 @@ class Fleet(Device):
         """Time on this member alone from now on."""
         self.working = [name]
 
-    def use_reference(self, protocol: Protocol, reference_us: float) -> str | None:
+    def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
         """All members go on at that speed; what one says of it stands for all."""
-        said = [member.use_reference(protocol, reference_us) for member in self._members.values()]
+        said = [member.use_reference(protocol, reference_us, hot_us) for member in self._members.values()]
         return next(filter(None, said), None)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from device.host_cores import timing_order
@@ -31,6 +31,8 @@ _SMOOTHED = 2
 _TRIES = 3
 _RESTLESS = 0.3
 """A timing during which the speed wandered by more than this (its middle 80 %) is made again, and then suspect."""
+_LEAST_MEMORY = 0.1
+"""The share of memory in the sentinel's time below which it can't be told from noise."""
 _NOTABLE = 0.15
 """A speed that is off the reference by more is told."""
 _SAME_REFERENCE = 0.01
@@ -49,7 +51,8 @@ class HostDevice(Device):
 
     Each run stands beside one of a sentinel network, and is given at the speed at which the sentinel takes what it took
     when it was first timed on this computer (`references`): neighbours on its hardware come and go. A row's conditions
-    have both figures, so what the clock showed is the row's latency x sentinel_us / reference_us.
+    have both figures. What slows arithmetic does not slow memory as much, and networks have more of the one or of the
+    other: so in state `frame` both are known apart, of the sentinel and of each run, by a second run back to back.
     """
 
     protocol = HOST_PROTOCOL
@@ -86,7 +89,8 @@ class HostDevice(Device):
         """
         job = _job(protocol)
         self._look(protocol.threads)
-        reference_us = self.reference_us(protocol) if workloads else math.nan
+        if workloads:
+            self.speed(protocol)
         worker: WorkerProcess | None = None
         try:
             for workload in workloads:
@@ -96,18 +100,25 @@ class HostDevice(Device):
                     continue
                 if worker is None or not worker.alive:
                     worker = self._start_worker(protocol.threads)
-                yield self._timing(worker, job, workload.name, model, protocol, round_index, reference_us)
+                yield self._timing(worker, job, workload.name, model, protocol, round_index)
         finally:
             if worker is not None:
                 worker.stop()
 
     def reference_us(self, protocol: Protocol) -> float:
         """What the sentinel takes at reference speed, timed now if it never was. Raises `DeviceError`."""
+        return self.speed(protocol).us
+
+    def speed(self, protocol: Protocol) -> Speed:
+        """What the sentinel takes at reference speed, in the protocol's state and back to back; timed now if it never
+        was. Raises `DeviceError`.
+        """
         key = self._reference_key(protocol)
-        if key in self._tables:
-            return self._tables[key]
-        known_us = self._references.get(key)
-        if known_us is None:
+        hot_key = f"{key}, then hot"
+        if protocol.state == "hot":
+            hot_key = key
+        known = [self._tables.get(each) or self._references.get(each) for each in (key, hot_key)]
+        if None in known:
             worker = self._start_worker(protocol.threads)
             try:
                 job = _job(replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS))
@@ -119,17 +130,23 @@ class HostDevice(Device):
                 raise DeviceError(f"the sentinel network cannot be timed: {error}") from error
             finally:
                 worker.stop()
-            known_us = self._references.keep(key, statistics.median(answer[f"sentinel_{protocol.clock}_ns"]) / 1e3)
+            now = _sentinel_speed(answer, protocol.clock)
+            known = [self._references.keep(each, us) for each, us in ((key, now.us), (hot_key, now.hot_us))]
         self._tell(self._references.problem)
-        return known_us
+        us, hot_us = known
+        assert us is not None
+        assert hot_us is not None
+        return Speed(us, hot_us)
 
-    def use_reference(self, protocol: Protocol, reference_us: float) -> str | None:
+    def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
         """Give timings at the speed of a table that was begun elsewhere, or before this computer's own was lost.
 
         For this device only: the user's own reference stays as it is.
         """
         key = self._reference_key(protocol)
         self._tables[key] = reference_us
+        if protocol.state == "frame" and hot_us is not None:
+            self._tables[f"{key}, then hot"] = hot_us
         own_us = self._references.get(key)
         if own_us is None or abs(reference_us / own_us - 1) <= _SAME_REFERENCE:
             return None
@@ -150,9 +167,9 @@ class HostDevice(Device):
         model: bytes,
         protocol: Protocol,
         round_index: int,
-        reference_us: float,
     ) -> Timing:
         """The calmest of some tries; the first calm one ends them."""
+        reference = self.speed(protocol)
         best: tuple[float, dict[str, Any]] | None = None
         tries = 0
         while tries < _TRIES and (best is None or best[0] > _RESTLESS):
@@ -161,16 +178,18 @@ class HostDevice(Device):
             try:
                 answer = worker.answer()
             except WorkerDied as error:
-                return Timing(name, round_index, error=str(error))
+                answer = {"error": str(error)}
             if "error" in answer:
-                return Timing(name, round_index, error=answer["error"])
+                if best is None:
+                    return Timing(name, round_index, error=answer["error"])
+                break
             wandered = _wandering(answer[f"sentinel_{protocol.clock}_ns"])
             if best is None or wandered < best[0]:
                 best = wandered, answer
         assert best is not None
         wandered, answer = best
-        sentinel_us = statistics.median(answer[f"sentinel_{protocol.clock}_ns"]) / 1e3
-        speed = reference_us / sentinel_us
+        now = _sentinel_speed(answer, protocol.clock)
+        speed = reference.us / now.us
         if abs(speed - 1) > _NOTABLE:
             self._tell(
                 f"this computer runs at {100 * speed:.0f} % of its reference speed now: timings are given at that "
@@ -178,12 +197,14 @@ class HostDevice(Device):
             )
         conditions: dict[str, Any] = {
             **self._named,
-            "sentinel_us": round(sentinel_us, 2),
-            "reference_us": round(reference_us, 2),
+            "sentinel_us": round(now.us, 2),
+            "reference_us": round(reference.us, 2),
         }
+        if protocol.state == "frame":
+            conditions |= {"sentinel_hot_us": round(now.hot_us, 2), "reference_hot_us": round(reference.hot_us, 2)}
         if wandered > _RESTLESS:
             conditions |= {"tries": tries, "suspect": [f"speed wandered by {100 * wandered:.0f} %"]}
-        cpu, wall = (summary_of(at_reference(answer, clock, protocol.clock, reference_us)) for clock in ("cpu", "wall"))
+        cpu, wall = (summary_of(at_reference(answer, clock, protocol.clock, reference)) for clock in ("cpu", "wall"))
         return Timing(name, round_index, len(answer["cpu_ns"]), cpu, wall, conditions=json.dumps(conditions))
 
     def _tell(self, text: str | None) -> None:
@@ -239,14 +260,41 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [statistics.median(values[max(0, i - _SMOOTHED) : i + _SMOOTHED + 1]) for i in range(len(values))]
 
 
-def at_reference(answer: dict[str, Any], clock: str, counted: str, reference_us: float) -> list[float]:
-    """A worker's samples of a clock, in nanoseconds, as they would be if the sentinel took `reference_us` throughout.
+class Speed(NamedTuple):
+    """What the sentinel takes in microseconds, in a state and back to back right after: alike in state `hot`."""
 
-    The clock that counts tells the speed, for both.
+    us: float
+    hot_us: float
+
+
+def _sentinel_speed(answer: dict[str, Any], clock: str) -> Speed:
+    us = statistics.median(answer[f"sentinel_{clock}_ns"]) / 1e3
+    hot_ns = answer.get(f"sentinel_hot_{clock}_ns")
+    return Speed(us, us if hot_ns is None else statistics.median(hot_ns) / 1e3)
+
+
+def at_reference(answer: dict[str, Any], clock: str, counted: str, reference: Speed) -> list[float]:
+    """A worker's samples of a clock, in nanoseconds, as they would be if the sentinel was as fast as at `reference`.
+
+    The clock that counts tells the speed, for both. With second runs, what these take is arithmetic and goes by the
+    sentinel's second run; what the first takes beyond is memory, and goes by what the sentinel's takes beyond.
     """
     sentinel_ns = smoothed(answer[f"sentinel_{counted}_ns"])
     samples = zip(answer[f"{clock}_ns"], answer["chunk"], strict=True)
-    return [sample * 1e3 * reference_us / sentinel_ns[chunk] for sample, chunk in samples]
+    if f"hot_{clock}_ns" not in answer:
+        return [sample * 1e3 * reference.us / sentinel_ns[chunk] for sample, chunk in samples]
+    sentinel_hot_ns = smoothed(answer[f"sentinel_hot_{counted}_ns"])
+    reference_memory_us = reference.us - reference.hot_us
+    found = []
+    for (sample, chunk), hot in zip(samples, smoothed(answer[f"hot_{clock}_ns"]), strict=True):
+        memory = sentinel_ns[chunk] - sentinel_hot_ns[chunk]
+        if memory < _LEAST_MEMORY * sentinel_ns[chunk] or reference_memory_us < _LEAST_MEMORY * reference.us:
+            # Where memory costs nothing, there is nothing to tell apart.
+            found.append(sample * 1e3 * reference.us / sentinel_ns[chunk])
+            continue
+        of_memory = (sample - hot) * 1e3 * reference_memory_us / memory
+        found.append(hot * 1e3 * reference.hot_us / sentinel_hot_ns[chunk] + of_memory)
+    return found
 
 
 def summary_of(samples_ns: Sequence[float]) -> Summary:

@@ -5,8 +5,9 @@ list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in b
 `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "threads": ..,
 "touch_bytes": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
 `{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
-`{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. With
-`touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their inputs and
+`{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. After other
+memory both run once more, back to back: `hot_cpu_ns`, `hot_wall_ns`, `sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`.
+With `touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their inputs and
 outputs in the cache, and no weights. The end of standard input ends the process.
 """
 
@@ -19,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 from time import perf_counter_ns, thread_time_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,8 +88,8 @@ class Timed:
         for output in self._outputs:
             output()[...] = 0
 
-    def sample(self) -> tuple[int, int]:
-        """What one run takes, in nanoseconds of this thread's CPU and of the wall clock."""
+    def sample(self) -> Sample:
+        """What one run takes."""
         invoke = self.invoke
         wall_start = perf_counter_ns()
         cpu_start = thread_time_ns()
@@ -105,49 +106,67 @@ def timed(model: Timed, sentinel: Timed, job: dict[str, Any]) -> dict[str, Any]:
         model.invoke()
         runs += 1
     chunks = frames(model, sentinel, job["touch_bytes"]) if job["touch_bytes"] else hot_chunks(model, sentinel)
-    samples: list[tuple[int, int]] = []
+    samples: list[Sample] = []
+    hot: list[Sample] = []
     chunk: list[int] = []
-    sentinels: list[tuple[int, int]] = []
+    sentinels: list[Sample] = []
+    sentinels_hot: list[Sample] = []
     end = perf_counter_ns() + job["min_time_ms"] * 1e6
     while len(samples) < job["runs"] or (perf_counter_ns() < end and len(samples) < job["max_runs"]):
         most = (job["runs"] if len(samples) < job["runs"] else job["max_runs"]) - len(samples)
-        found, beside = chunks(most)
-        chunk += [len(sentinels)] * len(found)
-        samples += found
-        sentinels.append(beside)
-    cpu_ns, wall_ns = (list(clock) for clock in zip(*samples, strict=True))
-    sentinel_cpu_ns, sentinel_wall_ns = (list(clock) for clock in zip(*sentinels, strict=True))
-    true = well_read(cpu_ns, wall_ns)
-    return {
-        "cpu_ns": [cpu_ns[i] for i in true],
-        "wall_ns": [wall_ns[i] for i in true],
-        "chunk": [chunk[i] for i in true],
-        "sentinel_cpu_ns": sentinel_cpu_ns,
-        "sentinel_wall_ns": sentinel_wall_ns,
-    }
+        found = chunks(most)
+        chunk += [len(sentinels)] * len(found.samples)
+        samples += found.samples
+        hot += found.hot
+        sentinels.append(found.sentinel)
+        sentinels_hot += found.sentinel_hot
+    true = well_read(*map(list, zip(*samples, strict=True)))
+    answer: dict[str, Any] = {"chunk": [chunk[i] for i in true]}
+    for place, clock in enumerate(("cpu_ns", "wall_ns")):
+        answer[clock] = [samples[i][place] for i in true]
+        answer[f"sentinel_{clock}"] = [sample[place] for sample in sentinels]
+        if hot:
+            answer[f"hot_{clock}"] = [hot[i][place] for i in true]
+            answer[f"sentinel_hot_{clock}"] = [sample[place] for sample in sentinels_hot]
+    return answer
 
 
-Chunks = Callable[[int], tuple[list[tuple[int, int]], tuple[int, int]]]
-"""From the most runs that are wanted to some runs of the model, and one of the sentinel."""
+Sample = tuple[int, int]
+"""Nanoseconds of this thread's CPU and of the wall clock."""
+
+
+class Chunk(NamedTuple):
+    """Some runs of the model after one of the sentinel; after other memory, one more of each, back to back."""
+
+    samples: list[Sample]
+    sentinel: Sample
+    hot: list[Sample]
+    sentinel_hot: list[Sample]
+
+
+Chunks = Callable[[int], Chunk]
+"""From the most runs that are wanted to some."""
 
 
 def frames(model: Timed, sentinel: Timed, touch_bytes: int) -> Chunks:
     """One run of each, both as an app that infers once a frame sees it: after other memory, and with a fresh input.
 
     The model runs right after the sentinel, which is other memory too, and by which the code of the runtime and of
-    Python's way into it is there: in a network most layers find it so, and an app's way in is another.
+    Python's way into it is there: in a network most layers find it so, and an app's way in is another. A second run of
+    each shows how much of the first was arithmetic, and how much memory.
     """
     other = np.zeros(touch_bytes // 8)
 
-    def frame(of: Timed) -> tuple[int, int]:
+    def frame(of: Timed) -> tuple[Sample, Sample]:
         of.touch_outputs()
         of.set_inputs()
-        return of.sample()
+        return of.sample(), of.sample()
 
-    def chunk(most: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    def chunk(most: int) -> Chunk:
         np.add(other, 1.0, out=other)
-        beside = frame(sentinel)
-        return [frame(model)], beside
+        beside, beside_hot = frame(sentinel)
+        first, second = frame(model)
+        return Chunk([first], beside, [second], [beside_hot])
 
     return chunk
 
@@ -155,15 +174,15 @@ def frames(model: Timed, sentinel: Timed, touch_bytes: int) -> Chunks:
 def hot_chunks(model: Timed, sentinel: Timed) -> Chunks:
     """Runs back to back for two milliseconds, after the sentinel's; the first of either finds the other's memory."""
 
-    def chunk(most: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    def chunk(most: int) -> Chunk:
         sentinel.invoke()
         beside = sentinel.sample()
         model.invoke()
-        found: list[tuple[int, int]] = []
+        found: list[Sample] = []
         end = perf_counter_ns() + _CHUNK_NS
         while not found or (len(found) < most and perf_counter_ns() < end):
             found.append(model.sample())
-        return found, beside
+        return Chunk(found, beside, [], [])
 
     return chunk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from device.base import Device
-from device.conditions import reference_us
+from device.conditions import reference_hot_us, reference_us
 from lut.headers import origin
 from lut.table import LatencyTable
 
@@ -20,5 +20,6 @@ def go_on_at_reference(device: Device, table: LatencyTable) -> None:
     """Have the device give its timings at the speed of most of the table's rows, so that they can be compared."""
     known = Counter({us: rows for us, rows in references(table).items() if us is not None})
     for us, _ in known.most_common(1):
-        if said := device.use_reference(table.protocol, us):
+        hot = (reference_hot_us(timing.conditions) for timing in table.rows if reference_us(timing.conditions) == us)
+        if said := device.use_reference(table.protocol, us, next(hot, None)):
             device.say(said)

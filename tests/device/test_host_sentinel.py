@@ -17,7 +17,7 @@ import pytest
 from device import host_worker
 from device.base import DeviceError, Protocol, Timing, Workload
 from device.fleet import Fleet
-from device.host import HostDevice, _wandering, at_reference, smoothed, summary_of
+from device.host import HostDevice, Speed, _wandering, at_reference, smoothed, summary_of
 from device.host_state import HostConditions, HostState
 from device.process import WorkerDied
 from device.profiles import HOST_PROTOCOL
@@ -78,19 +78,19 @@ def answer(
 def test_samples_twice_as_long_beside_sentinels_twice_as_long_come_out_the_same() -> None:
     quick, slow = answer([50_000] * 8, [200_000] * 8), answer([100_000] * 8, [400_000] * 8)
     for found in (quick, slow):
-        assert at_reference(found, "cpu", "cpu", 200.0) == pytest.approx([50_000] * 8)
-        assert at_reference(found, "cpu", "cpu", 300.0) == pytest.approx([75_000] * 8)
+        assert at_reference(found, "cpu", "cpu", Speed(200.0, 200.0)) == pytest.approx([50_000] * 8)
+        assert at_reference(found, "cpu", "cpu", Speed(300.0, 300.0)) == pytest.approx([75_000] * 8)
 
 
 def test_minimum_and_median_hold_where_the_speed_changes_midway() -> None:
     samples = [52_000, 50_000, 51_000, 54_000, 53_000]
     changing = answer([*samples, *(3 * ns for ns in samples)], [200_000] * 5 + [600_000] * 5)
-    found = summary_of(at_reference(changing, "cpu", "cpu", 200.0))
+    found = summary_of(at_reference(changing, "cpu", "cpu", Speed(200.0, 200.0)))
     assert (found.min_us, found.median_us, found.mean_us) == pytest.approx((50.0, 52.0, 52.0))
     # The speed is the counted clock's, for both clocks: wall time waits for other things too.
-    wall = summary_of(at_reference(changing, "wall", "cpu", 200.0))
+    wall = summary_of(at_reference(changing, "wall", "cpu", Speed(200.0, 200.0)))
     assert (wall.min_us, wall.median_us) == pytest.approx((75.0, 78.0))
-    other = summary_of(at_reference(changing, "wall", "wall", 200.0))
+    other = summary_of(at_reference(changing, "wall", "wall", Speed(200.0, 200.0)))
     assert other.min_us == pytest.approx(75.0 / 2)
 
 
@@ -98,7 +98,7 @@ def test_each_sample_goes_by_the_sentinel_of_its_own_chunk() -> None:
     # Chunks of four, one and three runs; a run that was read wrongly is missing from the first.
     sentinels = [200_000] * 3 + [400_000] * 3
     found = answer([10_000, 10_000, 10_000, 20_000, 20_000, 20_000, 20_000], sentinels, [0, 0, 2, 3, 3, 3, 5])
-    assert at_reference(found, "cpu", "cpu", 100.0) == pytest.approx([5_000] * 7)
+    assert at_reference(found, "cpu", "cpu", Speed(100.0, 100.0)) == pytest.approx([5_000] * 7)
 
 
 class Scripted:

@@ -31,7 +31,7 @@ class Recorder(Device):
         self.said: list[str] = []
         self.say = self.said.append
 
-    def use_reference(self, protocol: Protocol, reference_us: float) -> str | None:
+    def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
         self.asked.append((protocol, reference_us))
         return self.answer
 

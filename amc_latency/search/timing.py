@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device.base import Device, Protocol
@@ -15,6 +15,8 @@ from lut.replay import ReplayDevice
 
 MOST_ROUNDS = 3
 """Rounds are added until a target is met or not, up to so many times those of the protocol."""
+LEAST_ROUND_MS = 200.0
+"""What each network gets of a round at least: there are few of them, and a verdict rests on each."""
 CONSTANT = (ReplayDevice, EstimateDevice)
 """Devices that answer the same each time: more rounds would say no more."""
 
@@ -53,6 +55,8 @@ class PolicyTimer:
     def __init__(self, device: Device, protocol: Protocol, original: str, original_ms: float | None) -> None:
         """`original` is the key of the original's file among those that are timed."""
         self.device = device
+        if protocol.statistic != "min":
+            protocol = replace(protocol, min_time_ms=max(protocol.min_time_ms, LEAST_ROUND_MS))
         self.protocol = protocol
         self.original = original
         self.original_ms = original_ms

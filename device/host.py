@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from device.host_cores import timing_order
 from device.host_state import host_state
@@ -25,7 +27,9 @@ from device.reference import ReferenceSpeeds, reference_path
 _WORKER = Path(__file__).with_name("host_worker.py")
 _SENTINEL = Path(__file__).with_name("sentinel.tflite")
 """The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""
-_REFERENCE_RUNS = 100
+_REFERENCE_RUNS = 3000
+"""Seconds, in which a neighbour is quiet for a while: the fastest tenth is the reference, as what it does to a network
+is told better from there on than back from a slow moment."""
 _SMOOTHED = 2
 """A chunk's speed is the median of so many sentinels before and after it too: each has some luck of its own."""
 _TRIES = 3
@@ -130,7 +134,7 @@ class HostDevice(Device):
                 raise DeviceError(f"the sentinel network cannot be timed: {error}") from error
             finally:
                 worker.stop()
-            now = _sentinel_speed(answer, protocol.clock)
+            now = _sentinel_speed(answer, protocol.clock, share=0.1)
             known = [self._references.keep(each, us) for each, us in ((key, now.us), (hot_key, now.hot_us))]
         self._tell(self._references.problem)
         us, hot_us = known
@@ -267,10 +271,15 @@ class Speed(NamedTuple):
     hot_us: float
 
 
-def _sentinel_speed(answer: dict[str, Any], clock: str) -> Speed:
-    us = statistics.median(answer[f"sentinel_{clock}_ns"]) / 1e3
+def _sentinel_speed(answer: dict[str, Any], clock: str, share: float = 0.5) -> Speed:
+    """What the sentinel took in a worker's answer: its median, or another quantile."""
+
+    def quantile_us(samples_ns: Sequence[int]) -> float:
+        return float(np.quantile(samples_ns, share)) / 1e3
+
+    us = quantile_us(answer[f"sentinel_{clock}_ns"])
     hot_ns = answer.get(f"sentinel_hot_{clock}_ns")
-    return Speed(us, us if hot_ns is None else statistics.median(hot_ns) / 1e3)
+    return Speed(us, us if hot_ns is None else quantile_us(hot_ns))
 
 
 def at_reference(answer: dict[str, Any], clock: str, counted: str, reference: Speed) -> list[float]:

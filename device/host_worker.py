@@ -7,8 +7,8 @@ list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in b
 `{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
 `{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. After other
 memory both run once more, back to back: `hot_cpu_ns`, `hot_wall_ns`, `sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`.
-With `touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their inputs and
-outputs in the cache, and no weights. The end of standard input ends the process.
+With `touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their
+inputs and outputs in the cache, and no weights. The end of standard input ends the process.
 """
 
 from __future__ import annotations

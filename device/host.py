@@ -27,6 +27,7 @@ from device.reference import ReferenceSpeeds, reference_path
 _WORKER = Path(__file__).with_name("host_worker.py")
 _SENTINEL = Path(__file__).with_name("sentinel.tflite")
 """The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""
+_REFERENCE_SHARE = 0.1
 _REFERENCE_RUNS = 3000
 """Seconds, in which a neighbour is quiet for a while: the fastest tenth is the reference, as what it does to a network
 is told better from there on than back from a slow moment."""
@@ -73,7 +74,7 @@ class HostDevice(Device):
         self._looked = False
         self._named = {} if cpu is None else {"core": cpu}
         self._references = references or ReferenceSpeeds(reference_path())
-        self._tables: dict[str, float] = {}
+        self._tables: dict[str, tuple[float, float | None]] = {}
         self._told: set[str] = set()
         try:
             version = importlib.metadata.version(_RUNTIME)
@@ -118,39 +119,43 @@ class HostDevice(Device):
         was. Raises `DeviceError`.
         """
         key = self._reference_key(protocol)
-        hot_key = f"{key}, then hot"
-        if protocol.state == "hot":
-            hot_key = key
-        known = [self._tables.get(each) or self._references.get(each) for each in (key, hot_key)]
-        if None in known:
-            worker = self._start_worker(protocol.threads)
-            try:
-                job = _job(replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS))
-                worker.send(job, _SENTINEL.read_bytes(), protocol.timeout_s)
-                answer = worker.answer()
-                if "error" in answer:
-                    raise DeviceError(f"the sentinel network cannot be timed: {answer['error']}")
-            except WorkerDied as error:
-                raise DeviceError(f"the sentinel network cannot be timed: {error}") from error
-            finally:
-                worker.stop()
-            now = _sentinel_speed(answer, protocol.clock, share=0.1)
-            known = [self._references.keep(each, us) for each, us in ((key, now.us), (hot_key, now.hot_us))]
+        hot_key = key if protocol.state == "hot" else f"{key}, then hot"
+        of_table = self._tables.get(key)
+        us, hot_us = of_table or (self._references.get(key), self._references.get(hot_key))
+        if us is None or hot_us is None:
+            now = self._time_sentinel(protocol)
+            us = us or self._references.keep(key, now.us)
+            # Both figures are of one speed, which need not be the one of now.
+            hot_us = now.hot_us * (us / now.us)
+            if of_table:
+                self._tables[key] = us, hot_us
+            else:
+                hot_us = self._references.keep(hot_key, hot_us)
         self._tell(self._references.problem)
-        us, hot_us = known
-        assert us is not None
-        assert hot_us is not None
         return Speed(us, hot_us)
+
+    def _time_sentinel(self, protocol: Protocol) -> Speed:
+        worker = self._start_worker(protocol.threads)
+        try:
+            job = _job(replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS))
+            worker.send(job, _SENTINEL.read_bytes(), protocol.timeout_s)
+            answer = worker.answer()
+        except WorkerDied as error:
+            answer = {"error": str(error)}
+        finally:
+            worker.stop()
+        if "error" in answer:
+            raise DeviceError(f"the sentinel network cannot be timed: {answer['error']}")
+        return _sentinel_speed(answer, protocol.clock, share=_REFERENCE_SHARE)
 
     def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
         """Give timings at the speed of a table that was begun elsewhere, or before this computer's own was lost.
 
-        For this device only: the user's own reference stays as it is.
+        For this device only: the user's own reference stays as it is. `hot_us` is the sentinel's second run at it; if
+        that is not known, it is timed once and set to the same speed.
         """
         key = self._reference_key(protocol)
-        self._tables[key] = reference_us
-        if protocol.state == "frame" and hot_us is not None:
-            self._tables[f"{key}, then hot"] = hot_us
+        self._tables[key] = reference_us, reference_us if protocol.state == "hot" else hot_us
         own_us = self._references.get(key)
         if own_us is None or abs(reference_us / own_us - 1) <= _SAME_REFERENCE:
             return None

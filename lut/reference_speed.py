@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from device.base import Device
 from device.conditions import reference_hot_us, reference_us
@@ -12,14 +13,20 @@ from lut.table import LatencyTable
 
 def references(table: LatencyTable) -> Counter[float | None]:
     """How many of the table's own rows are given at each reference, in microseconds; None is as the clock showed it."""
-    rows = (timing for timing in table.rows if timing.error is None and origin(timing) is None)
-    return Counter(reference_us(timing.conditions) for timing in rows)
+    return Counter(reference_us(conditions) for conditions in _own_conditions(table))
 
 
 def go_on_at_reference(device: Device, table: LatencyTable) -> None:
     """Have the device give its timings at the speed of most of the table's rows, so that they can be compared."""
     known = Counter({us: rows for us, rows in references(table).items() if us is not None})
     for us, _ in known.most_common(1):
-        hot = (reference_hot_us(timing.conditions) for timing in table.rows if reference_us(timing.conditions) == us)
-        if said := device.use_reference(table.protocol, us, next(hot, None)):
+        hot = Counter(reference_hot_us(each) for each in _own_conditions(table) if reference_us(each) == us)
+        # Rows from before there were second runs don't have it.
+        del hot[None]
+        hot_us = next((each for each, _ in hot.most_common(1)), None)
+        if said := device.use_reference(table.protocol, us, hot_us):
             device.say(said)
+
+
+def _own_conditions(table: LatencyTable) -> Iterator[str]:
+    return (timing.conditions for timing in table.rows if timing.error is None and origin(timing) is None)

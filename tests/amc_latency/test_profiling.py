@@ -17,7 +17,7 @@ from amc_latency.profiling import Grid, complete_table, open_device, open_table,
 from amc_latency.search.costs import predicted_costs
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
 from device.fleet import Fleet
-from device.host import HostDevice
+from device.host import HostDevice, Speed
 from device.reference import ReferenceSpeeds
 from lut.predict import Predictor
 from lut.shape import NOOP, parse_network
@@ -133,13 +133,19 @@ def test_a_device_that_times_nothing_is_a_failed_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own_us", [None, 200.0, 240.0])
 @pytest.mark.parametrize("cores", [1, 2])
-def test_a_table_that_exists_is_gone_on_with_at_its_own_speed(tmp_path: Path, own_us: float | None, cores: int) -> None:
+@pytest.mark.parametrize("hot_us", [None, 125.0])
+def test_a_table_that_exists_is_gone_on_with_at_its_own_speed(
+    tmp_path: Path, own_us: float | None, cores: int, hot_us: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Protocol] = []
+    # What the sentinel takes now.
+    monkeypatch.setattr(HostDevice, "_time_sentinel", lambda _, asked: timed.append(asked) or Speed(300.0, 180.0))
     references = ReferenceSpeeds(tmp_path / "speeds.json")
     members = {f"core {core}": HostDevice(references=references) for core in range(cores)}
     device = Fleet(members) if cores > 1 else members["core 0"]
     protocol = device.protocol
     if own_us is not None:
-        # What the user's own file would say.
+        # What the user's own file would say, from before there were second runs.
         key = members["core 0"]._reference_key(protocol)
         references.keep(key, own_us)
     before = (tmp_path / "speeds.json").read_bytes() if own_us else None
@@ -148,7 +154,8 @@ def test_a_table_that_exists_is_gone_on_with_at_its_own_speed(tmp_path: Path, ow
     made = open_table(device, None, tmp_path / "t.tsv", create=True)
     assert made is not None
     summary = Summary(50.0, 50.0, 50.0, 0.0)
-    conditions = json.dumps({"sentinel_us": 250.0, "reference_us": 200.0})
+    second = {} if hot_us is None else {"sentinel_hot_us": 150.0, "reference_hot_us": hot_us}
+    conditions = json.dumps({"sentinel_us": 250.0, "reference_us": 200.0, **second})
     made.append(Timing(NOOP.text, 0, 20, summary, summary, conditions=conditions))
     made.close()
     assert said == []
@@ -156,6 +163,9 @@ def test_a_table_that_exists_is_gone_on_with_at_its_own_speed(tmp_path: Path, ow
     assert table is not None
     assert table.protocol == protocol
     assert [member.reference_us(table.protocol) for member in members.values()] == [200.0] * cores
+    expected = (200.0, 180.0 * 200 / 300 if hot_us is None else hot_us)
+    assert [member.speed(table.protocol) for member in members.values()] == [pytest.approx(expected)] * cores
+    assert timed == ([protocol] * cores if hot_us is None else [])
     assert len(said) == (own_us == 240.0)
     assert ((tmp_path / "speeds.json").read_bytes() if own_us else None) == before
 

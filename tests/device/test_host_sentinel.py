@@ -1,4 +1,4 @@
-"""The sentinel network beside each run: how speeds cancel, what a restless timing becomes, and the file itself."""
+"""The sentinel network beside each run: what a restless timing becomes, references, and the file itself."""
 
 from __future__ import annotations
 
@@ -7,98 +7,27 @@ import json
 import math
 import statistics
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
+from worker_answers import answer, framed
 
-from device import host_worker
 from device.base import DeviceError, Protocol, Timing, Workload
 from device.fleet import Fleet
-from device.host import HostDevice, Speed, _wandering, at_reference, smoothed, summary_of
+from device.host import HostDevice
 from device.host_state import HostConditions, HostState
 from device.process import WorkerDied
 from device.profiles import HOST_PROTOCOL
 from device.reference import ReferenceSpeeds
-from lut.layer_model import layer_model
 from lut.shape import LayerShape
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTINEL = ROOT / "device" / "sentinel.tflite"
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)
 HOT, FRAME = replace(HOST_PROTOCOL, state="hot"), HOST_PROTOCOL
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([5], [5]),
-        ([1, 9, 1, 1, 1], [1, 1, 1, 1, 1]),
-        ([1, 1, 1, 3, 3, 3], [1, 1, 1, 3, 3, 3]),
-        ([1, 2, 3, 4, 5, 6, 7], [2, 2.5, 3, 4, 5, 5.5, 6]),
-    ],
-)
-def test_a_speed_is_the_median_of_five_sentinels(values: list[float], expected: list[float]) -> None:
-    assert smoothed(values) == expected
-
-
-@pytest.mark.parametrize(
-    ("sentinel_ns", "share"),
-    [
-        ([200] * 20, 0.0),
-        # Two in twenty alone, however long they took, are luck; half of them are another speed.
-        ([200] * 6 + [900] + [200] * 6 + [900] + [200] * 6, 0.0),
-        ([200] * 10 + [300] * 10, 0.5),
-        ([300] * 10 + [200] * 10, 0.5),
-        # The middle 80 %: two in twenty are left out on each side.
-        ([200] * 18 + [300] * 2, 0.0),
-        ([200, 200, 200, 260, 260, 260], 0.3),
-        ([200], 0.0),
-    ],
-)
-def test_how_far_the_speed_wandered(sentinel_ns: list[int], share: float) -> None:
-    assert _wandering(sentinel_ns) == pytest.approx(share)
-
-
-def answer(
-    samples_ns: Sequence[int], sentinel_ns: Sequence[int], chunk: Sequence[int] | None = None, wall: float = 1.5
-) -> dict[str, Any]:
-    """A worker's, whose wall times are longer by one factor."""
-    return {
-        "cpu_ns": list(samples_ns),
-        "wall_ns": [round(wall * ns) for ns in samples_ns],
-        "chunk": list(range(len(samples_ns)) if chunk is None else chunk),
-        "sentinel_cpu_ns": list(sentinel_ns),
-        "sentinel_wall_ns": [round(2 * ns) for ns in sentinel_ns],
-    }
-
-
-def test_samples_twice_as_long_beside_sentinels_twice_as_long_come_out_the_same() -> None:
-    quick, slow = answer([50_000] * 8, [200_000] * 8), answer([100_000] * 8, [400_000] * 8)
-    for found in (quick, slow):
-        assert at_reference(found, "cpu", "cpu", Speed(200.0, 200.0)) == pytest.approx([50_000] * 8)
-        assert at_reference(found, "cpu", "cpu", Speed(300.0, 300.0)) == pytest.approx([75_000] * 8)
-
-
-def test_minimum_and_median_hold_where_the_speed_changes_midway() -> None:
-    samples = [52_000, 50_000, 51_000, 54_000, 53_000]
-    changing = answer([*samples, *(3 * ns for ns in samples)], [200_000] * 5 + [600_000] * 5)
-    found = summary_of(at_reference(changing, "cpu", "cpu", Speed(200.0, 200.0)))
-    assert (found.min_us, found.median_us, found.mean_us) == pytest.approx((50.0, 52.0, 52.0))
-    # The speed is the counted clock's, for both clocks: wall time waits for other things too.
-    wall = summary_of(at_reference(changing, "wall", "cpu", Speed(200.0, 200.0)))
-    assert (wall.min_us, wall.median_us) == pytest.approx((75.0, 78.0))
-    other = summary_of(at_reference(changing, "wall", "wall", Speed(200.0, 200.0)))
-    assert other.min_us == pytest.approx(75.0 / 2)
-
-
-def test_each_sample_goes_by_the_sentinel_of_its_own_chunk() -> None:
-    # Chunks of four, one and three runs; a run that was read wrongly is missing from the first.
-    sentinels = [200_000] * 3 + [400_000] * 3
-    found = answer([10_000, 10_000, 10_000, 20_000, 20_000, 20_000, 20_000], sentinels, [0, 0, 2, 3, 3, 3, 5])
-    assert at_reference(found, "cpu", "cpu", Speed(100.0, 100.0)) == pytest.approx([5_000] * 7)
 
 
 class Scripted:
@@ -144,19 +73,25 @@ def one_timing(
     return timing
 
 
-CALM = answer([50_000] * 20, [250_000] * 20)
+SPEEDS = {"sentinel_us", "reference_us", "sentinel_hot_us", "reference_hot_us"}
+CALM = framed([50_000] * 20, [250_000] * 20)
 
 
 def restless(share: float) -> dict[str, Any]:
     """The speed changes by that share midway, and the samples say which answer it was."""
-    return answer([round(100_000 * share)] * 20, [200_000] * 10 + [round(200_000 * (1 + share))] * 10)
+    return framed([round(100_000 * share)] * 20, [200_000] * 10 + [round(200_000 * (1 + share))] * 10)
 
 
-def test_a_row_says_at_which_speed_it_is_given(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    device.use_reference(FRAME, 200.0)
+@pytest.mark.parametrize("protocol", [FRAME, HOT])
+def test_a_row_says_at_which_speed_it_is_given(
+    device: HostDevice, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
+) -> None:
+    device.use_reference(protocol, 200.0, 120.0)
     samples = [61_000, 50_000, 57_000, 55_000, 52_000]
-    timing = one_timing(device, Scripted(answer(samples, [250_000] * 5)), monkeypatch)
-    assert json.loads(timing.conditions) == {"sentinel_us": 250.0, "reference_us": 200.0}
+    found = framed(samples, [250_000] * 5) if protocol is FRAME else answer(samples, [250_000] * 5)
+    timing = one_timing(device, Scripted(found), monkeypatch, protocol)
+    second = {"sentinel_hot_us": 150.0, "reference_hot_us": 120.0} if protocol is FRAME else {}
+    assert json.loads(timing.conditions) == {"sentinel_us": 250.0, "reference_us": 200.0, **second}
     assert timing.cpu is not None
     assert timing.wall is not None
     for summary, factor in ((timing.cpu, 1.0), (timing.wall, 1.5)):
@@ -170,11 +105,11 @@ def test_a_row_says_at_which_speed_it_is_given(device: HostDevice, monkeypatch: 
 def test_a_restless_timing_is_made_again(
     device: HostDevice, monkeypatch: pytest.MonkeyPatch, answers: list[dict[str, Any]], tries: int
 ) -> None:
-    device.use_reference(FRAME, 200.0)
+    device.use_reference(FRAME, 200.0, 120.0)
     worker = Scripted(*answers)
     timing = one_timing(device, worker, monkeypatch)
     assert len(worker.jobs) == tries
-    assert set(json.loads(timing.conditions)) == {"sentinel_us", "reference_us"}
+    assert set(json.loads(timing.conditions)) == SPEEDS
     if answers[-1] is CALM:
         assert timing.latency_us(FRAME) == pytest.approx(50.0 * 200 / 250)
 
@@ -182,7 +117,7 @@ def test_a_restless_timing_is_made_again(
 def test_one_that_stays_restless_is_the_calmest_and_suspect(
     device: HostDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device.use_reference(FRAME, 200.0)
+    device.use_reference(FRAME, 200.0, 120.0)
     worker = Scripted(restless(0.5), restless(0.4), restless(0.6))
     timing = one_timing(device, worker, monkeypatch)
     assert worker.answers == []
@@ -194,8 +129,24 @@ def test_one_that_stays_restless_is_the_calmest_and_suspect(
     assert (timing.cpu.min_us, timing.cpu.p90_us) == pytest.approx((40 * 200 / 280, 40.0))
 
 
+@pytest.mark.parametrize("failure", [WorkerDied("the process ended"), {"error": "no op"}])
+def test_a_worker_that_fails_in_a_second_try_leaves_the_first_and_suspect(
+    device: HostDevice, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any] | Exception
+) -> None:
+    device.use_reference(FRAME, 200.0, 120.0)
+    worker = Scripted(restless(0.5), failure, CALM)
+    timing = one_timing(device, worker, monkeypatch)
+    assert worker.answers == [CALM]
+    assert (timing.error, timing.n) == (None, 20)
+    conditions = json.loads(timing.conditions)
+    assert (conditions["tries"], conditions["suspect"]) == (2, ["speed wandered by 50 %"])
+    # Samples of 50 us, half of them beside sentinels of 200 us, half beside 300.
+    assert timing.cpu is not None
+    assert (timing.cpu.min_us, timing.cpu.p90_us) == pytest.approx((50 * 200 / 300, 50.0))
+
+
 def test_a_worker_that_fails_gives_an_error_row(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    device.use_reference(FRAME, 200.0)
+    device.use_reference(FRAME, 200.0, 120.0)
     for failure, error in ((WorkerDied("the process ended"), "the process ended"), ({"error": "no op"}, "no op")):
         timing = one_timing(device, Scripted(failure), monkeypatch)
         assert (timing.error, timing.cpu, timing.n) == (error, None, 0)
@@ -204,9 +155,9 @@ def test_a_worker_that_fails_gives_an_error_row(device: HostDevice, monkeypatch:
 def test_a_speed_far_off_the_reference_is_said_once(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     device.say = said.append
-    device.use_reference(FRAME, 200.0)
+    device.use_reference(FRAME, 200.0, 120.0)
     for sentinel_ns in (220_000, 400_000, 410_000):
-        one_timing(device, Scripted(answer([50_000] * 5, [sentinel_ns] * 5)), monkeypatch)
+        one_timing(device, Scripted(framed([50_000] * 5, [sentinel_ns] * 5)), monkeypatch)
     (line,) = said
     assert line.startswith("this computer runs at 50 % of its reference speed now")
 
@@ -215,8 +166,8 @@ def test_a_speed_far_off_the_reference_is_said_once(device: HostDevice, monkeypa
 def test_the_worker_is_told_how_much_memory_a_frame_touches(
     device: HostDevice, monkeypatch: pytest.MonkeyPatch, protocol: Protocol, touched: int
 ) -> None:
-    device.use_reference(protocol, 200.0)
-    worker = Scripted(CALM)
+    device.use_reference(protocol, 200.0, 120.0)
+    worker = Scripted(CALM if protocol.state == "frame" else answer([50_000] * 20, [250_000] * 20))
     one_timing(device, worker, monkeypatch, protocol)
     (job,) = worker.jobs
     assert (job["touch_bytes"], job["runs"]) == (touched, 20)
@@ -225,21 +176,48 @@ def test_the_worker_is_told_how_much_memory_a_frame_touches(
 def test_the_reference_is_timed_once_for_each_state(
     device: HostDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = answer([1_000] * 5, [240_000, 260_000, 250_000, 900_000, 230_000])
+    first = framed([1_000] * 5, [240_000, 260_000, 250_000, 900_000, 230_000])
     worker = Scripted(first, CALM, CALM)
     timing = one_timing(device, worker, monkeypatch)
     assert worker.payloads == [SENTINEL.read_bytes(), b"model"]
     assert worker.jobs[0]["runs"] == 100
-    assert json.loads(timing.conditions)["reference_us"] == 250.0
+    conditions = json.loads(timing.conditions)
+    assert (conditions["reference_us"], conditions["reference_hot_us"]) == (250.0, 150.0)
     again = HostDevice(references=ReferenceSpeeds(tmp_path / "speeds.json"))
     assert again.reference_us(FRAME) == device.reference_us(FRAME) == 250.0
+    assert again.speed(FRAME) == device.speed(FRAME) == (250.0, 150.0)
     one_timing(device, worker, monkeypatch)
     assert worker.answers == []
     # Another state, clock, number of threads or amount of memory is another speed.
-    for other in (HOT, replace(FRAME, frame_mb=16), replace(FRAME, clock="wall")):
-        worker.answers = [answer([1_000] * 5, [180_000] * 5)]
-        assert device.reference_us(other) == (360.0 if other.clock == "wall" else 180.0)
-    assert len(json.loads((tmp_path / "speeds.json").read_text())) == 4
+    for other, made, speed in (
+        (HOT, answer, (180.0, 180.0)),
+        (replace(FRAME, frame_mb=16), framed, (180.0, 108.0)),
+        (replace(FRAME, clock="wall"), framed, (360.0, 216.0)),
+    ):
+        worker.answers = [made([1_000] * 5, [180_000] * 5)]
+        assert device.speed(other) == speed
+    # In a frame there is another after each, back to back.
+    kept = json.loads((tmp_path / "speeds.json").read_text())
+    assert sorted(kept.values()) == [108.0, 150.0, 180.0, 180.0, 216.0, 250.0, 360.0]
+
+
+def test_a_second_run_that_was_never_timed_is_set_to_the_speed_that_is_known(
+    device: HostDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file from before there were second runs, and this computer at two thirds of that speed.
+    references = ReferenceSpeeds(tmp_path / "speeds.json")
+    key = device._reference_key(FRAME)
+    references.keep(key, 200.0)
+    device = HostDevice(references=references)
+    worker = Scripted(framed([1_000] * 5, [300_000] * 5))
+    monkeypatch.setattr("device.host.WorkerProcess", worker)
+    for _ in range(2):
+        assert device.speed(FRAME) == pytest.approx((200.0, 120.0))
+    kept = json.loads((tmp_path / "speeds.json").read_text())
+    assert kept.pop(key) == 200.0
+    assert list(kept.values()) == pytest.approx([120.0])
+    assert HostDevice(references=ReferenceSpeeds(tmp_path / "speeds.json")).speed(FRAME) == device.speed(FRAME)
+    assert worker.started == 1
 
 
 @pytest.mark.parametrize("failure", [{"error": "LiteRT failed: no op"}, WorkerDied("no answer within 60 s")])
@@ -269,122 +247,53 @@ def test_a_tables_reference_is_gone_on_at_and_the_users_own_stays(
     references = ReferenceSpeeds(tmp_path / "speeds.json")
     device = HostDevice(references=references)
     if own_us is not None:
-        monkeypatch.setattr("device.host.WorkerProcess", Scripted(answer([1_000], [round(1000 * own_us)])))
+        monkeypatch.setattr("device.host.WorkerProcess", Scripted(framed([1_000], [round(1000 * own_us)])))
         assert device.reference_us(FRAME) == own_us
     before = (tmp_path / "speeds.json").read_bytes() if own_us else None
-    line = device.use_reference(FRAME, 200.0)
+    line = device.use_reference(FRAME, 200.0, 125.0)
     assert (line is not None) == says
     if line:
         assert "200.0 us" in line
         assert "own reference is 202.1 us" in line
     assert device.reference_us(FRAME) == 200.0
+    assert device.speed(FRAME) == (200.0, 125.0)
     assert ((tmp_path / "speeds.json").read_bytes() if own_us else None) == before
     assert (tmp_path / "speeds.json").exists() == (own_us is not None)
+
+
+@pytest.mark.parametrize("own_us", [None, 240.0])
+def test_a_table_without_second_runs_gets_one_at_its_own_speed(
+    tmp_path: Path, own_us: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = HostDevice(references=ReferenceSpeeds(tmp_path / "speeds.json"))
+    own = [] if own_us is None else [answer([1_000], [240_000], hot_ns=[1_000], sentinel_hot_ns=[200_000])]
+    worker = Scripted(*own, framed([1_000], [300_000]))
+    monkeypatch.setattr("device.host.WorkerProcess", worker)
+    if own_us is not None:
+        assert device.speed(FRAME) == (240.0, 200.0)
+    # Not the one of another table before it either.
+    device.use_reference(FRAME, 220.0, 190.0)
+    device.use_reference(FRAME, 200.0)
+    for _ in range(2):
+        assert device.speed(FRAME) == pytest.approx((200.0, 120.0))
+    assert worker.answers == []
+    # The user's own stays as it is, and hot there is nothing to time.
+    kept = json.loads((tmp_path / "speeds.json").read_text()) if own_us else {}
+    assert sorted(kept.values()) == ([200.0, 240.0] if own_us else [])
+    device.use_reference(HOT, 90.0)
+    assert device.speed(HOT) == (90.0, 90.0)
 
 
 def test_the_cores_of_a_fleet_go_on_at_it_too_and_say_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references = ReferenceSpeeds(tmp_path / "speeds.json")
     members = {name: HostDevice(references=references) for name in ("core 0", "core 1")}
-    monkeypatch.setattr("device.host.WorkerProcess", Scripted(answer([1_000], [300_000])))
+    monkeypatch.setattr("device.host.WorkerProcess", Scripted(framed([1_000], [300_000])))
     assert members["core 0"].reference_us(FRAME) == 300.0
-    said = Fleet(members).use_reference(FRAME, 200.0)
+    said = Fleet(members).use_reference(FRAME, 200.0, 125.0)
     assert [member.reference_us(FRAME) for member in members.values()] == [200.0, 200.0]
+    assert [member.speed(FRAME) for member in members.values()] == [(200.0, 125.0)] * 2
     assert said is not None
     assert said.count("200.0 us") == 1
-
-
-class Clocked:
-    """Stands in for a loaded model: each run takes a millisecond on the worker's clock."""
-
-    def __init__(self, name: str, log: list[str], clock: list[int]) -> None:
-        self.name = name
-        self.log = log
-        self.clock = clock
-
-    def set_inputs(self) -> None:
-        self.log.append(f"{self.name} inputs")
-
-    def touch_outputs(self) -> None:
-        self.log.append(f"{self.name} outputs")
-
-    def invoke(self) -> None:
-        self.log.append(f"{self.name} warm")
-
-    def sample(self) -> tuple[int, int]:
-        self.log.append(self.name)
-        self.clock[0] += 1_000_000
-        return 1_000_000, 1_000_000
-
-
-def run_worker(
-    monkeypatch: pytest.MonkeyPatch, touch_bytes: int, runs: int, min_time_ms: float = 0.0, max_runs: int = 1000
-) -> tuple[dict[str, Any], list[str]]:
-    clock, log = [0], []
-    monkeypatch.setattr(host_worker, "perf_counter_ns", lambda: clock[0])
-    model, sentinel = Clocked("model", log, clock), Clocked("sentinel", log, clock)
-    job = {"warmup": 2, "warmup_ms": 0.0, "runs": runs, "min_time_ms": min_time_ms, "max_runs": max_runs}
-    found = host_worker.timed(model, sentinel, {**job, "touch_bytes": touch_bytes})  # type: ignore[arg-type]
-    assert log[:2] == ["model warm"] * 2
-    return found, log[2:]
-
-
-def test_in_a_frame_each_run_follows_one_of_the_sentinel(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, log = run_worker(monkeypatch, touch_bytes=64, runs=3)
-    assert log == ["sentinel outputs", "sentinel inputs", "sentinel", "model outputs", "model inputs", "model"] * 3
-    assert found["chunk"] == [0, 1, 2]
-    assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_wall_ns"]) == 3
-
-
-def test_hot_runs_go_on_for_two_milliseconds_after_the_sentinels(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, log = run_worker(monkeypatch, touch_bytes=0, runs=5)
-    chunk = ["sentinel warm", "sentinel", "model warm", "model", "model"]
-    assert log == [*chunk, *chunk, *chunk[:-1]]
-    assert found["chunk"] == [0, 0, 1, 1, 2]
-    assert len(found["sentinel_cpu_ns"]) == 3
-
-
-@pytest.mark.parametrize("touch_bytes", [0, 64])
-def test_runs_go_on_until_the_least_time_or_the_most_runs(monkeypatch: pytest.MonkeyPatch, touch_bytes: int) -> None:
-    found, _ = run_worker(monkeypatch, touch_bytes, runs=2, min_time_ms=1000.0, max_runs=7)
-    assert len(found["cpu_ns"]) == len(found["wall_ns"]) == len(found["chunk"]) == 7
-    found, _ = run_worker(monkeypatch, touch_bytes, runs=1, min_time_ms=9.5)
-    # A frame takes two milliseconds. Hot, the first chunk is asked for one run and takes two, the others three for two.
-    assert len(found["cpu_ns"]) == (5 if touch_bytes else 1 + 2 + 2 + 2)
-
-
-def test_a_run_that_was_read_short_takes_its_chunk_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Short(Clocked):
-        def sample(self) -> tuple[int, int]:
-            cpu_ns, wall_ns = super().sample()
-            return (400_000 if self.log.count("model") == 2 else cpu_ns), wall_ns
-
-    log, clock = [], [0]
-    monkeypatch.setattr(host_worker, "perf_counter_ns", lambda: clock[0])
-    job = {"warmup": 0, "warmup_ms": 0.0, "runs": 4, "min_time_ms": 0.0, "max_runs": 4, "touch_bytes": 64}
-    found = host_worker.timed(Short("model", log, clock), Clocked("sentinel", log, clock), job)  # type: ignore[arg-type]
-    assert (found["chunk"], found["cpu_ns"]) == ([0, 2, 3], [1_000_000] * 3)
-    assert len(found["sentinel_cpu_ns"]) == 4
-
-
-@pytest.mark.parametrize("state", ["hot", "frame"])
-def test_both_states_run_with_the_real_litert(
-    device: HostDevice, tmp_path: Path, state: Literal["hot", "frame"]
-) -> None:
-    protocol = replace(HOST_PROTOCOL, state=state, runs=6, rounds=1)
-    models = {"layer": layer_model(POINTWISE), "sentinel": SENTINEL.read_bytes()}
-    found = list(device.time([Workload(name, lambda m=m: m) for name, m in models.items()], protocol))
-    reference_us = device.reference_us(protocol)
-    assert list(json.loads((tmp_path / "speeds.json").read_text()).values()) == [reference_us]
-    for timing in found:
-        assert (timing.error, timing.n) == (None, 6)
-        conditions = json.loads(timing.conditions)
-        assert conditions["reference_us"] == pytest.approx(reference_us, abs=0.006)
-        assert conditions["sentinel_us"] > 0
-        for summary in (timing.cpu, timing.wall):
-            assert summary is not None
-            figures = [summary.min_us, summary.p10_us, summary.median_us, summary.p90_us, summary.p99_us]
-            assert all(figure is not None and 0 < figure < math.inf for figure in figures)
-            assert figures == sorted(figures)  # type: ignore[type-var]
 
 
 def test_the_sentinel_is_the_bundled_network_at_half_its_channels() -> None:

@@ -11,7 +11,7 @@ import pytest
 from scripted_device import IDENTITY, PROTOCOL, key_of
 
 from device.base import Device, Protocol, Summary, Timing
-from device.conditions import reference_us
+from device.conditions import reference_hot_us, reference_us
 from lut.headers import Header, marked
 from lut.reference_speed import go_on_at_reference, references
 from lut.table import LatencyTable
@@ -27,12 +27,12 @@ class Recorder(Device):
 
     def __init__(self, answer: str | None = None) -> None:
         self.answer = answer
-        self.asked: list[tuple[Protocol, float]] = []
+        self.asked: list[tuple[Protocol, float, float | None]] = []
         self.said: list[str] = []
         self.say = self.said.append
 
     def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
-        self.asked.append((protocol, reference_us))
+        self.asked.append((protocol, reference_us, hot_us))
         return self.answer
 
 
@@ -62,6 +62,19 @@ def test_a_rows_reference(text: str, us: float | None) -> None:
     assert reference_us(text) == us
 
 
+@pytest.mark.parametrize(
+    ("text", "us"),
+    [
+        ('{"reference_us": 200.0, "sentinel_hot_us": 160.0, "reference_hot_us": 120.5}', 120.5),
+        ('{"reference_hot_us": 0.0}', None),
+        (AT[200.0], None),
+    ],
+)
+def test_a_rows_reference_back_to_back(text: str, us: float | None) -> None:
+    assert reference_hot_us(text) == us
+    assert reference_us(text) == (200.0 if "reference_us" in text else None)
+
+
 def test_rows_are_counted_by_reference(made: Callable[..., LatencyTable]) -> None:
     table = made(AT[200.0], AT[251.37], AT[200.0], "")
     assert references(table) == {200.0: 2, 251.37: 1, None: 1}
@@ -77,8 +90,22 @@ def test_a_device_goes_on_at_the_reference_of_most_rows(made: Callable[..., Late
     for answer, said in (("another speed", ["another speed"]), (None, [])):
         device = Recorder(answer)
         go_on_at_reference(device, table)
-        assert device.asked == [(PROTOCOL, 251.37)]
+        assert device.asked == [(PROTOCOL, 251.37, None)]
         assert device.said == said
+
+
+def test_it_goes_on_at_what_most_of_these_rows_have_back_to_back(made: Callable[..., LatencyTable]) -> None:
+    def at(us: float, hot_us: float) -> str:
+        return json.dumps({"sentinel_us": 260.0, "reference_us": us, "reference_hot_us": hot_us})
+
+    # The first of the rows at 200 are from before there were second runs; those at 251.37 are fewer.
+    table = made(AT[200.0], AT[200.0], AT[200.0], at(200.0, 121.0), *[at(200.0, 120.0)] * 2, *[at(251.37, 150.0)] * 4)
+    foreign = Timing(key_of("conv", 8, 24), 0, 5, SUMMARY, None, conditions=at(200.0, 130.0))
+    for round_index in range(3):
+        table.append(marked(replace(foreign, round=round_index), Header(replace(IDENTITY, model="other"), PROTOCOL)))
+    device = Recorder()
+    go_on_at_reference(device, table)
+    assert device.asked == [(PROTOCOL, 200.0, 120.0)]
 
 
 @pytest.mark.parametrize("conditions", [[], [""], ['{"serial": "X"}']])

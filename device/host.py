@@ -38,6 +38,8 @@ _RESTLESS = 0.3
 """A timing during which the speed wandered by more than this (its middle 80 %) is made again, and then suspect."""
 _LEAST_MEMORY = 0.1
 """The share of memory in the sentinel's time below which it can't be told from noise."""
+_MOST_APART = 3.0
+"""By how much memory, or a whole run, may be set otherwise than if all was slowed alike."""
 _NOTABLE = 0.15
 """A speed that is off the reference by more is told."""
 _SAME_REFERENCE = 0.01
@@ -302,12 +304,15 @@ def at_reference(answer: dict[str, Any], clock: str, counted: str, reference: Sp
     found = []
     for (sample, chunk), hot in zip(samples, smoothed(answer[f"hot_{clock}_ns"]), strict=True):
         memory = sentinel_ns[chunk] - sentinel_hot_ns[chunk]
+        all_alike = 1e3 * reference.us / sentinel_ns[chunk]
         if memory < _LEAST_MEMORY * sentinel_ns[chunk] or reference_memory_us < _LEAST_MEMORY * reference.us:
             # Where memory costs nothing, there is nothing to tell apart.
-            found.append(sample * 1e3 * reference.us / sentinel_ns[chunk])
+            found.append(sample * all_alike)
             continue
-        of_memory = (sample - hot) * 1e3 * reference_memory_us / memory
-        found.append(hot * 1e3 * reference.hot_us / sentinel_hot_ns[chunk] + of_memory)
+        # A difference of two timings is mostly noise where it is small.
+        of_memory = min(max(1e3 * reference_memory_us / memory, all_alike / _MOST_APART), all_alike * _MOST_APART)
+        apart = hot * 1e3 * reference.hot_us / sentinel_hot_ns[chunk] + (sample - hot) * of_memory
+        found.append(max(apart, sample * all_alike / _MOST_APART))
     return found
 
 

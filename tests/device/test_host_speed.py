@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from worker_answers import answer
 
 from device.host import Speed, _wandering, at_reference, smoothed, summary_of
@@ -97,8 +99,11 @@ def test_arithmetic_and_memory_slowed_apart_come_out_as_at_reference(compute: fl
         (103, 120.0, 100.0),
         (50, 185.0, 100.0),
         (50, 210.0, 100.0),
-        (88, 120.0, 20 * 120 / 88 + 30 * 80 / 12),
-        (50, 176.0, 20 * 176 / 50 + 30 * 24 / 50),
+        # Memory is set at most three times, or a third, of what the whole would be, which is doubled.
+        (88, 120.0, 20 * 120 / 88 + 30 * (3 * 2)),
+        (80, 120.0, 20 * 120 / 80 + 30 * 80 / 20),
+        (50, 176.0, 20 * 176 / 50 + 30 * (2 / 3)),
+        (50, 160.0, 20 * 160 / 50 + 30 * 40 / 50),
     ],
 )
 def test_where_there_is_hardly_memory_the_whole_goes_by_one_speed(
@@ -106,6 +111,13 @@ def test_where_there_is_hardly_memory_the_whole_goes_by_one_speed(
 ) -> None:
     found = answer([50_000] * 3, [100_000] * 3, hot_ns=[20_000] * 3, sentinel_hot_ns=[1000 * sentinel_hot_us] * 3)
     assert at_reference(found, "cpu", "cpu", Speed(200.0, reference_hot_us)) == pytest.approx([1000 * expected_us] * 3)
+
+
+@given(st.lists(st.tuples(*[st.integers(1_000, 900_000)] * 4), min_size=1, max_size=30), st.floats(0.05, 1.2))
+def test_no_sample_is_set_to_less_than_nothing(runs: list[tuple[int, int, int, int]], hot_share: float) -> None:
+    found = answer(*([run[place] for run in runs] for place in (0, 1)), hot_ns=[run[2] for run in runs],
+                   sentinel_hot_ns=[run[3] for run in runs])  # fmt: skip
+    assert all(sample > 0 for sample in at_reference(found, "cpu", "cpu", Speed(100.0, 100.0 * hot_share)))
 
 
 def test_luck_of_single_second_runs_is_left_out_and_of_samples_is_not() -> None:

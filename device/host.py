@@ -38,7 +38,7 @@ _RESTLESS = 0.3
 """A timing during which the speed wandered by more than this (its middle 80 %) is made again, and then suspect."""
 _LEAST_MEMORY = 0.1
 """The share of memory in the sentinel's time below which it can't be told from noise."""
-_MOST_APART = 3.0
+_MOST_APART = 4.0
 """By how much memory, or a whole run, may be set otherwise than if all was slowed alike."""
 _NOTABLE = 0.15
 """A speed that is off the reference by more is told."""

@@ -99,11 +99,10 @@ def test_arithmetic_and_memory_slowed_apart_come_out_as_at_reference(compute: fl
         (103, 120.0, 100.0),
         (50, 185.0, 100.0),
         (50, 210.0, 100.0),
-        # Memory is set at most three times, or a third, of what the whole would be, which is doubled.
-        (88, 120.0, 20 * 120 / 88 + 30 * (3 * 2)),
-        (80, 120.0, 20 * 120 / 80 + 30 * 80 / 20),
-        (50, 176.0, 20 * 176 / 50 + 30 * (2 / 3)),
-        (50, 160.0, 20 * 160 / 50 + 30 * 40 / 50),
+        (88, 120.0, 20 * 120 / 88 + 30 * 80 / 12),
+        (50, 176.0, 20 * 176 / 50 + 30 * 24 / 50),
+        # Memory is set at most four times what the whole would be, which is doubled.
+        (88, 20.0, 20 * 20 / 88 + 30 * (4 * 2)),
     ],
 )
 def test_where_there_is_hardly_memory_the_whole_goes_by_one_speed(

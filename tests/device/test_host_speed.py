@@ -100,7 +100,8 @@ def test_arithmetic_and_memory_slowed_apart_come_out_as_at_reference(compute: fl
         (50, 185.0, 100.0),
         (50, 210.0, 100.0),
         (88, 120.0, 20 * 120 / 88 + 30 * 80 / 12),
-        (50, 176.0, 20 * 176 / 50 + 30 * 24 / 50),
+        (50, 170.0, 20 * 170 / 50 + 30 * 30 / 50),
+        (50, 176.0, 20 * 176 / 50 + 30 * (2 / 4)),
         # Memory is set at most four times what the whole would be, which is doubled.
         (88, 20.0, 20 * 20 / 88 + 30 * (4 * 2)),
     ],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
-from device.host_cores import timing_order
+from device.host_cores import core_kinds, kind_of, timing_order
 from device.host_state import host_state
 from device.process import WorkerDied, WorkerProcess
 from device.profiles import HOST_PROTOCOL
@@ -39,6 +39,10 @@ _RUNTIME = "ai-edge-litert"
 _HINT = f"Is {_RUNTIME} installed for {sys.executable}?"
 
 
+class _NotTimed(Exception):
+    """A model failed before it was timed once: how, in a few words."""
+
+
 class HostDevice(Device):
     """Times on `cpu`, one core of this computer (the last of the fastest that this process may use, if none is named).
 
@@ -54,6 +58,7 @@ class HostDevice(Device):
 
     protocol = HOST_PROTOCOL
     states = ("frame", "hot")
+    gives_reference = True
 
     def __init__(
         self, cpu: int | None = None, workers: Sequence[int] = (), references: ReferenceSpeeds | None = None
@@ -73,6 +78,8 @@ class HostDevice(Device):
         except importlib.metadata.PackageNotFoundError as error:
             raise DeviceError(f"the host device needs {_RUNTIME}: pip install {_RUNTIME}") from error
         self.identity = DeviceIdentity("host", cpu_model(), f"{_RUNTIME} {version} xnnpack")
+        kind = kind_of(self._cores[-1], core_kinds()) if self._cores else None
+        self._speeds_of = self.identity.model if kind is None else f"{self.identity.model}, {kind.name}"
 
     def worker_cores(self, threads: int) -> list[int]:
         """The cores a worker of `threads` threads is pinned to; none means not pinned."""
@@ -84,7 +91,6 @@ class HostDevice(Device):
         Nothing is built while the worker measures: a neighbouring core's work slows it by up to 30 % where the two
         share hardware (a depthwise layer on two hyperthreads, 51 to 67 us), and a model takes about a millisecond.
         """
-        job = _job(protocol)
         self._look(protocol.threads)
         reference_us = self.reference_us(protocol) if workloads else math.nan
         worker: WorkerProcess | None = None
@@ -96,7 +102,7 @@ class HostDevice(Device):
                     continue
                 if worker is None or not worker.alive:
                     worker = self._start_worker(protocol.threads)
-                yield self._timing(worker, job, workload.name, model, protocol, round_index, reference_us)
+                yield self._timing(worker, workload.name, model, protocol, round_index, reference_us)
         finally:
             if worker is not None:
                 worker.stop()
@@ -110,12 +116,9 @@ class HostDevice(Device):
         if known_us is None:
             worker = self._start_worker(protocol.threads)
             try:
-                job = _job(replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS))
-                worker.send(job, _SENTINEL.read_bytes(), protocol.timeout_s)
-                answer = worker.answer()
-                if "error" in answer:
-                    raise DeviceError(f"the sentinel network cannot be timed: {answer['error']}")
-            except WorkerDied as error:
+                longer = replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS)
+                answer, *_ = _calmest(worker, _SENTINEL.read_bytes(), longer)
+            except _NotTimed as error:
                 raise DeviceError(f"the sentinel network cannot be timed: {error}") from error
             finally:
                 worker.stop()
@@ -140,35 +143,21 @@ class HostDevice(Device):
 
     def _reference_key(self, protocol: Protocol) -> str:
         state = f"{protocol.state} {protocol.frame_mb} MB" if protocol.state == "frame" else protocol.state
-        return f"{self.identity.model}, {self.identity.runtime}, {state}, {protocol.threads} threads, {protocol.clock}"
+        return f"{self._speeds_of}, {self.identity.runtime}, {state}, {protocol.threads} threads, {protocol.clock}"
 
     def _timing(
         self,
         worker: WorkerProcess,
-        job: dict[str, Any],
         name: str,
         model: bytes,
         protocol: Protocol,
         round_index: int,
         reference_us: float,
     ) -> Timing:
-        """The calmest of some tries; the first calm one ends them."""
-        best: tuple[float, dict[str, Any]] | None = None
-        tries = 0
-        while tries < _TRIES and (best is None or best[0] > _RESTLESS):
-            tries += 1
-            worker.send(job, model, protocol.timeout_s)
-            try:
-                answer = worker.answer()
-            except WorkerDied as error:
-                return Timing(name, round_index, error=str(error))
-            if "error" in answer:
-                return Timing(name, round_index, error=answer["error"])
-            wandered = _wandering(answer[f"sentinel_{protocol.clock}_ns"])
-            if best is None or wandered < best[0]:
-                best = wandered, answer
-        assert best is not None
-        wandered, answer = best
+        try:
+            answer, wandered, tries = _calmest(worker, model, protocol)
+        except _NotTimed as error:
+            return Timing(name, round_index, error=str(error))
         sentinel_us = statistics.median(answer[f"sentinel_{protocol.clock}_ns"]) / 1e3
         speed = reference_us / sentinel_us
         if abs(speed - 1) > _NOTABLE:
@@ -213,6 +202,31 @@ def built(workload: Workload) -> bytes | str:
         return workload.build()
     except Exception as error:
         return one_line(f"not built: {type(error).__name__}: {error}")
+
+
+def _calmest(worker: WorkerProcess, model: bytes, protocol: Protocol) -> tuple[dict[str, Any], float, int]:
+    """Of some tries the answer during which the speed wandered least, by how much it did, and the number of tries.
+
+    The first calm one ends them, and so does a failure, which costs nothing that was timed before. Raises `_NotTimed`.
+    """
+    best: tuple[float, dict[str, Any]] | None = None
+    tries = 0
+    while tries < _TRIES and (best is None or best[0] > _RESTLESS):
+        tries += 1
+        worker.send(_job(protocol), model, protocol.timeout_s)
+        try:
+            answer = worker.answer()
+        except WorkerDied as error:
+            answer = {"error": str(error)}
+        if "error" in answer:
+            if best is None:
+                raise _NotTimed(answer["error"])
+            break
+        wandered = _wandering(answer[f"sentinel_{protocol.clock}_ns"])
+        if best is None or wandered < best[0]:
+            best = wandered, answer
+    assert best is not None
+    return best[1], best[0], tries
 
 
 def _job(protocol: Protocol) -> dict[str, Any]:

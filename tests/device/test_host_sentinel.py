@@ -18,6 +18,7 @@ from device import host_worker
 from device.base import DeviceError, Protocol, Timing, Workload
 from device.fleet import Fleet
 from device.host import HostDevice, _wandering, at_reference, smoothed, summary_of
+from device.host_cores import CoreKind
 from device.host_state import HostConditions, HostState
 from device.process import WorkerDied
 from device.profiles import HOST_PROTOCOL
@@ -201,6 +202,20 @@ def test_a_worker_that_fails_gives_an_error_row(device: HostDevice, monkeypatch:
         assert (timing.error, timing.cpu, timing.n) == (error, None, 0)
 
 
+@pytest.mark.parametrize("failure", [WorkerDied("no answer within 60 s"), {"error": "no op"}])
+def test_a_failure_of_another_try_loses_nothing_of_the_first(
+    device: HostDevice, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any] | Exception
+) -> None:
+    device.use_reference(FRAME, 200.0)
+    timing = one_timing(device, Scripted(restless(0.5), failure), monkeypatch)
+    assert timing.error is None
+    # Samples of 50 us, half of them beside sentinels of 200 us, half beside 300.
+    assert timing.cpu is not None
+    assert (timing.cpu.min_us, timing.cpu.p90_us) == pytest.approx((50 * 200 / 300, 50.0))
+    conditions = json.loads(timing.conditions)
+    assert (conditions["tries"], conditions["suspect"]) == (2, ["speed wandered by 50 %"])
+
+
 def test_a_speed_far_off_the_reference_is_said_once(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     device.say = said.append
@@ -240,6 +255,23 @@ def test_the_reference_is_timed_once_for_each_state(
         worker.answers = [answer([1_000] * 5, [180_000] * 5)]
         assert device.reference_us(other) == (360.0 if other.clock == "wall" else 180.0)
     assert len(json.loads((tmp_path / "speeds.json").read_text())) == 4
+
+
+def test_a_reference_is_not_taken_in_a_restless_moment(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device.host.WorkerProcess", Scripted(restless(0.5), CALM))
+    assert device.reference_us(FRAME) == 250.0
+
+
+def test_a_core_of_another_kind_has_a_reference_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device.host.allowed_cores", lambda: [0, 1])
+    kinds = [CoreKind("P-core", (1,)), CoreKind("E-core", (0,))]
+    found = []
+    for kinds_seen, core in ((kinds, 1), (kinds, 0), ([], 0)):
+        monkeypatch.setattr("device.host.core_kinds", lambda seen=kinds_seen: seen)
+        device = HostDevice(core, references=ReferenceSpeeds(tmp_path / "speeds.json"))
+        monkeypatch.setattr("device.host.WorkerProcess", Scripted(answer([1_000], [100_000 * (len(found) + 1)])))
+        found.append(device.reference_us(FRAME))
+    assert found == [100.0, 200.0, 300.0]
 
 
 @pytest.mark.parametrize("failure", [{"error": "LiteRT failed: no op"}, WorkerDied("no answer within 60 s")])

@@ -30,7 +30,7 @@ from device.phone import PhoneOptions
 from device.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
 
 _ROUND_MS = 200.0
-"""A round of each file goes on for this long, unless told how many runs it has: a p99 needs many, and the speed of the
+"""A round of each file goes on for this long, unless its number of runs is set: a p99 needs many, and the speed of the
 machine is looked at every 2 ms."""
 _MORE_ROUNDS = 4
 """How many times the rounds may be taken until it is decided whether a speed-up is reached."""
@@ -43,18 +43,18 @@ class BenchConfig:
     file: Path
     device: str = "host"
     rounds: int | None = None
-    """as many as a table's whole networks get, unless told; the least where a speed-up is to be decided"""
+    """as many as a table's whole networks get, unless set; the least where a speed-up is to be decided"""
     runs: int | None = None
-    """counted runs a round, at least; what fills 0.2 s unless told"""
+    """counted runs a round, at least; what fills 0.2 s unless set"""
     threads: int | None = None
-    """the device's own unless told"""
+    """the device's own unless set"""
     op_profile: bool = False
     """also what each operator takes, from a run of its own"""
     input_shapes: tuple[str, ...] = ()
     """sizes of inputs that the files leave open, as `device.tflite_inputs.sized` reads them"""
     phone: PhoneOptions = PhoneOptions()
     state: State | None = None
-    """the one cache state to time in; all of the device's unless told"""
+    """the one cache state to time in; all of the device's unless set"""
     against: tuple[Path, ...] = ()
     """other files, timed in the same rounds"""
     speedup: float | None = None

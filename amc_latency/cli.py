@@ -91,7 +91,9 @@ def profile(
     min_keep: MinKeepOption = None,
     max_keep: MaxKeepOption = None,
     step: StepOption = 8,
-    rounds: Annotated[int | None, typer.Option("--rounds", help="rounds of timing, 3 unless told")] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", help="rounds of timing; the device's own unless set")
+    ] = None,
     goal: Annotated[
         str, typer.Option("--goal", help="error of layers to stop at, on average, in percent of their latency")
     ] = "0.5%",
@@ -346,7 +348,10 @@ def search(
     batch_size: BatchSizeOption = None,
     timing_rounds: Annotated[
         int | None,
-        typer.Option("--timing-rounds", help="rounds of the final timing; as the table's networks unless told"),
+        typer.Option(
+            "--timing-rounds",
+            help="rounds of a result's timing, up to 3 times as many until clear; as the table's networks unless set",
+        ),
     ] = None,
     min_accuracy: Annotated[
         float | None,

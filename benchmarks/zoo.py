@@ -4,7 +4,7 @@
 
 Each network has random weights (EfficientNet-Lite0 its own, where its extra is installed) and batch norms that have
 seen images; it is profiled on its own table and cut to the widest uniform width under the target, as a latency does not
-depend on which weights are there. Where the device says that the result is over the target, the calibration is shifted
+depend on which weights are there. Where the device says that the result is over the target, predictions are shifted
 and a narrower one is cut, as a search does. `predicted` is what the table said of the network that is kept, before its
 own timing; `same rounds` is what that is off by if the uncut network's timing beside it replaces the one in the table:
 without what the machine wandered meanwhile. `covered` is the share of the operators that the table has. Both files'

@@ -178,6 +178,8 @@ class Device:
     """How this device is timed unless a table or the user says otherwise."""
     states: tuple[State, ...] = ("hot",)
     """The cache states of a protocol that it can time in."""
+    gives_reference: bool = False
+    """Whether its timings are given at a reference speed, which stands in each row's conditions."""
     say: Callable[[str], object] = staticmethod(lambda text: None)
     """Called with what the user should know while a device makes them wait."""
 

@@ -37,6 +37,7 @@ class Fleet(Device):
         (first, one), *others = self._members.items()
         self.identity = one.identity
         self.protocol = one.protocol
+        self.gives_reference = one.gives_reference
         for name, other in others:
             for what, (ours, theirs) in differences(one.identity, other.identity).items():
                 self.close()

@@ -190,8 +190,8 @@ def hot_chunks(model: Timed, sentinel: Timed) -> Chunks:
 def well_read(cpu_ns: list[int], wall_ns: list[int]) -> list[int]:
     """Which samples to believe: all but those whose CPU time is far below both the others' and the least wall time.
 
-    On a busy virtual machine the thread's clock is sometimes read a few microseconds short, and the smallest sample is
-    what counts: 4.7 us of CPU time have been seen of a layer that never took less than 7.9 us of wall time.
+    On a busy virtual machine the thread's clock is sometimes read a few microseconds short, and such a sample would be
+    the smallest: 4.7 us of CPU time have been seen of a layer that never took less than 7.9 us of wall time.
     """
     least_wall_ns, usual_ns = min(wall_ns), sorted(cpu_ns)[len(cpu_ns) // 2]
     floor_ns = min(0.85 * least_wall_ns - _CLOCKS_NS, 0.85 * usual_ns)

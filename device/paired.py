@@ -72,7 +72,7 @@ def paired_ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
 def _rank_sum_quantile(n: int) -> int:
     """How many of the sorted Walsh averages lie outside a 95 % interval, on each side.
 
-    Wilcoxon's signed-rank sum of n symmetric differences is below that number with a probability of at most 2.5 %.
+    Wilcoxon's signed-rank sum of n symmetric differences is at most that number with a probability of at most 2.5 %.
     """
     if n > _EXACT:
         return math.floor(n * (n + 1) / 4 - 1.96 * math.sqrt(n * (n + 1) * (2 * n + 1) / 24))
@@ -115,7 +115,8 @@ class PairedTimings:
     def add_until(self, enough: Callable[[PairedTimings], bool], least: int, most: int) -> None:
         """Rounds until `enough` says so, from `least` to `most` in all. Raises as `add`.
 
-        It is asked after each `least` rounds only: who looks after every one stops by chance more often than 5 %.
+        It is asked after each `least` rounds only. At one look an interval lies on the wrong side of a limit in 2.5 %,
+        at one of three in 5 to 6 % at most; who looks after every round is wrong far more often.
         """
         while self.rounds < most and (self.rounds % least or self.rounds == 0 or not enough(self)):
             self.add()

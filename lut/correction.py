@@ -44,9 +44,9 @@ def shift(misses: Sequence[Miss], prior: float) -> float:
         return 1.0
     variance = max(prior, LEAST_PRIOR) ** 2
     ratios = np.array([miss.log_ratio for miss in misses])
-    # A miss that the prior does not allow shows that the prior is too small.
-    variance = max(variance, float(np.mean(ratios**2)))
     errors = np.array([miss.relative_error for miss in misses])
+    # A miss that prior and timing do not allow shows that the prior is too small.
+    variance = max(variance, float(np.mean(ratios**2 - errors**2)))
     covariance = variance * (_SHARED * np.ones((len(misses),) * 2) + (1 - _SHARED) * np.eye(len(misses)))
     weights = np.linalg.pinv(covariance + np.diag(errors**2)) @ ratios
     return math.exp(float(covariance[-1] @ weights))

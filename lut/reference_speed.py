@@ -17,15 +17,26 @@ def references(table: LatencyTable) -> Counter[float | None]:
 
 
 def go_on_at_reference(device: Device, table: LatencyTable) -> None:
-    """Have the device give its timings at the speed of most of the table's rows, so that they can be compared."""
-    known = Counter({us: rows for us, rows in references(table).items() if us is not None})
-    for us, _ in known.most_common(1):
-        hot = Counter(reference_hot_us(each) for each in _own_conditions(table) if reference_us(each) == us)
+    """Have the device give its timings at the speed of most of the table's rows, so that they can be compared.
+
+    Where that can't be, as no row is at any, it is said.
+    """
+    if not device.gives_reference:
+        return
+    found = references(table)
+    said = None
+    if known := [us for us, _ in found.most_common() if us is not None]:
+        hot = Counter(reference_hot_us(each) for each in _own_conditions(table) if reference_us(each) == known[0])
         # Rows from before there were second runs don't have it.
         del hot[None]
-        hot_us = next((each for each, _ in hot.most_common(1)), None)
-        if said := device.use_reference(table.protocol, us, hot_us):
-            device.say(said)
+        said = device.use_reference(table.protocol, known[0], next((us for us, _ in hot.most_common(1)), None))
+    elif found:
+        said = (
+            f"the rows of {table.path} are as the clock showed them, and what is timed now is given at this computer's "
+            "reference speed, which may be another: pass another --lut to time all anew"
+        )
+    if said:
+        device.say(said)
 
 
 def _own_conditions(table: LatencyTable) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from device.base import Device
+from device.base import Device, shuffled
 from lut.build import layer_workloads
 from lut.predict import Predictor
 from lut.shape import NOOP, LayerShape
@@ -33,9 +33,12 @@ def retime(device: Device, table: LatencyTable, layers: Sequence[LayerShape]) ->
         each.name: max((timing.round for timing in table.rows if timing.workload == each.name), default=-1) + 1
         for each in workloads
     }
+    # Beyond the table's own rounds: what a killed session has left on a phone for one of those is no new timing.
+    beyond = max(first.values())
     try:
         for index in range(table.protocol.rounds):
-            for timing in device.time_round(workloads, table.protocol, index):
+            order = shuffled(workloads, 0, beyond + index)
+            for timing in device.time_round(order, table.protocol, beyond + index):
                 if timing.error is None:
                     table.append(replace(timing, round=first[timing.workload] + index))
     finally:

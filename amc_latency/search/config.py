@@ -131,7 +131,8 @@ class SearchConfig:
     batch_size: int | None = None
     """of fine-tuning; by the number of train images unless set"""
     timing_rounds: int | None = None
-    """rounds in which a result is timed; as many as its table's whole networks got, unless told"""
+    """rounds in which a result is timed, and up to three times as many until the target is met or not; as many as its
+    table's whole networks got, unless set"""
     min_accuracy: float | None = None
     """percent of held-back images that the uncut network must get right; more than chance unless set"""
 

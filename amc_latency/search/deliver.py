@@ -219,7 +219,8 @@ class Delivery:
         return export(model, self.judge.base.spec.input, path, images)
 
     def _logged(self, attempt: int, phase: str, counts: Counts) -> TimedFile | None:
-        for row in self.folder.measurements():
+        """The last timing of that kind: what a search that was killed at its very end timed once more counts."""
+        for row in reversed(self.folder.measurements()):
             if (row.attempt, row.phase, row.counts) == (attempt, phase, counts):
                 return row
         return None

@@ -9,9 +9,10 @@ from amc_latency.errors import JobError
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.folder import TimedFile
 from device.base import Device
-from lut.correction import Miss, shift
+from lut.correction import LEAST_PRIOR, Miss, shift
 from lut.predict import Predictor
 from lut.retime import decisive_layers, retime
+from lut.table import TableError
 
 MOST_DRIFT_PCT = 30.0
 """A device whose uncut network differs by more from the table is another one than was profiled."""
@@ -28,24 +29,30 @@ class Evidence:
 
     def factor(self, counts: Counts) -> float:
         """How much slower than the table says networks like this one are."""
-        return shift(self._misses, self._prior(counts))
+        return shift(self._misses, self._prior(counts)) if self._misses else 1.0
 
     def add(self, counts: Counts, predicted_ms: float, timed: TimedFile, device: Device | None) -> None:
         """A policy that was timed. If it is further off than the table claims, that is said, and its decisive layers
-        are timed again on `device`, if there is one, into the table.
+        are timed again on `device`, if there is one, into the table. A table that can't be written ends no search.
         """
         miss = Miss(predicted_ms, timed.measured_ms, timed.relative_error)
         self._misses.append(miss)
         prior, table = self._prior(counts), self._predictor.table
         if device is None or not miss.is_beyond(prior):
             return
-        off = f"that is {100 * math.expm1(miss.log_ratio):+.1f} % off the prediction, and the table says "
-        off += f"{196 * prior:.1f} % at most"
-        layers = decisive_layers(self._predictor, self._costs.architecture.shapes(counts))
-        before_ms, after_ms = retime(device, table, layers)
         self._say(
-            f"{off}: the {len(layers)} layers that it depends on most were timed again, {after_ms:.4f} ms in place of "
-            f"{before_ms:.4f}, for the next search on {table.path}"
+            f"{timed.measured_ms:.4f} ms is {100 * math.expm1(miss.log_ratio):+.1f} % off the prediction of "
+            f"{predicted_ms:.4f} ms, which should be off by {196 * max(prior, LEAST_PRIOR):.1f} % at most: the layers "
+            "that this network depends on most are timed again"
+        )
+        layers = decisive_layers(self._predictor, self._costs.architecture.shapes(counts))
+        try:
+            before_ms, after_ms = retime(device, table, layers)
+        except TableError as error:
+            self._say(f"what they take is not kept: {error}")
+            return
+        self._say(
+            f"{len(layers)} layers: {after_ms:.4f} ms in place of {before_ms:.4f}, for the next search on {table.path}"
         )
 
     def add_drift(self, original_ms: float, timed: TimedFile, is_relative: bool) -> None:
@@ -58,17 +65,20 @@ class Evidence:
         if abs(drift_pct) > MOST_DRIFT_PCT:
             raise JobError(
                 f"the uncut network takes {timed.measured_ms:.4g} ms now, and {original_ms:.4g} ms in "
-                f"{self._predictor.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another --lut, "
-                "to time anew"
+                f"{self._predictor.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another --lut "
+                "and --out, to time anew"
             )
         if not miss.is_beyond(0.0):
             return
-        how = "the speed-up is measured beside it" if is_relative else "predictions are shifted by that"
+        how = "predictions stay as they are" if drift_pct < 0 else "predictions are shifted by that"
+        how = "the speed-up is measured beside it" if is_relative else how
         self._say(f"the uncut network's milliseconds are {drift_pct:+.1f} % off the table's now: {how}")
         if not is_relative:
             self._misses.append(miss)
 
     def _prior(self, counts: Counts) -> float:
         """How far the prediction of a policy may be off: the relative standard error, 0 where the table can't tell."""
-        error_ms = self._predictor.standard_error_ms(self._costs.architecture.shapes(counts))
-        return 0.0 if error_ms is None else error_ms / self._costs.ms(counts)
+        # The predictor's own milliseconds: the uncut network need not be a policy, by --max-keep.
+        shapes = self._costs.architecture.shapes(counts)
+        error_ms = self._predictor.standard_error_ms(shapes)
+        return 0.0 if error_ms is None else error_ms / self._predictor.ms(shapes)

@@ -207,7 +207,7 @@ class _Search:
         report = self._uncut()
         if report is not None:
             return self._ended(report)
-        if not (self._is_fresh or isinstance(self.device, CONSTANT)):
+        if self.config.has_latency_target and not (self._is_fresh or isinstance(self.device, CONSTANT)):
             self.evidence.add_drift(self.original_ms, delivery.original_now(), self.config.is_relative)
             factor = max(factor, self.evidence.factor(self.costs.full))
             limit_ms = self._limit_ms(factor)
@@ -235,7 +235,7 @@ class _Search:
             limit_ms = self._limit_ms(factor)
             say(
                 f"attempt {attempt + 1}: {told} {timed.measured_ms:.4f} ms is over the target of "
-                f"{self.target_ms:.4f} ms; the calibration is shifted by {100 * (factor - 1):+.1f} %"
+                f"{self.target_ms:.4f} ms; predictions are shifted by {100 * (factor - 1):+.1f} %"
                 + ("" if limit_ms else ", and so no reachable network is fast enough")
             )
         return self._ended(report or self._finish(attempt, factor, best, best.predicted_ms, records, last))
@@ -366,7 +366,8 @@ class _Search:
         # What later rounds can reach, the first one can too. Zeros are no other layer shapes.
         grid = Grid(1.0) if self.config.prune == "weights" else grid_of(self.config)
         report = complete_table(self.original, self.device, table, grid, self.console)
-        self._is_fresh = report.timed > 0
+        # Of a table that was begun earlier the first rows are of another hour, whatever was added now.
+        self._is_fresh = report.timed == report.rows
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:

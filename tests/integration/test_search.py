@@ -23,8 +23,10 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.outcome import Outcome
+from amc_latency.search import deliver as deliver_module
 from amc_latency.search import judge as judge_module
 from amc_latency.search import run as search_run
+from amc_latency.search import timing as timing_module
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import Judge
@@ -216,6 +218,54 @@ def test_a_speed_up_is_judged_beside_the_original_in_the_same_rounds(
     assert ours.measured_ms == pytest.approx(report.predicted_ms, rel=0.02)
     assert ours.share_95[0] == pytest.approx(ours.measured_ms / original.measured_ms)
     assert original.measured_ms == pytest.approx(report.original_ms)
+
+
+@pytest.fixture
+def measuring(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is replayed counts as measured: drift is looked at, and rivals are timed beside ours."""
+    for module in (search_run, deliver_module, timing_module):
+        monkeypatch.setattr(module, "CONSTANT", ())
+
+
+def phases(folder: Path) -> list[str]:
+    return [json.loads(line)["phase"] for line in (folder / "measurements.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_search_that_is_killed_at_its_end_times_nothing_of_before_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 5 % slower than its table says; the uncut network is not among what may be kept.
+    slow_device(monkeypatch, 1.05)
+    target_ms = LatencyTable.open(TABLE).latency_us(UNCUT) / 2000
+    config = replace(SMALL, speedup=None, target_ms=target_ms, max_keep=0.9, timing_rounds=3, baselines="uniform")
+    whole = run(tmp_path, config)
+    folder = tmp_path / "run"
+    assert (whole.met, whole.attempts) == (True, 1)
+    before = phases(folder)
+    assert before[:2] == ["original", "cut"]
+    assert {"width", "baseline"} < set(before)
+    assert before[-3:] == ["final original", "final uniform", "final ours"]
+    _, uniform, ours = whole.rows
+    assert uniform.measured_ms == pytest.approx(ours.measured_ms, rel=0.05)
+    assert all(row.measured_ms is not None for row in whole.baselines)
+    # Predictions are shifted by the drift.
+    assert ours.measured_ms == pytest.approx(ours.predicted_ms, rel=0.02)
+
+    (folder / "report.json").unlink()
+    again = run(tmp_path, config)
+    assert phases(folder) == before + before[-3:]
+    assert replace(again, seconds=whole.seconds) == whole
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_device_that_has_changed_is_refused_for_milliseconds_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_device(monkeypatch, 2.0)
+    smaller = replace(SMALL, speedup=None, target_params=300_000, baselines="uniform")
+    assert run(tmp_path, smaller, name="params").met
+    assert "original" not in phases(tmp_path / "params")
 
 
 @pytest.mark.usefixtures("quick")

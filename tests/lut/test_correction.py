@@ -56,6 +56,13 @@ def test_a_miss_that_the_prior_does_not_allow_is_believed_all_the_same() -> None
     assert shift([Miss(1.0, 1.5, 0.01)], 0.005) == pytest.approx(1.5, rel=0.005)
 
 
+def test_a_miss_that_the_timings_own_error_explains_does_not_widen_the_prior() -> None:
+    # Variances .01^2 and .04^2: a 17th is the prediction's, though the miss is three times the prior.
+    assert shift([Miss(1.0, math.exp(0.03), 0.04)], 0.01) == pytest.approx(math.exp(0.03 / 17))
+    # Of .05^2 the timing explains .03^2, so .04^2 are the prediction's.
+    assert shift([Miss(1.0, math.exp(0.05), 0.03)], 0.01) == pytest.approx(math.exp(0.05 * 16 / 25))
+
+
 def test_what_lies_beyond_is_by_both_errors() -> None:
     assert not Miss(1.0, 1.03, 0.01).is_beyond(0.015)
     assert Miss(1.0, 1.05, 0.01).is_beyond(0.015)

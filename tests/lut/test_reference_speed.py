@@ -24,6 +24,7 @@ class Recorder(Device):
     """Keeps what it is told to go on at, and answers with a line."""
 
     identity = IDENTITY
+    gives_reference = True
 
     def __init__(self, answer: str | None = None) -> None:
         self.answer = answer
@@ -108,14 +109,19 @@ def test_it_goes_on_at_what_most_of_these_rows_have_back_to_back(made: Callable[
     assert device.asked == [(PROTOCOL, 200.0, 120.0)]
 
 
-@pytest.mark.parametrize("conditions", [[], [""], ['{"serial": "X"}']])
-def test_a_table_without_a_reference_leaves_the_device_its_own(
+@pytest.mark.parametrize("conditions", [[], [""], ["", ""]])
+def test_a_table_without_a_reference_leaves_the_device_its_own_and_that_is_said(
     made: Callable[..., LatencyTable], conditions: list[str]
 ) -> None:
     device = Recorder("another speed")
     go_on_at_reference(device, made(*conditions))
-    assert (device.asked, device.said) == ([], [])
+    assert device.asked == []
+    assert len(device.said) == bool(conditions)
+    assert all("t.tsv are as the clock showed them" in line for line in device.said)
 
 
 def test_a_device_that_knows_no_speed_takes_no_notice(made: Callable[..., LatencyTable]) -> None:
-    go_on_at_reference(Device(), made(AT[200.0]))
+    device = Recorder("another speed")
+    device.gives_reference = False
+    go_on_at_reference(device, made('{"serial": "X"}', AT[200.0]))
+    assert (device.asked, device.said) == ([], [])

@@ -27,7 +27,11 @@ class Truth(Device):
 
     identity = IDENTITY
 
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
     def time_round(self, workloads, protocol, round_index):  # type: ignore[no-untyped-def]
+        self.asked.append(round_index)
         for workload in workloads:
             us = summary(1.0 if workload.name == NOOP.text else 51.0)
             yield Timing(workload.name, round_index, 1, us, us)
@@ -52,7 +56,10 @@ def test_the_unsure_layer_that_is_long_comes_first_and_the_no_op_never(table: La
 
 
 def test_rounds_are_added_and_the_median_moves(table: LatencyTable) -> None:
-    before_ms, after_ms = retime(Truth(), table, [UNSURE])
+    device = Truth()
+    before_ms, after_ms = retime(device, table, [UNSURE])
+    # None that a killed session may have left on a phone for the table.
+    assert device.asked == [3, 4, 5]
     assert before_ms == pytest.approx(0.100)
     # The median of 91, 101, 111 and three of 51, less that of six no-ops.
     assert after_ms == pytest.approx((51 + 91) / 2 / 1000 - 0.001)

@@ -16,6 +16,7 @@ from amc_latency.search.evidence import Evidence
 from amc_latency.search.folder import TimedFile
 from amc_latency.search.timing import MOST_ROUNDS, PolicyTimer
 from device.base import Device, DeviceIdentity, Protocol, Summary, Timing
+from lut.table import TableError
 
 ROUNDS = 9
 PROTOCOL = Protocol(rounds=ROUNDS, statistic="median")
@@ -140,9 +141,9 @@ def test_baselines_are_timed_in_the_milliseconds_of_ours(tmp_path: Path) -> None
 
 
 def evidence(said: list[str]) -> Evidence:
-    costs = SimpleNamespace(ms=lambda counts: 1.0, architecture=SimpleNamespace(shapes=lambda counts: counts))
+    costs = SimpleNamespace(architecture=SimpleNamespace(shapes=lambda counts: counts))
     table = SimpleNamespace(path="t.tsv")
-    predictor = SimpleNamespace(standard_error_ms=lambda shapes: 0.02, table=table)
+    predictor = SimpleNamespace(standard_error_ms=lambda shapes: 0.02, ms=lambda shapes: 1.0, table=table)
     return Evidence(predictor, costs, said.append)  # type: ignore[arg-type]
 
 
@@ -170,3 +171,34 @@ def test_no_drift_is_not_told() -> None:
     found = evidence(said)
     found.add_drift(1.0, timed(1.005), False)
     assert (said, found.factor((1,))) == ([], 1.0)
+
+
+def test_a_faster_device_shifts_nothing_and_says_so() -> None:
+    said: list[str] = []
+    evidence(said).add_drift(1.0, timed(0.92), False)
+    assert said == ["the uncut network's milliseconds are -8.0 % off the table's now: predictions stay as they are"]
+
+
+def test_a_table_that_cannot_be_written_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise TableError("cannot write to t.tsv")
+
+    monkeypatch.setattr("amc_latency.search.evidence.decisive_layers", lambda *_: [])
+    monkeypatch.setattr("amc_latency.search.evidence.retime", refused)
+    said: list[str] = []
+    found = evidence(said)
+    found.add((1,), 1.0, timed(1.08), Wandering())
+    assert "1.0800 ms is +8.0 % off the prediction of 1.0000 ms, which should be off by 3.9 % at most" in said[0]
+    assert said[1] == "what they take is not kept: cannot write to t.tsv"
+    assert found.factor((1,)) == pytest.approx(1.08)
+
+
+def test_of_two_timings_of_one_result_the_last_one_counts(tmp_path: Path) -> None:
+    made = delivery(tmp_path, lambda counts: 1.0, Wandering())
+    for ms in (0.49, 0.51):
+        made.folder.append_measurement(TimedFile(0, "final ours", (50,), 0.5, ms, 0.5, ms, ms))
+    best = SimpleNamespace(counts=(50,))
+    over = made.known_over(0, best, 0.5)  # type: ignore[arg-type]
+    assert over is not None
+    assert over.measured_ms == 0.51
+    assert made.known_over(0, best, 0.52) is None  # type: ignore[arg-type]

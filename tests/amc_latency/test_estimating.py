@@ -143,7 +143,7 @@ def test_what_cannot_be_estimated_is_one_line(run, tmp_path: Path, arguments: li
 def test_a_search_report_never_calls_an_estimate_measured(capsys: pytest.CaptureFixture[str]) -> None:
     search_text(REPORT)
     text = capsys.readouterr().out
-    timed = [TimedFile(0, "final ours", ROW.counts, 2.4, 2.4, 2.5)]
+    timed = [TimedFile(0, "final ours", ROW.counts, 2.4, 2.4, 2.5, 2.4, 2.4)]
     page = re.sub(r"<style>.*?</style>", "", search_html(REPORT, {"model": "bundled", "estimate": True}, timed))
     for shown in (text, page):
         assert not calls_it_measured(shown)

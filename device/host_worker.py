@@ -5,10 +5,10 @@ list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in b
 `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "threads": ..,
 "touch_bytes": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
 `{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
-`{"error": ".."}`: each run's chunk is the number of the sentinel's figure right before it, in the same state. With
-`touch_bytes` that much other memory is written before each run, of the sentinel too, and another network run: both find
-their inputs and outputs in the cache, and no weights. Then both run once more, back to back: `hot_cpu_ns`,
-`hot_wall_ns`, `sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`. The end of standard input ends the process.
+`{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. After other
+memory both run once more, back to back: `hot_cpu_ns`, `hot_wall_ns`, `sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`.
+With `touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their
+inputs and outputs in the cache, and no weights. The end of standard input ends the process.
 """
 
 from __future__ import annotations
@@ -18,18 +18,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter_ns, thread_time_ns
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_SETTLING = 2
-"""Frames of the sentinel that are not counted after the model's."""
-_SENTINELS = 3
-"""Frames of the sentinel whose median stands for a chunk."""
-_FRAMES = 8
-"""Frames of the model in a chunk, at most."""
 _CHUNK_NS = 2_000_000
 """How long a speed is taken to last: a neighbour comes and goes within tens of milliseconds."""
 _CLOCKS_NS = 1300
@@ -52,7 +46,7 @@ def main() -> None:
 
     gc.disable()
     answer: dict[str, Any] = {"ready": True}
-    sentinels: tuple[Timed, Timed] | None = None
+    sentinel: Timed | None = None
     while True:
         print(json.dumps(answer), file=answers, flush=True)
         job = json.loads(sys.stdin.buffer.readline() or "null")
@@ -60,11 +54,10 @@ def main() -> None:
             return
         try:
             content = sys.stdin.buffer.read(job["bytes"])
-            if sentinels is None:
-                one, two = (Interpreter(model_path=sys.argv[2], num_threads=job["threads"]) for _ in range(2))
-                sentinels = Timed(one), Timed(two)
+            if sentinel is None:
+                sentinel = Timed(Interpreter(model_path=sys.argv[2], num_threads=job["threads"]))
             model = Timed(Interpreter(model_content=content, num_threads=job["threads"]))
-            answer = timed(model, *sentinels, job)
+            answer = timed(model, sentinel, job)
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             answer = {"error": f"LiteRT failed: {text or type(error).__name__}"}
@@ -105,18 +98,14 @@ class Timed:
         return cpu_ns, perf_counter_ns() - wall_start
 
 
-def timed(model: Timed, sentinel: Timed, passer: Timed, job: dict[str, Any]) -> dict[str, Any]:
-    """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises.
-
-    `passer` is the sentinel once more, in memory of its own.
-    """
+def timed(model: Timed, sentinel: Timed, job: dict[str, Any]) -> dict[str, Any]:
+    """Samples of single runs in nanoseconds, on both clocks; raises whatever LiteRT raises."""
     warm = perf_counter_ns() + job["warmup_ms"] * 1e6
     runs = 0
     while runs < job["warmup"] or perf_counter_ns() < warm:
         model.invoke()
         runs += 1
-    touch_bytes = job["touch_bytes"]
-    chunks = frames(model, sentinel, passer, touch_bytes) if touch_bytes else hot_chunks(model, sentinel)
+    chunks = frames(model, sentinel, job["touch_bytes"]) if job["touch_bytes"] else hot_chunks(model, sentinel)
     samples: list[Sample] = []
     hot: list[Sample] = []
     chunk: list[int] = []
@@ -159,37 +148,27 @@ Chunks = Callable[[int], Chunk]
 """From the most runs that are wanted to some."""
 
 
-def frames(model: Timed, sentinel: Timed, passer: Timed, touch_bytes: int) -> Chunks:
-    """Some runs of each, as an app that infers once a frame sees it: after other memory, and with a fresh input.
+def frames(model: Timed, sentinel: Timed, touch_bytes: int) -> Chunks:
+    """One run of each, both as an app that infers once a frame sees it: after other memory, and with a fresh input.
 
-    Right before each, `passer` runs: it is other memory too, and by it the code of the runtime and of Python's way into
-    it is there, as most layers of a network find it. A second run of each shows how much of the first was arithmetic,
-    and how much memory. The sentinel is timed some frames away from the model: beside MobileNetV1-224, which leaves
-    little of it in any cache, it takes 1.8 times as long as beside a small network.
+    The model runs right after the sentinel, which is other memory too, and by which the code of the runtime and of
+    Python's way into it is there: in a network most layers find it so, and an app's way in is another. A second run of
+    each shows how much of the first was arithmetic, and how much memory.
     """
     other = np.zeros(touch_bytes // 8)
 
     def frame(of: Timed) -> tuple[Sample, Sample]:
-        np.add(other, 1.0, out=other)
-        passer.invoke()
         of.touch_outputs()
         of.set_inputs()
         return of.sample(), of.sample()
 
     def chunk(most: int) -> Chunk:
-        for _ in range(_SETTLING):
-            frame(sentinel)
-        beside, beside_hot = zip(*(frame(sentinel) for _ in range(_SENTINELS)), strict=True)
-        samples, hot = zip(*(frame(model) for _ in range(min(most, _FRAMES))), strict=True)
-        return Chunk(list(samples), middle(beside), list(hot), [middle(beside_hot)])
+        np.add(other, 1.0, out=other)
+        beside, beside_hot = frame(sentinel)
+        first, second = frame(model)
+        return Chunk([first], beside, [second], [beside_hot])
 
     return chunk
-
-
-def middle(samples: Sequence[Sample]) -> Sample:
-    """The median of each clock; of an odd number."""
-    cpu_ns, wall_ns = (sorted(clock)[len(samples) // 2] for clock in zip(*samples, strict=True))
-    return cpu_ns, wall_ns
 
 
 def hot_chunks(model: Timed, sentinel: Timed) -> Chunks:

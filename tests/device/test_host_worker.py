@@ -55,27 +55,19 @@ def run_worker(
 ) -> tuple[dict[str, Any], list[str]]:
     clock, log = [0], []
     monkeypatch.setattr(host_worker, "perf_counter_ns", lambda: clock[0])
-    model, sentinel, passer = (kind(name, log, clock) for name in ("model", "sentinel", "passer"))
+    model, sentinel = kind("model", log, clock), kind("sentinel", log, clock)
     job = {"warmup": 2, "warmup_ms": 0.0, "runs": runs, "min_time_ms": min_time_ms, "max_runs": max_runs}
-    found = host_worker.timed(model, sentinel, passer, {**job, "touch_bytes": touch_bytes})  # type: ignore[arg-type]
+    found = host_worker.timed(model, sentinel, {**job, "touch_bytes": touch_bytes})  # type: ignore[arg-type]
     assert log[:2] == ["model warm"] * 2
     return found, log[2:]
 
 
-def test_frames_of_the_model_follow_some_of_the_sentinel(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, log = run_worker(monkeypatch, touch_bytes=64, runs=11)
-
-    def frame(name: str) -> list[str]:
-        return ["passer warm", *(f"{name}{what}" for what in (" outputs", " inputs", "", ""))]
-
-    # Five frames of the sentinel, two of them not counted, before at most eight of the model.
-    assert log == [*frame("sentinel") * 5, *frame("model") * 8, *frame("sentinel") * 5, *frame("model") * 3]
-    assert found["chunk"] == [0] * 8 + [1] * 3
-    assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_wall_ns"]) == 2
-
-
-def test_a_chunks_sentinel_is_the_median_of_those_that_count() -> None:
-    assert host_worker.middle([(5, 90), (1, 70), (4, 80)]) == (4, 80)
+def test_in_a_frame_each_run_follows_one_of_the_sentinel(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, log = run_worker(monkeypatch, touch_bytes=64, runs=3)
+    frame = [f"{name}{what}" for name in ("sentinel", "model") for what in (" outputs", " inputs", "", "")]
+    assert log == frame * 3
+    assert found["chunk"] == [0, 1, 2]
+    assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_wall_ns"]) == 3
 
 
 def test_in_a_frame_either_runs_a_second_time_back_to_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +81,9 @@ def test_in_a_frame_either_runs_a_second_time_back_to_back(monkeypatch: pytest.M
             return cpu_ns, cpu_ns + 7
 
     found, _ = run_worker(monkeypatch, touch_bytes=64, runs=3, kind=Quicker)
-    for prefix, us, n in (("", 100, 3), ("hot_", 40, 3), ("sentinel_", 200, 1), ("sentinel_hot_", 120, 1)):
-        assert found[f"{prefix}cpu_ns"] == [1000 * us] * n
-        assert found[f"{prefix}wall_ns"] == [1000 * us + 7] * n
+    for prefix, us in (("", 100), ("hot_", 40), ("sentinel_", 200), ("sentinel_hot_", 120)):
+        assert found[f"{prefix}cpu_ns"] == [1000 * us] * 3
+        assert found[f"{prefix}wall_ns"] == [1000 * us + 7] * 3
 
 
 def test_hot_runs_go_on_for_two_milliseconds_after_the_sentinels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +100,8 @@ def test_runs_go_on_until_the_least_time_or_the_most_runs(monkeypatch: pytest.Mo
     found, _ = run_worker(monkeypatch, touch_bytes, runs=2, min_time_ms=1000.0, max_runs=7)
     assert len(found["cpu_ns"]) == len(found["wall_ns"]) == len(found["chunk"]) == 7
     found, _ = run_worker(monkeypatch, touch_bytes, runs=1, min_time_ms=9.5)
-    # A frame takes two milliseconds, and the sentinel's ten; the first chunk is asked for one run. Hot, it takes two,
-    # others three for two.
-    assert len(found["cpu_ns"]) == (1 if touch_bytes else 1 + 2 + 2 + 2)
+    # A frame takes four milliseconds. Hot, the first chunk is asked for one run and takes two, others three for two.
+    assert len(found["cpu_ns"]) == (3 if touch_bytes else 1 + 2 + 2 + 2)
 
 
 def test_a_run_that_was_read_short_takes_its_chunk_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,11 +115,10 @@ def test_a_run_that_was_read_short_takes_its_chunk_with_it(monkeypatch: pytest.M
     log, clock = [], [0]
     monkeypatch.setattr(host_worker, "perf_counter_ns", lambda: clock[0])
     job = {"warmup": 0, "warmup_ms": 0.0, "runs": 4, "min_time_ms": 0.0, "max_runs": 4, "touch_bytes": 64}
-    model, *sentinels = Short("model", log, clock), Clocked("sentinel", log, clock), Clocked("passer", log, clock)
-    found = host_worker.timed(model, *sentinels, job)  # type: ignore[arg-type]
-    assert (found["chunk"], found["cpu_ns"]) == ([0, 0, 0], [1_000_001, 1_000_005, 1_000_007])
+    found = host_worker.timed(Short("model", log, clock), Clocked("sentinel", log, clock), job)  # type: ignore[arg-type]
+    assert (found["chunk"], found["cpu_ns"]) == ([0, 2, 3], [1_000_001, 1_000_005, 1_000_007])
     assert found["hot_cpu_ns"] == [1_000_002, 1_000_006, 1_000_008]
-    assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_hot_cpu_ns"]) == 1
+    assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_hot_cpu_ns"]) == 4
 
 
 @pytest.mark.parametrize("state", ["hot", "frame"])

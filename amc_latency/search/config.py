@@ -277,7 +277,7 @@ class SearchConfig:
     @property
     def is_relative(self) -> bool:
         """Whether milliseconds are judged as a share of what the original takes in the same rounds."""
-        return self.target_ms is None
+        return self.speedup is not None
 
     @property
     def has_budget(self) -> bool:

@@ -1,0 +1,31 @@
+"""How large anything from outside may be: one place for all readers, far above what honest use needs."""
+
+from __future__ import annotations
+
+MB = 1_000_000
+
+TABLE_BYTES = 200 * MB
+"""A latency table: 200,000 rows take 20 MB."""
+LOG_BYTES = 200 * MB
+"""A log to import."""
+CONFIG_BYTES = 1 * MB
+"""A TOML file: a device profile, a run's configuration, a cost model."""
+JSON_BYTES = 16 * MB
+"""One JSON text, or one line of JSON."""
+JSON_DEPTH = 32
+"""Objects and lists in one another."""
+LINES_BYTES = 500 * MB
+"""A file of JSON lines that a run has written."""
+MODEL_BYTES = 1_000 * MB
+"""A `.tflite` file: FlatBuffers end at 2 GiB, and LiteRT holds the file and its packed weights."""
+CHECKPOINT_BYTES = 8_000 * MB
+"""A file of weights; each entry is bounded by what the file really stores."""
+PROGRAM_BYTES = 100 * MB
+"""A program for a phone, or the wheel that holds one."""
+PHOTO_BYTES = 200 * MB
+PHOTO_PIXELS = 64 * MB
+"""Pixels of a photo as decoded: JPEG is decoded at a reduced size first."""
+COUNT = 1_000_000
+"""Any number of channels, classes, runs or rounds."""
+PARAMETERS = 2_000 * MB
+"""Weights of a network that is built, in numbers."""

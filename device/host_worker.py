@@ -28,6 +28,8 @@ _SETTLE_BYTES = 3 << 20
 """Other memory between two runs of the sentinel that settle it: more than a core's own cache."""
 _SETTLE_NS = 250_000
 """About what such a run takes, with that memory."""
+_SETTLED_NS = 1_000_000
+"""A model that takes no longer leaves the sentinel where it is."""
 _MOST_SETTLING = 12
 _CHUNK_NS = 2_000_000
 """How long a speed is taken to last: a neighbour comes and goes within tens of milliseconds."""
@@ -113,7 +115,8 @@ def timed(model: Timed, sentinel: Timed, job: dict[str, Any]) -> dict[str, Any]:
         took_ns = perf_counter_ns() - began
         runs += 1
     if job["touch_bytes"]:
-        chunks = frames(model, sentinel, job["touch_bytes"], settling=min(took_ns // _SETTLE_NS, _MOST_SETTLING))
+        settling = min(max(0, took_ns - _SETTLED_NS) // _SETTLE_NS, _MOST_SETTLING)
+        chunks = frames(model, sentinel, job["touch_bytes"], settling)
     else:
         chunks = hot_chunks(model, sentinel)
     samples: list[Sample] = []

@@ -147,7 +147,9 @@ def test_both_states_run_with_the_real_litert(tmp_path: Path, state: Literal["ho
     kept = sorted(json.loads((tmp_path / "speeds.json").read_text()).values())
     assert kept == (sorted(speed) if state == "frame" else [reference_us])
     for timing in found:
-        assert (timing.error, timing.n) == (None, 6)
+        # A neighbour may take one of the six away.
+        assert timing.error is None
+        assert 5 <= timing.n <= 6
         conditions = json.loads(timing.conditions)
         assert conditions["reference_us"] == pytest.approx(reference_us, abs=0.006)
         assert conditions["sentinel_us"] > 0

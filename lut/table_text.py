@@ -166,6 +166,10 @@ class Row:
             self._timing = _timing_of(self.line.decode().split("\t"), self.schema)
         return self._timing
 
+    def line_of(self, schema: int) -> bytes:
+        """The row's line, without its newline, in a table of that schema."""
+        return self.line if self.schema == schema else row_line(self.timing, schema)
+
 
 class RowReader:
     """Reads and checks the rows of one protocol. A table has thousands, so what is as usual is read in one stroke."""

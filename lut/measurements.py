@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,11 +18,7 @@ _LONGEST = 72
 
 def timed_rows(table: LatencyTable) -> dict[str, list[Timing]]:
     """The rows that count of each key, by round."""
-    rows: dict[str, list[Timing]] = defaultdict(list)
-    for timing in table.rows:
-        if timing.counted_us(table.protocol) is not None:
-            rows[timing.workload].append(timing)
-    return {key: sorted(timings, key=lambda timing: timing.round) for key, timings in rows.items()}
+    return {key: [row.timing for row in rows] for key, rows in table.timed().items()}
 
 
 def measurements(table: LatencyTable) -> dict[str, Measurement]:

@@ -204,8 +204,9 @@ NetworkShape = tuple[LayerShape, ...]
 """A whole network as its layers' shapes, in order of execution."""
 
 
-# A table's keys are read again by whoever predicts from it; a table has thousands, a network's key dozens of layers.
-@lru_cache(maxsize=2**15)
+# A table's keys are read again by whoever predicts from it; a table has thousands, and may have a
+# hundred thousand; a network's key has dozens of layers.
+@lru_cache(maxsize=2**18)
 def parse_shape(text: str) -> LayerShape:
     """The inverse of `LayerShape.text`. Raises `ShapeError` quoting the text."""
     found = _TEXT.fullmatch(text)

@@ -111,7 +111,24 @@ class LatencyTable:
     @property
     def rows(self) -> list[Timing]:
         """The timings that count: the latest of each (key, round), errors included."""
-        return [row.timing for rounds in self._rows.values() for row in rounds.values()]
+        return [row.timing for row in self.lines()]
+
+    def lines(self) -> Iterator[Row]:
+        """As `rows`, each with what was read of it so far: reading all that a row says takes the longest."""
+        return (row for rounds in self._rows.values() for row in rounds.values())
+
+    @property
+    def row_count(self) -> int:
+        """How many `rows` there are."""
+        return sum(map(len, self._rows.values()))
+
+    def timed(self) -> dict[str, list[Row]]:
+        """The rows that count and have a figure, of each key by round."""
+        timed = {
+            key: [rounds[index] for index in sorted(rounds) if rounds[index].counted_us is not None]
+            for key, rounds in self._rows.items()
+        }
+        return {key: rows for key, rows in timed.items() if rows}
 
     @property
     def keys(self) -> list[str]:
@@ -150,6 +167,15 @@ class LatencyTable:
     def rounds_us(self, key: str) -> list[float]:
         """The protocol's figure of each round that was timed, in microseconds; empty for a key not timed."""
         return [row.counted_us for row in self._rows.get(key, {}).values() if row.counted_us is not None]
+
+    @classmethod
+    def of_rows(cls, path: Path, identity: DeviceIdentity, protocol: Protocol, rows: Iterable[Row]) -> Self:
+        """A table in memory only, of rows that were read already."""
+        table = cls(path, identity, protocol)
+        table._file = None
+        for row in rows:
+            table._keep(row)
+        return table
 
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""
@@ -209,7 +235,7 @@ class LatencyTable:
             "protocol": asdict(self.protocol),
             "layers": len(keys) - networks,
             "networks": networks,
-            "rows": sum(map(len, self._rows.values())),
+            "rows": self.row_count,
             "errors": len(self.errors),
         }
 
@@ -292,8 +318,8 @@ class LatencyTable:
                     break
                 except TableError:
                     continue
-                rows = sum(map(len, self._rows.values()))
-                return f"all {rows:,} rows of this run's table are in {path}: `amc-latency lut merge` joins tables"
+                rows = self.row_count
+                return f"its {rows:,} rows, those of this run too, are in {path}: `amc-latency lut merge` joins tables"
         return "its rows could not be kept elsewhere"
 
 

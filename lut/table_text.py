@@ -166,6 +166,11 @@ class Row:
             self._timing = _timing_of(self.line.decode().split("\t"), self.schema)
         return self._timing
 
+    @property
+    def conditions(self) -> str:
+        """What it was measured under."""
+        return self.line.rsplit(b"\t", 2)[1].decode()
+
     def line_of(self, schema: int) -> bytes:
         """The row's line, without its newline, in a table of that schema."""
         return self.line if self.schema == schema else row_line(self.timing, schema)

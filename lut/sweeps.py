@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of
 from lut.interpolate import channels, fit_staircases
-from lut.shape import LayerShape, ShapeError, parse_network, parse_shape
+from lut.shape import LayerShape, ShapeError, parse_shape
 from lut.table import LatencyTable, TableError
 
 FEWEST_POINTS = 3
@@ -112,8 +112,8 @@ def _least(shape: LayerShape, over: str) -> LayerShape:
 
 
 def _layers_us(table: LatencyTable) -> dict[LayerShape, float]:
-    shapes = ((key, parse_network(key)) for key in table.keys)
-    return {layers[0]: us for key, layers in shapes if len(layers) == 1 and (us := table.latency_us(key)) is not None}
+    keys = (key for key in table.keys if " + " not in key)
+    return {parse_shape(key): us for key in keys if (us := table.latency_us(key)) is not None}
 
 
 def _named(sweep: Sweep, layer: str | None) -> bool:

@@ -133,7 +133,7 @@ class LatencyTable:
     @property
     def keys(self) -> list[str]:
         """The keys with at least one timed round, in the order in which they first came."""
-        return [key for key in self._rows if self.rounds_us(key)]
+        return [key for key in self._rows if self._is_timed(key)]
 
     @property
     def errors(self) -> dict[str, str]:
@@ -141,7 +141,7 @@ class LatencyTable:
         return {
             key: list(rounds.values())[-1].timing.error or f"no {self.protocol.clock} clock"
             for key, rounds in self._rows.items()
-            if not self.rounds_us(key)
+            if not self._is_timed(key)
         }
 
     def has(self, key: str, round_index: int) -> bool:
@@ -263,6 +263,9 @@ class LatencyTable:
         with contextlib.suppress(OSError, AttributeError):
             if self._file is not None:
                 self._file.close()
+
+    def _is_timed(self, key: str) -> bool:
+        return any(row.counted_us is not None for row in self._rows[key].values())
 
     def _read_rows(self, lines: list[bytes], first: int) -> None:
         for number, line in enumerate(lines[first:], start=first + 1):

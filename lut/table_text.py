@@ -204,6 +204,7 @@ class RowReader:
         text = self._keys.get(key)
         if text is None:
             text = key.decode()
+            # Which raises for what is no key.
             parse_network(text)
             self._keys[key] = text
         return text

@@ -135,7 +135,7 @@ def profile(
         protocol = None if rounds is None else replace(chosen.protocol, rounds=rounds)
         if lut is not None and not lut.exists():
             console.say(f"there is no {lut} yet: a new table is begun")
-        table = open_table(chosen, protocol, lut, create=True)
+        table = open_table(chosen, protocol, lut, create=True, writing=True)
         assert table is not None
         settle_workers(chosen, network.graph.architecture.shapes(), table.protocol, force, console)
         report = complete_table(network, chosen, table, grid, console, planned)

@@ -27,7 +27,7 @@ def check_device_and_table(device: str, lut: Path | None, estimate: bool = False
     if makes_table and not lut.exists():
         check_out(lut, "--lut", over_table=True)
     else:
-        LatencyTable.open(lut)
+        LatencyTable.open(lut, writing=makes_table and device != "replay").close()
 
 
 def check_search(config: SearchConfig, folder: Path) -> None:

@@ -141,7 +141,7 @@ def export_(
     rows: Annotated[bool, typer.Option("--rows", help="a line a timing, not one a layer")] = False,
 ) -> None:
     """A table as CSV, for spreadsheets and data frames."""
-    from amc_latency.files import replacing
+    from android_bench.safe.files import replacing
     from lut.export_csv import write_csv
     from lut.table import LatencyTable
 

@@ -230,8 +230,13 @@ def check_out(path: Path, option: str = "--out", over_table: bool = False, suffi
     name must end in it.
     """
     from amc_latency.errors import UserError
+    from android_bench.safe.files import LONGEST_NAME
     from lut.table import is_table
 
+    if too_long := next((part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME), None):
+        raise UserError(
+            f"{option}: '{too_long[:40]}...' is longer than a name can be, {LONGEST_NAME} bytes: shorten it"
+        )
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"{option} {path} is no file that can be replaced: name another")

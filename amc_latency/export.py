@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from amc_latency.closeness import ABSOLUTE, allowed, difference, output_range
 from amc_latency.errors import UserError
-from amc_latency.files import replacing
 from amc_latency.graph import NetworkGraph, trace
 from amc_latency.writing import ExportError, write
+from android_bench.safe.files import replacing
 from lut.tflite import TfliteError, run_tflite, tflite_ops
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from amc_latency.models.load import NetworkOptions, check_logits, check_trained,
 from amc_latency.models.weights import weights_digest
 from amc_latency.outcome import accuracy_line, outcome
 from amc_latency.training import EpochReport, TrainConfig, fit, judged
+from android_bench.safe.files import sidecar
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Of the way that training went, which the network may end at."""
@@ -150,7 +151,7 @@ def finetune_checkpoint(
         network.model,
         data.train,
         replace(config, image_size=size),
-        checkpoint=out.with_name(out.name + ".resume"),
+        checkpoint=sidecar(out, ".resume"),
         on_epoch=on_epoch,
         origin=f"{origin} {data.digest()}",
     )
@@ -159,7 +160,7 @@ def finetune_checkpoint(
         console.say(worse_text("", settled))
     extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
     save_checkpoint(out, network.model, network.spec, extra)
-    out.with_name(out.name + ".resume").unlink(missing_ok=True)
+    sidecar(out, ".resume").unlink(missing_ok=True)
     held_back, test = (outcome(network.model, split, size) for split in (data.held_back, data.test))
     return FinetuneResult(
         before.accuracy_pct,

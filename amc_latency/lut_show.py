@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from amc_latency.errors import UserError
-from amc_latency.files import replacing
 from amc_latency.lut_text import overview_text
+from android_bench.safe.files import replacing
 from lut.overview import overview
 from lut.sweep_plot import png_plot, text_plot
 from lut.sweeps import FEWEST_POINTS, Sweep

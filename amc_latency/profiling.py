@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import shutil
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +16,11 @@ from amc_latency.console import Console
 from amc_latency.coupling import ChannelGroup
 from amc_latency.errors import JobError, UserError
 from amc_latency.export import to_tflite
-from amc_latency.files import replacing
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
 from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
+from android_bench.safe.files import replacing
+from android_bench.safe.folders import WorkingFolder
 from device.base import Device, DeviceIdentity, Protocol
 from device.conditions import commonest_suspicion, measured_by, suspicions
 from device.fleet import Fleet
@@ -176,19 +176,22 @@ def tables_folder() -> Path:
     return user_data_path("amc-latency") / "tables"
 
 
-def open_table(device: Device, protocol: Protocol | None, lut: Path | None, create: bool) -> LatencyTable | None:
+def open_table(
+    device: Device, protocol: Protocol | None, lut: Path | None, create: bool, writing: bool = False
+) -> LatencyTable | None:
     """The device's latency table at `lut`, or where tables lie.
 
     One that does not exist is created, or else an error if it was named, and None if it was not. Without a protocol an
     existing table's own is taken. The device goes on at the speed at which an existing table's rows are given.
-    Raises `TableError`, also for a table of another device or protocol.
+    With `writing` no other process may write it from now on. Raises `TableError`, also for a table of another device or
+    protocol.
     """
     if isinstance(device, ReplayDevice | EstimateDevice):
         device.table.expect(protocol=protocol)
         return device.table
     path = lut or table_path(device.identity)
     if path.exists() or (lut is not None and not create):
-        table = LatencyTable.open(path, device.identity, protocol)
+        table = LatencyTable.open(path, device.identity, protocol, writing)
         go_on_at_reference(device, table)
         return table
     return LatencyTable.create(path, device.identity, protocol or device.protocol) if create else None
@@ -243,25 +246,22 @@ def complete_table(
         seen = seen or [architecture.group_channels]
         plan = Plan("missing")
     # Beside the table, where a build that goes on after a kill finds and then removes it.
-    folder = table.path.with_name(f"{table.path.name}.networks")
+    folder = WorkingFolder(table.path)
     networks = [
         NetworkWorkload(architecture.shapes(counts), partial(_network_file, folder, network, counts))
         for counts in (*seen, *held_out)
     ]
     doing = "estimating" if device.identity.estimated else "timing on"
-    with console.progress(f"{doing} {device.identity.name}", 1) as meter:
-        try:
-            report = build_table(
-                device,
-                table,
-                architecture,
-                choices,
-                networks,
-                lambda done, total, *_: meter.update(done, total),
-                plan=plan,
-            )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with folder, console.progress(f"{doing} {device.identity.name}", 1) as meter:
+        report = build_table(
+            device,
+            table,
+            architecture,
+            choices,
+            networks,
+            lambda done, total, *_: meter.update(done, total),
+            plan=plan,
+        )
     _check_errors(report)
     predictor = Predictor(table, map(architecture.shapes, seen))
     errors_pct = []
@@ -315,12 +315,11 @@ def _check_errors(report: BuildReport) -> None:
         )
 
 
-def _network_file(folder: Path, network: Network, counts: Counts) -> bytes:
+def _network_file(folder: WorkingFolder, network: Network, counts: Counts) -> bytes:
     """Cut and written once a build, since each round asks again; named by its shapes, which are all that is timed."""
     shapes = network_text(network.graph.architecture.shapes(counts))
-    path = folder / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
+    path = folder.path() / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
     if not path.exists():
-        folder.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(to_tflite(cut_to(network, counts).model, network.spec.input))
     return path.read_bytes()

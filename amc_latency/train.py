@@ -15,6 +15,7 @@ from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
 from amc_latency.outcome import outcome
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
+from android_bench.safe.files import sidecar
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def train(
         if on_epoch is not None:
             on_epoch(epoch, accuracy(model, data.held_back, epoch.image_size))
 
-    resume = config.output.with_name(config.output.name + ".resume")
+    resume = sidecar(config.output, ".resume")
     fit(model, data.train, training, resume, report, origin=data.digest())
     # The only look at the test images: nothing above depends on it.
     held_back, test = (outcome(model, split, training.image_size) for split in (data.held_back, data.test))

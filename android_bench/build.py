@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from android_bench.runner import RunnerError
+from android_bench.safe.files import replacing
 
 PROGRAM = "amc_bench"
 LIBRARY = "libLiteRt.so"
@@ -119,11 +120,12 @@ def _program(compiler: Path, flags: tuple[str, ...]) -> bytes:
         if cached.is_file():
             return cached.read_bytes()
         cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
+        with tempfile.TemporaryDirectory() as scratch:
             built = Path(scratch) / PROGRAM
             _output([*command, *map(str, sources), "-o", str(built), *_LINK_FLAGS])
             # Several processes may build at once: each puts a whole file in place.
-            built.replace(cached)
+            with replacing(cached) as temporary:
+                temporary.write_bytes(built.read_bytes())
         return cached.read_bytes()
     except OSError as error:
         raise RunnerError(f"cannot keep amc_bench in {cached.parent}: {error.strerror}") from None

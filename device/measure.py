@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +52,17 @@ def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
     timings = calm_of(timings, [is_busy(timing.conditions) for timing in timings])
     rounds_us = [timing.latency_us(protocol) for timing in timings]
     latency_us = protocol.over_rounds(rounds_us)
-    spread_pct = None
-    if len(rounds_us) > 1 and latency_us > 0:
-        spread_pct = 100 * (max(rounds_us) - min(rounds_us)) / 2 / latency_us
     n = sum(timing.n for timing in timings)
     conditions = tuple(timing.conditions for timing in timings if timing.conditions)
     statistic = statistic_text(protocol, len(rounds_us))
-    return Measurement(latency_us / 1e3, statistic, spread_pct, len(rounds_us), n, conditions)
+    return Measurement(latency_us / 1e3, statistic, spread_pct(rounds_us, protocol), len(rounds_us), n, conditions)
+
+
+def spread_pct(rounds_us: Sequence[float], protocol: Protocol) -> float | None:
+    """Half the range of the rounds' figures in percent of the one that counts; None after a single round, and for 0."""
+    if len(rounds_us) < 2 or (latency_us := protocol.over_rounds(rounds_us)) <= 0:
+        return None
+    return 100 * (max(rounds_us) - min(rounds_us)) / 2 / latency_us
 
 
 def measure_many(

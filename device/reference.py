@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from android_bench.safe.files import replacing
+
 
 def reference_path() -> Path:
     """Where the references of this user's computers lie."""
@@ -49,13 +51,8 @@ class ReferenceSpeeds:
         return self._known[key]
 
     def _write(self) -> None:
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            partial.write_text(json.dumps(self._known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            partial.replace(self.path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps(self._known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def _read(self) -> dict[str, float]:
         try:

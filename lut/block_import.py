@@ -79,7 +79,7 @@ def import_blocks(
         for index, file in enumerate(distinct):
             for block in file.blocks:
                 table.append(_timing(file, block, index))
-        table.save_as(out)
+        table.save_as(out, new=True)
         rows_added = len(table.rows)
     return BlockImportReport(
         table=str(out),

@@ -205,6 +205,8 @@ class _Run:
     def _round(self, workloads: Sequence[Workload], round_index: int, first: bool) -> None:
         if not workloads:
             return
+        # Before anything is timed that could not be kept.
+        self.table.lock()
         for timing in self.device.time_round(workloads, self.table.protocol, round_index):
             known = self.table.has(timing.workload, round_index)
             self.table.append(timing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,17 +48,12 @@ def check(path: Path) -> CheckReport:
     findings = [*_file_findings(scanned), *_row_findings(table), *figure_findings(table)]
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.severity))
     ok = all(finding.severity != "error" for finding in findings)
-    return CheckReport(str(path), table.identity.name, len(table.rows), ok, findings, scanned.damaged)
+    return CheckReport(str(path), table.identity.name, table.row_count, ok, findings, scanned.damaged)
 
 
 def _healthy(path: Path, scanned: Scan) -> LatencyTable:
     """The table without its damaged rows, in memory only."""
-    if not scanned.damaged:
-        return LatencyTable.open(path)
-    table = LatencyTable(path, *scanned.header).detached()
-    for _, timing in scanned.rows:
-        table.append(timing)
-    return table
+    return LatencyTable.of_rows(path, *scanned.header, (row for _, row in scanned.rows))
 
 
 def _file_findings(scanned: Scan) -> Iterator[Finding]:
@@ -94,11 +89,12 @@ def _file_findings(scanned: Scan) -> Iterator[Finding]:
 
 
 def _duplicate_findings(scanned: Scan) -> Iterator[Finding]:
+    times = Counter((row.key, row.round) for _, row in scanned.rows)
     rows: dict[tuple[str, int], list[tuple[int, Timing]]] = defaultdict(list)
-    for number, timing in scanned.rows:
+    for number, row in scanned.rows:
         # A timing after an error is a round that was tried again, as it should be.
-        if timing.error is None:
-            rows[timing.workload, timing.round].append((number, timing))
+        if times[row.key, row.round] > 1 and row.timing.error is None:
+            rows[row.key, row.round].append((number, row.timing))
     protocol = scanned.header.protocol
     same, contradicting = [], []
     for (key, index), found in rows.items():
@@ -133,11 +129,11 @@ def _row_findings(table: LatencyTable) -> Iterator[Finding]:
         yield Finding(
             "note",
             "estimated",
-            len(table.rows),
+            table.row_count,
             "rows that are estimated, not measured",
             advice="time what a search makes of them on the device",
         )
-    if not table.rows:
+    if not table.row_count:
         yield Finding("warning", "empty", 0, "rows in the table", advice="fill it with `amc-latency profile`")
         return
     for header, count in foreign_rows(table).items():

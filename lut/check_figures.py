@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
-from device.base import Timing
 from device.conditions import commonest_suspicion, measured_by, suspicions
 from lut.finding import Finding
-from lut.measurements import label, timed_rows
+from lut.measurements import label
 from lut.shape import parse_network
 from lut.sweeps import sweeps
 from lut.table import LatencyTable
+from lut.table_text import Row
 
 FAR_RATIO = 1.3
 """Beyond what alignment and noise do to sound layers: at most 1.23 in three tables of some 1,500 layers each."""
@@ -26,31 +26,31 @@ DRIFT_PCT = 2.0
 FEWEST_COMMON = 10
 """Fewer layers or networks than this say nothing about a whole round."""
 
-Rows = Mapping[str, list[Timing]]
+Rows = Mapping[str, list[Row]]
 
 
 def figure_findings(table: LatencyTable) -> Iterator[Finding]:
     """What the figures themselves say."""
-    rows = timed_rows(table)
+    rows = table.timed()
     yield from _suspect(table)
     yield from _zeros(table, rows)
     yield from _odd_rounds(table, rows)
     yield from _odd_layers(table)
-    yield from _drift(table, rows)
-    yield from _phones(table, rows)
+    yield from _drift(rows)
+    yield from _phones(rows)
 
 
 def _suspect(table: LatencyTable) -> Iterator[Finding]:
-    suspect = [(timing, why) for timing in table.rows if (why := suspicions(timing.conditions))]
+    suspect = [(row, why) for row in table.lines() if (why := suspicions(row.conditions))]
     if suspect:
-        timing, why = max(suspect, key=lambda row: len(row[1]))
+        worst, why = max(suspect, key=lambda row: len(row[1]))
         commonest, times = commonest_suspicion(why for _, why in suspect) or ("", 0)
         yield Finding(
             "warning",
             "suspect rows",
             len(suspect),
             f"rows that the device itself did not trust, {times} of them because of: {commonest}",
-            f"'{label(timing.workload)}' round {timing.round}: {', '.join(why)}",
+            f"'{label(worst.key)}' round {worst.round}: {', '.join(why)}",
             "let the device cool down, close what else runs on it, delete these lines and profile again",
         )
 
@@ -72,20 +72,18 @@ def _odd_rounds(table: LatencyTable, rows: Rows) -> Iterator[Finding]:
     """Rows far off the other rounds of their layer."""
     protocol = table.protocol
     odd: list[tuple[float, float, str]] = []
-    for key, timings in rows.items():
-        if len(timings) < 3:
+    for key, timed in rows.items():
+        if len(timed) < 3:
             continue
-        figures = [timing.latency_us(protocol) for timing in timings]
+        figures = _figures(timed)
         usual = statistics.median(figures)
-        for timing, us in zip(timings, figures, strict=True):
+        for row, us in zip(timed, figures, strict=True):
             if not _far(us, usual):
                 continue
-            others = [other.latency_us(protocol) for other in timings if other is not timing]
+            others = _figures(other for other in timed if other is not row)
             with_it, without = protocol.over_rounds(figures), protocol.over_rounds(others)
             moves_pct = 100 * abs(with_it / without - 1) if without > 0 else 0.0
-            text = (
-                f"'{label(key)}' round {timing.round}: {us:g} us, others {', '.join(f'{other:g}' for other in others)}"
-            )
+            text = f"'{label(key)}' round {row.round}: {us:g} us, others {', '.join(f'{other:g}' for other in others)}"
             odd.append((moves_pct, _ratio(us, usual), text))
     if not odd:
         return
@@ -126,12 +124,12 @@ def _odd_layers(table: LatencyTable) -> Iterator[Finding]:
         )
 
 
-def _drift(table: LatencyTable, rows: Rows) -> Iterator[Finding]:
+def _drift(rows: Rows) -> Iterator[Finding]:
     """How each round compares with the first, over the layers timed in both."""
     by_round: dict[int, dict[str, float]] = defaultdict(dict)
-    for key, timings in rows.items():
-        for timing in timings:
-            by_round[timing.round][key] = timing.latency_us(table.protocol)
+    for key, timed in rows.items():
+        for row, us in zip(timed, _figures(timed), strict=True):
+            by_round[row.round][key] = us
     if not by_round:
         return
     first = min(by_round)
@@ -153,13 +151,13 @@ def _drift(table: LatencyTable, rows: Rows) -> Iterator[Finding]:
         )
 
 
-def _phones(table: LatencyTable, rows: Rows) -> Iterator[Finding]:
+def _phones(rows: Rows) -> Iterator[Finding]:
     """Who measured, and how far they agree on what several of them timed."""
     by_phone: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for key, timings in rows.items():
-        for timing in timings:
-            if who := measured_by(timing.conditions):
-                by_phone[who][key].append(timing.latency_us(table.protocol))
+    for key, timed in rows.items():
+        for row, us in zip(timed, _figures(timed), strict=True):
+            if who := measured_by(row.conditions):
+                by_phone[who][key].append(us)
     if len(by_phone) < 2:
         return
     figures = {who: {key: statistics.fmean(us) for key, us in keys.items()} for who, keys in by_phone.items()}
@@ -179,6 +177,11 @@ def _phones(table: LatencyTable, rows: Rows) -> Iterator[Finding]:
         text,
         "profile with one of them only, into another table" if differ else "",
     )
+
+
+def _figures(timed: Iterable[Row]) -> list[float]:
+    """Microseconds of rows that have them."""
+    return [row.counted_us for row in timed if row.counted_us is not None]
 
 
 def _median_ratio(figures: Mapping[str, float], against: Mapping[str, float]) -> float | None:

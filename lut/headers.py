@@ -73,7 +73,8 @@ def _known(kind: type[T], values: dict[str, Any]) -> T:
 def foreign_rows(table: LatencyTable) -> Counter[Header]:
     """How many rows came from each other header, by `merge --force`."""
     own = header_of(table)
-    return Counter(header for timing in table.rows if (header := origin(timing)) is not None and header != own)
+    marked_rows = (row.timing for row in table.lines() if f'"{_FROM}"' in row.conditions)
+    return Counter(header for timing in marked_rows if (header := origin(timing)) is not None and header != own)
 
 
 def holds_estimates(table: LatencyTable) -> bool:

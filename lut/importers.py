@@ -210,7 +210,7 @@ def _open(out: Path, identity: DeviceIdentity, protocol: Protocol) -> LatencyTab
     check_folder(out)
     if not out.exists():
         return LatencyTable.create(out, identity, protocol)
-    table = LatencyTable.open(out)
+    table = LatencyTable.open(out, writing=True)
     for what, theirs, ours in (
         *((name, getattr(table.identity, name), getattr(identity, name)) for name in ("name", "model", "runtime")),
         *((name, getattr(table.protocol, name), getattr(protocol, name)) for name in ("clock", "statistic", "threads")),

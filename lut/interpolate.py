@@ -19,11 +19,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from lut.family import TWO_FIGURE_KINDS, Family, grid_of, related
+from lut.gaussian import Process, process
 from lut.shape import LayerShape
 
 _WIDEST_STEP = 64
@@ -67,37 +68,44 @@ class Staircase:
         self._points = points
         self._two_figures = two_figures
         self._weights = _fit_formula(_columns(points, two_figures, pattern.step), latencies_us)
-        log_ratio = np.log(latencies_us / self._formula_us(points))
-        self._inverse = np.linalg.inv(self._kernel(points) + pattern.noise**2 * np.eye(len(points)))
-        self._pull = self._inverse @ log_ratio
+        self._latencies_us = latencies_us
 
     def latency_us(self, points: np.ndarray) -> np.ndarray:
         """Microseconds at `points` [m, 2]."""
-        return self._formula_us(points) * np.exp(self._kernel(points) @ self._pull)
+        return self.latency_and_error(points)[0]
 
     def error(self, points: np.ndarray) -> np.ndarray:
         """Standard error of `latency_us` at `points` [m, 2] as a share of it, beside the noise of a timing."""
-        across = self._kernel(points)
+        return self.latency_and_error(points)[1]
+
+    def latency_and_error(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`latency_us` and `error`, in the time that one of them takes."""
         p = self.pattern
         own = _LEVEL**2 + p.roughness**2 + (p.depth * p.period / points[:, 1]) ** 2 * (p.period > 1)
-        return np.sqrt(np.maximum(0.0, own - ((across @ self._inverse) * across).sum(axis=1)))
+        mean, explained = self._process.read(points)
+        return self._formula_us(points) * np.exp(mean), np.sqrt(np.maximum(0.0, own - explained))
 
     def left_out_errors(self) -> np.ndarray:
         """Each timed point's relative error when it is predicted from all others [n] (Rasmussen, 5.4.2).
 
         The formula's weights stay those of all points, so with few of them the errors come out a little small.
         """
-        return -self._pull / np.diag(self._inverse)
+        return self._process.left_out_errors()
+
+    @cached_property
+    def _process(self) -> Process:
+        log_ratio = np.log(self._latencies_us / self._formula_us(self._points))
+        return process(self._kernel, self.pattern.noise, self._points, log_ratio)
 
     def _formula_us(self, points: np.ndarray) -> np.ndarray:
         return _columns(points, self._two_figures, self.pattern.step) @ self._weights
 
-    def _kernel(self, points: np.ndarray) -> np.ndarray:
+    def _kernel(self, points: np.ndarray, others: np.ndarray) -> np.ndarray:
         p = self.pattern
-        distances = _distances(points, self._points, self._two_figures)
+        distances = _distances(points, others, self._two_figures)
         kernel = _LEVEL**2 + p.roughness**2 * np.exp(-distances / (2 * p.reach**2))
         if p.period > 1:
-            kernel += p.depth**2 * _repeating(points, self._points, distances, p.period)
+            kernel += p.depth**2 * _repeating(points, others, distances, p.period)
         return kernel
 
 
@@ -109,18 +117,20 @@ def fit_staircases(timed: Mapping[Family, Mapping[LayerShape, float]]) -> dict[F
             relatives[related(name)].append(name)
     staircases: dict[Family, Staircase] = {}
     for names in relatives.values():
-        own = tuple(tuple(timed[name].items()) for name in names)
+        own = tuple(
+            (channels(timed[name]).tobytes(), np.array(list(timed[name].values()), float).tobytes()) for name in names
+        )
         staircases |= zip(names, _relatives(own, names[0][0] in TWO_FIGURE_KINDS), strict=True)
     return staircases
 
 
 @lru_cache(maxsize=64)
-def _relatives(families: tuple[tuple[tuple[LayerShape, float], ...], ...], two_figures: bool) -> tuple[Staircase, ...]:
-    """The staircases of relatives; kept, as one search asks about the same rows about five times."""
-    arrays = [
-        (channels(shape for shape, _ in timed), np.array([latency_us for _, latency_us in timed], float))
-        for timed in families
-    ]
+def _relatives(families: tuple[tuple[bytes, bytes], ...], two_figures: bool) -> tuple[Staircase, ...]:
+    """The staircases of relatives, of each its points' channels and microseconds as the bytes of their arrays.
+
+    Kept, as one search asks about the same rows about five times.
+    """
+    arrays = [(np.frombuffer(points).reshape(-1, 2), np.frombuffer(timed)) for points, timed in families]
     return tuple(
         Staircase(*own, two_figures, pattern)
         for own, pattern in zip(arrays, _patterns(arrays, two_figures), strict=True)
@@ -149,15 +159,15 @@ def _fit_formula(columns: np.ndarray, latencies_us: np.ndarray) -> np.ndarray:
 
 
 def _distances(points: np.ndarray, others: np.ndarray, two_figures: bool) -> np.ndarray:
-    """Squared, between the logarithms of the channels [m, n]."""
-    axes = slice(0, 2) if two_figures else slice(1, 2)
-    apart = np.log(points[:, None, axes]) - np.log(others[None, :, axes])
-    return (apart**2).sum(axis=2)
+    """Squared, between the logarithms of the channels [..., m, n]."""
+    axes = (0, 1) if two_figures else (1,)
+    logs, other_logs = np.log(points), np.log(others)
+    return sum((logs[..., :, None, axis] - other_logs[..., None, :, axis]) ** 2 for axis in axes)
 
 
 def _repeating(points: np.ndarray, others: np.ndarray, distances: np.ndarray, period: int) -> np.ndarray:
-    """Above 0 where two points stand at the same place of a period, the more the nearer and the narrower [m, n]."""
-    c_out, other_c_out = points[:, 1, None], others[None, :, 1]
+    """Above 0 where two points are at the same place of a period, the more the nearer and the narrower [..., m, n]."""
+    c_out, other_c_out = points[..., :, None, 1], others[..., None, :, 1]
     same = (c_out - other_c_out) % period == 0
     return same * (period / c_out) * (period / other_c_out) * np.exp(-distances / 2)
 

@@ -84,8 +84,8 @@ class LayerLatencies:
                 wanted[family(shape)][shape] = stand_in
         for name, stand_ins in wanted.items():
             staircase, points = self._staircases[name], channels(stand_ins.values())
-            latencies_us = staircase.latency_us(points)
-            errors_us = latencies_us * staircase.error(points)
+            latencies_us, errors = staircase.latency_and_error(points)
+            errors_us = latencies_us * errors
             for shape, latency_us, error_us in zip(stand_ins, latencies_us, errors_us, strict=True):
                 self._read[shape] = (float(latency_us), float(error_us))
         return missing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,11 +18,7 @@ _LONGEST = 72
 
 def timed_rows(table: LatencyTable) -> dict[str, list[Timing]]:
     """The rows that count of each key, by round."""
-    rows: dict[str, list[Timing]] = defaultdict(list)
-    for timing in table.rows:
-        if timing.counted_us(table.protocol) is not None:
-            rows[timing.workload].append(timing)
-    return {key: sorted(timings, key=lambda timing: timing.round) for key, timings in rows.items()}
+    return {key: [row.timing for row in rows] for key, rows in table.timed().items()}
 
 
 def measurements(table: LatencyTable) -> dict[str, Measurement]:
@@ -32,9 +27,8 @@ def measurements(table: LatencyTable) -> dict[str, Measurement]:
 
 
 def kind_of(key: str) -> str:
-    """A layer's kind, or `network`."""
-    shapes = parse_network(key)
-    return shapes[0].kind if len(shapes) == 1 else NETWORK
+    """A layer's kind, or `network`; of a table's key, which was checked when it was read."""
+    return NETWORK if " + " in key else key.partition(" ")[0]
 
 
 def label(key: str) -> str:

@@ -78,7 +78,7 @@ def merge(paths: Sequence[Path], out: Path, force: bool = False) -> MergeReport:
         report, found = _add(merged, other)
         reports.append(report)
         contradictions += found
-    merged.save_as(out)
+    merged.save_as(out, new=not out.exists())
     return MergeReport(
         table=str(out),
         first=str(first.path),

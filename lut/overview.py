@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from device.conditions import measured_by, suspicions
-from device.measure import statistic_text
+from device.measure import spread_pct, statistic_text
 from lut.headers import foreign_rows
-from lut.measurements import NETWORK, kind_of, measurements, percentile
+from lut.measurements import NETWORK, kind_of, percentile
 from lut.table import LatencyTable
 
 
@@ -45,13 +45,13 @@ class Overview:
 
 def overview(table: LatencyTable) -> Overview:
     """Raises nothing: a table that could be read has these."""
-    measured = measurements(table)
-    kinds = Counter(kind_of(key) for key in measured)
+    rounds_us = {key: table.rounds_us(key) for key in table.keys}
+    kinds = Counter(map(kind_of, rounds_us))
     networks = kinds.pop(NETWORK, 0)
-    spreads = [one.spread_pct for one in measured.values() if one.spread_pct is not None]
+    spreads = [pct for each in rounds_us.values() if (pct := spread_pct(each, table.protocol)) is not None]
     spread = {name: round(percentile(spreads, share), 3) for name, share in (("median", 0.5), ("p90", 0.9)) if spreads}
-    rows, identity = table.rows, table.identity
-    by = Counter(who for timing in rows if (who := measured_by(timing.conditions)))
+    identity, conditions = table.identity, [row.conditions for row in table.lines()]
+    by = Counter(who for each in conditions if (who := measured_by(each)))
     return Overview(
         table=str(table.path),
         device=identity.name,
@@ -62,10 +62,10 @@ def overview(table: LatencyTable) -> Overview:
         statistic=statistic_text(table.protocol, table.protocol.rounds),
         layers=dict(sorted(kinds.items())),
         networks=networks,
-        rows=len(rows),
-        rounds=dict(sorted(Counter(one.rounds for one in measured.values()).items())),
+        rows=table.row_count,
+        rounds=dict(sorted(Counter(map(len, rounds_us.values())).items())),
         spread_pct=spread or None,
-        suspect=sum(bool(suspicions(timing.conditions)) for timing in rows),
+        suspect=sum(bool(suspicions(each)) for each in conditions),
         errors=len(table.errors),
         measured_by=dict(by.most_common()),
         foreign=sum(foreign_rows(table).values()),

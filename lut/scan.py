@@ -6,10 +6,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.base import Timing
 from lut.headers import Header
 from lut.table import TableError
-from lut.table_text import TITLE, RowReader, columns, parse_header, schema_of
+from lut.table_text import TITLE, Row, RowReader, columns, parse_header, schema_of
 
 JOINT = "another table begins here"
 _QUOTED = 120
@@ -30,7 +29,7 @@ class Scan:
     """All that a table's file holds, superseded rows too."""
 
     header: Header
-    rows: list[tuple[int, Timing]]
+    rows: list[tuple[int, Row]]
     """with the number of their line"""
     damaged: list[DamagedRow]
     torn_bytes: int
@@ -50,7 +49,7 @@ def scan(path: Path) -> Scan:
     reader = RowReader(header.protocol, schema)
     names = "\t".join(columns(schema)).encode()
     first_row = lines.index(names) + 1
-    rows: list[tuple[int, Timing]] = []
+    rows: list[tuple[int, Row]] = []
     damaged: list[DamagedRow] = []
     for number, line in enumerate(lines[first_row:], start=first_row + 1):
         if line.startswith(TITLE.encode()):
@@ -59,7 +58,7 @@ def scan(path: Path) -> Scan:
             continue
         else:
             try:
-                rows.append((number, reader.read(line).timing))
+                rows.append((number, reader.read(line)))
             except ValueError as error:
                 damaged.append(_damaged(number, line, _reason(reader, line, str(error))))
     return Scan(header, rows, damaged, len(data) - end)

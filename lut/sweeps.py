@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of
 from lut.interpolate import channels, fit_staircases
-from lut.shape import LayerShape, ShapeError, parse_network, parse_shape
+from lut.shape import LayerShape, ShapeError, parse_shape
 from lut.table import LatencyTable, TableError
 
 FEWEST_POINTS = 3
@@ -60,16 +60,25 @@ class Sweep:
 
 def sweeps(table: LatencyTable) -> list[Sweep]:
     """All sweeps of at least three layers, over input and output channels, longest first."""
-    points: dict[tuple[LayerShape, str], dict[int, float]] = defaultdict(dict)
+    points: dict[tuple[object, ...], dict[int, float]] = defaultdict(dict)
+    members: dict[tuple[object, ...], LayerShape] = {}
+
+    def add(shape: LayerShape, over: str, fixed: int, count: int, us: float) -> None:
+        name = (family(shape), over, fixed)
+        members.setdefault(name, shape)
+        points[name][count] = us
+
     for shape, us in _layers_us(table).items():
         if shape.kind in TWO_FIGURE_KINDS:
-            points[replace(shape, c_out=1), _OUTPUT][shape.c_out] = us
-            points[replace(shape, c_in=1), _INPUT][shape.c_in] = us
+            add(shape, _OUTPUT, shape.c_in, shape.c_out, us)
+            add(shape, _INPUT, shape.c_out, shape.c_in, us)
         else:
-            # The fewest channels that such a layer can have.
-            c = max(shape.per_group, shape.parts)
-            points[replace(shape, c_in=c, c_out=c), _BOTH][shape.c_out] = us
-    found = [Sweep(shape, over, us) for (shape, over), us in points.items() if len(us) >= FEWEST_POINTS]
+            add(shape, _BOTH, 0, shape.c_out, us)
+    found = [
+        Sweep(_least(members[name], str(name[1])), str(name[1]), us)
+        for name, us in points.items()
+        if len(us) >= FEWEST_POINTS
+    ]
     return sorted(found, key=lambda sweep: (-len(sweep.points), -sweep.shape.c_in, sweep.shape))
 
 
@@ -92,9 +101,19 @@ def staircases(table: LatencyTable, kind: str | None = None, layer: str | None =
     return _with_steps(table, list(longest.values()))
 
 
+def _least(shape: LayerShape, over: str) -> LayerShape:
+    """The shape with the fewest channels that such a layer can have of what its sweep is over."""
+    if over == _OUTPUT:
+        return replace(shape, c_out=1)
+    if over == _INPUT:
+        return replace(shape, c_in=1)
+    c = max(shape.per_group, shape.parts)
+    return replace(shape, c_in=c, c_out=c)
+
+
 def _layers_us(table: LatencyTable) -> dict[LayerShape, float]:
-    shapes = ((key, parse_network(key)) for key in table.keys)
-    return {layers[0]: us for key, layers in shapes if len(layers) == 1 and (us := table.latency_us(key)) is not None}
+    keys = (key for key in table.keys if " + " not in key)
+    return {parse_shape(key): us for key in keys if (us := table.latency_us(key)) is not None}
 
 
 def _named(sweep: Sweep, layer: str | None) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import gc
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from android_bench.safe.files import replacing
 from device.base import DeviceIdentity, Protocol, Timing, differences
 from device.conditions import calm_of
+from lut.table_file import TableFile, TableGoneError, TableWriteError
 from lut.table_text import (
     SCHEMA,
     TITLE,
@@ -27,10 +28,6 @@ from lut.table_text import (
     row_line,
     schema_of,
 )
-
-
-class TableWriteError(TableError):
-    """A table that the disk or its permissions don't let us write."""
 
 
 class LatencyTable:
@@ -47,28 +44,17 @@ class LatencyTable:
         self._rows: dict[str, dict[int, Row]] = {}
         self.schema = schema
         self._reader = RowReader(protocol, schema)
-        self._descriptor: int | None = None
-        self._stored = True
+        self._file: TableFile | None = TableFile(path)
+        """None for a copy that is in memory only"""
 
     @classmethod
     def create(cls, path: Path, identity: DeviceIdentity, protocol: Protocol) -> Self:
-        """Start an empty table. Raises `TableError` where the file exists or cannot be written."""
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A header is never torn: the file gets its name only when it is complete.
-            partial.write_text("\n".join(header_lines(identity, protocol)) + "\n", encoding="utf-8")
-            # Not a rename: of two processes that start at once, one gets the name and the other an error.
-            os.link(partial, path)
-        except FileExistsError as error:
-            raise TableError(f"{path} exists already: open it, or name another file") from error
-        except OSError as error:
-            raise TableWriteError(f"cannot create the latency table {path}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-        return cls(path, identity, protocol)
+        """Start an empty table, to write. Raises `TableError` where the file exists or cannot be written."""
+        table = cls(Path(path), identity, protocol)
+        table._write_whole(table.path, new=True)
+        table._file = TableFile(table.path, end=len(table._header))
+        table.lock()
+        return table
 
     @classmethod
     def open(
@@ -76,27 +62,36 @@ class LatencyTable:
         path: Path,
         expect_identity: DeviceIdentity | None = None,
         expect_protocol: Protocol | None = None,
+        writing: bool = False,
     ) -> Self:
-        """Read a table. Raises `TableError` for a damaged one, and for one of another device or protocol."""
+        """Read a table, and with `writing` `lock` it too.
+
+        Raises `TableError` for a damaged one, and for one of another device or protocol.
+        """
         path = Path(path)
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                status, data = os.fstat(file.fileno()), file.read()
         except FileNotFoundError as error:
             raise missing_table(path) from error
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
-        lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
+        end = data.rfind(b"\n") + 1
+        lines = data[:end].split(b"\n")[:-1]
         table = cls(path, *parse_header(path, lines), schema_of(lines))
+        table._file = TableFile(path, status, end)
         with _no_garbage_collection():
             table._read_rows(lines, len(header_lines(table.identity, table.protocol, table.schema)))
         table.expect(expect_identity, expect_protocol)
+        if writing:
+            table.lock()
         return table
 
     @classmethod
     def open_or_create(cls, path: Path, identity: DeviceIdentity, protocol: Protocol) -> Self:
-        """The table at `path`, of this device and protocol, or a new one. Raises `TableError`."""
+        """The table at `path`, of this device and protocol, or a new one, to write. Raises `TableError`."""
         if Path(path).exists():
-            return cls.open(path, identity, protocol)
+            return cls.open(path, identity, protocol, writing=True)
         return cls.create(path, identity, protocol)
 
     def expect(self, identity: DeviceIdentity | None = None, protocol: Protocol | None = None) -> None:
@@ -117,12 +112,29 @@ class LatencyTable:
     @property
     def rows(self) -> list[Timing]:
         """The timings that count: the latest of each (key, round), errors included."""
-        return [row.timing for rounds in self._rows.values() for row in rounds.values()]
+        return [row.timing for row in self.lines()]
+
+    def lines(self) -> Iterator[Row]:
+        """As `rows`, each with what was read of it so far: reading all that a row says takes the longest."""
+        return (row for rounds in self._rows.values() for row in rounds.values())
+
+    @property
+    def row_count(self) -> int:
+        """How many `rows` there are."""
+        return sum(map(len, self._rows.values()))
+
+    def timed(self) -> dict[str, list[Row]]:
+        """The rows that count and have a figure, of each key by round."""
+        timed = {
+            key: [rounds[index] for index in sorted(rounds) if rounds[index].counted_us is not None]
+            for key, rounds in self._rows.items()
+        }
+        return {key: rows for key, rows in timed.items() if rows}
 
     @property
     def keys(self) -> list[str]:
         """The keys with at least one timed round, in the order in which they first came."""
-        return [key for key in self._rows if self.rounds_us(key)]
+        return [key for key in self._rows if self._is_timed(key)]
 
     @property
     def errors(self) -> dict[str, str]:
@@ -130,7 +142,7 @@ class LatencyTable:
         return {
             key: list(rounds.values())[-1].timing.error or f"no {self.protocol.clock} clock"
             for key, rounds in self._rows.items()
-            if not self.rounds_us(key)
+            if not self._is_timed(key)
         }
 
     def has(self, key: str, round_index: int) -> bool:
@@ -162,6 +174,15 @@ class LatencyTable:
         counted = calm_of(rows, [row.is_busy for row in rows])
         return [row.counted_us for row in counted if row.counted_us is not None]
 
+    @classmethod
+    def of_rows(cls, path: Path, identity: DeviceIdentity, protocol: Protocol, rows: Iterable[Row]) -> Self:
+        """A table in memory only, of rows that were read already."""
+        table = cls(path, identity, protocol)
+        table._file = None
+        for row in rows:
+            table._keep(row)
+        return table
+
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""
         line = row_line(timing, self.schema)
@@ -169,33 +190,45 @@ class LatencyTable:
             row = self._reader.read(line)
         except ValueError as error:
             raise _damaged(f"cannot store in {self.path}", line, error) from error
-        if self._stored:
-            self._write(line + b"\n")
+        if self._file is not None:
+            self.lock()
+            with self._kept_elsewhere(row):
+                self._file.append(line + b"\n")
         self._keep(row)
 
-    def save_as(self, path: Path) -> None:
+    def lock(self) -> None:
+        """Keep others from writing the table until `close`; rows that they added since it was read are read now.
+
+        Raises `TableError`, at once, if another process is writing it.
+        """
+        if self._file is None:
+            return
+        with self._kept_elsewhere():
+            added = self._file.lock()
+        for line in added.split(b"\n")[:-1]:
+            try:
+                self._keep(self._reader.read(line))
+            except ValueError as error:
+                raise _damaged(f"{self.path}, a line added just now", line, error) from error
+
+    def save_as(self, path: Path, new: bool = False) -> None:
         """Write what the table holds now, appended rows of a detached one too, to another file in one step.
 
-        Raises `TableError` if that can't be done.
+        A table that is replaced must not be written by others; with `new` there must be none. Raises `TableError` if
+        that can't be done.
         """
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        try:
-            with type(self).create(partial, self.identity, self.protocol) as copy:
-                for timing in self.rows:
-                    copy.append(timing)
-            partial.replace(path)
-        finally:
-            # Still there only if the disk was full.
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            if not new and is_table(path):
+                replaced = TableFile(path)
+                stack.callback(replaced.close)
+                replaced.lock()
+            self._write_whole(path, new)
 
     def detached(self) -> Self:
         """A copy, of the latest schema, that forgets what is appended to it: the file stays as it is."""
         copy = type(self)(self.path, self.identity, self.protocol)
         copy._rows = {key: dict(rounds) for key, rounds in self._rows.items()}
-        copy._stored = False
+        copy._file = None
         return copy
 
     def summary(self) -> dict[str, object]:
@@ -208,15 +241,21 @@ class LatencyTable:
             "protocol": asdict(self.protocol),
             "layers": len(keys) - networks,
             "networks": networks,
-            "rows": sum(map(len, self._rows.values())),
+            "rows": self.row_count,
             "errors": len(self.errors),
         }
 
     def close(self) -> None:
-        """Let go of the file, so that another process may append. The next append takes it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Let go of the file, so that another process may write. The next append takes it again.
+
+        Raises `TableWriteError` if the file was removed or replaced meanwhile: where its rows are now.
+        """
+        if self._file is not None:
+            try:
+                with self._kept_elsewhere():
+                    self._file.check()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +267,11 @@ class LatencyTable:
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
-            self.close()
+            if self._file is not None:
+                self._file.close()
+
+    def _is_timed(self, key: str) -> bool:
+        return any(row.counted_us is not None for row in self._rows[key].values())
 
     def _read_rows(self, lines: list[bytes], first: int) -> None:
         for number, line in enumerate(lines[first:], start=first + 1):
@@ -243,53 +286,50 @@ class LatencyTable:
         rounds.pop(row.round, None)
         rounds[row.round] = row
 
-    def _open_for_append(self) -> int:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            # Two builds at once would also spoil each other's timings.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, _end_of_last_line(descriptor))
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
+    @property
+    def _header(self) -> bytes:
+        return "\n".join([*header_lines(self.identity, self.protocol), ""]).encode()
 
-    def _write(self, line: bytes) -> None:
-        """One whole line in one write: a kill leaves it there or torn at the end, never mixed with another.
-
-        No fsync: a killed process loses nothing that it wrote, and a power cut costs seconds of timings,
-        which the next run repeats; syncing each row would disturb the timings themselves.
-        """
+    def _write_whole(self, path: Path, new: bool) -> None:
         try:
-            if self._descriptor is None:
-                self._descriptor = self._open_for_append()
-            end = os.lseek(self._descriptor, 0, os.SEEK_END)
-            try:
-                if os.write(self._descriptor, line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, end)
-                raise
-        except BlockingIOError as error:
-            raise TableError(f"another process is writing {self.path}: wait for it, or pass another --lut") from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A table is never torn: the file gets its name only when it is complete.
+            with replacing(path, new) as temporary, temporary.open("wb") as file:
+                file.write(self._header)
+                for rounds in self._rows.values():
+                    file.writelines(row.line_of(SCHEMA) + b"\n" for row in rounds.values())
+        except FileExistsError as error:
+            raise TableError(f"{path} exists already: open it, or name another file") from error
         except OSError as error:
             raise TableWriteError(
-                f"cannot write to the latency table {self.path}: {error.strerror or error}; "
-                "the rows before are safe: set it right and run again to continue"
+                f"cannot {'create' if new else 'write'} the latency table {path}: {error.strerror or error}"
             ) from error
 
+    @contextlib.contextmanager
+    def _kept_elsewhere(self, *more: Row) -> Iterator[None]:
+        """Where the table's file is gone, all its rows and `more` are written to another, and the error says which."""
+        try:
+            yield
+        except TableGoneError as error:
+            assert self._file is not None
+            self._file.close()
+            for row in more:
+                self._keep(row)
+            raise TableWriteError(f"{error}: {self._rescue()}") from error
 
-def _end_of_last_line(descriptor: int) -> int:
-    """The size of the file without a last line that lacks its newline."""
-    end = os.fstat(descriptor).st_size
-    while end > 0:
-        start = max(0, end - 65536)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
+    def _rescue(self) -> str:
+        for folder in (self.path.parent, Path(tempfile.gettempdir())):
+            for number in range(1, 100):
+                path = folder / f"{self.path.stem[:200]}.rescued-{number}.tsv"
+                try:
+                    self._write_whole(path, new=True)
+                except TableWriteError:
+                    break
+                except TableError:
+                    continue
+                rows = self.row_count
+                return f"its {rows:,} rows, those of this run too, are in {path}: `amc-latency lut merge` joins tables"
+        return "its rows could not be kept elsewhere"
 
 
 @contextlib.contextmanager

@@ -173,6 +173,15 @@ class Row:
             self._timing = _timing_of(self.line.decode().split("\t"), self.schema)
         return self._timing
 
+    @property
+    def conditions(self) -> str:
+        """What it was measured under."""
+        return self.line.rsplit(b"\t", 2)[1].decode()
+
+    def line_of(self, schema: int) -> bytes:
+        """The row's line, without its newline, in a table of that schema."""
+        return self.line if self.schema == schema else row_line(self.timing, schema)
+
 
 class RowReader:
     """Reads and checks the rows of one protocol. A table has thousands, so what is as usual is read in one stroke."""
@@ -202,6 +211,7 @@ class RowReader:
         text = self._keys.get(key)
         if text is None:
             text = key.decode()
+            # Which raises for what is no key.
             parse_network(text)
             self._keys[key] = text
         return text

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import JobError, UserError
-from amc_latency.files import replacing
 from amc_latency.models.file_kinds import WEIGHTS_SUFFIXES, foreign_kind
+from android_bench.safe.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,9 +39,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_bytes(save(plain, metadata))
+            temporary.write_bytes(_in_order(save(plain, metadata)))
     except OSError as error:
         raise JobError(f"{path}: can't be written ({error.strerror}); make room or name another path") from error
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted by name: the library's order differs from one process to another."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # Tensors begin at a multiple of 8 bytes, as the format asks for.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,11 +15,11 @@ from typing import Any, TextIO
 import tomli_w
 
 from amc_latency.errors import JobError, UserError
-from amc_latency.files import replacing
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.search.config import SearchReport
 from amc_latency.search.costs import Counts
 from amc_latency.search.loop import EpisodeRecord
+from android_bench.safe.files import remove_leftovers, replacing
 
 CONFIG = "config.toml"
 REPORT = "report.json"
@@ -87,6 +86,7 @@ class RunFolder:
         if (path / CONFIG).exists():
             self._lock()
             self._check_config()
+            remove_leftovers(path)
         else:
             check_place(path)
 
@@ -94,18 +94,13 @@ class RunFolder:
         """Make the folder, if it is new. Raises `UserError` if another search was faster, `JobError` if it can't."""
         if self._held is not None:
             return
-        temporary = self.path / f".{CONFIG}.{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(tomli_w.dumps(self.settings))
-            # Not a rename: of two searches that start at once both must meet at one file, and its lock.
-            with suppress(FileExistsError):
-                os.link(temporary, self.path / CONFIG)
+            # Of two searches that start at once both must meet at one file, and its lock.
+            with suppress(FileExistsError), replacing(self.path / CONFIG, new=True) as temporary:
+                temporary.write_text(tomli_w.dumps(self.settings))
         except OSError as error:
             raise JobError(f"cannot write {self.path / CONFIG}: {error.strerror}") from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
         self._lock()
         self._check_config()
 

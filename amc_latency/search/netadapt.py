@@ -19,7 +19,6 @@ import torch
 
 from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
-from amc_latency.files import replacing
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import Network, cut_to
@@ -27,6 +26,7 @@ from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.training import TrainConfig, fit, judged
+from android_bench.safe.files import replacing
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from rich.table import Table
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
-from amc_latency.files import replacing
 from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
 from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.run import search
+from android_bench.safe.files import replacing
 from device.phone import PhoneOptions
 
 

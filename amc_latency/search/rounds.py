@@ -10,7 +10,6 @@ from rich.table import Table
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError
-from amc_latency.files import replacing
 from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
 from amc_latency.report import right
@@ -18,6 +17,7 @@ from amc_latency.search.amounts import absolute
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.report import search_text
 from amc_latency.search.run import search
+from android_bench.safe.files import replacing
 from device.phone import PhoneOptions
 
 

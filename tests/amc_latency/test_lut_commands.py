@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -201,3 +202,27 @@ def test_export_writes_csv_to_a_file_or_standard_output(run, tmp_path: Path) -> 
     assert [(row["kind"], row["latency_us"]) for row in rows[:2]] == [("noop", "1.0"), ("conv", "10.0")]
     code, out, _ = run("export", "t.tsv", "--csv", "-", "--rows")
     assert (code, len(out.splitlines())) == (0, 18)
+
+
+@pytest.mark.parametrize("command", ["show", "check", "export"])
+def test_a_table_is_read_without_pytorch(command: str, tmp_path: Path) -> None:
+    """Which takes longer to load than most tables."""
+    table = made(str(tmp_path / "t.tsv"))
+    arguments = ["amc-latency", "lut", command, str(table), *(["--csv", "-"] if command == "export" else [])]
+    script = (
+        f"import sys; sys.argv = {arguments!r}; from amc_latency.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'lut.table' in str(sorted(sys.modules)) and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_a_name_that_no_folder_takes_is_refused_before_the_work(run) -> None:
+    made("a.tsv")
+    made("b.tsv")
+    code, _, err = run("merge", "a.tsv", "b.tsv", "--out", "x" * 252 + ".tsv")
+    assert code == 2
+    assert "longer than a name can be, 255 bytes" in err
+    code, _, err = run("merge", "a.tsv", "b.tsv", "--out", "x" * 246 + ".tsv")
+    assert (code, err) == (0, "")

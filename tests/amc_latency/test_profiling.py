@@ -202,3 +202,13 @@ def test_counts_of_a_grouped_convolutions_groups_keep_the_channels_on_the_grid()
     assert by_name["layer1.0.conv1"] == (*range(16, 32, 2), 32)
     assert by_name["layer2.0.conv1"] == (*range(16, 32), 32)
     assert by_name["conv1"] == (*range(32, 64, 8), 64)
+
+
+def test_a_users_folder_beside_the_table_is_left_alone(tmp_path: Path) -> None:
+    table = LatencyTable.create(tmp_path / "t.tsv", IDENTITY, Protocol(rounds=1))
+    own = tmp_path / "t.tsv.networks"
+    own.mkdir()
+    (own / "mine.txt").write_text("mine")
+    complete_table(load_network(NetworkOptions()), CountingDevice(), table, Grid(min_keep=1.0), Console(quiet=True))
+    assert (own / "mine.txt").read_text() == "mine"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"t.tsv", "t.tsv.networks"}

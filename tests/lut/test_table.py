@@ -193,6 +193,7 @@ def test_a_table_of_another_device_or_protocol_is_refused(
 def test_a_table_is_not_created_twice(table: LatencyTable) -> None:
     with pytest.raises(TableError, match="exists already"):
         LatencyTable.create(table.path, IDENTITY, PROTOCOL)
+    table.close()
     assert LatencyTable.open_or_create(table.path, IDENTITY, PROTOCOL).rows == []
 
 

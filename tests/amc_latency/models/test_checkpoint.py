@@ -12,6 +12,7 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.graph import trace
 from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.weights import read_tensors, write_tensors
 from amc_latency.prune.cut import cut
 
 CUT = (8, 11, 16, 24, 8, 16, 24, 16, 9, 16, 8, 16, 24, 17)
@@ -121,3 +122,17 @@ def test_bundled_checkpoint_has_the_accuracy_it_claims() -> None:
     test = load_data("bundled").test
     assert len(test) == 10_000
     assert accuracy(model, test, image_size=(64, 64)) == pytest.approx(float(extra["accuracy_test"]), abs=0.05)
+
+
+def test_metadata_is_in_order_so_that_the_same_network_is_the_same_file(tmp_path: Path) -> None:
+    path, names = tmp_path / "t.safetensors", ["source", "kept", "seed", "a ü", "z", "normalisation"]
+    tensors = {"odd": torch.arange(3, dtype=torch.uint8), "even": torch.arange(4.0)}
+    write_tensors(path, tensors, {name: f"of {name}" for name in names})
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    assert size % 8 == 0
+    assert list(json.loads(content[8 : 8 + size])["__metadata__"]) == sorted(names)
+    found, metadata = read_tensors(path)
+    assert metadata == {name: f"of {name}" for name in names}
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert found.keys() == tensors.keys()

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from android_bench.safe.files import read_bytes, regular_file
+from android_bench.safe.limits import TABLE_BYTES
 from device.base import DeviceIdentity, Protocol, Timing, differences
 from lut.table_text import (
     SCHEMA,
@@ -79,7 +81,7 @@ class LatencyTable:
         """Read a table. Raises `TableError` for a damaged one, and for one of another device or protocol."""
         path = Path(path)
         try:
-            data = path.read_bytes()
+            data = read_bytes(path, TABLE_BYTES)
         except FileNotFoundError as error:
             raise missing_table(path) from error
         except OSError as error:
@@ -301,7 +303,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def is_table(path: Path) -> bool:
     """Whether the file begins as a latency table does."""
     try:
-        with path.open("rb") as file:
+        with regular_file(path, TABLE_BYTES) as file:
             return file.read(len(TITLE)) == TITLE.encode()
     except OSError:
         return False

@@ -6,8 +6,8 @@ MB = 1_000_000
 
 TABLE_BYTES = 200 * MB
 """A latency table: 200,000 rows take 20 MB."""
-LOG_BYTES = 200 * MB
-"""A log to import."""
+LOG_BYTES = 20 * MB
+"""A log or block table to import: the largest known takes 1 MB."""
 CONFIG_BYTES = 1 * MB
 """A TOML file: a device profile, a run's configuration, a cost model."""
 JSON_BYTES = 16 * MB
@@ -26,6 +26,12 @@ PHOTO_BYTES = 200 * MB
 PHOTO_PIXELS = 64 * MB
 """Pixels of a photo as decoded: JPEG is decoded at a reduced size first."""
 COUNT = 1_000_000
-"""Any number of channels, classes, runs or rounds."""
+"""Any number of classes, runs or rounds."""
+LAYER_SIZE = 2**24
+"""Any size of a layer: its channels, its height and width, its kernel."""
+FIGURE = 1e15
+"""Any figure of a log or table, and any count in it; as microseconds, 31 years."""
+SECONDS = 1e6
+"""Any time to wait."""
 PARAMETERS = 2_000 * MB
 """Weights of a network that is built, in numbers."""

@@ -20,6 +20,10 @@ MODEL_BYTES = 1_000 * MB
 """A `.tflite` file: FlatBuffers end at 2 GiB, and LiteRT holds the file and its packed weights."""
 CHECKPOINT_BYTES = 8_000 * MB
 """A file of weights; each entry is bounded by what the file really stores."""
+PICKLE_BYTES = 64 * MB
+"""What a checkpoint says of its tensors, beside their bytes."""
+INPUT_VALUES = 100 * MB
+"""Numbers of one image that a network is given."""
 PROGRAM_BYTES = 100 * MB
 """A program for a phone, or the wheel that holds one."""
 PHOTO_BYTES = 200 * MB

@@ -7,6 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Hashable
+from dataclasses import fields
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -79,6 +80,15 @@ def from_values(values: Any, kind: type[T]) -> T:
         return msgspec.convert(values, kind, strict=True)
     except msgspec.ValidationError as error:
         raise RecordError(shown_line(str(error))) from error
+
+
+def exactly(values: Any, kind: type[T]) -> T:
+    """`from_values` for a dataclass as this program writes it: with all of its fields, and no others."""
+    if not isinstance(values, dict):
+        raise RecordError(f"{shown_line(repr(values), 40)} is no object")
+    if different := {each.name for each in fields(kind)} ^ set(values):  # type: ignore[arg-type]
+        raise RecordError(f"fields are missing or unknown: {shown_line(', '.join(sorted(map(str, different))))}")
+    return from_values(values, kind)
 
 
 def _check_finite(value: Any, where: str, depth: int) -> None:

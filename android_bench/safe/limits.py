@@ -22,8 +22,10 @@ CHECKPOINT_BYTES = 8_000 * MB
 """A file of weights; each entry is bounded by what the file really stores."""
 PICKLE_BYTES = 64 * MB
 """What a checkpoint says of its tensors, beside their bytes."""
-INPUT_VALUES = 100 * MB
-"""Numbers of one image that a network is given."""
+INPUT_VALUES = 16 * MB
+"""Numbers of one image that a network is given: its layers' outputs are many times as many."""
+IDX_BYTES = 100 * MB
+"""A file of a data set in IDX, unpacked: Fashion-MNIST's largest has 47 MB."""
 PROGRAM_BYTES = 100 * MB
 """A program for a phone, or the wheel that holds one."""
 PHOTO_BYTES = 200 * MB

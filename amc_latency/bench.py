@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from amc_latency.bench_figures import (
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.opening import REPLAY, open_device
+from android_bench.safe.records import from_json
 from device.android import AndroidDevice
 from device.base import Device, Protocol, State
 from device.conditions import suspicions
@@ -147,7 +147,7 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         n=own.n,
         inputs=_titles(inputs[name]),
         suspect=_suspect(timed, models),
-        conditions=[json.loads(text) for text in counts.measurement(name).conditions],
+        conditions=[from_json(text, dict[str, Any]) for text in counts.measurement(name).conditions],
         ops=ops,
         against=[
             Against(

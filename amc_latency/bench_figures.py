@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from device.base import Summary, Timing
+from device.conditions import read_conditions
 from device.paired import PairedTimings, Ratio, Verdict
 
 
@@ -112,12 +112,13 @@ def speed_pct(timings: Sequence[Timing]) -> float | None:
     """The machine's speed in percent of its reference, the median over rounds; None where a round does not say it."""
     speeds = []
     for timing in timings:
-        conditions = json.loads(timing.conditions or "{}")
-        reference_us, sentinel_us = conditions.get("reference_us"), conditions.get("sentinel_us")
+        conditions = read_conditions(timing.conditions)
         # A phone's sentinels stand in their row as they are, before and after: nothing is corrected by them.
-        if not isinstance(reference_us, int | float) or not isinstance(sentinel_us, int | float) or sentinel_us <= 0:
+        if conditions.reference_us is None or not isinstance(conditions.sentinel_us, float):
             return None
-        speeds.append(100 * reference_us / sentinel_us)
+        if conditions.sentinel_us <= 0:
+            return None
+        speeds.append(100 * conditions.reference_us / conditions.sentinel_us)
     return statistics.median(speeds) if speeds else None
 
 

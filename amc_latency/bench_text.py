@@ -6,31 +6,32 @@ from typing import Any
 
 from amc_latency.bench import BenchReport
 from amc_latency.bench_figures import ClockFigures, Compared, Interval, SpeedupVerdict, StateFigures
+from amc_latency.console import put
 
 
 def bench_text(report: BenchReport) -> None:
     """Print it, the one figure that counts first."""
-    print(f"{_figure_text(report)} on {report.device}, {report.runtime}")
-    print(f"input {', '.join(report.inputs)}")
+    put(f"{_figure_text(report)} on {report.device}, {report.runtime}")
+    put(f"input {', '.join(report.inputs)}")
     if report.suspect:
-        print(f"not to be trusted: {'; '.join(report.suspect)}")
+        put(f"not to be trusted: {'; '.join(report.suspect)}")
     _print_states(report.states)
     for other in report.against:
-        print(f"{report.file} beside {other.file}, in the same rounds:")
+        put(f"{report.file} beside {other.file}, in the same rounds:")
         for state, both in other.compared.items():
             ours_ms, other_ms = report.states[state].latency_ms, other.states[state].latency_ms
-            print(
+            put(
                 f"  {state:5}  {ours_ms:.4f} and {other_ms:.4f} ms, ratio {_interval_text(both.ratio)}: "
                 f"{speedup_text(both)}"
             )
     if report.speedup is not None:
-        print(verdict_text(report.speedup))
+        put(verdict_text(report.speedup))
     _print_conditions(report.conditions)
     if report.ops is not None:
         total_ms = sum(op.ms for op in report.ops)
-        print(f"operators, {total_ms:.3f} ms in a run of their own:")
+        put(f"operators, {total_ms:.3f} ms in a run of their own:")
         for op in report.ops:
-            print(f"  {100 * op.ms / total_ms if total_ms else 0:5.1f} %  {op.ms:9.3f} ms  {op.type}  {op.name}")
+            put(f"  {100 * op.ms / total_ms if total_ms else 0:5.1f} %  {op.ms:9.3f} ms  {op.type}  {op.name}")
 
 
 def speedup_text(both: Compared) -> str:
@@ -70,16 +71,16 @@ def _rounds(rounds: int) -> str:
 
 
 def _print_states(states: dict[str, StateFigures]) -> None:
-    print(f"{'state':6} {'ms of':10} {'median':>9} {'p90':>9} {'p99':>9} {'least':>9}   between processes")
+    put(f"{'state':6} {'ms of':10} {'median':>9} {'p90':>9} {'p99':>9} {'least':>9}   between processes")
     for state, figures in states.items():
         clocks = {"thread CPU": figures.cpu, "wall": figures.wall}
         for clock, of_clock in clocks.items():
             if of_clock is not None:
-                print(f"{state:6} {clock:10} {_clock_text(of_clock)}")
+                put(f"{state:6} {clock:10} {_clock_text(of_clock)}")
     speeds = {state: figures.speed_pct for state, figures in states.items() if figures.speed_pct is not None}
     if speeds:
         each = ", ".join(f"{speed:.0f} % ({state})" for state, speed in speeds.items())
-        print(f"all given at this computer's reference speed; it ran at {each} of that")
+        put(f"all given at this computer's reference speed; it ran at {each} of that")
 
 
 def _clock_text(figures: ClockFigures) -> str:
@@ -107,7 +108,7 @@ def _print_conditions(conditions: list[dict[str, Any]]) -> None:
         if any(value is not None for value in values):
             lines.append(f"  {key:16} {_rounds_text(values)}")
     if lines:
-        print("measured under:", *lines, sep="\n")
+        put("measured under:", *lines, sep="\n")
 
 
 def _rounds_text(values: list[Any]) -> str:

@@ -48,7 +48,7 @@ from amc_latency.cli_options import (
     show,
 )
 from amc_latency.cli_train import finetune, train
-from amc_latency.console import Console
+from amc_latency.console import Console, put
 from amc_latency.search.config import AGENTS, DAMAGES, REWARDS, STATES, SearchConfig, run_name
 from amc_latency.stopping import stop_by_signals
 
@@ -191,7 +191,7 @@ def predict(
     show(report, as_json, prediction_text)
     if report.table is not None and table is not None and not as_json:
         how = "estimated for" if report.estimated else "measured on"
-        print(f"by {report.table}, {how} {identity_text(table.identity)}")
+        put(f"by {report.table}, {how} {identity_text(table.identity)}")
 
 
 @app.command()
@@ -512,7 +512,7 @@ def bench(
 
 def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback."""
-    from amc_latency.errors import exit_code
+    from amc_latency.errors import error_text, exit_code
     from amc_latency.threads import share_cores
 
     share_cores()
@@ -525,8 +525,5 @@ def main() -> None:
         code = exit_code(error)
         if code is None:
             raise
-        text = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename or 'writing the output'}: {error.strerror}"
-        print(f"error: {text}", file=sys.stderr)
+        put(f"error: {error_text(error)}", file=sys.stderr)
         sys.exit(code)

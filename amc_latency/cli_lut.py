@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ from amc_latency.cli_options import (
     refuse_unused,
     show,
 )
+from amc_latency.console import put
 
 lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
 
@@ -147,11 +149,16 @@ def export_(
 
     opened = LatencyTable.open(table)
     if csv == "-":
-        write_csv(opened, sys.stdout, rows)
+        if sys.stdout.isatty():
+            page = io.StringIO(newline="\n")
+            write_csv(opened, page, rows)
+            put(page.getvalue().replace("\r\n", "\n").rstrip("\n"))
+        else:
+            write_csv(opened, sys.stdout, rows)
         return
     path = Path(csv)
     check_out(path, "--csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = write_csv(opened, file, rows)
-    print(f"{path}: {lines:,} {'timings' if rows else 'layers and networks'}")
+    put(f"{path}: {lines:,} {'timings' if rows else 'layers and networks'}")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from amc_latency.console import put
+
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
     from amc_latency.search.amounts import Amount
@@ -261,7 +263,7 @@ def show(report: Any, as_json: bool, text: Any) -> None:
 def fields_text(report: Any) -> None:
     """A line a field."""
     for name, value in asdict(report).items():
-        print(f"{name:20} {value}")
+        put(f"{name:20} {value}")
 
 
 def print_json(value: Any) -> None:

@@ -6,12 +6,35 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from android_bench.safe.text import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
 _PLAIN_EVERY_S = 10.0
+
+
+def put(*parts: object, sep: str = " ", file: IO[str] | None = None) -> None:
+    """`print` for what may hold text from files and phones: on standard output unless set, control characters escaped.
+
+    All that a command prints goes through here, through `rich_console` or is JSON.
+    """
+    print(shown(sep.join(map(str, parts))), file=sys.stdout if file is None else file, flush=file is not None)
+
+
+def rich_console(**settings: Any) -> RichConsole:
+    """A console for tables, whose cells are shown as `put` shows text: brackets are brackets and no markup."""
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    class Shown(RichConsole):
+        def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+            return super().render_str(shown(text), **how)
+
+    return Shown(markup=False, emoji=False, **settings)
 
 
 class Console:
@@ -26,9 +49,9 @@ class Console:
         if self._quiet:
             return
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(text, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            put(text, file=sys.stderr)
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Meter]:
@@ -50,15 +73,14 @@ class Console:
 
     def _bar(self) -> Progress:
         from rich import progress
-        from rich.console import Console as RichConsole
 
         return progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}"),
-            console=RichConsole(stderr=True),
+            progress.TextColumn("{task.fields[note]}", markup=False),
+            console=rich_console(stderr=True),
         )
 
 
@@ -82,11 +104,11 @@ class BarMeter(Meter):
     def __init__(self, what: str, total: int, live: Progress) -> None:
         super().__init__(what, total)
         self._live = live
-        self._task: TaskID = live.add_task(what, total=total, note="")
+        self._task: TaskID = live.add_task(shown(what), total=total, note="")
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         super().update(done, total, note)
-        self._live.update(self._task, completed=done, total=self.total, note=note)
+        self._live.update(self._task, completed=done, total=self.total, note=shown(note))
 
 
 class PlainMeter(Meter):
@@ -116,4 +138,4 @@ class PlainMeter(Meter):
         left = ""
         if steps and done < self.total:
             left = f", {(now - self._began) / steps * (self.total - done):.0f} s left"
-        print(f"{self.what}: {done}/{self.total}{left}{f', {note}' if note else ''}", file=sys.stderr, flush=True)
+        put(f"{self.what}: {done}/{self.total}{left}{f', {note}' if note else ''}", file=sys.stderr)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from amc_latency import opening
+from amc_latency.console import put
 from amc_latency.errors import UserError
 from amc_latency.report import console, right
 from device.adb_direct import address_of
@@ -45,9 +45,9 @@ def devices_text(report: dict[str, Any]) -> None:
         table.add_row(name, profile["title"], profile["matches"])
     console().print(table, highlight=False)
     for problem in report["broken"].values():
-        print(f"left out: {problem}")
+        put(f"left out: {problem}")
     if not report["attached"]:
-        print("no phone is attached; one in the network is asked by its address: amc-latency devices HOST:PORT")
+        put("no phone is attached; one in the network is asked by its address: amc-latency devices HOST:PORT")
         return
     table = Table("serial", "profile", "model", "SoC", "Android", right("battery %"), right("°C"), "state", "via")
     for phone in report["attached"]:
@@ -57,7 +57,7 @@ def devices_text(report: dict[str, Any]) -> None:
     console().print(table, highlight=False)
     for phone in report["attached"]:
         if phone["problem"]:
-            print(f"{phone['serial']}: {phone['problem']}")
+            put(f"{phone['serial']}: {phone['problem']}")
 
 
 def _fields(phone: AttachedPhone) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _fields(phone: AttachedPhone) -> dict[str, Any]:
     }
 
 
-def _cell(value: object) -> Text:
+def _cell(value: object) -> str:
     if value is None:
-        return Text("-")
-    return Text(f"{value:.1f}" if isinstance(value, float) else str(value))
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

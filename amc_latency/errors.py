@@ -22,7 +22,7 @@ def exit_code(error: Exception) -> int | None:
 
     if isinstance(error, ProfileError):
         return 2
-    if isinstance(error, JobError | DeviceError | TableWriteError | OSError | MemoryError):
+    if isinstance(error, JobError | DeviceError | TableWriteError | OSError) or is_out_of_memory(error):
         return 1
     if isinstance(
         error,
@@ -30,3 +30,22 @@ def exit_code(error: Exception) -> int | None:
     ):
         return 2
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: PyTorch says so by a RuntimeError."""
+    if type(error).__module__ not in ("builtins", "torch") or not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def error_text(error: Exception) -> str:
+    """What to say of a failure that `exit_code` has a code for."""
+    if is_out_of_memory(error):
+        return (
+            "there was not enough memory for this: close other programs, or take a smaller network, smaller images or "
+            "fewer of them"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'writing the output'}: {error.strerror}"
+    return str(error)

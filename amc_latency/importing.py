@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from amc_latency.console import put
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, check_counts
 from lut.block_import import BlockImportReport, import_blocks
@@ -34,21 +35,21 @@ def import_into(
 
 def import_text(report: ImportReport) -> None:
     """A line a log, then what the table makes of them."""
-    print(f"{report.table}: {report.rows_added:,} rows added, of {report.device}")
+    put(f"{report.table}: {report.rows_added:,} rows added, of {report.device}")
     for log in report.logs:
         network = "" if log.network_ms is None else f", whole network {log.network_ms:.3f} ms"
         rows = f"{log.rows} rows" if log.rows else "in the table already, not added again"
         runs = "" if log.runs is None else f"{log.runs} runs, "
-        print(f"  {log.path}: {runs}ops sum to {log.ops_ms:.3f} ms{network}; {rows}")
-    print(f"{report.layers} layers of {report.shapes} shapes sum to {report.layers_ms:.3f} ms in the table")
+        put(f"  {log.path}: {runs}ops sum to {log.ops_ms:.3f} ms{network}; {rows}")
+    put(f"{report.layers} layers of {report.shapes} shapes sum to {report.layers_ms:.3f} ms in the table")
     for op in report.left_out:
-        print(f"left out: {op.count} {op.op}, {op.share_pct:.3f} % of the time")
+        put(f"left out: {op.count} {op.op}, {op.share_pct:.3f} % of the time")
     if report.spread_pct is not None:
-        print(
+        put(
             f"the logs' op sums differ by {report.spread_pct:.2f} %, "
             f"single layers by {report.layer_spread_pct or 0.0:.2f} % on average"
         )
-    print(known_text(report))
+    put(known_text(report))
 
 
 def known_text(report: ImportReport) -> str:
@@ -95,17 +96,17 @@ def import_block_tables(paths: Sequence[Path], out: Path, device: str, format: s
 
 def block_import_text(report: BlockImportReport) -> None:
     """What each file gave, and what was left out of it and why."""
-    print(f"{report.table}: {report.blocks:,} blocks of {report.device}; estimated, not measured")
+    put(f"{report.table}: {report.blocks:,} blocks of {report.device}; estimated, not measured")
     for file in report.files:
-        print(f"  {file.path}: {file.blocks:,} of {file.entries:,} entries")
+        put(f"  {file.path}: {file.blocks:,} of {file.entries:,} entries")
         if file.inexpressible:
             share_pct = 100 * file.inexpressible / file.entries
-            print(f"    left out: {file.inexpressible:,} ({share_pct:.0f} %) with squeeze-and-excitation or h-swish")
+            put(f"    left out: {file.inexpressible:,} ({share_pct:.0f} %) with squeeze-and-excitation or h-swish")
         if file.unreadable:
             share_pct = 100 * len(file.unreadable) / file.entries
-            print(f"    left out: {len(file.unreadable):,} ({share_pct:.0f} %) that are no blocks")
+            put(f"    left out: {len(file.unreadable):,} ({share_pct:.0f} %) that are no blocks")
             for text in file.unreadable[:_NAMED]:
-                print(f"      {text}")
+                put(f"      {text}")
     if not report.rows_added:
-        print("there was nothing new in these files")
-    print(f"read-only: amc-latency predict --lut {report.table} --model M answers from it, profile and search do not")
+        put("there was nothing new in these files")
+    put(f"read-only: amc-latency predict --lut {report.table} --model M answers from it, profile and search do not")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from amc_latency.console import put
 from amc_latency.coupling import LeftWhole, Member
 from amc_latency.models.load import Network
 from amc_latency.prediction import predict, share_text
@@ -115,17 +116,17 @@ def inspection_text(report: Inspection) -> None:
     for number, group in enumerate(report.groups, 1):
         width = f" of {group.width}" if group.width > 1 else ""
         ms = "" if group.ms_pct is None else f", {group.ms_pct:.1f} % of the milliseconds"
-        print(f"group {number}: {group.channels} channels{width}, in {group.macs_pct:.1f} % of the MACs{ms}")
+        put(f"group {number}: {group.channels} channels{width}, in {group.macs_pct:.1f} % of the MACs{ms}")
         for member in group.members:
-            print(f"    {member}")
+            put(f"    {member}")
     for left in report.left_whole:
-        print(f"left whole: {left.module}, {left.channels} channels: {left.reason}")
+        put(f"left whole: {left.module}, {left.channels} channels: {left.reason}")
     groups = f"{len(report.groups)} groups" if report.groups else "nothing can be cut"
-    print(f"{report.model} {report.input}: {report.macs:,} MACs, {report.params:,} parameters, {groups}")
+    put(f"{report.model} {report.input}: {report.macs:,} MACs, {report.params:,} parameters, {groups}")
     if report.predicted_ms is not None:
-        print(f"{report.predicted_ms:.4f} ms predicted")
+        put(f"{report.predicted_ms:.4f} ms predicted")
     if report.covers_pct is not None:
-        print(f"the table covers {share_text(report.covers_pct)} of the {len(report.layers)} ops")
+        put(f"the table covers {share_text(report.covers_pct)} of the {len(report.layers)} ops")
 
 
 def _pct(share: float | None) -> str:

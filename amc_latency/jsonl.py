@@ -4,61 +4,35 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from amc_latency.errors import JobError, UserError
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import LINES_BYTES
+from android_bench.safe.records import RecordError, exactly, from_json
 
 T = TypeVar("T")
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-_TUPLES = {"Counts": "int", "tuple[float, ...]": "float"}
-
-
-def checked(kind: type[T], row: object) -> T:
-    """A dataclass from a JSON object, if that has its fields and finite values of their types.
-
-    A type that is none of those above is not looked into. Raises `ValueError` naming what is wrong.
-    """
-    if not isinstance(row, dict):
-        raise ValueError(f"{str(row)[:40]!r} is no object")
-    own = fields(kind)  # type: ignore[arg-type]
-    if different := {field.name for field in own} ^ set(row):
-        raise ValueError(f"fields are missing or unknown: {', '.join(sorted(different))}")
-    return kind(**{field.name: _checked_value(field.name, str(field.type), row[field.name]) for field in own})
-
-
-def _checked_value(name: str, type_name: str, value: Any) -> Any:
-    if type_name in _TUPLES:
-        if not isinstance(value, list):
-            raise ValueError(f"{name} is {value!r}")
-        return tuple(_checked_value(name, _TUPLES[type_name], item) for item in value)
-    scalar = type_name.removesuffix(" | None")
-    if scalar not in _TYPES or (value is None and scalar != type_name):
-        return value
-    right = isinstance(value, _TYPES[scalar]) and (scalar == "bool" or not isinstance(value, bool))
-    if not right or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{name} is {value!r}")
-    return value
-
-
 def read_lines(path: Path, kind: type[T]) -> list[T]:
     """All whole lines as dataclasses; a torn last one is cut off the file. Raises `UserError` naming a damaged line."""
-    if not path.exists():
+    try:
+        content = read_bytes(path, LINES_BYTES)
+    except FileNotFoundError:
         return []
-    content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Start another folder") from error
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     rows = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            rows.append(checked(kind, json.loads(line)))
-        except ValueError as error:
+            rows.append(exactly(from_json(line, dict[str, Any]), kind))
+        except RecordError as error:
             raise UserError(
                 f"{path}, line {number} is damaged: {line[:80]!r} ({error}). Start another folder"
             ) from error

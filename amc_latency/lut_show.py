@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from amc_latency.console import put
 from amc_latency.errors import UserError
 from amc_latency.lut_text import overview_text
 from android_bench.safe.files import replacing
@@ -44,11 +45,11 @@ def show_text(table: LatencyTable, chosen: Sequence[Sweep], pictures: Sequence[P
     for sweep in chosen:
         # A frame of question marks is better than none.
         encoding = sys.stdout.encoding or "utf-8"
-        print("\n" + text_plot(sweep).encode(encoding, "replace").decode(encoding))
+        put("\n" + text_plot(sweep).encode(encoding, "replace").decode(encoding))
     if not chosen:
-        print(f"no staircase: no {FEWEST_POINTS} layers differ in their channels only")
+        put(f"no staircase: no {FEWEST_POINTS} layers differ in their channels only")
     for path in pictures:
-        print(f"wrote {path}")
+        put(f"wrote {path}")
 
 
 def write_pictures(table: LatencyTable, chosen: Sequence[Sweep], png: Path | None, folder: Path | None) -> list[Path]:

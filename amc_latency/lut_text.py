@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from itertools import groupby
 
+from amc_latency.console import put
 from lut.check import CheckReport
 from lut.compare import DiffReport
 from lut.measurements import label
@@ -23,7 +24,7 @@ def overview_text(report: Overview) -> None:
     figures = report.statistic
     if report.figures == "estimated":
         figures = "ESTIMATED, NOT MEASURED"
-    print(report.table)
+    put(report.table)
     _field("device", f"{report.device}, {report.model}")
     _field("runtime", report.runtime)
     _field("figures", figures)
@@ -46,7 +47,7 @@ def overview_text(report: Overview) -> None:
 
 def check_text(report: CheckReport) -> None:
     """A paragraph a finding, the worst first, then the damaged lines."""
-    print(f"{report.table}: {report.rows:,} rows" + (f" of {report.device}" if report.device else ""))
+    put(f"{report.table}: {report.rows:,} rows" + (f" of {report.device}" if report.device else ""))
     for finding in report.findings:
         text = finding.text if finding.what == "header" else f"{finding.what}: {finding.count:,} {finding.text}"
         _field(finding.severity, text)
@@ -55,54 +56,52 @@ def check_text(report: CheckReport) -> None:
         if finding.advice:
             _field("", f"-> {finding.advice}")
     if report.damaged:
-        print("damaged lines:")
+        put("damaged lines:")
     for row in report.damaged[:_MOST_DAMAGED]:
         _field(f"{row.line:>8}", f"{row.reason}: {row.text}")
     if len(report.damaged) > _MOST_DAMAGED:
-        print(f"and {len(report.damaged) - _MOST_DAMAGED:,} more: --json lists them all")
+        put(f"and {len(report.damaged) - _MOST_DAMAGED:,} more: --json lists them all")
     severities = sorted(finding.severity for finding in report.findings)
     counts = {severity: len(list(found)) for severity, found in groupby(severities)}
-    print(", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items()) or "nothing to report")
+    put(", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items()) or "nothing to report")
 
 
 def diff_text(report: DiffReport) -> None:
     """What differs in the headers, then a row a kind, then the layers that stand out."""
-    print(f"A {report.first}\nB {report.second}")
+    put(f"A {report.first}\nB {report.second}")
     _unlike(report.header)
     for note in report.notes:
         _field("note", note)
-    print(f"{report.common:,} in common, {report.only_first:,} only in A, {report.only_second:,} only in B\n")
-    print(f"{'time of B / A':14} {'n':>6} {'median':>9} {'p10':>9} {'p90':>9}")
+    put(f"{report.common:,} in common, {report.only_first:,} only in A, {report.only_second:,} only in B\n")
+    put(f"{'time of B / A':14} {'n':>6} {'median':>9} {'p10':>9} {'p90':>9}")
     for kind in report.kinds:
-        print(f"{kind.kind:14} {kind.n:6,} {kind.median:9.4f} {kind.p10:9.4f} {kind.p90:9.4f}")
+        put(f"{kind.kind:14} {kind.n:6,} {kind.median:9.4f} {kind.p10:9.4f} {kind.p90:9.4f}")
     layers, networks = (
         "too few" if value is None else f"{value:.4f}"
         for value in (report.layer_rank_correlation, report.network_rank_correlation)
     )
-    print(f"\nrank correlation (Spearman): layers {layers}, networks {networks}")
-    print(f"furthest from the median ratio of {report.ratio:.4f}:")
-    print(f"{'ratio':>9} {'A us':>11} {'B us':>11}")
+    put(f"\nrank correlation (Spearman): layers {layers}, networks {networks}")
+    put(f"furthest from the median ratio of {report.ratio:.4f}:")
+    put(f"{'ratio':>9} {'A us':>11} {'B us':>11}")
     for row in report.deviations:
-        print(f"{row.ratio:9.4f} {row.first_us:11.2f} {row.second_us:11.2f}  {label(row.key)}")
+        put(f"{row.ratio:9.4f} {row.first_us:11.2f} {row.second_us:11.2f}  {label(row.key)}")
 
 
 def merge_text(report: MergeReport) -> None:
     """What each table gave, and what was not taken."""
-    print(f"{report.table}: {report.rows:,} rows, under the header of {report.first}")
+    put(f"{report.table}: {report.rows:,} rows, under the header of {report.first}")
     for table in report.merged:
-        print(f"  {table.table}: {table.added:,} of {table.rows:,} rows added, {table.alike:,} were there already")
+        put(f"  {table.table}: {table.added:,} of {table.rows:,} rows added, {table.alike:,} were there already")
         if table.contradictions:
-            print(f"    {table.contradictions:,} contradict rows that were there, and were not taken")
+            put(f"    {table.contradictions:,} contradict rows that were there, and were not taken")
         if table.unlike:
             _unlike(table.unlike)
-            print("    its rows say in their conditions where they came from")
+            put("    its rows say in their conditions where they came from")
         if table.unusable:
-            print(
-                f"    {table.unusable:,} of its rows lack the figure that {report.first} counts: they are kept, unused"
-            )
+            put(f"    {table.unusable:,} of its rows lack the figure that {report.first} counts: they are kept, unused")
     if report.worst is not None:
         worst = report.worst
-        print(
+        put(
             f"furthest apart: round {worst.round} of {label(worst.key)}: {worst.kept_us:g} us kept, "
             f"{worst.dropped_us:g} us in {worst.dropped_from}"
         )
@@ -114,4 +113,4 @@ def _unlike(fields: Mapping[str, tuple[object, object]]) -> None:
 
 
 def _field(name: str, text: str) -> None:
-    print(textwrap.fill(text, _WIDTH, initial_indent=f"{name:10}", subsequent_indent=" " * 10, break_long_words=False))
+    put(textwrap.fill(text, _WIDTH, initial_indent=f"{name:10}", subsequent_indent=" " * 10, break_long_words=False))

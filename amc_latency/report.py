@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from amc_latency.console import put, rich_console
 from amc_latency.prediction import Prediction, share_text
 from amc_latency.profiling import ProfileReport
 from lut.learn import NOISE_ROOM
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 140
 
 
 def profile_text(report: ProfileReport) -> None:
     """What was timed, and how far predictions are off."""
-    print(
+    put(
         f"{report.table}: {report.rows:,} rows of {report.device}, {report.timed:,} of them timed now in "
         f"{report.seconds:.0f} s\n"
         f"original network {report.original_ms:.4f} ms; {held_out_text(report)}"
     )
-    print(layers_text(report))
+    put(layers_text(report))
     if report.incomplete:
-        print(f"{report.incomplete} of them failed in some rounds; the same command tries these again")
+        put(f"{report.incomplete} of them failed in some rounds; the same command tries these again")
     if report.suspect:
-        print(suspect_text(report))
+        put(suspect_text(report))
 
 
 def layers_text(report: ProfileReport) -> str:
@@ -79,9 +83,9 @@ def prediction_text(report: Prediction) -> None:
     for layer in report.layers:
         table.add_row(layer.name, layer.shape, f"{layer.macs:,}", _ms(layer.ms))
     console().print(table)
-    print(f"{report.macs:,} MACs, {report.params:,} parameters")
+    put(f"{report.macs:,} MACs, {report.params:,} parameters")
     if report.predicted_ms is None and report.covers_pct:
-        print(
+        put(
             f"at least {_ms(report.raw_ms)} ms, which the layers sum to that the table covers: "
             f"{share_text(report.covers_pct)} of {report.ops} ops"
         )
@@ -92,7 +96,7 @@ def prediction_text(report: Prediction) -> None:
             else f"; the layers sum to {_ms(report.raw_ms)} ms before the calibration on {report.calibration_networks} "
             f"networks; the table covers 100 % of {report.ops} ops"
         )
-        print(f"{report.predicted_ms:.4f} ms{_error(report)}{whence}")
+        put(f"{report.predicted_ms:.4f} ms{_error(report)}{whence}")
 
 
 def right(name: str) -> Column:
@@ -119,5 +123,5 @@ def _ms(ms: float | None) -> str:
 def console() -> Console:
     """Where tables are printed."""
     # A piped table keeps its width: 80 columns would fold it.
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=WIDTH)
+    terminal = rich_console()
+    return terminal if terminal.is_terminal else rich_console(width=WIDTH)

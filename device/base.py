@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
+from android_bench.safe.limits import COUNT, SECONDS
+
 T = TypeVar("T")
 State = Literal["hot", "frame"]
 
@@ -72,6 +74,12 @@ class Protocol:
     """Megabytes that are touched before each run in state `frame`. A GPU takes twice its second-level cache instead."""
 
     def __post_init__(self) -> None:
+        most: dict[str, float] = {"warmup": COUNT, "runs": COUNT, "max_runs": COUNT, "rounds": COUNT, "batch": COUNT}
+        most |= {"warmup_ms": 1000 * SECONDS, "min_time_ms": 1000 * SECONDS, "timeout_s": SECONDS}
+        for name, limit in most.items():
+            # Turned round, so that NaN is refused as well.
+            if not getattr(self, name) <= limit:
+                raise ProtocolError(f"a protocol's {name} is at most {limit:,.0f}, not {getattr(self, name)}")
         if self.threads > 256:
             raise ProtocolError(f"{self.threads} threads are more than the 256 that make sense")
         if min(self.runs, self.rounds, self.threads) < 1 or self.warmup < 0 or self.timeout_s <= 0:

@@ -7,7 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import msgspec
+
+from android_bench.safe.limits import COUNT
+from android_bench.safe.records import reader
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -58,20 +63,40 @@ def conditions_text(conditions: DataclassInstance) -> str:
     return json.dumps({name: value for name, value in asdict(conditions).items() if value not in (None, (), [])})
 
 
+class RowConditions(msgspec.Struct, frozen=True):
+    """What is read of a row's conditions again, whoever wrote them; all else is for people to look at."""
+
+    serial: str | None = None
+    core: Annotated[int, msgspec.Meta(ge=0, le=COUNT)] | None = None
+    reference_us: float | None = None
+    reference_hot_us: float | None = None
+    sentinel_us: float | tuple[float | None, ...] | None = None
+    suspect: tuple[str, ...] = ()
+    busy: bool = False
+
+
+_read = reader(RowConditions)
+
+
+def read_conditions(text: str) -> RowConditions:
+    """Raises `RecordError` for what are no conditions; a table has checked those of its rows when it was read."""
+    return _read(text) if text else RowConditions()
+
+
 def measured_by(text: str) -> str | None:
     """Which phone, or which core of this computer, measured the row with these conditions, where they say so."""
-    found = re.search(r'"serial": "([^"\\]*)"|"(core": [0-9]+)', text)
-    return found and (found[1] or found[2].replace('":', ""))
+    found = read_conditions(text)
+    return found.serial or (None if found.core is None else f"core {found.core}")
 
 
 def reference_us(text: str) -> float | None:
     """What the sentinel takes at the speed at which the row with these conditions is given, if it is at any."""
-    return _number(text, "reference_us")
+    return read_conditions(text).reference_us or None
 
 
 def reference_hot_us(text: str) -> float | None:
     """The same of its second run, back to back, where the row is of a state in which there is one."""
-    return _number(text, "reference_hot_us")
+    return read_conditions(text).reference_hot_us or None
 
 
 BUSY = "busy"
@@ -91,11 +116,6 @@ def calm_of(items: Sequence[T], busy: Sequence[bool], least: int = _LEAST_CALM) 
     return calm if len(calm) >= max(least, _CALM_SHARE * len(items)) else list(items)
 
 
-def _number(text: str, name: str) -> float | None:
-    found = re.search(rf'"{name}": ([0-9]+(?:\.[0-9]+)?)', text)
-    return float(found[1]) or None if found else None
-
-
 def commonest_suspicion(rows: Iterable[list[str]]) -> tuple[str, int] | None:
     """Of the reasons of many rows the commonest, and how often: `drift 8.1 %` and `drift 9 %` are one, `drift .. %`."""
     reasons = Counter(re.sub(r"[0-9.]+", "..", reason) for row in rows for reason in row)
@@ -104,6 +124,4 @@ def commonest_suspicion(rows: Iterable[list[str]]) -> tuple[str, int] | None:
 
 def suspicions(text: str) -> list[str]:
     """Why the row with these conditions cannot be trusted; empty for one that can."""
-    if '"suspect"' not in text:
-        return []
-    return list(json.loads(text).get("suspect", []))
+    return list(read_conditions(text).suspect)

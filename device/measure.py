@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import MODEL_BYTES
 from device.base import Device, DeviceError, Protocol, Timing, Workload
 from device.conditions import calm_of, is_busy
 
@@ -93,7 +95,7 @@ def workload_of(name: str, model: bytes | Path) -> Workload:
 def read_model(path: Path) -> bytes:
     """The file's bytes. Raises `BadModelError` if it cannot be read or lacks TFLite's file identifier."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MODEL_BYTES)
     except OSError as error:
         raise BadModelError(f"cannot read {path}: {error.strerror}") from error
     if content[4:8] != _IDENTIFIER:

@@ -7,12 +7,14 @@ import difflib
 import functools
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import CONFIG_BYTES, COUNT, SECONDS
+from android_bench.safe.records import from_toml
 from android_bench.state import PhoneInfo
 from device.base import DeviceError, Protocol, ProtocolError
 from device.trust import CoolDown, Trust
@@ -161,11 +163,9 @@ def _paths() -> dict[str, Path]:
 def load_profile(path: Path) -> DeviceProfile:
     """The profile in a file, which gives it its name. Raises `ProfileError`."""
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-        return _profile(path.stem, content)
+        return _profile(path.stem, from_toml(read_bytes(path, CONFIG_BYTES).decode(), dict[str, Any]))
     except (OSError, ValueError) as error:
-        # tomllib's own error is a ValueError, and so is a UnicodeDecodeError.
+        # RecordError is a ValueError, and so is a UnicodeDecodeError.
         raise ProfileError(f"{path.name}: {' '.join(str(error).split())}") from error
 
 
@@ -261,20 +261,23 @@ def _check_gpu(profile: DeviceProfile) -> None:
 
 def _check_trust(trust: Trust) -> None:
     _check(trust.sentinel_every >= 1, "[trust] sentinel_every is at least 1")
+    _check(trust.sentinel_every <= COUNT, f"[trust] sentinel_every is at most {COUNT:,}")
     _check(trust.drift_pct > 0, "[trust] drift_pct is above 0")
     _check(0 <= trust.max_thermal_status <= 6, "[trust] max_thermal_status is 0 to 6")
     _check(0 <= trust.min_battery_pct <= 100, "[trust] min_battery_pct is 0 to 100")
     _check(trust.tries >= 1, "[trust] tries is at least 1")
+    _check(trust.tries <= COUNT, f"[trust] tries is at most {COUNT:,}")
 
 
 def _check_cool_down(cool_down: CoolDown) -> None:
     try:
         re.compile(cool_down.zones)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"[cool_down] zones is no regular expression: {error}") from None
     _check(0 < cool_down.start_below_c <= 100, "[cool_down] start_below_c is above 0 and at most 100")
     _check(cool_down.timeout_s >= 0, "[cool_down] timeout_s is not negative")
     _check(cool_down.poll_s > 0, "[cool_down] poll_s is above 0")
+    _check(max(cool_down.timeout_s, cool_down.poll_s) <= SECONDS, f"[cool_down] lasts {SECONDS:,.0f} s at most")
 
 
 def _check(good: bool, rule: str) -> None:

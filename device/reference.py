@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from android_bench.safe.files import replacing
+from android_bench.safe.files import read_bytes, replacing
+from android_bench.safe.limits import CONFIG_BYTES
+from android_bench.safe.records import RecordError, from_json
 
 
 def reference_path() -> Path:
@@ -56,14 +57,14 @@ class ReferenceSpeeds:
 
     def _read(self) -> dict[str, float]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            known = {str(key): float(us) for key, us in found.items()}
+            known = from_json(read_bytes(self.path, CONFIG_BYTES), dict[str, float])
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            self.problem = f"cannot read this computer's reference speed from {self.path} ({error}): a new one is taken"
+        except (OSError, RecordError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            self.problem = f"cannot read this computer's reference speed from {self.path} ({why}): a new one is taken"
             return {}
-        return {key: us for key, us in known.items() if 0 < us < math.inf}
+        return {key: us for key, us in known.items() if us > 0}
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from lut.block_predict import is_block_table
 from lut.block_tables import BLOCK_RUNTIMES, Block, BlockFile, read_blocks
 from lut.import_log import ImportLogError
 from lut.importers import MODEL, check_device_name, check_folder
+from lut.row_conditions import sha256_of
 from lut.shape import network_text
 from lut.table import LatencyTable
 
@@ -70,7 +71,7 @@ def import_blocks(
     identity = DeviceIdentity(device, MODEL, BLOCK_RUNTIMES[files[0].format], estimated=True)
     if out.exists():
         table = LatencyTable.open(out)
-        held = {json.loads(row.conditions).get("sha256") for row in table.rows} if is_block_table(table) else set()
+        held = {sha256_of(row.conditions) for row in table.rows} if is_block_table(table) else set()
         if table.identity != identity or held != {file.sha256 for file in distinct}:
             raise ImportLogError(f"--out {out} is there already, and nothing is added to estimates: name another --out")
         rows_added = 0

@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import LOG_BYTES
 from lut.import_log import ImportLogError
 from lut.shape import LayerShape, NetworkShape
 
@@ -78,7 +80,7 @@ class BlockFile:
 def looks_like_blocks(path: Path) -> bool:
     """Whether the file has a key such as a block table's; False for what cannot be read."""
     try:
-        text = Path(path).read_bytes().decode("utf-8", "replace")
+        text = read_bytes(Path(path), LOG_BYTES).decode("utf-8", "replace")
     except OSError:
         return False
     # At the start of a line: a latency table quotes the keys that it was made of.
@@ -88,7 +90,7 @@ def looks_like_blocks(path: Path) -> bool:
 def read_blocks(path: Path, format: str | None = None) -> BlockFile:
     """Raises `ImportLogError` for what is no block table, or none of that format if one is named."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LOG_BYTES)
     except OSError as error:
         raise ImportLogError(f"cannot read {path}: {error.strerror or error}") from error
     entries = list(_entries(path, data))

@@ -38,8 +38,10 @@ class CheckReport:
 
 def check(path: Path) -> CheckReport:
     """Look at everything in the table that can be wrong. Raises `TableError` for a file that cannot be read."""
-    if not path.is_file():
+    if not path.exists():
         raise missing_table(path)
+    if not path.is_file():
+        LatencyTable.open(path)  # which says why it can't be
     try:
         scanned = scan(path)
     except TableError as error:
@@ -175,7 +177,7 @@ def _row_findings(table: LatencyTable) -> Iterator[Finding]:
     )
     if lacking and not table.identity.estimated:
         first, wanted = next(iter(lacking.items()))
-        done = sum(table.has(first, index) for index in range(wanted))
+        done = sum(row.workload == first and row.round < wanted and table.has(first, row.round) for row in table.rows)
         yield Finding(
             "warning",
             "incomplete",

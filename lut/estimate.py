@@ -7,13 +7,17 @@ takes on the device. `benchmarks/estimate.py` fits these, compares this model wi
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import CONFIG_BYTES
+from android_bench.safe.records import from_toml, from_values
 from lut.shape import LayerShape
 
 FOLDER = Path(__file__).with_name("estimates")
@@ -168,26 +172,46 @@ def cost_model(name: str) -> CostModel:
     if name not in cost_models():
         known = ", ".join(cost_models())
         raise NoCostModelError(f"there is no cost model to estimate {name} by; there is one of: {known}")
-    with path.open("rb") as file:
-        return model_of(name, tomllib.load(file))
+    try:
+        return model_of(name, from_toml(read_bytes(path, CONFIG_BYTES).decode(), dict[str, Any]))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise NoCostModelError(f"{path}: {why}: install amc-latency anew") from error
+
+
+class _Errors(msgspec.Struct):
+    layer_pct: dict[str, float]
+    network_pct: float
+    far_pct: float
+    unseen_pct: float
+
+
+class _File(msgspec.Struct):
+    """What stands in a cost model's file."""
+
+    model: str
+    runtime: str
+    sources: tuple[str, ...]
+    ns: dict[str, float]
+    cache_bytes: float
+    fitted: dict[str, dict[str, tuple[float, float]]]
+    errors: _Errors
 
 
 def model_of(name: str, content: Mapping[str, Any]) -> CostModel:
-    """The cost model that a file's content describes."""
-    errors = content["errors"]
+    """The cost model that a file's content describes. Raises `RecordError` naming the field that is of another type."""
+    found = from_values(content, _File)
+    errors = found.errors
     return CostModel(
         name=name,
-        model=content["model"],
-        runtime=content["runtime"],
-        sources=tuple(content["sources"]),
-        ns=content["ns"],
-        cache_bytes=content["cache_bytes"],
-        ranges={
-            sort: {size: (low, high) for size, (low, high) in fitted.items()}
-            for sort, fitted in content["fitted"].items()
-        },
-        layer_pct=errors["layer_pct"],
-        network_pct=errors["network_pct"],
-        far_pct=errors["far_pct"],
-        unseen_pct=errors["unseen_pct"],
+        model=found.model,
+        runtime=found.runtime,
+        sources=found.sources,
+        ns=found.ns,
+        cache_bytes=found.cache_bytes,
+        ranges=found.fitted,
+        layer_pct=errors.layer_pct,
+        network_pct=errors.network_pct,
+        far_pct=errors.far_pct,
+        unseen_pct=errors.unseen_pct,
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
+from android_bench.safe.records import from_json
 from device import base
 from device.base import DeviceIdentity, Protocol, Timing
-from lut.table import LatencyTable, TableError
+from lut import row_conditions
+from lut.table import LatencyTable
 
 _FROM = "from"
 _MOST_NAMED = 4
-T = TypeVar("T")
 
 
 class Header(NamedTuple):
@@ -45,7 +46,7 @@ def marked(timing: Timing, header: Header) -> Timing:
     """The row with a note of the header that it was measured under; one that has such a note keeps it."""
     if origin(timing) is not None:
         return timing
-    conditions = json.loads(timing.conditions) if timing.conditions else {}
+    conditions = from_json(timing.conditions, dict[str, Any]) if timing.conditions else {}
     conditions[_FROM] = {**asdict(header.identity), "protocol": asdict(header.protocol)}
     return replace(timing, conditions=json.dumps(conditions))
 
@@ -55,19 +56,10 @@ def origin(timing: Timing) -> Header | None:
     # Most rows have no such note, and reading JSON costs more than looking for its name.
     if f'"{_FROM}"' not in timing.conditions:
         return None
-    try:
-        values = json.loads(timing.conditions)[_FROM]
-        return Header(_known(DeviceIdentity, values), _known(Protocol, values["protocol"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise TableError(
-            f"'{timing.workload[:80]}' round {timing.round}: its conditions say that it came from another table, and "
-            "not from which: delete the line and profile again"
-        ) from None
-
-
-def _known(kind: type[T], values: dict[str, Any]) -> T:
-    """Fields that another version of this program wrote, and this one lacks, are left out."""
-    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})  # type: ignore[arg-type]
+    found = row_conditions.read(timing.conditions).origin
+    if found is None:
+        return None
+    return Header(DeviceIdentity(found.name, found.model, found.runtime, found.estimated), found.protocol)
 
 
 def foreign_rows(table: LatencyTable) -> Counter[Header]:

@@ -14,6 +14,8 @@ from android_bench.counts import parse_counts
 from android_bench.log_lines import printed
 from android_bench.op_profile import Op, OpProfile, parse_op_profile
 from android_bench.runner import ParseError
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import LOG_BYTES
 from lut.op_join import Join, JoinError, join
 from lut.shape import NetworkShape
 
@@ -62,10 +64,10 @@ class OpLog:
 
 def read_log(path: Path, shapes: NetworkShape, names: Sequence[str]) -> OpLog:
     """Raises `ImportLogError` for what is no op-profile log, or not one of the network of these layers."""
-    if not path.is_file():
-        raise ImportLogError(f"there is no log {path}")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LOG_BYTES)
+    except FileNotFoundError as error:
+        raise ImportLogError(f"there is no log {path}") from error
     except OSError as error:
         raise ImportLogError(f"cannot read the log {path}: {error.strerror or error}") from error
     text = _text(path, data)

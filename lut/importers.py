@@ -7,7 +7,6 @@ finished by the same call. Nothing takes an overhead off: an op's time holds non
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import statistics
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from device.base import DeviceIdentity, Protocol, Summary, Timing
 from lut.import_log import ImportLogError, OpLog, read_log
 from lut.op_join import Join, LayerOps
 from lut.predict import MissingShapeError, Predictor
+from lut.row_conditions import sha256_of
 from lut.shape import NOOP, LayerShape, NetworkShape, network_text
 from lut.table import LatencyTable
 
@@ -230,7 +230,7 @@ def _log_rounds(table: LatencyTable) -> dict[str, int]:
 
 def _sha256(row: Timing) -> str | None:
     """Of the log that the row came from; None for the no-op, which came from none."""
-    return json.loads(row.conditions).get("sha256") if row.conditions else None
+    return sha256_of(row.conditions)
 
 
 def _append(

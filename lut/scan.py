@@ -6,6 +6,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import TABLE_BYTES
 from lut.headers import Header
 from lut.table import TableError
 from lut.table_text import TITLE, Row, RowReader, columns, parse_header, schema_of
@@ -39,7 +41,7 @@ class Scan:
 def scan(path: Path) -> Scan:
     """Raises `TableError` for a file that cannot be read or has no header of this schema."""
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(Path(path), TABLE_BYTES)
     except OSError as error:
         raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
     end = data.rfind(b"\n") + 1

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
+from android_bench.safe.limits import LAYER_SIZE
+from android_bench.safe.text import shown_line
+
 WEIGHTED_KINDS = ("conv", "depthwise", "grouped", "linear")
 MAX_POOLS = ("max_pool", "signed_max_pool")
 """a signed one has padding, and reads what may be below zero: padding by zeros would win there"""
@@ -30,10 +33,10 @@ DTYPES = ("float32",)
 _CHANGES_CHANNELS = ("conv", "grouped", "linear", "slice")
 
 _TEXT = re.compile(
-    r"(?P<kind>[a-z_]+) (?P<c_in>\d+)x(?P<h>\d+)x(?P<w>\d+)>(?P<c_out>\d+)"
-    r" k(?P<kernel>\d+)(?:x(?P<kernel_w>\d+))? s(?P<stride>\d+)"
-    r" p(?P<padding>\d+)(?:x(?P<padding_w>\d+))?(?:\+(?P<end>\d+))?"
-    r"(?: d(?P<dilation>\d+))?(?: g(?P<per_group>\d+))?(?: n(?P<parts>\d+))?"
+    r"(?P<kind>[a-z_]+) (?P<c_in>\d{1,9})x(?P<h>\d{1,9})x(?P<w>\d{1,9})>(?P<c_out>\d{1,9})"
+    r" k(?P<kernel>\d{1,9})(?:x(?P<kernel_w>\d{1,9}))? s(?P<stride>\d{1,9})"
+    r" p(?P<padding>\d{1,9})(?:x(?P<padding_w>\d{1,9}))?(?:\+(?P<end>\d{1,9}))?"
+    r"(?: d(?P<dilation>\d{1,9}))?(?: g(?P<per_group>\d{1,9}))?(?: n(?P<parts>\d{1,9}))?"
     r" (?P<activation>[a-z0-9_]+) (?P<dtype>[a-z0-9]+)"
 )
 
@@ -85,6 +88,8 @@ class LayerShape:
             if value not in allowed:
                 raise ShapeError(f"layer {what} '{value}' is none of {', '.join(allowed)}")
         sizes = (self.c_in, self.c_out, self.h, self.w, self.kernel, self.stride, self.dilation, self.parts)
+        if max(*sizes, self.padding, self.end, self.per_group, self.kernel_w, self.padding_w) > LAYER_SIZE:
+            raise ShapeError(f"a layer's sizes are at most {LAYER_SIZE:,}: {shown_line(self.text)}")
         if min(sizes) < 1 or min(self.padding, self.end, self.per_group, self.kernel_w, self.padding_w) < 0:
             raise ShapeError(f"a layer's sizes must be positive: {self.text}")
         if self.kind not in _CHANGES_CHANNELS and self.c_in != self.c_out:

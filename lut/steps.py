@@ -32,7 +32,9 @@ def step_width(sweeps: Sequence[Sweep], largest_ratio: float = 0.25, fewest: int
             # Against the sweep's own slope, so that wide and narrow layers weigh the same.
             growths += [(low, (sweep[high] - sweep[low]) / usual_growth) for low, high in pairs if low % grid == 0]
     best = None
-    for width in range(2 * grid, max((low for low, _ in growths), default=0) + 1, grid):
+    # A width has as many positions as it has grid steps, and each takes growths of its own.
+    widest = min(max((low for low, _ in growths), default=0), len(growths) // max(1, fewest) * grid)
+    for width in range(2 * grid, widest + 1, grid):
         by_position = defaultdict(list)
         for low, growth in growths:
             by_position[low % width].append(growth)

@@ -13,6 +13,8 @@ from lut.shape import LayerShape, ShapeError, parse_shape
 from lut.table import LatencyTable, TableError
 
 FEWEST_POINTS = 3
+_MOST_BETWEEN = 50_000
+"""counts on the grid that a curve is read off at; a layer of more has its own points only"""
 _OUTPUT, _INPUT, _BOTH = "output channels", "input channels", "channels"
 
 
@@ -139,7 +141,8 @@ def _with_steps(table: LatencyTable, chosen: list[Sweep]) -> list[Sweep]:
         staircase = learned.get(family(sweep.shape))
         if staircase is not None:
             grid = grid_of([sweep.points])
-            counts = sorted({*range(min(sweep.points), max(sweep.points), grid), *sweep.points})
+            between = range(min(sweep.points), max(sweep.points), grid)
+            counts = sorted({*(between if len(between) <= _MOST_BETWEEN else ()), *sweep.points})
             curve = staircase.latency_us(channels(sweep.at(count) for count in counts))
             step = staircase.pattern.step
             sweep = replace(

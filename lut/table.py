@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from android_bench.safe.files import replacing
+from android_bench.safe.files import regular_file, replacing
+from android_bench.safe.limits import TABLE_BYTES
 from device.base import DeviceIdentity, Protocol, Timing, differences
 from device.conditions import calm_of
 from lut.table_file import TableFile, TableGoneError, TableWriteError
@@ -70,7 +71,7 @@ class LatencyTable:
         """
         path = Path(path)
         try:
-            with path.open("rb") as file:
+            with regular_file(path, TABLE_BYTES) as file:
                 status, data = os.fstat(file.fileno()), file.read()
         except FileNotFoundError as error:
             raise missing_table(path) from error
@@ -347,7 +348,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def is_table(path: Path) -> bool:
     """Whether the file begins as a latency table does."""
     try:
-        with path.open("rb") as file:
+        with regular_file(path, TABLE_BYTES) as file:
             return file.read(len(TITLE)) == TITLE.encode()
     except OSError:
         return False

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from android_bench.safe.limits import FIGURE
+from android_bench.safe.records import from_json, from_values
 from device.base import DeviceIdentity, Protocol, Summary, Timing
 from device.conditions import is_busy
+from lut import row_conditions
 from lut.shape import parse_network
 
 SCHEMA = 3
@@ -107,31 +111,23 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
     try:
         device, model, runtime = (_unescape(values[name]) for name in ("device", "model", "runtime"))
         identity = DeviceIdentity(device, model, runtime, estimated)
-        protocol_values = json.loads(values["protocol"])
-        if not isinstance(protocol_values, dict):
-            raise ValueError("its protocol is no list of names and values")
-        if protocol_values.get("l2") in _STATES:
+        protocol_values = from_json(values["protocol"], dict[str, Any])
+        l2 = protocol_values.get("l2")
+        if isinstance(l2, str) and l2 in _STATES:
             protocol_values["state"] = _STATES[protocol_values.pop("l2")]
-        known = {field.name: type(field.default) for field in fields(Protocol)}
-        if younger := set(protocol_values) - set(known):
+        known = {field.name for field in fields(Protocol)}
+        if younger := set(protocol_values) - known:
             raise TableError(
                 f"{path}: its protocol has {', '.join(sorted(younger))}, which this amc-latency does not know: "
                 "a newer one wrote it; update this one to read it"
             )
-        odd = [
-            name
-            for name, value in protocol_values.items()
-            if type(value) is not known[name] and not (known[name] is float and type(value) is int)
-        ]
-        if odd:
-            raise ValueError(f"its protocol's {odd[0]} is {protocol_values[odd[0]]!r}")
-        lacking = {field.name for field in fields(Protocol)} - set(protocol_values) - _YOUNGER_FIELDS
+        lacking = known - set(protocol_values) - _YOUNGER_FIELDS
         if lacking:
             raise ValueError(f"its protocol says nothing of {', '.join(sorted(lacking))}")
-        protocol = Protocol(**protocol_values)
+        protocol = from_values(protocol_values, Protocol)
     except TableError:
         raise
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise TableError(f"{path}: the header cannot be read ({error}): {damaged}") from error
     return identity, protocol
 
@@ -197,7 +193,9 @@ class RowReader:
         found = self._usual(line)
         if not (found and line.isascii() and line.endswith(_check(line[:-9]).encode())):
             return self._read_unusual(line)
-        key, round_index, counted_us = found.groups()
+        key, round_index, counted_us, conditions = found.groups()
+        if conditions:
+            row_conditions.read(conditions)
         return Row(line, self._schema, self._key(key), int(round_index), float(counted_us))
 
     def _read_unusual(self, line: bytes) -> Row:
@@ -205,6 +203,8 @@ class RowReader:
         cells = _cells_of(line, self._schema)
         key = self._key(cells[0].encode())
         timing = _timing_of(cells, self._schema)
+        if timing.conditions:
+            row_conditions.read(timing.conditions)
         return Row(line, self._schema, key, timing.round, timing.counted_us(self._protocol), timing)
 
     def _key(self, key: bytes) -> str:
@@ -220,13 +220,13 @@ class RowReader:
 def _usual_row(protocol: Protocol, schema: int) -> bytes:
     """A pattern for rows as `row_line` writes them that hold the protocol's figure and no error.
 
-    Its groups are the key, the round and the figure that counts.
+    Its groups are the key, the round, the figure that counts and the conditions.
     """
     figure = rb"\d{1,15}\.\d\d"
     counted = f"{protocol.clock}_{protocol.statistic}_us"
     cells = dict.fromkeys(columns(schema), rb"(?:%s)?" % figure)
     cells |= {"key": rb"([^\t]+)", "round": rb"(\d{1,9})", "n": rb"\d{1,9}", counted: rb"(%s)" % figure}
-    cells |= {"error": b"", "conditions": rb"[^\t]*", "check": rb"[0-9a-f]{8}"}
+    cells |= {"error": b"", "conditions": rb"([^\t]*)", "check": rb"[0-9a-f]{8}"}
     return rb"\t".join(cells.values())
 
 
@@ -248,6 +248,8 @@ def _timing_of(cells: list[str], schema: int) -> Timing:
     round_index, n = int(cells[1]), int(cells[2])
     if round_index < 0 or n < 0:
         raise ValueError("a round and a count cannot be negative")
+    if max(round_index, n) >= FIGURE:
+        raise ValueError(f"a round or a count is {FIGURE:g} or more")
     cpu, wall = _summary_of(cells[3 : 3 + len(names)], names), _summary_of(cells[3 + len(names) : end], names)
     error = _unescape(cells[end]) or None
     if error is None and cpu is None and wall is None:
@@ -261,6 +263,8 @@ def _summary_of(cells: list[str], names: Sequence[str]) -> Summary | None:
     values = [float(cell) if cell else None for cell in cells]
     if [value for value in values if value is not None and not 0 <= value < math.inf]:
         raise ValueError("a time is negative or no number")
+    if [value for value in values if value is not None and value >= FIGURE]:
+        raise ValueError(f"a time is {FIGURE:g} us or more")
     return Summary(**dict(zip(names, values, strict=True)))
 
 
@@ -269,7 +273,10 @@ def _escape(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    return text.encode("ascii").decode("unicode_escape")
+    found = text.encode("ascii").decode("unicode_escape")
+    if "\\" in text:
+        found.encode()  # half a surrogate pair is no text, and could never be shown
+    return found
 
 
 def _check(text: bytes) -> str:

@@ -5,6 +5,7 @@ choice (an epoch count, a policy) is made by them. The 10,000 test images are fo
 """
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 from amc_latency.data.splits import NORMALISATIONS, ImageData, Split
 from amc_latency.data.torchvision_folder import download_with, torchvision_root
 from amc_latency.errors import UserError
+from android_bench.safe.files import read_bytes
+from android_bench.safe.limits import IDX_BYTES
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""
@@ -31,11 +34,14 @@ def read_idx(path: Path) -> np.ndarray:
     Raises UserError naming the file if it is missing, truncated, overlong or no IDX file.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, IDX_BYTES)
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = packed.read(IDX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: can't be read ({error}); fetch the file anew") from error
+    if len(data) > IDX_BYTES:
+        raise UserError(f"{path}: it unpacks to more than {IDX_BYTES / 1e6:.0f} MB; fetch the file anew")
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or not 1 <= data[3] <= 3:
         raise UserError(f"{path}: no IDX file of bytes or int32 (it starts with {data[:4].hex()!r}); fetch it anew")
     dtype, start = IDX_TYPES[data[2]], 4 + 4 * data[3]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from amc_latency.errors import UserError
 from amc_latency.models.registry import names_own_file
+from android_bench.safe.limits import CHECKPOINT_BYTES
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 """under which PyTorch's weights are saved, beside .safetensors"""
@@ -51,7 +52,7 @@ def foreign_kind(path: Path) -> str | None:
             return what
     if path.suffix.lower() == ".onnx":
         return "an ONNX file"
-    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path):
+    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path) and path.stat().st_size <= CHECKPOINT_BYTES:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         # TorchScript has the constants of its code; plain weights have none.

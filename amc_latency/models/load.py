@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, load_checkpoint
+from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
 from amc_latency.models.file_kinds import check_network_name
 from amc_latency.models.registry import (
     LITE0,
@@ -195,6 +195,10 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
         _check_agrees(options, spec, path)
         saved = extra.get(NORMALISATION_KEY, BUNDLED_PIXELS if options.model == BUNDLED else None)
         return model, spec, True, _pixels(options, spec, saved, published=True)
+    if names_own_file(options.model) and options.weights and is_of_own_file(Path(options.weights)):
+        model, spec, extra = load_checkpoint(Path(options.weights), options.model)
+        _check_agrees(options, spec, Path(options.weights))
+        return model, spec, True, _pixels(options, spec, extra.get(NORMALISATION_KEY), published=False)
     spec = _described(options, default_spec(options.model))
     model = _seeded(spec)
     origin = _put_weights(options, spec, model)
@@ -232,7 +236,8 @@ def _pixels_because(options: NetworkOptions) -> str:
     """How `_pixels` came to what it says."""
     if options.normalisation is not None:
         return "as --normalisation says"
-    return "as the checkpoint remembers" if is_checkpoint(options.model) else "as published with the network's weights"
+    remembered = is_checkpoint(options.model) or is_of_own_file(Path(options.weights or ""))
+    return "as the checkpoint remembers" if remembered else "as published with the network's weights"
 
 
 def _differs_each_time(spec: ModelSpec) -> bool:

@@ -1,11 +1,13 @@
 """Which networks there are, by name. Listing them costs no torch import."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
+from android_bench.safe.limits import INPUT_VALUES, PARAMETERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,31 +111,38 @@ def normalisation_of(name: str) -> "Normalisation | None":
     return None
 
 
-def build_model(spec: ModelSpec) -> "nn.Module":
+def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
     """Build the network of `spec` with random weights, in eval mode and normal form (see normal_form.py).
 
-    Raises UserError for an unknown name and for a width, input or counts that the network doesn't have.
+    Raises UserError as `build_original`, and for counts that the network doesn't have.
     """
     if spec.name == "mobilenet_v1":
-        return build_original(spec)
+        return build_original(spec, most_weights)
     from amc_latency.models.normal_form import normal_form
     from amc_latency.models.wrappers import folded
 
-    model = normal_form(folded(build_original(spec)), spec.input)
+    model = normal_form(folded(build_original(spec, most_weights)), spec.input)
     return model if spec.channels is None else _with_counts(model, spec, spec.channels)
 
 
-def build_original(spec: ModelSpec) -> "nn.Module":
+def build_original(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
     """Build the network of `spec` as its authors wrote it, with random weights, in eval mode; uncut, but MobileNetV1.
 
-    Raises UserError for an unknown name and for a width or input that the network doesn't have.
+    Raises UserError for an unknown name, for a width or input that the network doesn't have, and for one of more
+    weights than `most_weights` or than memory holds, before it is made.
     """
     if not 1 <= spec.classes <= 1_000_000:
         raise UserError(f"classes is {spec.classes}; a classifier has 1 to 1,000,000")
     if min(spec.input) < 1:
         raise UserError(f"input is {'x'.join(map(str, spec.input))}; its sizes are at least 1")
+    if math.prod(spec.input) > INPUT_VALUES:
+        raise UserError(f"input is {'x'.join(map(str, spec.input))}; an image has at most {INPUT_VALUES:,} values")
     if not 0 < spec.width <= 16:
         raise UserError(f"width {spec.width} is not in 0..16; give a multiplier such as 0.5 or 1.0")
+    if not names_own_file(spec.name):
+        from amc_latency.models.size import check_size
+
+        check_size(spec.name, lambda: _original(spec), most_weights)
     return _original(spec).eval()
 
 
@@ -202,9 +211,13 @@ def _with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...])
     from amc_latency.graph import trace
     from amc_latency.prune.cut import cut
 
+    graph = trace(model, spec.input)
+    full = graph.architecture.group_channels
+    if len(channels) != len(full) or any(count > whole for count, whole in zip(channels, full, strict=True)):
+        raise UserError(f"{spec.name} has the channels {full} to cut, a checkpoint with {channels[:20]} is of another")
     try:
         # Which channels stay is told by values, also where the network has none.
         with torch.device("cpu"):
-            return cut(model, trace(model, spec.input), [torch.arange(count) for count in channels])
+            return cut(model, graph, [torch.arange(count) for count in channels])
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{spec.name} can't have the channel counts {channels}: {error}") from error

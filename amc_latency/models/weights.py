@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import JobError, UserError
+from amc_latency.models.archive import is_archive, why_not_stored
 from amc_latency.models.file_kinds import WEIGHTS_SUFFIXES, foreign_kind
+from amc_latency.models.size import check_memory
 from android_bench.safe.files import replacing
+from android_bench.safe.limits import CHECKPOINT_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,10 +64,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     _check_there(path)
+    _check_bytes(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not a safetensors file, or truncated ({error}); copy or make it anew") from error
 
 
@@ -170,14 +174,19 @@ def _read_torch(path: Path) -> Any:
     import torch
 
     _check_there(path)
+    _check_bytes(path)
     try:
-        kind = foreign_kind(path)
+        kind, archive = foreign_kind(path), is_archive(path)
+        reason = why_not_stored(path) if archive else None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     if kind is not None:
         raise UserError(f"{path} is {kind}")
+    if reason is not None:
+        raise UserError(f"{path}: no file of PyTorch weights: {reason}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, a tensor is a part of the file, whatever size the archive says it has.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         pickled = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
         what = f"holds more than tensors: {pickled[1]} is" if pickled else "is broken, or holds more than tensors,"
@@ -188,6 +197,13 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # whatever other bytes make of it
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: no file of PyTorch weights, or truncated ({reason})") from error
+
+
+def _check_bytes(path: Path) -> None:
+    size = path.stat().st_size
+    if size > CHECKPOINT_BYTES:
+        raise UserError(f"{path} is larger than {CHECKPOINT_BYTES / 1e9:.0f} GB, the most that is read")
+    check_memory(size, str(path))
 
 
 def _check_there(path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
 from amc_latency.intervals import Comparison, interval_pct
-from amc_latency.jsonl import checked
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.models.load import BUNDLED, NetworkOptions
 from amc_latency.search.amounts import Amount, amount_text, percent_of
 from amc_latency.search.densities import check_densities, check_end
+from android_bench.safe.records import exactly
 
 DAMAGES = ("refit", "taylor", "measured")
 """The dynamic programme's proxies of damage, see damage.py."""
@@ -33,7 +33,6 @@ PRUNINGS = ("channels", "weights")
 
 if TYPE_CHECKING:
     from amc_latency.search.agent import Score
-    from amc_latency.search.costs import Counts
 
 
 @dataclass(frozen=True)
@@ -345,6 +344,10 @@ def _file_name(config: SearchConfig) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
 
+Counts = tuple[int, ...]
+"""As in `costs`, which takes longer to import."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One network of the final comparison."""
@@ -493,19 +496,18 @@ class SearchReport:
     @staticmethod
     def from_json(value: object, folder: Path) -> SearchReport:
         """The inverse of `to_json`, for the run folder that the files lie in. Raises `ValueError` if it is none."""
-        report = checked(SearchReport, value)
-        if not isinstance(report.rows, list) or len(report.rows) != 3:
+        report = exactly(value, SearchReport)
+        if len(report.rows) != 3:
             raise ValueError("it has not three rows")
-        rows = [checked(Row, row) for row in report.rows]
-        budgets = [checked(BudgetRow, row) for row in report.budgets]
-        baselines = [checked(BaselineRow, row) for row in report.baselines]
-        comparisons = [checked(Comparison, row) for row in report.comparisons]
+        for row in report.rows:
+            ends = (row.accuracy_95, row.held_back_95, row.measured_95)
+            if any(len(each) not in (0, 2) for each in ends) or len(row.share_95) not in (0, 3):
+                raise ValueError(f"an interval of the row {row.name} has not two ends")
+            if row.measured_ms <= 0:
+                raise ValueError(f"measured_ms of the row {row.name} is {row.measured_ms}")
         return replace(
             report,
-            tflite=str(folder / report.tflite),
-            table=str(folder / report.table),
-            rows=[replace(row, tflite=str(folder / row.tflite)) for row in rows],
-            budgets=budgets,
-            baselines=baselines,
-            comparisons=comparisons,
+            tflite=str(folder / Path(report.tflite).name),
+            table=str(folder / Path(report.table).name),
+            rows=[replace(row, tflite=str(folder / Path(row.tflite).name)) for row in report.rows],
         )

@@ -251,7 +251,7 @@ class Delivery:
         path = self.folder.path / f"{'model' if name == 'ours' else name}.safetensors"
         spec, kept = self.judge.spec(counts), ",".join(map(str, counts))
         if path.exists():
-            model, found, extra = load_checkpoint(path)
+            model, found, extra = load_checkpoint(path, spec.name)
             if found == spec and extra.get("kept") == kept:
                 return model
         model = self.judge.network(counts)

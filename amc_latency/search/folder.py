@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
+import msgspec
 import tomli_w
 
 from amc_latency.errors import JobError, UserError
@@ -19,7 +20,9 @@ from amc_latency.jsonl import append_line, read_lines
 from amc_latency.search.config import SearchReport
 from amc_latency.search.costs import Counts
 from amc_latency.search.loop import EpisodeRecord
-from android_bench.safe.files import remove_leftovers, replacing
+from android_bench.safe.files import read_bytes, remove_leftovers, replacing
+from android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
+from android_bench.safe.records import from_json, from_toml
 
 CONFIG = "config.toml"
 REPORT = "report.json"
@@ -37,11 +40,11 @@ class TimedFile:
     """
     counts: Counts
     predicted_ms: float
-    measured_ms: float
+    measured_ms: Annotated[float, msgspec.Meta(gt=0)]
     target_ms: float | None
     low_ms: float
     """with `high_ms`, where what is measured lies with 95 % confidence"""
-    high_ms: float | None
+    high_ms: Annotated[float, msgspec.Meta(gt=0)] | None
     """None where a single round says nothing of it"""
 
     @property
@@ -126,9 +129,10 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return SearchReport.from_json(json.loads(path.read_text()), self.path)
+            return SearchReport.from_json(from_json(read_bytes(path, JSON_BYTES), dict[str, Any]), self.path)
         except (ValueError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}): delete it, and the search ends once more") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{path} is damaged ({why}): delete it, and the search ends once more") from error
 
     def write_report(self, report: SearchReport) -> None:
         """Say that the search is done: from now on it is only read."""
@@ -150,6 +154,8 @@ class RunFolder:
 
     def _lock(self) -> None:
         # Held until the process ends: two searches in one folder would tear each other's logs.
+        if not (self.path / CONFIG).is_file():
+            raise UserError(f"{self.path / CONFIG} is no file: name another --out")
         self._held = (self.path / CONFIG).open()
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,11 +165,12 @@ class RunFolder:
     def _check_config(self) -> None:
         wanted = self.settings
         try:
-            found = tomllib.loads((self.path / CONFIG).read_text())
+            found = from_toml(read_bytes(self.path / CONFIG, CONFIG_BYTES).decode(), dict[str, Any])
             if not found:
                 raise ValueError("it is empty")
         except (ValueError, OSError) as error:
-            raise UserError(f"{self.path / CONFIG} cannot be read ({error}): name another --out") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{self.path / CONFIG} cannot be read ({why}): name another --out") from error
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise UserError(

@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 from torch import Tensor, nn
 
 from amc_latency.data import ImageData
@@ -45,9 +47,9 @@ class JudgedPolicy:
     """A line of the log of scores."""
 
     counts: Counts
-    accuracy: float
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
     loss: float
-    images: int
+    images: Annotated[int, msgspec.Meta(ge=1)]
     final: bool
     """whether by all held-back images"""
     top5: float | None

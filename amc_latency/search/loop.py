@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from amc_latency.errors import UserError
@@ -30,11 +31,11 @@ class EpisodeRecord:
     """Keep ratios executed, after the clamp."""
     reward: float
     """Of the whole policy; what the agent was given, unless it is rewarded by layer."""
-    accuracy: float
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
     """Of the cut, refitted network on held-back images, 0..1."""
     loss: float
     """Cross entropy in nats, on the same images."""
-    images: int
+    images: Annotated[int, msgspec.Meta(ge=1)]
     """How many images these were."""
     predicted_ms: float
     """By the costs that the search ran under."""

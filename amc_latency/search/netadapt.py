@@ -26,7 +26,9 @@ from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.training import TrainConfig, fit, judged
-from android_bench.safe.files import replacing
+from android_bench.safe.files import read_bytes, replacing
+from android_bench.safe.limits import CONFIG_BYTES
+from android_bench.safe.records import RecordError, from_json
 
 
 @dataclass(frozen=True)
@@ -251,10 +253,10 @@ def _resumed(
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(settings, indent=2) + "\n")
-        found = json.loads(path.read_text())
+        found = from_json(read_bytes(path, CONFIG_BYTES), dict[str, Any])
     except OSError as error:
         raise JobError(f"cannot write {path}: {error.strerror}") from error
-    except ValueError as error:
+    except RecordError as error:
         raise UserError(f"{path} is damaged ({error}): start another folder") from error
     if found != settings:
         raise UserError(f"{folder} belongs to a NetAdapt run with other settings ({path.name}): start another folder")
@@ -270,7 +272,7 @@ def _load_winner(folder: Path, network: Network, iteration: NetAdaptIteration) -
     from amc_latency.graph import trace
 
     path = winner_path(folder, iteration.iteration)
-    model, spec, _ = load_checkpoint(path)
+    model, spec, _ = load_checkpoint(path, network.spec.name)
     if spec.channels != iteration.counts:
         raise UserError(f"{path} is not cut to iteration {iteration.iteration}'s counts: start another folder")
     return Network(model, spec, trace(model, network.spec.input), trained=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from amc_latency.console import Console
+from amc_latency.console import Console, put
 from amc_latency.errors import JobError, UserError
 from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
@@ -121,8 +121,8 @@ def front_text(front: Front) -> None:
         )
     result_console().print(table)
     if front.unlabelled:
-        print("%: agreement with the original, as the images have no labels")
-    print(f"drawn in {front.plot}")
+        put("%: agreement with the original, as the images have no labels")
+    put(f"drawn in {front.plot}")
 
 
 def _search_at(

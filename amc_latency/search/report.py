@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from amc_latency.console import rich_console
 from amc_latency.estimating import bench_advice
 from amc_latency.intervals import with_interval
 from amc_latency.report import WIDTH, console, right
 from amc_latency.search.config import Row, SearchReport
 from amc_latency.search.folder import TimedFile
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _TOP5 = "top-5 %: held back | test"
 
@@ -25,7 +28,7 @@ def search_text(report: SearchReport) -> None:
 
 def search_html(report: SearchReport, settings: Mapping[str, Any], measurements: Sequence[TimedFile]) -> str:
     """The same as a page of its own for the run folder, with the settings and every timing on the way."""
-    page = Console(record=True, file=io.StringIO(), width=WIDTH)
+    page = rich_console(record=True, file=io.StringIO(), width=WIDTH)
     target = "no latency target" if report.target_ms is None else f"{report.target_ms:.4f} ms"
     page.print(f"{settings['model']} for {target} on {report.device}", style="bold", markup=False)
     _write_search(report, page)

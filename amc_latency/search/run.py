@@ -17,6 +17,7 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import export
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.models.registry import names_own_file
 from amc_latency.models.weights import weights_digest
 from amc_latency.opening import device_text, open_device
 from amc_latency.profiling import Grid, complete_table, open_table
@@ -69,7 +70,7 @@ def search(
     check_several(data, config.model, console)
     # Other data or other weights on a resume would be another search.
     identity = {"data": data.source, "data_sha256": data.digest(), "weights_sha256": weights_digest(network.model)}
-    pruned = network if start is None else load_network(NetworkOptions(str(start)))
+    pruned = network if start is None else _started(network, start)
     if start is not None:
         identity["start_sha256"] = weights_digest(pruned.model)
     folder = RunFolder(out, {**asdict(config), **identity})
@@ -109,6 +110,13 @@ def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Devi
             raise UserError("--force, --transport, --runner and the like are for a phone that is there: no --estimate")
         return estimate_device(config.device, _path(config.lut))
     return open_device(config.device, _path(config.lut), phone, console)
+
+
+def _started(network: Network, start: Path) -> Network:
+    """What the round before ended in, built by the own file that the user named, if the network is of one."""
+    if names_own_file(network.spec.name):
+        return load_network(NetworkOptions(network.spec.name, weights=str(start)))
+    return load_network(NetworkOptions(str(start)))
 
 
 def _trained(config: SearchConfig) -> Network:

@@ -6,8 +6,8 @@ MB = 1_000_000
 
 TABLE_BYTES = 200 * MB
 """A latency table: 200,000 rows take 20 MB."""
-LOG_BYTES = 200 * MB
-"""A log to import."""
+LOG_BYTES = 20 * MB
+"""A log or block table to import: the largest known takes 1 MB."""
 CONFIG_BYTES = 1 * MB
 """A TOML file: a device profile, a run's configuration, a cost model."""
 JSON_BYTES = 16 * MB
@@ -20,12 +20,24 @@ MODEL_BYTES = 1_000 * MB
 """A `.tflite` file: FlatBuffers end at 2 GiB, and LiteRT holds the file and its packed weights."""
 CHECKPOINT_BYTES = 8_000 * MB
 """A file of weights; each entry is bounded by what the file really stores."""
+PICKLE_BYTES = 64 * MB
+"""What a checkpoint says of its tensors, beside their bytes."""
+INPUT_VALUES = 16 * MB
+"""Numbers of one image that a network is given: its layers' outputs are many times as many."""
+IDX_BYTES = 100 * MB
+"""A file of a data set in IDX, unpacked: Fashion-MNIST's largest has 47 MB."""
 PROGRAM_BYTES = 100 * MB
 """A program for a phone, or the wheel that holds one."""
 PHOTO_BYTES = 200 * MB
 PHOTO_PIXELS = 64 * MB
 """Pixels of a photo as decoded: JPEG is decoded at a reduced size first."""
 COUNT = 1_000_000
-"""Any number of channels, classes, runs or rounds."""
+"""Any number of classes, runs or rounds."""
+LAYER_SIZE = 2**24
+"""Any size of a layer: its channels, its height and width, its kernel."""
+FIGURE = 1e15
+"""Any figure of a log or table, and any count in it; as microseconds, 31 years."""
+SECONDS = 1e6
+"""Any time to wait."""
 PARAMETERS = 2_000 * MB
 """Weights of a network that is built, in numbers."""

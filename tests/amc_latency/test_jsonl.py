@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
-from amc_latency.jsonl import append_line, checked, read_lines
+from amc_latency.jsonl import append_line, read_lines
+from android_bench.safe.records import exactly
 
 Counts = tuple[int, ...]
 
@@ -83,18 +84,18 @@ def test_a_damaged_line_is_named(line: bytes) -> None:
 )
 def test_a_field_of_another_type_is_named(name: str, value: Any) -> None:
     row = json.loads(json.dumps(asdict(ROWS[1])))
-    assert checked(Row, row) == ROWS[1]
-    assert checked(Row, {**row, "spread": None}).spread is None
-    with pytest.raises(ValueError, match=f"{name} is"):
-        checked(Row, {**row, name: value})
+    assert exactly(row, Row) == ROWS[1]
+    assert exactly({**row, "spread": None}, Row).spread is None
+    with pytest.raises(ValueError, match=rf"`\$\.{name}(\[\d\])?`"):
+        exactly({**row, name: value}, Row)
 
 
 def test_fields_too_many_or_too_few_are_named() -> None:
     row = asdict(ROWS[0])
     with pytest.raises(ValueError, match="more"):
-        checked(Row, {**row, "more": 1})
+        exactly({**row, "more": 1}, Row)
     del row["ms"]
     with pytest.raises(ValueError, match="ms"):
-        checked(Row, row)
+        exactly(row, Row)
     with pytest.raises(ValueError, match="no object"):
-        checked(Row, [])
+        exactly([], Row)

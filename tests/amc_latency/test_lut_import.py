@@ -150,7 +150,7 @@ BAD_INPUT: list[tuple[list[object], str]] = [
     ([BUNDLED, "--device", ""], "--device '' is no plain name"),
     ([BUNDLED, "--device", "my phone"], "--device 'my phone' is no plain name"),
     ([sys.executable], " is not text"),
-    ([os.devnull], f"there is no log {os.devnull}"),
+    ([os.devnull], f"cannot read the log {os.devnull}: is no regular file"),
     ([BUNDLED, "--channels", "8,8"], "14 coupled groups"),
     ([BUNDLED, "--channels", ",".join(["9999"] * 14)], "can't keep 9999"),
     ([BUNDLED, "--model", "mobilenetv1"], "did you mean 'mobilenet_v1'"),

@@ -146,7 +146,7 @@ def test_a_given_file_that_cannot_run_there(tmp_path: Path, content: bytes | Non
 
 
 def test_a_folder_and_a_program_of_the_other_kind(tmp_path: Path) -> None:
-    assert "Is a directory" in str(given(tmp_path))
+    assert "is a folder" in str(given(tmp_path))
     path = tmp_path / "program"
     path.write_bytes(elf(ARM64, b"Benchmarking failed."))
     assert "is benchmark_model and not amc_bench" in str(given(path, "amc_bench"))

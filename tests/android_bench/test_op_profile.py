@@ -181,3 +181,14 @@ def test_damaged_text_has_no_other_figures(name: str, data: st.DataObject) -> No
 def test_damaged_text_of_2018_has_no_other_figures(data: st.DataObject) -> None:
     text = log_of_2018()
     assert_same_figures(data.draw(damaged(text)), parse_op_profile(text))
+
+
+@pytest.mark.parametrize("name", ["opprof.out", "prof.csv", "litert_profile.txt"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Run Order", "Summary by node type"), ("Top by Computation Time", "Summary by node type")],
+)
+def test_titles_that_changed_places(name: str, one: str, other: str) -> None:
+    text = fixture(name).replace(one, "\0").replace(other, one).replace("\0", other)
+    with pytest.raises(ParseError, match="a table under this title has other columns"):
+        parse_op_profile(text)

@@ -92,7 +92,7 @@ def test_a_file_that_is_no_tflite_is_named(tmp_path: Path, content: bytes) -> No
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadModelError, match=r"nothing\.tflite: No such file"):
         measure_file(ScriptedDevice({}), tmp_path / "nothing.tflite", Protocol())
-    with pytest.raises(BadModelError, match="Is a directory"):
+    with pytest.raises(BadModelError, match="is a folder"):
         measure_file(ScriptedDevice({}), tmp_path, Protocol())
 
 

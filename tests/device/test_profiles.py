@@ -148,7 +148,7 @@ def test_a_file_says_all_that_is_to_be_said(tmp_path: Path) -> None:
         ("[timing]\nruns = true", "[timing] runs is a whole number, not True"),
         ("[timing]\nruns = 0", "[timing] a protocol needs at least one run"),
         ('[timing]\nclock = "sun"', "clock is cpu or wall"),
-        ("[timing]\nmin_time_ms = nan", "[timing] min_time_ms is a number, not nan"),
+        ("[timing]\nmin_time_ms = nan", "nan is no finite number - at `$.timing.min_time_ms`"),
         ("[timing]\nthreads = 2000", "256"),
         ('[timing]\ncores = "slowest"', "[timing] cores is fastest, all or a list of core numbers, not 'slowest'"),
         ("[timing]\ncores = []", "[timing] cores is"),

@@ -35,7 +35,9 @@ def test_the_first_value_stays(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1, 2]", b"7", b"null", b'{"hot": "fast"}', b'{"hot": null}', b"\xff\xfe{}"]
+    "content",
+    [b"", b"{", b"[1, 2]", b"7", b"null", b'{"hot": "fast"}', b'{"hot": null}', b"\xff\xfe{}"]
+    + [b'{"hot": %s, "frame": 350}' % figure for figure in (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 5000)],
 )
 def test_garbage_is_told_and_replaced(path: Path, content: bytes) -> None:
     path.parent.mkdir()
@@ -49,7 +51,7 @@ def test_garbage_is_told_and_replaced(path: Path, content: bytes) -> None:
     assert ReferenceSpeeds(path).get("hot") == 210.0
 
 
-@pytest.mark.parametrize("figure", ["-200.0", "0", "NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("figure", ["-200.0", "0"])
 def test_a_figure_that_is_no_time_is_as_good_as_none(path: Path, figure: str) -> None:
     path.parent.mkdir()
     path.write_text(f'{{"hot": {figure}, "frame": 350}}')

@@ -253,7 +253,7 @@ def test_what_cannot_be_imported_is_refused_and_writes_nothing(tmp_path: Path) -
     other = log_2018(tmp_path / "other.txt", [*OPS[1:], OPS[0]])
     for logs, message in (
         ([tmp_path / "missing.txt"], "there is no log .*missing.txt"),
-        ([tmp_path], "there is no log"),
+        ([tmp_path], "cannot read the log .*: is a folder"),
         ([good, no_log], r"no.txt has no op profile: was it made with --enable_op_profiling=true\?"),
         ([good, cut], "cut.txt: "),
         ([modern], r"strided.op_profile.txt: op 2 of 12, Convolution \(NHWC, F32\) DWConv 'Delegate/.*:1', does not"),

@@ -150,3 +150,10 @@ def test_mean_and_std_are_those_of_the_images() -> None:
     x = load_data("bundled").train.inputs((28, 28))
     assert x.mean().item() == pytest.approx(0, abs=0.01)
     assert x.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_file_that_unpacks_to_more_than_any_data_set_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(b"\0" * 101_000_000, 1))
+    with pytest.raises(UserError, match="unpacks to more than 100 MB"):
+        read_idx(path)

@@ -252,7 +252,7 @@ def test_whole_or_cut_a_network_survives_its_checkpoint(options: NetworkOptions,
     image = torch.randn(2, *whole.spec.input)
     for network in (whole, cut_to(whole, counts)):
         save_checkpoint(Path("saved.safetensors"), network.model, network.spec)
-        model, spec, _ = load_checkpoint(Path("saved.safetensors"))
+        model, spec, _ = load_checkpoint(Path("saved.safetensors"), options.model)
         assert spec == network.spec
         with torch.no_grad():
             assert torch.equal(model(image), network.model(image))
@@ -263,4 +263,4 @@ def test_a_checkpoint_of_an_own_file_that_is_gone_says_so(own: Path) -> None:
     save_checkpoint(Path("saved.safetensors"), network.model, network.spec)
     Path("net.py").unlink()
     with pytest.raises(UserError, match=r"saved\.safetensors holds weights of net\.py:build.*net\.py: no such file"):
-        load_checkpoint(Path("saved.safetensors"))
+        load_checkpoint(Path("saved.safetensors"), "net.py:build")

@@ -253,7 +253,7 @@ def test_a_parametrized_network_takes_its_file_and_can_be_cut(
     assert [group.channels for group in network.graph.groups] == [8, 8]
     # A checkpoint is built anew by the same function.
     save_checkpoint(tmp_path / "net.safetensors", network.model, network.spec)
-    again, spec, _ = load_checkpoint(tmp_path / "net.safetensors")
+    again, spec, _ = load_checkpoint(tmp_path / "net.safetensors", name)
     assert spec == ModelSpec(name, input=(3, 8, 8), classes=4)
     assert torch.allclose(again(IMAGE), expected, atol=1e-5)
 

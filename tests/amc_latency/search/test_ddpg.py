@@ -12,7 +12,6 @@ import torch
 from scipy.stats import truncnorm
 
 from amc_latency.errors import UserError
-from amc_latency.jsonl import checked
 from amc_latency.search.agent import Score
 from amc_latency.search.baselines import random_policies, uniform_policy
 from amc_latency.search.clamp import Clamp
@@ -20,6 +19,7 @@ from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig, truncated_normal
 from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
+from android_bench.safe.records import exactly
 from lut.architecture import Architecture, Layer
 from lut.shape import LayerShape
 
@@ -202,7 +202,7 @@ def test_truncated_normal_against_scipy() -> None:
 @pytest.mark.parametrize("kept", [0, 3, 7, 11])
 def test_a_resumed_search_goes_on_as_the_unbroken_one(kept: int) -> None:
     unbroken = run_episodes(toy_env(), small_agent(), 12, TARGET_MS)
-    log = [checked(EpisodeRecord, json.loads(json.dumps(dataclasses.asdict(record)))) for record in unbroken[:kept]]
+    log = [exactly(json.loads(json.dumps(dataclasses.asdict(record))), EpisodeRecord) for record in unbroken[:kept]]
     evaluated: list[Counts] = []
 
     def accuracy(counts: Counts) -> float:

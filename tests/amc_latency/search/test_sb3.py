@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from amc_latency.errors import UserError
-from amc_latency.jsonl import checked
 from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.env import ChannelEnv
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.sb3 import AGENTS, run_sb3
+from android_bench.safe.records import exactly
 from lut.architecture import Architecture, Layer
 from lut.shape import LayerShape
 
@@ -85,7 +85,7 @@ def test_a_resumed_search_goes_on_as_the_unbroken_one(name: str) -> None:
         assert record.predicted_ms <= TARGET_MS
         assert record.reward == pytest.approx(0.5 * record.counts[1] / CHANNELS - 1)
         assert record.actions == tuple(count / CHANNELS for count in record.counts)
-    log = [checked(EpisodeRecord, json.loads(json.dumps(dataclasses.asdict(record)))) for record in whole[:7]]
+    log = [exactly(json.loads(json.dumps(dataclasses.asdict(record))), EpisodeRecord) for record in whole[:7]]
     resumed, evaluated = search(log)
     assert resumed[:7] == log
     assert what_happened(resumed) == what_happened(whole)

@@ -30,6 +30,8 @@ def test_a_record_has_its_types() -> None:
         ("{}", "`x`"),
         ("[1]", "object"),
         ('{"x": 1', "truncated"),
+        ('{"x": 1, "n": ' + "9" * 400 + "}", r"1329 bits is too large - at `\$\.n`"),
+        ('{"x": 1, "n": ' + "9" * 5000 + "}", r"\$\.n"),
     ],
 )
 def test_another_type_is_refused_by_name(text: str, message: str) -> None:
@@ -42,6 +44,20 @@ def test_depth_is_bounded_in_open_parts() -> None:
     for text in ("[" * 40 + "]" * 40, "[" * 100_000, '{"a":' * 100_000):
         with pytest.raises(RecordError, match="deep"):
             from_json(text, Any)
+
+
+@pytest.mark.parametrize(
+    "text", ["x = " + "9" * 400, "x = " + "9" * 5000, "x = 1\nn = " + "[" * 2000, "x = 1\nx = 1", "x = 1\nn = 1.0"]
+)
+def test_toml_is_bounded_too(text: str) -> None:
+    with pytest.raises(RecordError):
+        from_toml(text, Point)
+
+
+def test_an_open_part_has_no_number_that_is_too_large() -> None:
+    with pytest.raises(RecordError, match=r"64 bits is too large - at `\$\.a\[\.\.\.\]`"):
+        from_json('{"a": [9223372036854775808]}', dict[str, Any])
+    assert from_json('{"a": 0.12345678901234567890}', dict[str, Any]) == {"a": 0.12345678901234568}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -1,0 +1,41 @@
+"""How large a network would be, found out before it is made: its weights are counted without being allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from amc_latency.errors import UserError
+from android_bench.safe.limits import PARAMETERS
+from android_bench.safe.memory import available_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def check_size(name: str, build: Callable[[], nn.Module], most: int = PARAMETERS) -> None:
+    """Raise `UserError` for a network that `build` makes of more than `most` weights, or of more than memory holds."""
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            weights = sum(tensor.numel() for tensor in build().state_dict().values())
+    except (RuntimeError, OverflowError) as error:
+        # More than 2^63 bytes, which torch can't even count.
+        raise UserError(f"{name} can't be built at that size: {str(error).splitlines()[0]}") from error
+    if weights > most:
+        raise UserError(
+            f"{name} would have {weights:,} weights, more than {most:,}: give a smaller width, fewer classes or "
+            "smaller images"
+        )
+    check_memory(4 * weights, name)
+
+
+def check_memory(n_bytes: int, what: str) -> None:
+    """Raise `UserError` where `what` takes more memory than there is."""
+    available = available_bytes()
+    if available is not None and n_bytes > available:
+        raise UserError(
+            f"{what} takes {n_bytes / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are free: "
+            "close other programs, or use a larger computer"
+        )

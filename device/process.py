@@ -100,7 +100,7 @@ class WorkerProcess:
     def answer(self) -> dict[str, Any]:
         """The answer to the job sent last. Raises `WorkerDied`, after which the process is gone."""
         try:
-            received = self._received
+            received: bytes | bytearray = self._received
             while self._failure is None and b"\n" not in received:
                 self._wait(self._answers, selectors.EVENT_READ)
                 received = os.read(self._answers.fileno(), 1 << 16)

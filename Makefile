@@ -1,18 +1,21 @@
 # make env    .venv and no more
 # make run    the main job on the bundled network: ends in a .tflite that meets its target
 # make test   lint, types and the whole suite
+# make lock   requirements.lock anew, from pyproject.toml and constraints.txt (needs uv)
+# make audit  known vulnerabilities of what make env installs (needs pip-audit and the network; else says that it can't)
 # make phone  what the phone tests need: fetches what it can, names the Debian packages that only root can install
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env run test phone lint format clean
+.PHONY: env run test phone lint format lock audit clean
 
 env: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("amc-latency needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --use-pep517 --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --use-pep517 --no-build-isolation --editable .
 	touch $@
 
 run: env
@@ -36,6 +39,26 @@ lint: env
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock:
+	uv pip compile pyproject.toml --extra dev --constraint constraints.txt --universal --python-version 3.11 \
+	    --generate-hashes --custom-compile-command 'make lock' --no-emit-package amc-latency --quiet \
+	    --output-file requirements.lock
+
+audit: env
+	@rm -f .venv/audit.json; \
+	if ! command -v pip-audit >/dev/null; then \
+	    echo 'audit: skipped, as pip-audit is not installed (pipx install pip-audit)'; \
+	elif pip-audit --disable-pip --require-hashes --requirement requirements.lock --progress-spinner off \
+	    --format json --output .venv/audit.json 2>.venv/audit.log; then \
+	    $(BIN)/python -c 'import json; all = json.load(open(".venv/audit.json"))["dependencies"]; \
+	        known = [each for each in all if "skip_reason" not in each]; \
+	        print("audit: no known vulnerability in", len(known), "packages;", len(all) - len(known), "are not on the list and were skipped")'; \
+	elif [ -s .venv/audit.json ]; then \
+	    $(BIN)/python -m json.tool .venv/audit.json; exit 1; \
+	else \
+	    echo "audit: skipped, as the list of known vulnerabilities can't be had: $$(tail -n 1 .venv/audit.log)"; \
+	fi
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

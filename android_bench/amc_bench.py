@@ -9,15 +9,43 @@ import shlex
 import signal
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, TypedDict
+
+from msgspec import Meta
 
 from android_bench.build import LIBRARY, PROGRAM
 from android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
+from android_bench.safe.limits import COUNT
+from android_bench.safe.records import RecordError, from_values
+from android_bench.safe.text import shown_line
 
 NOT_REACHED = "not reached"
 """What the error of a model begins with that is not to blame: time it in another process."""
 _VERSION = "1"  # AMC_BENCH_VERSION in flags.h
 _LINE = re.compile(r'(\{.*),"crc":"([0-9a-f]{8})"\}', re.ASCII)
+_Count = Annotated[int, Meta(ge=0, le=COUNT)]
+_Us = Annotated[float, Meta(ge=0, le=1e12)]
+
+
+class Line(TypedDict, total=False):
+    """The program's first line, one of a model, or its last: what is read of them. A checksum proves no types."""
+
+    program: str
+    version: str
+    done: _Count
+    index: _Count
+    model: str
+    n: _Count
+    min_us: _Us
+    median_us: _Us
+    mean_us: _Us
+    std_us: _Us
+    delegated: bool
+    before: list[str]
+    after: list[str]
+    error: str | None
+    fatal: bool
+    op_profile: str
 
 
 class AmcBench(Runner):
@@ -49,7 +77,7 @@ class AmcBench(Runner):
         """See `Runner.op_profile`; the text is as LiteRT words it."""
         (row,) = _rows(text, [model], code)
         if "op_profile" not in row:
-            raise RunnerError(row.get("error", "amc_bench gave no op profile"))
+            raise RunnerError(shown_line(row.get("error") or "amc_bench gave no op profile"))
         return row["op_profile"]
 
 
@@ -75,7 +103,7 @@ def _decimal(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def _rows(text: str, models: Sequence[str], code: int) -> list[dict[str, Any]]:
+def _rows(text: str, models: Sequence[str], code: int) -> list[Line]:
     """A row for each model: as printed, or with an error where a program that died printed none."""
     objects, other = _objects(text, code)
     if not objects:
@@ -99,9 +127,9 @@ def _rows(text: str, models: Sequence[str], code: int) -> list[dict[str, Any]]:
     return rows + _unreached(models, rows, code, other)
 
 
-def _objects(text: str, code: int) -> tuple[list[dict[str, Any]], str]:
+def _objects(text: str, code: int) -> tuple[list[Line], str]:
     """The program's own lines, checked, and the text of all others: LiteRT logs to the same place."""
-    objects: list[dict[str, Any]] = []
+    objects: list[Line] = []
     other: list[str] = []
     *lines, last = (line.removesuffix("\r") for line in text.split("\n"))
     # A process that died may have done so in the middle of its last line, which is then as good as not there.
@@ -117,19 +145,22 @@ def _objects(text: str, code: int) -> tuple[list[dict[str, Any]], str]:
     return objects, "\n".join(other)
 
 
-def _checked(line: str) -> dict[str, Any] | None:
+def _checked(line: str) -> Line | None:
     match = _LINE.fullmatch(line)
     if match is None or not line.isascii() or zlib.crc32(match[1].encode()) != int(match[2], 16):
         return None
-    return json.loads(match[1] + "}")
+    try:
+        return from_values(json.loads(match[1] + "}"), Line)
+    except (RecordError, ValueError, RecursionError):
+        return None
 
 
-def _unreached(models: Sequence[str], rows: Sequence[dict[str, Any]], code: int, other: str) -> list[dict[str, Any]]:
+def _unreached(models: Sequence[str], rows: Sequence[Line], code: int, other: str) -> list[Line]:
     """Error rows for the models after `rows`, which the dead process did not come to."""
     end = f"amc_bench ended with exit code {code}{_signal_name(code)}"
     words = [line for line in other.splitlines() if line.strip() and not line.startswith(("INFO:", "VERBOSE:"))]
     if words:
-        end += f": {words[-1].strip().removeprefix('amc_bench: ')[:300]}"
+        end += f": {shown_line(words[-1].strip().removeprefix('amc_bench: '), 300)}"
     errors = [f"{NOT_REACHED}: {end}" for _ in models[len(rows) :]]
     # Where no row says what ended it, it was the next model, or the program itself.
     if errors and not (rows and rows[-1].get("fatal")):
@@ -144,9 +175,9 @@ def _signal_name(code: int) -> str:
         return ""
 
 
-def _sample(row: dict[str, Any]) -> Sample:
-    if row.get("error") is not None:
-        return Sample(row["model"], error=" ".join(row["error"].split()))
+def _sample(row: Line) -> Sample:
+    if (error := row.get("error")) is not None:
+        return Sample(row["model"], error=shown_line(" ".join(error.split()), 400))
     try:
         return Sample(
             model=row["model"],

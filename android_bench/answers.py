@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from android_bench.runner import ParseError
+from android_bench.safe.text import shown_line
 
 
 def counted(snippet: str, source: str = ":") -> str:
@@ -29,14 +30,14 @@ class Lines:
             lines, last = [line[:-1] for line in lines], last.rstrip("\r")
         end = re.fullmatch(r"end=([0-9]{1,6})", last)
         if end is None:
-            raise ParseError(f"the phone's answer is cut off after '{last[:200]}'")
+            raise ParseError(f"the phone's answer is cut off after '{shown_line(last)}'")
         if int(end[1]) != len(lines):
-            raise ParseError(f"the phone's answer has {len(lines)} lines before '{last}'")
+            raise ParseError(f"the phone's answer has {len(lines)} lines before '{shown_line(last)}'")
         self._pairs: list[tuple[str, str]] = []
         for line in lines:
             key, found, value = line.partition("=")
             if not found:
-                raise ParseError(f"the phone's answer has a line that it cannot have: '{line[:200]}'")
+                raise ParseError(f"the phone's answer has a line that it cannot have: '{shown_line(line)}'")
             self._pairs.append((key, value))
         self._pairs.reverse()
 
@@ -65,12 +66,12 @@ class Lines:
 
     def _fail(self, expected: str) -> None:
         line = "=".join(self._pairs[-1]) if self._pairs else "the end"
-        raise ParseError(f"the phone's answer has '{line[:200]}' where {expected} should be")
+        raise ParseError(f"the phone's answer has '{shown_line(line)}' where {expected} should be")
 
 
 def matched(pattern: str, line: str) -> re.Match[str]:
     """The match of a whole line. Raises `ParseError` quoting it."""
     match = re.fullmatch(pattern, line)
     if match is None:
-        raise ParseError(f"the phone printed what no phone prints: '{line[:200]}'")
+        raise ParseError(f"the phone printed what no phone prints: '{shown_line(line)}'")
     return match

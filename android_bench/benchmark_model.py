@@ -18,7 +18,7 @@ _MARK = "@sample"
 _NEEDED = ("graph", "num_runs", "num_threads")
 _EXIT_CODE = re.compile("[0-9]{1,3}")
 _WRONG_MACHINE = re.compile(r"\x7fELF|not executable|[Ee]xec format error")
-_HELP_FLAG = re.compile(r"^\s+--(\w+)=\S*\s+(?:int32|int64|uint64|float|bool|string)\s", re.MULTILINE)
+_HELP_FLAG = re.compile(r"^[ \t]+--(\w+)=\S*[ \t]+(?:int32|int64|uint64|float|bool|string)\s", re.MULTILINE)
 # LiteRT's own log has `ERROR: [file.cc:1] ...` also where it merely found no GPU.
 _ERROR = re.compile(r"^ERROR: (?!\[)(.*)", re.MULTILINE)
 _UNKNOWN_FLAGS = re.compile(r"^WARN: Unconsumed cmdline flags: *(.*)", re.MULTILINE)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 
-_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b\n]*\x07")
 _LINE_END = re.compile(r"\r*\n|\r+")
 _TITLE = re.compile(r"(.*?)(?:native : \S+ )?=+ Run Order =+\s*")
+_LONGEST_TITLE = 2000
 _PIECES = re.compile(r"[0-9]+|[A-Za-z]+|\s+|.")
 
 
@@ -23,7 +24,9 @@ def printed(text: str) -> str:
 
 
 def _without_prefix(lines: list[str]) -> list[str]:
-    title = next((match for line in lines if (match := _TITLE.fullmatch(line))), None)
+    # A line without end would be searched for longer than anybody waits.
+    short = (line for line in lines if len(line) <= _LONGEST_TITLE)
+    title = next((match for line in short if (match := _TITLE.fullmatch(line))), None)
     if title is None or not title[1]:
         return lines
     prefix = _like(title[1])

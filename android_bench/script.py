@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from android_bench.runner import Job, ParseError, Runner, Sample
+from android_bench.safe.text import shown_line
 from android_bench.state import PhoneState, parse_state
 
 _MARK = "@amc"
@@ -96,8 +97,11 @@ def parse_block(text: str, runner: Runner, paths: RunPaths) -> BlockResult:
     sections = _sections(text)
     name, models_text, _ = sections[0]
     if name != "models" or sections[-1][0] != "end":
-        raise ParseError(f"a block's text begins with its models and ends with its end, not '{text[:80]}'")
-    models = tuple(shlex.split(models_text))
+        raise ParseError(f"a block's text begins with its models and ends with its end, not '{shown_line(text, 80)}'")
+    try:
+        models = tuple(shlex.split(models_text))
+    except ValueError as error:
+        raise ParseError(f"a block's models are '{shown_line(models_text, 80)}'") from error
     states = [parse_state(body) for kind, _, body in sections if kind == "state"]
     runs = [body for kind, _, body in sections if kind == "run"]
     codes = tuple(_code(rest) for kind, rest, _ in sections if kind == "code")
@@ -130,15 +134,15 @@ def _sections(text: str) -> list[tuple[str, str, str]]:
         elif found:
             found[-1][2].append(line)
         else:
-            raise ParseError(f"expected '{_MARK} models', found '{line[:120]}'")
+            raise ParseError(f"expected '{_MARK} models', found '{shown_line(line, 120)}'")
     if not found:
         raise ParseError("a block's text is empty")
     return [(name, rest, "\n".join(body)) for name, rest, body in found]
 
 
 def _code(text: str) -> int:
-    if not text.isdigit():
-        raise ParseError(f"an exit code is a number, not '{text[:40]}'")
+    if not re.fullmatch("[0-9]{1,3}", text):
+        raise ParseError(f"an exit code is a number, not '{shown_line(text, 40)}'")
     return int(text)
 
 
@@ -185,10 +189,10 @@ def parse_poll(text: str) -> Poll:
         digest, _, path = line.partition("  ")
         name = path.removeprefix("blocks/").removesuffix(".part")
         if not re.fullmatch("[0-9a-f]{64}", digest) or not re.fullmatch("[0-9a-z]+", name):
-            raise ParseError(f"expected a block's checksum, found '{line[:120]}'")
+            raise ParseError(f"expected a block's checksum, found '{shown_line(line, 120)}'")
         finished[name] = digest
     if len(states) != 1 or states[0] not in ("starting", "running", "done", "dead"):
-        raise ParseError(f"a poll says one state, not {states}")
+        raise ParseError(f"a poll says one state, not {shown_line(str(states))}")
     return Poll(finished, states[0])
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from android_bench.answers import Lines, counted
 from android_bench.runner import ParseError
+from android_bench.safe.text import shown_line
 
 NEEDED_PROGRAMS = ("setsid", "sha256sum", "timeout", "taskset")
 """What the phone's commands are made of, beyond what every shell has."""
@@ -194,18 +195,19 @@ def parse_info(text: str) -> PhoneInfo:
     machine = lines.take("machine")
     bionic = lines.take("bionic")
     if bionic not in ("0", "1"):
-        raise ParseError(f"the phone's info has 0 or 1 for bionic, not '{bionic}'")
+        raise ParseError(f"the phone's info has 0 or 1 for bionic, not '{shown_line(bionic)}'")
     temporary = lines.take("temporary")
-    if temporary and not temporary.startswith("/"):
-        raise ParseError(f"the phone's temporary folder is no path: '{temporary}'")
+    if temporary and not (temporary.startswith("/") and _plain(temporary)):
+        raise ParseError(f"the phone's temporary folder is no path: '{shown_line(temporary)}'")
     missing = tuple(lines.take_all("missing"))
     if not set(missing) <= set(NEEDED_PROGRAMS):
-        raise ParseError(f"nobody asked the phone for the program '{missing[-1]}'")
-    benchmark_models = tuple(lines.take_all("benchmark_model"))
+        raise ParseError(f"nobody asked the phone for the program '{shown_line(missing[-1])}'")
+    # A path stands in commands and in messages.
+    benchmark_models = tuple(filter(_plain, lines.take_all("benchmark_model")))
     lines.expect_end()
     sdk = _number(found.pop("sdk"))
-    abi = found.pop("abi") or _ABIS.get(machine)
-    named = {key: value.strip() or None for key, value in found.items()}
+    named = {key: shown_line(value.strip()) or None for key, value in found.items()}
+    abi = named.pop("abi") or _ABIS.get(machine)
     return PhoneInfo(
         **named,
         sdk=sdk,
@@ -225,10 +227,10 @@ def parse_topology(text: str) -> Topology:
         path = lines.take("core")
         number = re.search(r"/cpu([0-9]{1,4})$", path)
         if number is None:
-            raise ParseError(f"no core has the path '{path}'")
+            raise ParseError(f"no core has the path '{shown_line(path)}'")
         online = lines.take("online")
         if online not in ("0", "1"):
-            raise ParseError(f"a core is online with 0 or 1, not '{online}'")
+            raise ParseError(f"a core is online with 0 or 1, not '{shown_line(online)}'")
         core = Core(
             int(number[1]),
             _number(lines.take("max_khz")) or None,
@@ -318,6 +320,10 @@ def _sensors(lines: list[str]) -> Iterator[tuple[str, float]]:
 
 def _sensible(value_c: float) -> float | None:
     return value_c if -40 <= value_c <= 200 else None
+
+
+def _plain(path: str) -> bool:
+    return shown_line(path) == path
 
 
 def _number(text: str, signed: bool = False) -> int | None:

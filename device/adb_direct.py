@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from adb_shell import constants
 from adb_shell.adb_device import AdbDevice
 from adb_shell.adb_message import AdbMessage
-from adb_shell.auth.keygen import keygen, write_public_keyfile
-from adb_shell.auth.sign_cryptography import CryptographySigner
 from adb_shell.exceptions import (
     AdbCommandFailureException,
     AdbTimeoutError,
@@ -27,7 +22,11 @@ from adb_shell.exceptions import (
 )
 from adb_shell.transport.base_transport import BaseTransport
 
+from android_bench.safe.limits import PACKET_BYTES
+from android_bench.safe.text import shown_line
+from device.adb_keys import signer
 from device.adb_transport import ANSWER_S, AdbTransport, Refused, unauthorized
+from device.exchange import BoundedLink, Exchange, TooMuchError
 from device.transport import TransportError
 
 _LARGEST_COMMAND = 100_000
@@ -53,10 +52,12 @@ class DirectTransport(AdbTransport):
     def _connect(self) -> None:
         offered: list[object] = []
         with self._as_transport_errors():
-            signer = _signer()
-            device = self._device = _Device(_link(self.serial))
+            key = signer()
+            device = self._device = _Device(BoundedLink(_link(self.serial)))
+            # To be reached, to show what it is, and to be told Allow.
+            device.begin(Exchange(3 * self.answer_s))
             try:
-                device.connect([signer], self.answer_s, self.answer_s, self.answer_s, auth_callback=offered.append)
+                device.connect([key], self.answer_s, self.answer_s, self.answer_s, auth_callback=offered.append)
             except DeviceAuthError as error:
                 raise unauthorized(self.serial) from error
             except InvalidCommandError as error:
@@ -66,10 +67,13 @@ class DirectTransport(AdbTransport):
                         f"`adb connect {self.serial}`, and use --transport server"
                     ) from error
                 raise TransportError(f"{self.serial} does not speak adb's language") from error
+            except TooMuchError:
+                raise
             except Exception as error:
                 if offered:
                     raise unauthorized(self.serial) from error
                 raise
+            device.check_packet_size()
 
     def _disconnect(self) -> None:
         if self._device is not None:
@@ -83,11 +87,11 @@ class DirectTransport(AdbTransport):
     def _execute(self, command: str, timeout_s: float) -> bytes:
         with self._as_transport_errors():
             # `exec:`, not `shell:`, which old phones give a terminal that changes line ends.
-            return self._connected_device.exec_out(command, timeout_s, timeout_s, timeout_s, decode=False)
+            return self._in(Exchange(timeout_s)).exec_out(command, timeout_s, timeout_s, timeout_s, decode=False)
 
     def _send(self, path: str, content: bytes, mode: int) -> None:
         with self._as_transport_errors():
-            self._connected_device.push(
+            self._in(Exchange(self.answer_s, sends=len(content))).push(
                 io.BytesIO(content),
                 path,
                 stat.S_IFREG | mode,
@@ -98,12 +102,14 @@ class DirectTransport(AdbTransport):
     def _receive(self, path: str) -> bytes:
         content = io.BytesIO()
         with self._as_transport_errors():
-            self._connected_device.pull(path, content, transport_timeout_s=self.answer_s, read_timeout_s=self.answer_s)
+            device = self._in(Exchange(self.answer_s))
+            device.pull(path, content, transport_timeout_s=self.answer_s, read_timeout_s=self.answer_s)
         return content.getvalue()
 
-    @property
-    def _connected_device(self) -> _Device:
+    def _in(self, exchange: Exchange) -> _Device:
+        """The device that is connected, for what follows."""
         assert self._device is not None
+        self._device.begin(exchange)
         return self._device
 
     @contextmanager
@@ -113,6 +119,8 @@ class DirectTransport(AdbTransport):
             yield
         except TransportError:
             raise
+        except TooMuchError as error:
+            raise TooMuchError(f"{self.serial}: {error}") from error
         except PushFailedError as error:
             raise Refused(bytes(error.args[0]).decode(errors="replace")) from error
         except AdbCommandFailureException as error:
@@ -124,7 +132,7 @@ class DirectTransport(AdbTransport):
         except ConnectionRefusedError as error:
             raise TransportError(f"nothing listens at {self.serial}: is the phone on, and `adb tcpip` set?") from error
         except Exception as error:
-            why = str(error) or type(error).__name__
+            why = shown_line(str(error)) or type(error).__name__
             why = next((hint for name, hint in _USB_HINTS.items() if name in why), why)
             raise TransportError(f"the connection to {self.serial} failed: {why}") from error
 
@@ -132,10 +140,26 @@ class DirectTransport(AdbTransport):
 class _Device(AdbDevice):
     """The library's device, with what it gets wrong put right."""
 
+    def __init__(self, link: BoundedLink) -> None:
+        super().__init__(link)
+        self._link = link
+        self._maxdata: int
+
     @property
     def packet_size(self) -> int:
         """Bytes that the phone takes in one packet."""
         return self._maxdata
+
+    def begin(self, exchange: Exchange) -> None:
+        """What follows is bounded by this exchange. Packets of streams that are over are kept no longer."""
+        self._link.exchange = exchange
+        self._io_manager._packet_store.clear_all()
+
+    def check_packet_size(self) -> None:
+        """Take no more of the phone's word for it than we offer: the library makes a buffer of that size."""
+        if self._maxdata < constants.MAX_LEGACY_ADB_DATA:
+            raise ConnectionAbortedError(f"it takes packets of {self._maxdata} bytes only")
+        self._maxdata = min(self._maxdata, constants.MAX_ADB_DATA)
 
     def _filesync_flush(self, adb_info: Any, filesync_info: Any) -> None:
         """Send what is buffered, and keep what the phone says meanwhile.
@@ -153,6 +177,23 @@ class _Device(AdbDevice):
                 raise ConnectionAbortedError("the phone ended the transfer")
             if command == constants.WRTE:
                 filesync_info.recv_buffer += said
+                if len(filesync_info.recv_buffer) > PACKET_BYTES:
+                    raise TooMuchError("it talks on and acknowledges nothing")
+
+    def _clse(self, adb_info: Any) -> None:
+        """End a stream. The library waits for the answer, and what goes wrong then hides what went wrong before."""
+        self._io_manager.send(AdbMessage(constants.CLSE, adb_info.local_id, adb_info.remote_id), adb_info)
+
+    def _filesync_read_buffered(self, size: int, adb_info: Any, filesync_info: Any) -> bytes:
+        """So many bytes of a file's stream. The library copies all that is buffered for each small piece."""
+        if size > PACKET_BYTES:
+            raise TooMuchError(f"it announces a piece of a file of {size / 1e6:,.0f} MB")
+        while len(filesync_info.recv_buffer) < size:
+            _, data = self._read_until([constants.WRTE], adb_info)
+            filesync_info.recv_buffer += data
+        piece = bytes(memoryview(filesync_info.recv_buffer)[:size])
+        del filesync_info.recv_buffer[:size]
+        return piece
 
 
 class TcpLink(BaseTransport):
@@ -209,7 +250,7 @@ def usb_phones() -> dict[str, Any]:
     try:
         for phone in UsbTransport.find_all_adb_devices():
             try:
-                found[phone.serial_number] = phone
+                found[shown_line(phone.serial_number)] = phone
             except Exception:
                 # One whose name this user may not even read.
                 found[f"usb:{'-'.join(map(str, phone.port_path))}"] = None
@@ -229,23 +270,3 @@ def _link(serial: str) -> BaseTransport:
             "`adb start-server` and use --transport server"
         )
     return phone
-
-
-def _signer() -> CryptographySigner:
-    """This computer's key, the one that adb itself uses; made if there is none."""
-    folder = Path(os.environ.get("ANDROID_USER_HOME") or Path.home() / ".android")
-    key = folder / "adbkey"
-    public = folder / "adbkey.pub"
-    if not key.exists():
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as new:
-            keygen(f"{new}/adbkey")
-            os.chmod(f"{new}/adbkey", 0o600)
-            os.replace(f"{new}/adbkey.pub", public)
-            os.replace(f"{new}/adbkey", key)
-    elif not public.exists():
-        write_public_keyfile(str(key), str(public))
-    try:
-        return CryptographySigner(str(key))
-    except ValueError as error:
-        raise TransportError(f"{key} is no private key: delete it, and adb or this program makes a new one") from error

@@ -15,7 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from android_bench.safe.text import shown, shown_line
 from device.adb_transport import ANSWER_S, AdbTransport, Refused, unauthorized
+from device.exchange import BoundedPeer, Exchange, TooMuchError
 from device.transport import TransportError
 
 _CHUNK = 64 << 10
@@ -50,7 +52,7 @@ class ServerTransport(AdbTransport):
                     # What was disconnected is gone only a while later, and until then "already connected".
                     said = self._ask(f"host:connect:{self.serial}")
             if state is None:
-                raise TransportError(f"the adb server gets no connection to {self.serial}: {said.strip()}")
+                raise TransportError(f"the adb server gets no connection to {self.serial}: {shown_line(said.strip())}")
         if state != "device":
             raise not_ready(self.serial, state)
         features = self._ask(f"host-serial:{self.serial}:features")
@@ -63,19 +65,15 @@ class ServerTransport(AdbTransport):
         return self._command_limit
 
     def _execute(self, command: str, timeout_s: float) -> bytes:
-        deadline = time.monotonic() + timeout_s
         output = bytearray()
-        with self._service(f"exec:{command}") as peer:
-            while True:
-                peer.settimeout(max(deadline - time.monotonic(), 0.001))
-                part = peer.recv(1 << 16)
-                if not part:
-                    return bytes(output)
+        with self._service(f"exec:{command}", Exchange(timeout_s)) as peer:
+            while part := peer.recv(1 << 16, wait_s=timeout_s):
                 output += part
+        return bytes(output)
 
     def _send(self, path: str, content: bytes, mode: int) -> None:
         target = f"{path},{0o100000 | mode}".encode()
-        with self._service("sync:") as peer:
+        with self._service("sync:", Exchange(self.answer_s, sends=len(content))) as peer:
             try:
                 peer.sendall(struct.pack("<4sI", b"SEND", len(target)) + target)
                 for start in range(0, len(content), _CHUNK):
@@ -91,7 +89,7 @@ class ServerTransport(AdbTransport):
     def _receive(self, path: str) -> bytes:
         name = path.encode()
         content = bytearray()
-        with self._service("sync:") as peer:
+        with self._service("sync:", Exchange(self.answer_s)) as peer:
             peer.sendall(struct.pack("<4sI", b"RECV", len(name)) + name)
             while True:
                 ident, data = _sync_answer(peer)
@@ -106,14 +104,14 @@ class ServerTransport(AdbTransport):
 
     def _ask(self, request: str) -> str:
         """A text that the server answers with."""
-        with _server(self.answer_s) as peer, self._as_transport_errors():
+        with _server(self.answer_s, Exchange(self.answer_s)) as peer, self._as_transport_errors():
             _request(peer, request)
             return _text(peer)
 
     @contextmanager
-    def _service(self, service: str) -> Iterator[socket.socket]:
+    def _service(self, service: str, exchange: Exchange) -> Iterator[BoundedPeer]:
         """A connection to one of the phone's services."""
-        with _server(self.answer_s) as peer, self._as_transport_errors():
+        with _server(self.answer_s, exchange) as peer, self._as_transport_errors():
             _request(peer, f"host:transport:{self.serial}")
             _request(peer, service)
             yield peer
@@ -126,6 +124,8 @@ class ServerTransport(AdbTransport):
             raise TransportError(f"{self.serial} does not answer") from error
         except OSError as error:
             raise TransportError(f"the connection to {self.serial} failed: {error}") from error
+        except TooMuchError as error:
+            raise TooMuchError(f"{self.serial}: {error}") from error
         except _FailedError as error:
             raise not_ready(self.serial, "unauthorized" if "unauthorized" in str(error) else str(error)) from error
 
@@ -137,7 +137,7 @@ def _is_coming(said: str) -> bool:
 
 def server_phones(timeout_s: float = ANSWER_S) -> dict[str, str]:
     """Phones that a running adb server sees: serial to state. Raises `TransportError`, and never starts a server."""
-    with _server(timeout_s) as peer:
+    with _server(timeout_s, Exchange(timeout_s)) as peer:
         try:
             _request(peer, "host:devices-l")
             listing = _text(peer)
@@ -184,8 +184,8 @@ def _server_address() -> tuple[socket.AddressFamily, str | tuple[str, int]]:
 
 
 @contextmanager
-def _server(timeout_s: float) -> Iterator[socket.socket]:
-    """A connection to the adb server. Raises `NoServerError`."""
+def _server(timeout_s: float, exchange: Exchange) -> Iterator[BoundedPeer]:
+    """A connection to the adb server, for one exchange. Raises `NoServerError`."""
     family, address = _server_address()
     try:
         if isinstance(address, tuple):
@@ -199,34 +199,27 @@ def _server(timeout_s: float) -> Iterator[socket.socket]:
         where = ":".join(map(str, address)) if isinstance(address, tuple) else address
         raise NoServerError(f"no adb server at {where}: start it by `adb start-server`") from error
     with peer:
-        yield peer
+        yield BoundedPeer(peer, exchange)
 
 
-def _request(peer: socket.socket, text: str) -> None:
+def _request(peer: BoundedPeer, text: str) -> None:
     data = text.encode()
     peer.sendall(f"{len(data):04x}".encode() + data)
-    status = _exactly(peer, 4)
+    status = peer.exactly(4)
     if status != b"OKAY":
-        raise _FailedError(_text(peer) if status == b"FAIL" else f"unexpected answer {status!r}")
+        raise _FailedError(shown_line(_text(peer)) if status == b"FAIL" else f"unexpected answer {status!r}")
 
 
-def _text(peer: socket.socket) -> str:
-    return _exactly(peer, int(_exactly(peer, 4), 16)).decode(errors="replace")
+def _text(peer: BoundedPeer) -> str:
+    size = peer.exactly(4)
+    if not re.fullmatch(b"[0-9a-fA-F]{4}", size):
+        raise ConnectionAbortedError(f"it does not speak adb's language: {size!r} is no length")
+    return shown(peer.exactly(int(size, 16)).decode(errors="replace").replace("\t", " "))
 
 
-def _sync_answer(peer: socket.socket) -> tuple[bytes, bytes]:
+def _sync_answer(peer: BoundedPeer) -> tuple[bytes, bytes]:
     """The kind of an answer about files, and its data."""
-    ident, size = struct.unpack("<4sI", _exactly(peer, 8))
-    if ident not in (b"OKAY", b"FAIL", b"DATA", b"DONE") or size > _CHUNK:
+    ident, size = struct.unpack("<4sI", peer.exactly(8))
+    if ident not in (b"OKAY", b"FAIL", b"DATA", b"DONE") or (size > _CHUNK and ident in (b"FAIL", b"DATA")):
         raise ConnectionAbortedError(f"unexpected answer {ident!r}")
-    return ident, _exactly(peer, size) if ident in (b"FAIL", b"DATA") else b""
-
-
-def _exactly(peer: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        part = peer.recv(size - len(data))
-        if not part:
-            raise ConnectionResetError("it ended too early")
-        data += part
-    return bytes(data)
+    return ident, peer.exactly(size) if ident in (b"FAIL", b"DATA") else b""

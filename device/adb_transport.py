@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from android_bench.safe.text import shown_line
 from device.base import DeviceError
 from device.transport import (
     CommandResult,
@@ -57,6 +58,9 @@ true"""
 
 class Refused(Exception):
     """The phone answered that it cannot do what was asked: its reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shown_line(reason))
 
 
 class CommandTooLongError(DeviceError):
@@ -199,7 +203,7 @@ class AdbTransport(Transport):
             if len(found) == len(part):
                 sums |= zip(part, found, strict=True)
             elif len(part) == 1:
-                raise self._push_error(part[0], output.strip() or "it is not there afterwards")
+                raise self._push_error(part[0], shown_line(output.strip()) or "it is not there afterwards")
             else:
                 # Something else is in the output, so that lines and files may not correspond: one at a time.
                 for path in part:
@@ -226,12 +230,13 @@ class AdbTransport(Transport):
             report = ""
             with suppress(DeviceError):
                 _, report = self._unwatched(f"df -h {shlex.quote(posixpath.dirname(path))}")
-            why = f"the phone's disk is full, make room there ({why}; df: {' '.join(report.splitlines()[-1:])})"
+            left = shown_line(" ".join(report.splitlines()[-1:]))
+            why = f"the phone's disk is full, make room there ({why}; df: {left})"
         return PushError(f"{self.serial}: cannot push {path}: {why}")
 
     def _no_sha256(self, kind: type[DeviceError], path: str, code: int, output: str) -> DeviceError:
         why = "the phone has no `sha256sum`, so it cannot be verified; its Android may be too old"
-        return kind(f"{self.serial}: {path}: {why if code == 127 else output.strip()}")
+        return kind(f"{self.serial}: {path}: {why if code == 127 else shown_line(output.strip())}")
 
     def _unwatched(self, command: str, size: int = 0) -> tuple[int, str]:
         """Exit code and output of a command that is sure to end by itself, soon; it reads `size` bytes."""
@@ -252,7 +257,7 @@ class AdbTransport(Transport):
                     f"{self.serial} takes no command of {len(script)} bytes: push it as a script and run that"
                 )
             output = self._execute(script, timeout_s)
-            trailer = re.search(rf"\n{nonce} (\d+|{_LATE}) \1 ([0-9a-f]{{64}})?- {nonce}\n".encode(), output)
+            trailer = re.search(rf"\n{nonce} ([0-9]{{1,3}}|{_LATE}) \1 ([0-9a-f]{{64}})?- {nonce}\n".encode(), output)
             if trailer is None:
                 raise TransportError(f"{self.serial}: the connection was lost in the middle of a command")
             said = output[: trailer.start()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import android_bench
 from android_bench.amc_bench import NOT_REACHED
 from android_bench.runner import Job, ParseError, Sample
+from android_bench.safe.text import shown_line
 from android_bench.script import Block, BlockResult, parse_block
 from device.base import DeviceError, Summary, Timing, Workload
 from device.conditions import Conditions
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _FRESH_S = 24 * 3600
 """What a killed session's script has timed since then is still taken up."""
+_MOST_IN_VAIN = 100
+"""Blocks whose program died before it came to a model, which may be one for each other model in the block."""
 _FIRST_LOOKS = 5
 """Timings of the sentinel before the first block, to know the phone's speed by."""
 
@@ -41,6 +44,8 @@ class _File:
     size: int
     workloads: list[Workload]
     tries: int = 0
+    in_vain: int = 0
+    """blocks that it was in and never had its turn"""
     alone: bool = False
     """in a block of its own: it may have killed the program that others were in"""
 
@@ -257,7 +262,8 @@ class BlockRound:
         died = any(result.codes)
         for name in names:
             file, sample = self._files[name], samples[name]
-            if sample.error is not None and died and len(names) > 1:
+            file.in_vain += sample.error is not None
+            if sample.error is not None and died and len(names) > 1 and file.in_vain <= _MOST_IN_VAIN:
                 # The one that it died of may be to blame, the others never had their turn.
                 file.alone = not sample.error.startswith(NOT_REACHED)
                 verdict.again.append(file)
@@ -295,7 +301,7 @@ class BlockRound:
         return verdict
 
     def _errors(self, file: _File, why: str) -> list[Timing]:
-        text = " ".join(why.split())[:300]
+        text = shown_line(" ".join(why.split()), 300)
         return [Timing(workload.name, self._round_index, error=text) for workload in file.workloads]
 
     def _believed(

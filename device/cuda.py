@@ -14,12 +14,15 @@ from typing import Any
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
 from device.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
 from device.host import built, summary_of
-from device.process import WorkerDied, WorkerProcess
+from device.process import WorkerDied, WorkerProcess, confined
 from device.profiles import DeviceProfile, profiles
 from device.trust import Reference, Trust, sentinel_doubts
+from device.worker_answer import believed_gpu
 
 _SENTINEL = Path(__file__).with_name("sentinel.tflite")
 _ROOT = Path(__file__).resolve().parents[1]
+_CUDA_FILE_BYTES = 2_000_000_000
+"""Kernels that were compiled are kept in files."""
 _HINT = f"Is torch installed for {sys.executable}?"
 
 
@@ -73,6 +76,7 @@ class CudaDevice(Device):
             "runs": protocol.runs,
             "min_time_ms": protocol.min_time_ms,
             "max_runs": protocol.max_runs,
+            "cpu_s": 60.0 + protocol.timeout_s * (os.cpu_count() or 1),
         }
         worker: WorkerProcess | None = None
         # The sentinel too takes longer where it finds nothing in the caches.
@@ -118,10 +122,14 @@ class CudaDevice(Device):
         return None if "error" in answer else statistics.median(answer["ns"]) / 1e3
 
     def _start_worker(self) -> WorkerProcess:
-        # -P and PYTHONPATH: nothing of the current folder may shadow a package.
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        worker = WorkerProcess([sys.executable, "-P", "-m", "device.cuda_worker", self._target], environment, _HINT)
+        if "CUDA_CACHE_PATH" not in environment:
+            # Kernels that the driver has compiled outlive a worker's own home.
+            environment["CUDA_CACHE_PATH"] = str(Path.home() / ".nv" / "ComputeCache")
+        # No limit on memory: the driver reserves more addresses than any computer has bytes.
+        command = confined(["-m", "device.cuda_worker", self._target], None, _CUDA_FILE_BYTES)
+        worker = WorkerProcess(command, environment, _HINT)
         self._own.add(worker.pid)
         return worker
 
@@ -181,7 +189,8 @@ def _answer(worker: WorkerProcess) -> dict[str, Any]:
     except WorkerDied as error:
         return {"error": str(error)}
     if answer.get("problem"):
-        raise DeviceError(answer["problem"])
+        raise DeviceError(str(answer["problem"]))
+    answer = believed_gpu(answer)
     if answer.get("fatal"):
         worker.stop()
     return answer

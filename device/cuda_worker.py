@@ -1,10 +1,11 @@
 """The process in which PyTorch runs on a GPU: reads `.tflite` files, times each, answers in JSON lines.
 
-Run as `python -P -m device.cuda_worker TARGET`; TARGET is `cuda:0`, or `cpu`, which does the same without a GPU, for
-tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "state": .., "warmup": .., "warmup_ms": ..,
-"runs": .., "min_time_ms": .., "max_runs": ..}` and then the file's N bytes; a line `{"bytes": 0}` asks what there is
-to run on. The first answer is `{"ready": true}`; then a job gets `{"ns": [..], "how": "..", "graph": true,
-"fatal": false}` or `{"error": "..", "fatal": false}`, fatal where this process is of no more use; the question gets
+Run as the module `device.cuda_worker TARGET` (by `confined.py`); TARGET is `cuda:0`, or `cpu`, which does the same
+without a GPU, for tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "state": .., "warmup": ..,
+"warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "cpu_s": ..}` and then the file's N bytes; a line
+`{"bytes": 0}` asks what there is to run on. The first answer is `{"ready": true}`; then a job gets `{"ns": [..],
+"how": "..", "graph": true, "fatal": false}` or `{"error": "..", "fatal": false}`, fatal where this process is of no
+more use; the question gets
 `About`'s fields. The end of standard input ends the process.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 
+from device.host_worker import limit_cpu
 from device.tflite_torch import UnsupportedModelError, load_module
 
 Run = Callable[[], object]
@@ -176,6 +178,7 @@ def main() -> None:
         if not model or found.problem:
             answer = {**asdict(found), "error": found.problem}
             continue
+        limit_cpu(job["cpu_s"])
         clock = clock or (CpuClock() if target == "cpu" else CudaClock(target))
         answer = answered(clock, model, job)
 

@@ -17,16 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from android_bench.safe.text import shown_line
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from device.conditions import BUSY
 from device.host_cores import timing_order
 from device.host_state import host_state
-from device.process import WorkerDied, WorkerProcess
+from device.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 from device.profiles import HOST_PROTOCOL
 from device.reference import ReferenceSpeeds, reference_path
+from device.worker_answer import believed
 
-_WORKER = Path(__file__).with_name("host_worker.py")
-_SENTINEL = Path(__file__).with_name("sentinel.tflite")
+_WORKER = Path(__file__).resolve().with_name("host_worker.py")
+_SENTINEL = Path(__file__).resolve().with_name("sentinel.tflite")
 """The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""
 _REFERENCE_SHARE = 0.1
 _REFERENCE_RUNS = 3000
@@ -154,7 +156,7 @@ class HostDevice(Device):
         try:
             job = _job(replace(protocol, runs=_REFERENCE_RUNS, max_runs=_REFERENCE_RUNS))
             worker.send(job, _SENTINEL.read_bytes(), protocol.timeout_s)
-            answer = worker.answer()
+            answer = believed(worker.answer())
         except WorkerDied as error:
             answer = {"error": str(error)}
         finally:
@@ -202,7 +204,7 @@ class HostDevice(Device):
             tries += 1
             worker.send(job, model, protocol.timeout_s)
             try:
-                answer = worker.answer()
+                answer = believed(worker.answer())
             except WorkerDied as error:
                 answer = {"error": str(error)}
             if "error" in answer:
@@ -253,10 +255,12 @@ class HostDevice(Device):
 
     def _start_worker(self, threads: int) -> WorkerProcess:
         cores = ",".join(map(str, self.worker_cores(threads)))
-        # -P: the folder of this file must not shadow other packages' modules.
-        command = [sys.executable, "-P", str(_WORKER), cores, str(_SENTINEL)]
+        command = confined([str(_WORKER), cores, str(_SENTINEL)], memory_for_workers())
         # NumPy's own threads are of no use to the worker.
-        return WorkerProcess(command, {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, _HINT)
+        worker = WorkerProcess(command, {**os.environ, "OPENBLAS_NUM_THREADS": "1"}, _HINT)
+        if unlimited := worker.ready.get("unlimited"):
+            self._tell(f"the process that runs models is not fully confined on this system: {unlimited}")
+        return worker
 
 
 def built(workload: Workload) -> bytes | str:
@@ -276,7 +280,13 @@ def _job(protocol: Protocol) -> dict[str, Any]:
         "max_runs": protocol.max_runs,
         "threads": protocol.threads,
         "touch_bytes": protocol.frame_mb << 20 if protocol.state == "frame" else 0,
+        "cpu_s": _cpu_s(protocol),
     }
+
+
+def _cpu_s(protocol: Protocol) -> float:
+    """CPU time that is more than a job can take before it is given up: all cores' at all times, for loading too."""
+    return 60.0 + protocol.timeout_s * max(protocol.threads, os.cpu_count() or 1)
 
 
 def calm_runs(answer: dict[str, Any], clock: str, reference: Speed) -> list[int]:
@@ -373,8 +383,8 @@ def summary_of(samples_ns: Sequence[float]) -> Summary:
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, at most 300 characters."""
-    return " ".join(text.split())[:300]
+    """`text` without line breaks and control characters, at most 300 characters."""
+    return shown_line(" ".join(text.split()), 300)
 
 
 def allowed_cores() -> list[int]:

@@ -1,9 +1,10 @@
 """The process in which LiteRT runs: reads models from standard input, times each, answers in JSON lines.
 
-Run by file path, `python -P host_worker.py CORES SENTINEL`, so it imports nothing of this package. CORES is a comma
-list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in between. A job is a line
+Run by file path, `host_worker.py CORES SENTINEL` (by `confined.py`), so it imports nothing of this package. CORES is
+a comma list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in between. A job is a line
 `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "threads": ..,
-"touch_bytes": ..}` and then the model's N bytes. The first answer is `{"ready": true}`; then each job gets
+"touch_bytes": .., "cpu_s": ..}` and then the model's N bytes: with more CPU time than that it is killed, also where
+its parent is no longer there to do so. The first answer is `{"ready": true, "unlimited": ".."}`; then each job gets
 `{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
 `{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. After other
 memory both run once more, back to back: `hot_cpu_ns`, `hot_wall_ns`, `sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`.
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -52,13 +55,14 @@ def main() -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     gc.disable()
-    answer: dict[str, Any] = {"ready": True}
+    answer: dict[str, Any] = {"ready": True, "unlimited": os.environ.get("AMC_LATENCY_UNLIMITED", "")}
     sentinel: Timed | None = None
     while True:
         print(json.dumps(answer), file=answers, flush=True)
         job = json.loads(sys.stdin.buffer.readline() or "null")
         if job is None:
             return
+        limit_cpu(job["cpu_s"])
         try:
             content = sys.stdin.buffer.read(job["bytes"])
             if sentinel is None:
@@ -68,6 +72,14 @@ def main() -> None:
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             answer = {"error": f"LiteRT failed: {text or type(error).__name__}"}
+
+
+def limit_cpu(seconds: float) -> None:
+    """End this process by SIGXCPU when it has used so much more CPU time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 class Timed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from android_bench.amc_bench import AmcBench
 from android_bench.benchmark_model import BenchmarkModel
 from android_bench.find import candidates
 from android_bench.runner import Candidate, Job, ParseError, Runner, RunnerError
+from android_bench.safe.text import shown_line
 from device.base import DeviceError
 from device.patient import PhoneGoneError
 from device.phone import Phone
@@ -57,8 +59,10 @@ def _runner(phone: Phone, folder: str, candidate: Candidate) -> Runner:
     # The classic program exits with 1 when it is asked for its flags.
     said = phone.transport.run(f"cd {shlex.quote(folder)} && {shlex.quote(program)} --help 2>&1", _TRIAL_S)
     if said.code in (126, 127):
-        raise RunnerError(f"{candidate.source} does not run there: {' '.join(said.output.split())[:200]}")
+        raise RunnerError(f"{candidate.source} does not run there: {shown_line(' '.join(said.output.split()))}")
     digest = phone.transport.run(f"cd {shlex.quote(folder)} && sha256sum {shlex.quote(program)}").output.split(" ")[0]
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise RunnerError(f"{candidate.source}: the phone gives no checksum of it, but '{shown_line(digest, 80)}'")
     try:
         return BenchmarkModel.from_help(said.output, program, digest)
     except RunnerError as error:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from android_bench.runner import Job, ParseError, Runner
+from android_bench.safe.text import shown_line
 from android_bench.script import (
     Block,
     Poll,
@@ -162,7 +163,7 @@ class PhoneRun:
         said = " ".join(self._run(f"tail -c 300 {run}/log-{launch} 2>/dev/null; df -h {run} | tail -n 1").split())
         return DeviceError(
             f"the script on the phone {self._transport.serial} ends before its first block: is its disk full, or does "
-            f"something kill it? It says: {said[-200:]}"
+            f"something kill it? It says: {shown_line(said[-200:])}"
         )
 
     def _launch(self, blocks: Sequence[Block], runner: Runner, job: Job, state_command: str) -> str:
@@ -217,7 +218,8 @@ class PhoneRun:
                 "removed them. What was timed is kept; run again to go on"
             )
         if result.code:
-            raise DeviceError(f"the phone failed at '{command[:80]}': {' '.join(result.output.split())[-200:]}")
+            said = shown_line(" ".join(result.output.split())[-200:])
+            raise DeviceError(f"the phone failed at '{command[:80]}': {said}")
         return result.output
 
     def _poll(self, launch: str) -> Poll:

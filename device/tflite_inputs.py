@@ -11,16 +11,29 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from android_bench.safe.records import RecordError, from_values
+from android_bench.safe.text import shown_line
 from device.measure import BadModelError
+from device.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 
 OPTION = "--input-shape"
 MOST_VALUES = 1 << 28
 """of one input: a gigabyte of floats"""
+_WORKER = Path(__file__).resolve().with_name("shapes_worker.py")
+_SHAPES_S = 60.0
+
+
+class _Shapes(TypedDict, total=False):
+    """What the worker answers: see `device.shapes_worker`."""
+
+    error: str
+    shapes: list[tuple[int, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -133,21 +146,21 @@ def _resized(model: bytes, wanted: dict[int, tuple[int, ...]]) -> bytes:
 
 
 def _shapes_at(model: bytes, wanted: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-    """The shape of each tensor where the inputs have these."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
+    """The shape of each tensor where the inputs have these, asked in a process of its own: the file may crash it."""
+    command = confined([str(_WORKER)], memory_for_workers())
     try:
-        # XNNPACK would hide the tensors in between.
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = Interpreter(model_content=model, experimental_op_resolver_type=plain)
-        for index, shape in wanted.items():
-            interpreter.resize_tensor_input(index, shape)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        sizes = ", ".join("x".join(map(str, shape)) for shape in wanted.values())
-        raise BadModelError(f"the file can't be run at {sizes}: {reason}") from error
-    return {each["index"]: tuple(map(int, each["shape"])) for each in interpreter.get_tensor_details()}
+        worker = WorkerProcess(command, hint="Is ai-edge-litert installed?")
+        try:
+            worker.send({"wanted": list(wanted.items())}, model, _SHAPES_S)
+            answer = from_values(worker.answer(), _Shapes)
+        finally:
+            worker.stop()
+        if (reason := answer.get("error")) is None:
+            return dict(answer["shapes"])
+    except (WorkerDied, RecordError, KeyError) as error:
+        reason = str(error)
+    sizes = ", ".join("x".join(map(str, shape)) for shape in wanted.values())
+    raise BadModelError(f"the file can't be run at {sizes}: {shown_line(reason, 300)}")
 
 
 def _input(graph: Any, index: int, named: dict[int, str]) -> TfliteInput:

@@ -41,3 +41,17 @@ SECONDS = 1e6
 """Any time to wait."""
 PARAMETERS = 2_000 * MB
 """Weights of a network that is built, in numbers."""
+PACKET_BYTES = 2 * MB
+"""One packet of adb's protocol: we offer the phone 1 MiB."""
+ANSWER_BYTES = 16 * MB
+"""All that a command prints on a phone, or one file of text from there: 10,000 checksums take 1.4 MB."""
+SLOWEST_PUSH_BYTES_S = 100_000
+"""How slowly a phone may take files, beside the time to answer in: bad radio still carries 500,000 a second."""
+SLOWEST_ANSWER_BYTES_S = 1 * MB
+"""The same for what it sends, which is short: what takes longer in all is a trickle, and no answer."""
+WORKER_MEMORY_BYTES = 8_000 * MB
+"""Memory of a process that runs somebody's `.tflite`: `MODEL_BYTES` four times over, and large activations."""
+WORKER_FILE_BYTES = 16 * MB
+"""Any file that such a process writes, its log of errors included."""
+WORKER_ANSWER_BYTES = 16 * MB
+"""One line of its answers: eight figures for each of 200,000 runs."""

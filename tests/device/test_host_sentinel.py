@@ -39,6 +39,7 @@ class Scripted:
         self.payloads: list[bytes] = []
         self.alive = True
         self.started = 0
+        self.ready = {"ready": True}
 
     def __call__(self, *arguments: object) -> Scripted:
         self.started += 1

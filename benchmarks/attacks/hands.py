@@ -23,7 +23,7 @@ def attacks() -> list[Attack]:
     return [
         Attack("two profiles on one table", _two_profiles, 30, 2, case_s=60.0),
         Attack("merge over a running profile", _merge_over, 15, 1, case_s=60.0),
-        Attack("rm, mv, cp under a running profile", _taken_away, 15, 2, case_s=60.0),
+        Attack("rm, mv, cp under a running profile", _taken_away, 15, 1, case_s=60.0),
         Attack("two searches in one folder", _two_searches, 10, 0, case_s=90.0),
         Attack("adb key made by three at once", _three_keys, 20, 1, case_s=60.0),
     ]

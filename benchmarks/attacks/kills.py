@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.attacks.harness import Attack, Case, Wrong
 from benchmarks.attacks.jobs import WORKS, Job, Undisturbed, check_ended
 
-_COUNTS = {"profile": (110, 4), "search": (40, 1), "train": (50, 2)}
+_COUNTS = {"profile": (110, 3), "search": (40, 1), "train": (50, 1)}
 """Kills in a full run and in a quick one."""
 
 

@@ -83,7 +83,7 @@ _TOML = (
 def attacks() -> list[Attack]:
     """By kind of file."""
     return [
-        Attack("op-profile logs", _logs, 20_000, 400),
+        Attack("op-profile logs", _logs, 20_000, 300),
         Attack("block tables (YAML)", _block_tables, 10_000, 300),
         Attack("own device profiles (TOML)", _profiles, 6_000, 300),
     ]

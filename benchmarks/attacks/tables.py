@@ -40,8 +40,8 @@ _WHOLE_CONDITIONS = (
 def attacks() -> list[Attack]:
     """Raw damage, and structured."""
     return [
-        Attack("tables, raw mutation", _raw, 40_000, 800),
-        Attack("tables, checksums made right", _structured, 40_000, 800),
+        Attack("tables, raw mutation", _raw, 40_000, 500),
+        Attack("tables, checksums made right", _structured, 40_000, 500),
     ]
 
 

@@ -181,7 +181,9 @@ class Drawing:
             case 0 | 1:
                 return self.add("flatten", lambda x: torch.flatten(x, 1), x)
             case 2:
-                return self.add("view", lambda x: x.view(x.size(0), -1), self.add("clone", torch.clone, x))
+                # A clone keeps the layout of what it copies, which a view may not take.
+                clone = self.add("clone", torch.clone, x)
+                return self.add("view", lambda x: x.contiguous().view(x.size(0), -1), clone)
             case 3:
                 return self.add("mean", lambda x: x.mean((2, 3)), x)
             case 4:

@@ -70,6 +70,20 @@ def test_in_a_frame_each_run_follows_one_of_the_sentinel(monkeypatch: pytest.Mon
     assert len(found["sentinel_cpu_ns"]) == len(found["sentinel_wall_ns"]) == 3
 
 
+@pytest.mark.parametrize(("takes_ms", "settling"), [(0.2, 0), (1.0, 0), (1.6, 2), (2.0, 4), (50.0, 12)])
+def test_after_a_large_model_the_sentinel_settles(
+    monkeypatch: pytest.MonkeyPatch, takes_ms: float, settling: int
+) -> None:
+    class Large(Clocked):
+        def invoke(self) -> None:
+            super().invoke()
+            self.clock[0] += round(takes_ms * 1e6)
+
+    _, log = run_worker(monkeypatch, touch_bytes=64, runs=2, kind=Large)
+    frame = [f"{name}{what}" for name in ("sentinel", "model") for what in (" outputs", " inputs", "", "")]
+    assert log == [*["sentinel warm"] * settling, *frame] * 2
+
+
 def test_in_a_frame_either_runs_a_second_time_back_to_back(monkeypatch: pytest.MonkeyPatch) -> None:
     took_us = {"sentinel": (200, 120), "model": (100, 40)}
 
@@ -133,7 +147,9 @@ def test_both_states_run_with_the_real_litert(tmp_path: Path, state: Literal["ho
     kept = sorted(json.loads((tmp_path / "speeds.json").read_text()).values())
     assert kept == (sorted(speed) if state == "frame" else [reference_us])
     for timing in found:
-        assert (timing.error, timing.n) == (None, 6)
+        # A neighbour may take one of the six away.
+        assert timing.error is None
+        assert 5 <= timing.n <= 6
         conditions = json.loads(timing.conditions)
         assert conditions["reference_us"] == pytest.approx(reference_us, abs=0.006)
         assert conditions["sentinel_us"] > 0

@@ -1,0 +1,119 @@
+"""The attack on the product: that it sees what is wrong, and that a quick one finds nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from amc_latency.errors import UserError
+from benchmarks.attacks.harness import Attack, Case, Wrong, run
+from benchmarks.attacks.mutate import damaged
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _wrong(case: Case) -> None:
+    raise Wrong("another number")
+
+
+def _refused(case: Case) -> None:
+    raise UserError("no such file")
+
+
+def _hangs(case: Case) -> None:
+    while True:
+        with contextlib.suppress(ValueError):
+            time.sleep(60)
+
+
+PEAK_MB = 200 + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+"""A fork begins with what this process has."""
+
+
+def _takes_memory(case: Case) -> None:
+    assert b"\1" * (PEAK_MB << 20)
+
+
+def _dies(case: Case) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _traceback(case: Case) -> None:
+    {}["x"]
+
+
+FAULTS: dict[str, tuple[Callable[[Case], None], str | None]] = {
+    "good": (lambda case: None, None),
+    "refused": (_refused, None),
+    "wrong": (_wrong, "wrong"),
+    "hangs": (_hangs, "hang"),
+    "memory": (_takes_memory, "memory"),
+    "dies": (_dies, "died"),
+    "traceback": (_traceback, "traceback"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_kind_of_failure_is_counted_and_the_next_case_still_tried(name: str, tmp_path: Path) -> None:
+    faulty, kind = FAULTS[name]
+
+    def prepare(folder: Path) -> Callable[[Case], None]:
+        def try_case(case: Case) -> None:
+            if case.number in (1, 3):
+                case.content = b"what was tried"
+                faulty(case)
+            (tmp_path / f"tried {case.number}").touch()
+
+        return try_case
+
+    row = run(Attack(name, prepare, 5, 5, case_s=1.0, peak_mb=PEAK_MB), range(5), seed=7, keep=tmp_path / "keep")
+    assert (row.tried, row.failed, row.kinds) == (5, 2 if kind else 0, {kind: 2} if kind else {})
+    assert {path.name for path in tmp_path.glob("tried *")} >= {"tried 0", "tried 2", "tried 4"}
+    assert [failure["case"] for failure in row.failures] == ([1, 3] if kind else [])
+    if kind in ("wrong", "traceback", "hang"):
+        assert (tmp_path / f"keep/{name}-7-3.bin").read_bytes() == b"what was tried"
+
+
+def test_a_case_is_the_same_each_time(tmp_path: Path) -> None:
+    text = bytes(range(256)) * 4
+
+    def prepare(folder: Path) -> Callable[[Case], None]:
+        def try_case(case: Case) -> None:
+            raise Wrong(damaged(case.draw, text).hex())
+
+        return try_case
+
+    attack = Attack("same", prepare, 3, 3)
+    first, again, other = (run(attack, range(3), seed).failures for seed in (1, 1, 2))
+    alone = run(attack, range(2, 3), 1).failures
+    assert first == again
+    assert first[2:] == alone
+    assert first != other
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_quick_attack_finds_nothing(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/attack.py", "--quick", "--out", tmp_path / "rows.csv"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    whole = re.search(r"^all +([\d,]+) +(\d+) ", said.stdout, re.MULTILINE)
+    assert whole is not None
+    assert int(whole[1].replace(",", "")) > 3000
+    assert whole[2] == "0"
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) > 20

@@ -1,6 +1,7 @@
 """A network on disk: safetensors, with what it takes to rebuild it as metadata. Nothing is unpickled."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,13 @@ def bundled_checkpoint() -> Path:
     return Path(__file__).parent / "mobilenet_v1_050_64_fashion_mnist.safetensors"
 
 
-def save_checkpoint(path: Path, model: "nn.Module", spec: ModelSpec, extra: dict[str, str] | None = None) -> None:
+Build = Callable[[ModelSpec], "nn.Module"]
+"""Makes the network of a spec, whatever its weights."""
+
+
+def save_checkpoint(
+    path: Path, model: "nn.Module", spec: ModelSpec, extra: dict[str, str] | None = None, build: Build = build_model
+) -> None:
     """Write `model` with its `spec`, and `extra` as further metadata.
 
     Raises UserError if `spec` doesn't describe `model` (a cut network needs `channels`), or the path can't be
@@ -33,7 +40,7 @@ def save_checkpoint(path: Path, model: "nn.Module", spec: ModelSpec, extra: dict
     import torch
 
     with torch.device("meta"):
-        check_fit(path, build_model(spec), model.state_dict())
+        check_fit(path, build(spec), model.state_dict())
     write_tensors(path, model.state_dict(), {**(extra or {}), SPEC_KEY: json.dumps(asdict(spec))})
 
 
@@ -53,7 +60,7 @@ def _parse_spec(path: Path, text: str) -> ModelSpec:
     return spec
 
 
-def load_checkpoint(path: Path) -> tuple["nn.Module", ModelSpec, dict[str, str]]:
+def load_checkpoint(path: Path, build: Build = build_model) -> tuple["nn.Module", ModelSpec, dict[str, str]]:
     """Rebuild the network of a checkpoint: (model in eval mode, its spec, the `extra` it was saved with).
 
     Raises UserError if the file is no checkpoint, is truncated, or its weights don't fit its own description.
@@ -66,7 +73,7 @@ def load_checkpoint(path: Path) -> tuple["nn.Module", ModelSpec, dict[str, str]]
         )
     spec = _parse_spec(path, metadata.pop(SPEC_KEY))
     try:
-        model = build_model(spec)
+        model = build(spec)
     except UserError as error:
         raise UserError(f"{path} holds weights of {spec.name}, which can't be built: {error}") from error
     check_fit(path, model, tensors)

@@ -322,7 +322,8 @@ def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
     try:
         return SearchConfig(**options, **fixed)
     except TypeError as error:
-        raise UserError(f"an option of search is of the wrong type: {error}") from error
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UserError(f"an option of search is of the wrong type, of {given[:200]}: {error}") from error
 
 
 def run_name(config: SearchConfig, pareto: int | None = None) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from amc_latency.closeness import ABSOLUTE, allowed, difference, output_range
 from amc_latency.errors import UserError
 from amc_latency.graph import NetworkGraph, trace
+from amc_latency.outputs import tensors_of
 from amc_latency.writing import ExportError, write
 from android_bench.safe.files import replacing
-from lut.tflite import TfliteError, run_tflite, tflite_ops
+from lut.tflite import TfliteError, tflite_ops, tflite_outputs
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
@@ -145,6 +146,18 @@ def output_of(model: nn.Module, image: Tensor) -> Tensor:
     return output
 
 
+def outputs_of(model: nn.Module, image: Tensor) -> list[Tensor]:
+    """All that a frozen network returns for one image [1, C, H, W], each tensor once.
+
+    Raises ExportError if there is anything else in it.
+    """
+    with torch.inference_mode():
+        found = tensors_of(model(image.clone()))  # It may change it in place.
+    if not found:
+        raise ExportError("the network must return tensors, alone or in tuples, lists and dicts, to be exported")
+    return list({id(each): each for each in found}.values())
+
+
 def _traced(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
     try:
         return trace(model, input_chw)
@@ -155,30 +168,45 @@ def _traced(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
 def _checked_error(
     model: nn.Module, images: Tensor, path: Path, tolerance: float, pixels: Normalisation | None
 ) -> tuple[float, float]:
-    # One by one, as the file takes them: a network may have a batch of one built in.
-    expected = torch.cat([output_of(model, image[None]) for image in images]).numpy()
+    """Largest difference of any output, and the largest range of one. Raises ExportError where one is off by more."""
+    expected = _outputs(model, images)
     try:
-        got = run_tflite(path, images.numpy() if pixels is None else _as_pixels(images, pixels).numpy())
+        found = tflite_outputs(path, images.numpy() if pixels is None else _as_pixels(images, pixels).numpy())
     except (TfliteError, RuntimeError) as failure:  # LiteRT's own, of an operator that fails as it runs
         raise ExportError(f"the exported file can't be run: {str(failure).strip()}") from failure
-    if got.shape != expected.shape:
-        raise ExportError(f"the exported file returns {list(got.shape)}, PyTorch {list(expected.shape)}")
-    error = difference(got, expected)
-    most = allowed(expected, tolerance, _AT_ZERO * tolerance)
-    if not error <= most:  # also for NaN
-        raise ExportError(
-            f"the exported file differs from PyTorch by {error:.2g} where {most:.2g} is allowed; "
-            f"it was not kept. {_why(model, images, expected, error)}"
-        )
-    return error, output_range(expected)
+    shapes = [[list(each.shape) for each in outputs] for outputs in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise ExportError(f"the exported file returns {_listed(shapes[0])}, PyTorch {_listed(shapes[1])}")
+    errors = []
+    for number, (got, wanted) in enumerate(zip(found, expected, strict=True)):
+        error, most = difference(got, wanted), allowed(wanted, tolerance, _AT_ZERO * tolerance)
+        if not error <= most:  # also for NaN
+            which = f" in output {number + 1} of {len(found)}" if len(found) > 1 else ""
+            raise ExportError(
+                f"the exported file differs from PyTorch by {error:.2g}{which} where {most:.2g} is allowed; "
+                f"it was not kept. {_why(model, images, wanted, number, error)}"
+            )
+        errors.append(error)
+    return max(errors), max(map(output_range, expected))
 
 
-def _why(model: nn.Module, images: Tensor, expected: np.ndarray, error: float) -> str:
-    """What an error of this size may come from."""
+def _outputs(model: nn.Module, images: Tensor) -> list[np.ndarray]:
+    """Each output [N, ...] of a frozen network, a tensor that is returned twice once."""
+    # One by one, as the file takes them: a network may have a batch of one built in.
+    each = [outputs_of(model, image[None]) for image in images]
+    return [torch.cat(list(found)).numpy() for found in zip(*each, strict=True)]
+
+
+def _listed(shapes: list[list[int]]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+def _why(model: nn.Module, images: Tensor, expected: np.ndarray, number: int, error: float) -> str:
+    """What an error of this size in the output of that number may come from."""
     exact = copy.deepcopy(model).double()
     try:
         rounding = max(
-            difference(output_of(exact, image[None].double()).numpy(), row[None])
+            difference(outputs_of(exact, image[None].double())[number].numpy(), row[None])
             for image, row in zip(images, expected, strict=True)
         )
     except RuntimeError:  # its code insists on float32

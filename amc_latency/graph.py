@@ -37,6 +37,8 @@ class NetworkGraph:
     left_whole: tuple[LeftWhole, ...]
     """layers whose outputs are not cut, and why"""
     input_chw: tuple[int, int, int]
+    output_sizes: tuple[tuple[int, ...], ...]
+    """of each tensor that the network returns, once each: (features,) or (channels, height, width)"""
 
 
 def with_tensors(model: nn.Module, tensor_of: Callable[[str, Tensor], Tensor]) -> nn.Module:
@@ -134,6 +136,7 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
         batch_norms=found.batch_norms,
         left_whole=grouping.left_whole,
         input_chw=input_chw,
+        output_sizes=tuple(tuple(size) for _, size in found.outputs),
     )
 
 

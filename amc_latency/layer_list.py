@@ -75,6 +75,8 @@ class LayerList:
         """the batch norm that is folded into a layer, by that layer's name"""
         self.labels = ChannelLabels()
         self.values: dict[fx.Node, Value] = {}
+        self.outputs: list[tuple[str, Size]] = []
+        """the nodes that the network returns, each once, and their sizes"""
         self._calls: dict[str, int] = {}
 
     def add(

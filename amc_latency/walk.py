@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from amc_latency.layer_shapes import (
     AVG_POOL_ARGUMENTS,
     INTERPOLATE_ARGUMENTS,
     MAX_POOL_ARGUMENTS,
+    NO_PAD,
     Size,
     plain_shape,
     settings,
@@ -57,12 +59,7 @@ def walk(traced: fx.GraphModule) -> LayerList:
 def _visit(found: LayerList, node: fx.Node, is_live: bool) -> None:
     inputs = [found.values[parent] for parent in node.all_input_nodes if parent in found.values]
     if node.op == "output":
-        if len(inputs) != 1 or len(inputs[0].size) != 1:
-            raise UserError("the network must return one tensor of logits [N, classes]")
-        if inputs[0].pixels > 1:
-            maker = node.all_input_nodes[0]
-            raise UserError(f"{place(maker)}: returns a flattened feature map; only logits [N, classes] are supported")
-        found.labels.keep(inputs[0].labels, "they are the network's output")
+        _output(found, node)
         return
     meta = node.meta.get("tensor_meta")
     if node.op == "placeholder":
@@ -90,6 +87,31 @@ def _visit(found: LayerList, node: fx.Node, is_live: bool) -> None:
         found.values[node] = _module(found, node, name, found.traced.get_submodule(name), inputs[0], size)
     else:
         found.values[node] = _function(found, node, inputs, size)
+
+
+def _output(found: LayerList, node: fx.Node) -> None:
+    """Its channels are whoever reads them's, so they stay: of one tensor, or of several in tuples, lists and dicts."""
+    if not node.all_input_nodes or not _only_nodes(node.args[0]):
+        raise UserError("the network returns something that is no tensor, or depends on no image")
+    for maker in node.all_input_nodes:
+        value = found.values.get(maker)
+        if value is None:
+            raise UserError(f"{place(maker)}: the network returns something that does not depend on its image")
+        if value.pixels > 1:
+            raise UserError(
+                f"{place(maker)}: returns a flattened feature map; return the map, or logits [N, classes], in its place"
+            )
+        if value.dealt or value.pad != NO_PAD:
+            raise UserError(f"{place(maker)}: returns a map that is padded or in the middle of a channel shuffle")
+        found.labels.keep(value.labels, "they are the network's output")
+        found.outputs.append((maker.name, value.size))
+
+
+def _only_nodes(output: Any) -> bool:
+    """Whether an output is tensors alone, in tuples, lists and dicts."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    return isinstance(output, fx.Node) or (isinstance(output, tuple | list) and all(map(_only_nodes, output)))
 
 
 def _module(found: LayerList, node: fx.Node, name: str, module: nn.Module, x: Value, size: Size) -> Value:

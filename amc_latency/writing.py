@@ -51,7 +51,8 @@ def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = 
             c, h, w = graph.input_chw
             tensors[node] = image = file.input(h, w, c)
         elif node.op == "output":
-            return file.finish([_as_vector(file, sources[0])])
+            returned = [tensors[parent] for parent in node.all_input_nodes]
+            return file.finish([_as_sized(file, x, size) for x, size in zip(returned, graph.output_sizes, strict=True)])
         elif node.name in index_of:
             index = index_of[node.name]
             name = graph.layer_names[index]
@@ -205,6 +206,13 @@ def _affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """What a batch norm in eval mode multiplies by and adds."""
     scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+def _as_sized(file: TfliteGraph, x: int, size: tuple[int, ...]) -> int:
+    """What the network returns as it returns it: [1, H, W, C] for a map [C, H, W], or [1, C]."""
+    if len(size) == 1:
+        return _as_vector(file, x)
+    return x if len(file.shape(x)) == 4 else file.reshape(x, (1, 1, 1, size[0]))
 
 
 def _as_vector(file: TfliteGraph, x: int) -> int:

@@ -37,7 +37,12 @@ def tflite_ops(model: bytes) -> dict[str, int]:
 
 
 def run_tflite(model: bytes | Path, images: np.ndarray, threads: int = 1) -> np.ndarray:
-    """The model's outputs [N, ...] for images [N, C, H, W], one by one through LiteRT with XNNPACK.
+    """The first of `tflite_outputs`, which most models have alone. Raises `TfliteError`."""
+    return tflite_outputs(model, images, threads)[0]
+
+
+def tflite_outputs(model: bytes | Path, images: np.ndarray, threads: int = 1) -> list[np.ndarray]:
+    """Each of the model's outputs [N, ...] for images [N, C, H, W], one by one through LiteRT with XNNPACK.
 
     The model takes float32 [1, H, W, C]; a feature map that it returns comes back as [N, C, H, W]. Raises
     `TfliteError`.
@@ -46,20 +51,21 @@ def run_tflite(model: bytes | Path, images: np.ndarray, threads: int = 1) -> np.
 
     title = str(model) if isinstance(model, Path) else "the model"
     interpreter = _interpreter(model, title, threads)
-    (source,), target = interpreter.get_input_details()[:1], interpreter.get_output_details()[0]
+    (source,), targets = interpreter.get_input_details()[:1], interpreter.get_output_details()
     nhwc = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
     if source["dtype"] is not np.float32 or tuple(source["shape"]) != (1, *nhwc.shape[1:]):
         raise TfliteError(
             f"{title} takes {source['shape'].tolist()} {np.dtype(source['dtype'])}; "
             f"the images are [1, {', '.join(map(str, nhwc.shape[1:]))}] float32"
         )
-    outputs = []
+    outputs: list[list[np.ndarray]] = [[] for _ in targets]
     for image in nhwc:
         interpreter.set_tensor(source["index"], image[None])
         interpreter.invoke()
-        outputs.append(interpreter.get_tensor(target["index"])[0])
-    stacked = np.stack(outputs)
-    return stacked.transpose(0, 3, 1, 2) if stacked.ndim == 4 else stacked
+        for found, target in zip(outputs, targets, strict=True):
+            found.append(interpreter.get_tensor(target["index"])[0])
+    stacked = map(np.stack, outputs)
+    return [each.transpose(0, 3, 1, 2) if each.ndim == 4 else each for each in stacked]
 
 
 def _interpreter(model: bytes | Path, title: str, threads: int) -> Any:

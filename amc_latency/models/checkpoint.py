@@ -1,7 +1,7 @@
 """A network on disk: safetensors, with what it takes to rebuild it as metadata. Nothing is unpickled."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +31,13 @@ def bundled_checkpoint() -> Path:
     return Path(__file__).parent / "mobilenet_v1_050_64_fashion_mnist.safetensors"
 
 
-def save_checkpoint(path: Path, model: "nn.Module", spec: ModelSpec, extra: dict[str, str] | None = None) -> None:
+Build = Callable[[ModelSpec], "nn.Module"]
+"""Makes the network of a spec, whatever its weights."""
+
+
+def save_checkpoint(
+    path: Path, model: "nn.Module", spec: ModelSpec, extra: dict[str, str] | None = None, build: Build | None = None
+) -> None:
     """Write `model` with its `spec`, and `extra` as further metadata.
 
     Raises UserError if `spec` doesn't describe `model` (a cut network needs `channels`), or the path can't be
@@ -40,7 +46,7 @@ def save_checkpoint(path: Path, model: "nn.Module", spec: ModelSpec, extra: dict
     import torch
 
     with torch.device("meta"):
-        check_fit(path, build_model(spec), model.state_dict())
+        check_fit(path, (build or build_model)(spec), model.state_dict())
     write_tensors(path, model.state_dict(), {**(extra or {}), SPEC_KEY: json.dumps(asdict(spec))})
 
 
@@ -61,7 +67,9 @@ def _parse_spec(path: Path, text: str) -> ModelSpec:
         raise UserError(f"{path}: its network description is broken ({error}); write it anew") from error
 
 
-def load_checkpoint(path: Path, own_file: str | None = None) -> tuple["nn.Module", ModelSpec, dict[str, str]]:
+def load_checkpoint(
+    path: Path, own_file: str | None = None, build: Build | None = None
+) -> tuple["nn.Module", ModelSpec, dict[str, str]]:
     """Rebuild the network of a checkpoint: (model in eval mode, its spec, the `extra` it was saved with).
 
     A checkpoint never says whose code is run: the network of an own file is built by `own_file`, "FILE.py:FUNCTION",
@@ -83,7 +91,7 @@ def load_checkpoint(path: Path, own_file: str | None = None) -> tuple["nn.Module
             )
         spec = replace(spec, name=own_file)
     try:
-        model = build_model(spec, _most_weights(spec, tensors))
+        model = build_model(spec, _most_weights(spec, tensors)) if build is None else build(spec)
     except UserError as error:
         raise UserError(f"{path} holds weights of {spec.name}, which can't be built: {error}") from error
     check_fit(path, model, tensors)

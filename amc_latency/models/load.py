@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from amc_latency.models.registry import (
     torchvision_name,
 )
 from amc_latency.models.weights import SUFFIXES, put_weights, read_weights
+from amc_latency.outputs import tensors_of
 
 if TYPE_CHECKING:
     import torch
@@ -77,25 +79,34 @@ class Network:
     """how that is known"""
     weights: str = "random"
     """where they come from"""
+    build: Callable[[ModelSpec], nn.Module] | None = None
+    """makes the network of a spec anew, uncut or cut, whatever its weights; None where its name says how"""
 
 
 def load_network(options: NetworkOptions) -> Network:
     """Build or load what `options` name. Raises `UserError` saying what exists, or what doesn't fit."""
     from amc_latency.graph import trace
-    from amc_latency.models.normal_form import normal_form
 
     # What the user's own code prints is no result.
     with redirect_stdout(sys.stderr):
         model, spec, trained, pixels = _load(options)
-        expected = _outputs(model.eval(), spec)
-        model = normal_form(model, spec.input)
-        _check_same(expected, model, spec)
+        model = checked_form(model, spec)
         graph, because = trace(model, spec.input), _pixels_because(options)
         return Network(model, spec, graph, trained, pixels, because, weights_text(options, spec))
 
 
-def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
-    """What a network says of one noisy image, asked twice; nothing where it can't be asked."""
+def checked_form(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """The normal form of a network, which was seen to compute the same; `UserError` if it doesn't, or has none."""
+    from amc_latency.models.normal_form import normal_form
+
+    expected = _outputs(model.eval(), spec)
+    model = normal_form(model, spec.input)
+    _check_same(expected, model, spec)
+    return model
+
+
+def _outputs(model: nn.Module, spec: ModelSpec) -> list[list[torch.Tensor]]:
+    """The tensors that a network returns for one noisy image, asked twice; nothing where it can't be asked."""
     import torch
 
     image = torch.randn(1, *spec.input, generator=torch.Generator().manual_seed(0))
@@ -104,15 +115,20 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[torch.Tensor]:
             outputs = [model(image.clone()) for _ in range(2)]
     except Exception:  # whatever a network's own code raises: who traces it says what is wrong
         return []
-    return [output.clone() for output in outputs if isinstance(output, torch.Tensor)]
+    found = [tensors_of(output) for output in outputs]
+    return [[tensor.clone() for tensor in tensors] for tensors in found if tensors]
 
 
-def _check_same(expected: list[torch.Tensor], traced: nn.Module, spec: ModelSpec) -> None:
+def _check_same(expected: list[list[torch.Tensor]], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
     from amc_latency.closeness import close
 
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
-        if not close(other, expected[0], _SAME) and bool(expected[0].isfinite().all()):
+        alike = len(other) == len(expected[0]) and all(
+            close(one, two, _SAME) or not bool(two.isfinite().all())
+            for one, two in zip(other, expected[0], strict=True)
+        )
+        if not alike:
             why = "says something else of the same image each time, in eval mode: is dropout always on?"
             if other is not expected[1]:
                 why = (
@@ -183,7 +199,7 @@ def random_weights(model: str, what: str) -> str:
 
 
 def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalisation | None]:
-    from amc_latency.models.own_network import checked_classes
+    from amc_latency.models.own_network import classes_made
     from amc_latency.models.wrappers import folded
 
     check_network_name(options.model)
@@ -204,10 +220,11 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
     origin = _put_weights(options, spec, model)
     model = folded(model)
     if names_own_file(spec.name):
-        classes = checked_classes(model, spec)
-        if classes != spec.classes and options.classes is not None:
-            raise UserError(f"{spec.name} makes {classes} logits, not --classes {options.classes}")
-        spec = replace(spec, classes=classes)
+        classes = classes_made(model, spec)
+        if classes is not None:
+            if classes != spec.classes and options.classes is not None:
+                raise UserError(f"{spec.name} makes {classes} logits, not --classes {options.classes}")
+            spec = replace(spec, classes=classes)
     pixels = _pixels(options, spec, None, published=origin == "published")
     return model, spec, origin != RANDOM, pixels
 
@@ -254,7 +271,13 @@ def is_checkpoint(model: str) -> bool:
 
 
 def check_logits(network: Network) -> None:
-    """Raise `UserError` for a network that ends in softmax, or one output in sigmoid: what is scored is logits."""
+    """Raise `UserError` for a network whose output is no logits: what is scored is those."""
+    if len(network.graph.output_sizes) != 1 or len(network.graph.output_sizes[0]) != 1:
+        sizes = ", ".join("x".join(map(str, size)) for size in network.graph.output_sizes)
+        raise UserError(
+            f"{network.spec.name} returns {sizes} for an image, and classes are told by logits [N, classes]: give the "
+            "search a task of your own (`amc_latency.Task`)"
+        )
     layers = network.graph.architecture.layers
     if layers and layers[-1].shape.kind == "softmax":
         raise UserError(

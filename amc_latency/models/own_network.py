@@ -51,14 +51,17 @@ def build(spec: ModelSpec) -> nn.Module:
     return unwrapped(spec.name, model)
 
 
-def checked_classes(model: nn.Module, spec: ModelSpec) -> int:
-    """How many logits the network gives for one image; UserError if it rejects the image, or returns something else."""
-    from torch import Tensor
+def classes_made(model: nn.Module, spec: ModelSpec) -> int | None:
+    """How many logits the network gives for one image; None if it returns other tensors.
 
+    Raises UserError if it rejects the image, or returns something that is no tensor.
+    """
     from amc_latency.models.normal_form import check_accepts
+    from amc_latency.outputs import tensors_of
 
-    logits = check_accepts(model, spec.input)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        found = f"a tensor of {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"{spec.name}: the network returns {found} for one image; it must return logits [N, classes]")
-    return logits.shape[1]
+    output = check_accepts(model, spec.input)
+    found = tensors_of(output)
+    if not found or any(tensor.ndim < 2 or len(tensor) != 1 for tensor in found):
+        what = ", ".join(str(tuple(tensor.shape)) for tensor in found) if found else type(output).__name__
+        raise UserError(f"{spec.name}: the network returns {what} for one image; it must return tensors [N, ...]")
+    return found[0].shape[1] if len(found) == 1 and found[0].ndim == 2 else None

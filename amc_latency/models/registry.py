@@ -24,6 +24,8 @@ FIXED_MODELS = (
 LITE0 = "efficientnet_lite0"
 TORCHVISION = "torchvision:"
 TIMM = "timm:"
+MODULE = "module:"
+"""Before the class's name of a module that a program handed over: no name can build it anew."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
     from amc_latency.models.wrappers import folded
 
     model = normal_form(folded(build_original(spec, most_weights)), spec.input)
-    return model if spec.channels is None else _with_counts(model, spec, spec.channels)
+    return model if spec.channels is None else with_counts(model, spec, spec.channels)
 
 
 def build_original(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
@@ -154,6 +156,11 @@ def _original(spec: ModelSpec) -> "nn.Module":
     if spec.name in SCALABLE_MODELS:
         return _scalable(spec)
     torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
+    if spec.name.startswith(MODULE):
+        raise UserError(
+            f"{spec.name.removeprefix(MODULE)} is a module of a program: there, give this file to "
+            "amc_latency.network(module, example_input, checkpoint=...)"
+        )
     if torchvision is None and timm is None and spec.name != LITE0:
         raise UserError(_unknown(spec.name))
     home = "torchvision" if torchvision else "timm" if timm else "efficientnet-lite-pytorch"
@@ -204,8 +211,11 @@ def _unknown(name: str) -> str:
     )
 
 
-def _with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...]) -> "nn.Module":
-    """`model` with the first `channels[g]` channels of each coupled group: shapes to load a cut one into."""
+def with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...]) -> "nn.Module":
+    """A copy of `model`, in normal form, with the first `channels[g]` channels of each coupled group.
+
+    Shapes to load a cut network into. Raises UserError for counts that it can't have.
+    """
     import torch
 
     from amc_latency.graph import trace

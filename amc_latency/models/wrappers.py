@@ -6,6 +6,7 @@ TorchScript, `torch.export` and quantised networks are other things than a modul
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,6 +59,20 @@ def unwrapped(name: str, found: Any) -> nn.Module:
         module._compiled_call_impl = None  # type: ignore[assignment]
     _check_values(name, found)
     return found
+
+
+def plain_copy(name: str, given: Any) -> nn.Module:
+    """A copy of the plain module in `given`, on the CPU and in eval mode; raises what `unwrapped` raises.
+
+    `given`, called `name` in messages, stays as it is: on its device, in its mode, compiled.
+    """
+    while isinstance(given, nn.Module) and (inside := _inside(given)) is not None:
+        given = inside
+    if isinstance(given, nn.Module) and (what := _foreign(given)) is not None:
+        raise UserError(f"{name} is {what}")
+    if not isinstance(given, nn.Module):
+        raise UserError(f"{name} is {_described(given)}; it must be a torch.nn.Module")
+    return folded(unwrapped(name, copy.deepcopy(given)).cpu())
 
 
 def folded(model: nn.Module) -> nn.Module:

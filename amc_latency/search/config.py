@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ from amc_latency.errors import UserError
 from amc_latency.intervals import Comparison, interval_pct
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.models.load import BUNDLED, NetworkOptions
+from amc_latency.models.registry import nearest
 from amc_latency.search.amounts import Amount, amount_text, percent_of
 from amc_latency.search.densities import check_densities, check_end
 from android_bench.safe.records import exactly
 
+ACCURACY = "accuracy"
+"""The measure that is a percentage of images; any other is a figure of its own."""
 DAMAGES = ("refit", "taylor", "measured")
 """The dynamic programme's proxies of damage, see damage.py."""
 BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "programme")
@@ -32,7 +36,7 @@ PRUNINGS = ("channels", "weights")
 """What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
 
 if TYPE_CHECKING:
-    from amc_latency.search.agent import Score
+    from amc_latency.search.judge import Tested
 
 
 @dataclass(frozen=True)
@@ -306,6 +310,21 @@ class SearchConfig:
         return original * (target / original) ** (self.round / self.rounds)
 
 
+def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
+    """The config with these `options` beside what is `fixed`; `UserError` for another name or type."""
+    names = [field.name for field in fields(SearchConfig) if field.name not in fixed]
+    for name, value in options.items():
+        if name not in names:
+            raise UserError(f"search has no option {name!r}; did you mean {nearest(name, names)!r}?")
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{name} is {value}; give a number")
+    try:
+        return SearchConfig(**options, **fixed)
+    except TypeError as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UserError(f"an option of search is of the wrong type, of {given[:200]}: {error}") from error
+
+
 def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
     targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
@@ -404,11 +423,10 @@ class BaselineRow:
     """beside ours; None where the device answers from predictions"""
 
     @staticmethod
-    def of(name: str, counts: Counts, predicted_ms: float, score: Score, evaluations: int) -> BaselineRow:
-        """The row of a policy with this score on all held-back images."""
-        accuracy = 100 * score.accuracy
-        interval, top5 = interval_pct(accuracy, score.images), None if score.top5 is None else 100 * score.top5
-        return BaselineRow(name, counts, predicted_ms, accuracy, evaluations, interval, top5)
+    def of(name: str, counts: Counts, predicted_ms: float, held_back: Tested, evaluations: int) -> BaselineRow:
+        """The row of a policy with these figures on all held-back images."""
+        interval = interval_pct(held_back.value, held_back.images) if held_back.images else ()
+        return BaselineRow(name, counts, predicted_ms, held_back.value, evaluations, interval, held_back.top5)
 
 
 @dataclass(frozen=True)
@@ -471,6 +489,8 @@ class SearchReport:
     """ours beside the uniform width and the original on the test images, pair by pair"""
     pixels: str = ""
     """by which figures the file's pixels must be normalised, as `parse_normalisation` reads them"""
+    measure: str = ACCURACY
+    """what networks were judged by: accuracy in percent of images, or a task's own score"""
 
     @property
     def is_uncut(self) -> bool:

@@ -24,6 +24,6 @@ def contest(problem: Problem, names: Sequence[str], evaluations: int, console: C
             except UserError as error:
                 console.say(f"no {name} beside it: {error}")
                 continue
-            score, ms = problem.judge.final(choice.counts), problem.clamp.costs.ms(choice.counts)
-            rows.append(BaselineRow.of(name, choice.counts, ms, score, choice.evaluations))
+            found, ms = problem.judge.finals(choice.counts), problem.clamp.costs.ms(choice.counts)
+            rows.append(BaselineRow.of(name, choice.counts, ms, found, choice.evaluations))
     return rows

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from amc_latency.console import Console
 from amc_latency.export import ExportReport, export
-from amc_latency.finetune import finetune_config, settle, worse_text
 from amc_latency.intervals import Comparison, compare, interval_pct
 from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec
@@ -22,10 +21,9 @@ from amc_latency.outcome import Outcome
 from amc_latency.search.config import BaselineRow, Row, SearchConfig
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.judge import Judge
+from amc_latency.search.judge import FinetuneOptions, Judge, Tested
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.timing import CONSTANT, PolicyTimer, TimedNetwork
-from amc_latency.training import fit
 from lut.shape import network_text
 
 EQUAL_PCT = 2.0
@@ -142,21 +140,21 @@ class Delivery:
         Predictions are shifted by `factor`. The uncut network, `original`, is not fine-tuned.
         """
         exports: dict[str, ExportReport] = {}
-        outcomes: dict[str, Outcome] = {}
+        tested: dict[str, Tested] = {}
         for name, counts in policies.items():
             model = self.judge.original.model if name == "original" else self._fine_tuned(name, counts)
             exports[name] = self.export(model, self.tflite(name))
-            outcomes[name] = self.judge.tested(model)
+            tested[name] = self.judge.tested(model)
         keys = self._keys(policies)
         files = {keys[name]: self.tflite(name) for name in policies}
         measured = self.timer.time(files, keys.get("ours", keys["original"]), target_ms)
         self.statistic = measured[keys["original"]].measurement.statistic
-        self.comparisons = _comparisons(outcomes)
+        self.comparisons = _comparisons({n: each.outcome for n, each in tested.items() if each.outcome is not None})
         rows = []
         for name, counts in policies.items():
             own_ms = self.original_ms if name == "original" else self.costs.ms(counts)
             predicted_ms, timed = own_ms * factor, measured[keys[name]]
-            held_back = self.judge.original_final() if name == "original" else self.judge.final(counts)
+            held_back = self.judge.original_final() if name == "original" else self.judge.finals(counts)
             self._log(attempt, f"final {name}", counts, predicted_ms, timed, target_ms)
             macs = exports[name].macs
             assert macs is not None  # our own converter knows them
@@ -169,16 +167,16 @@ class Delivery:
                     spread_pct=timed.measurement.spread_pct,
                     macs=macs,
                     bytes=exports[name].bytes,
-                    accuracy=outcomes[name].accuracy_pct,
-                    held_back=100 * held_back.accuracy,
+                    accuracy=tested[name].value,
+                    held_back=held_back.value,
                     tflite=str(self.tflite(name)),
-                    accuracy_95=self._interval(name, outcomes[name].accuracy_pct, len(outcomes[name])),
-                    held_back_95=self._interval(name, 100 * held_back.accuracy, held_back.images),
+                    accuracy_95=self._interval(name, tested[name]),
+                    held_back_95=self._interval(name, held_back),
                     measured_95=timed.interval_ms,
                     share_95=timed.share_95,
                     rounds=timed.rounds,
-                    top5=outcomes[name].top5_pct,
-                    held_back_top5=None if held_back.top5 is None else 100 * held_back.top5,
+                    top5=tested[name].top5,
+                    held_back_top5=held_back.top5,
                 )
             )
         return rows
@@ -203,11 +201,11 @@ class Delivery:
         self._save(checkpoint, self.judge.network(counts), self.judge.spec(counts), ",".join(map(str, counts)))
         return rows
 
-    def _interval(self, name: str, accuracy_pct: float, images: int) -> tuple[float, ...]:
+    def _interval(self, name: str, found: Tested) -> tuple[float, ...]:
         # The original agrees with itself, whatever images come.
-        if name == "original" and self.judge.data.unlabelled:
+        if not found.images or (name == "original" and self.judge.facts.unlabelled):
             return ()
-        return interval_pct(accuracy_pct, images)
+        return interval_pct(found.value, found.images)
 
     def tflite(self, name: str) -> Path:
         """Where a policy's exported file lies."""
@@ -215,8 +213,7 @@ class Delivery:
 
     def export(self, model: nn.Module, path: Path) -> ExportReport:
         """Export a network of the search, checked on train images."""
-        images = self.judge.data.train.take(8).inputs(self.judge.image_size)
-        return export(model, self.judge.base.spec.input, path, images)
+        return export(model, self.judge.base.spec.input, path, self.judge.example_inputs(8))
 
     def _logged(self, attempt: int, phase: str, counts: Counts) -> TimedFile | None:
         """The last timing of that kind: what a search that was killed at its very end timed once more counts."""
@@ -251,47 +248,32 @@ class Delivery:
         path = self.folder.path / f"{'model' if name == 'ours' else name}.safetensors"
         spec, kept = self.judge.spec(counts), ",".join(map(str, counts))
         if path.exists():
-            model, found, extra = load_checkpoint(path, spec.name)
+            model, found, extra = load_checkpoint(path, spec.name, self.judge.base.build)
             if found == spec and extra.get("kept") == kept:
                 return model
         model = self.judge.network(counts)
         if self.config.finetune_epochs:
             search = self.config
-            config = finetune_config(
-                search.finetune_epochs, self.judge.image_size, search.seed, search.learning_rate, search.batch_size
-            )
-            start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            options = FinetuneOptions(search.finetune_epochs, search.seed, search.learning_rate, search.batch_size)
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{hashlib.sha256(kept.encode()).hexdigest()[:16]}.partial")
-            with self.judge.training(model), self.console.progress(f"fine-tuning {name}", config.epochs) as meter:
-                fit(
-                    model,
-                    self.judge.data.train,
-                    config,
-                    unfinished,
-                    lambda epoch: meter.update(epoch.epoch, note=f"{epoch.accuracy:.1f} % of train batches"),
-                    teacher=self.judge.original.model,
+            with self.console.progress(f"fine-tuning {name}", options.epochs) as meter:
+                no_better = self.judge.fine_tune(
+                    model, options, unfinished, lambda epoch, note: meter.update(epoch, note=note)
                 )
-            self._settle(name, model, start)
+            if no_better is not None:
+                self.console.say(f"{name}: {no_better}")
             self._save(path, model, spec, kept)
             unfinished.unlink(missing_ok=True)
         else:
             self._save(path, model, spec, kept)
         return model
 
-    def _settle(self, name: str, model: nn.Module, start: Mapping[str, Tensor]) -> None:
-        def score(network: nn.Module) -> tuple[float, float]:
-            judged = self.judge.evaluator.judged(network, self.judge.data.held_back)
-            return 100 * judged.accuracy, judged.loss
-
-        settled = settle(model, start, score)
-        if not settled.share:
-            self.console.say(worse_text(f"{name} ", settled))
-
     def _save(self, path: Path, model: nn.Module, spec: ModelSpec, kept: str) -> None:
-        source, seed = self.judge.data.source, str(self.config.seed)
-        extra = {"source": source, "seed": seed, "kept": kept, NORMALISATION_KEY: self.judge.data.normalisation.text}
-        save_checkpoint(path, model, spec, extra)
+        facts = self.judge.facts
+        extra = {"source": facts.source, "seed": str(self.config.seed), "kept": kept}
+        extra |= {NORMALISATION_KEY: facts.pixels} if facts.pixels else {}
+        save_checkpoint(path, model, spec, extra, self.judge.base.build)
 
 
 def _comparisons(outcomes: Mapping[str, Outcome]) -> list[Comparison]:

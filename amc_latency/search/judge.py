@@ -13,18 +13,24 @@ from typing import Annotated
 import msgspec
 from torch import Tensor, nn
 
+from amc_latency.console import Console
 from amc_latency.data import ImageData
+from amc_latency.data.fitting import network_line
+from amc_latency.finetune import finetune_config, settle, worse_text
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.registry import ModelSpec
 from amc_latency.outcome import Outcome
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agent import Score
+from amc_latency.search.config import ACCURACY
 from amc_latency.search.costs import Counts, LayerCosts
 from amc_latency.search.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.env import Reward
 from amc_latency.search.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 from amc_latency.search.loop import EpisodeRecord, best_of
+from amc_latency.search.original import check_original
+from amc_latency.training import fit
 
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
@@ -40,6 +46,42 @@ class JudgeConfig:
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
     """how many of these recalibrate the batch norms of each policy's network"""
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """What a search says of fine-tuning; see `finetune_config`."""
+
+    epochs: int
+    seed: int = 0
+    learning_rate: float | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a network is worth, as it is shown: percent of images, or a task's own score."""
+
+    value: float
+    images: int = 0
+    """that it is a share of; 0 for a score"""
+    top5: float | None = None
+    """percent whose label is among the first five, where that is told"""
+    outcome: Outcome | None = None
+    """image by image"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How networks were judged, for a report."""
+
+    source: str
+    unlabelled: bool = False
+    test_images: int = 0
+    held_back_images: int = 0
+    pixels: str = ""
+    """by which figures the files' pixels must be normalised; empty where nobody knows"""
+    measure: str = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -64,6 +106,9 @@ class Judge:
     there is not asked again. `asked` holds the policies whose score by the episodes' images was wanted, known or not;
     whoever counts empties it first. `say` is told what the user should know of the judging.
     """
+
+    measure = ACCURACY
+    """what its figures are"""
 
     def __init__(
         self,
@@ -106,19 +151,30 @@ class Judge:
             self._final[counts] = self._write(counts, score, final=True)
         return self._final[counts]
 
-    def original_final(self) -> Score:
-        """The original's score by all held-back images."""
+    def finals(self, counts: Counts) -> Tested:
+        """`final` as figures that are shown."""
+        return self._shown(self.final(counts))
+
+    def original_final(self) -> Tested:
+        """The original's figures by all held-back images."""
+        return self._shown(self._original_final())
+
+    def _original_final(self) -> Score:
         if self.original is self.base:
             return self.final(self.base.graph.architecture.group_channels)
         return self.evaluator.judged(self.original.model, self.data.held_back)
 
     def test_pct(self, network: nn.Module) -> float:
         """Percent of the test images that a network gets right, cut or not, as it is."""
-        return self.tested(network).accuracy_pct
+        return self.tested(network).value
 
-    def tested(self, network: nn.Module) -> Outcome:
-        """What a network, cut or not, as it is, says of the test images."""
-        return self.evaluator.outcome(network, self.data.test)
+    def tested(self, network: nn.Module) -> Tested:
+        """What a network, cut or not, as it is, is worth by the test images."""
+        found = self.evaluator.outcome(network, self.data.test)
+        return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
+
+    def _shown(self, score: Score) -> Tested:
+        return Tested(100 * score.accuracy, score.images, None if score.top5 is None else 100 * score.top5)
 
     def choose(self, records: Sequence[EpisodeRecord], target_ms: float, reward: Reward) -> EpisodeRecord:
         """The finalist that does best on all held-back images; `UserError` if no record is under the target.
@@ -145,6 +201,76 @@ class Judge:
     def spec(self, counts: Counts) -> ModelSpec:
         """What the checkpoint of a policy's network says of it."""
         return replace(self.base.spec, channels=counts)
+
+    def introduce(self, images: int, min_accuracy_pct: float | None, console: Console) -> None:
+        """Say what is searched and what it is worth uncut; `UserError` where that means nothing."""
+        console.say(network_line(self.data, self.original))
+        if self.base.model is self.original.model:
+            check_original(self.original, self.data, images, min_accuracy_pct, console)
+
+    for_finalists, for_the_end = "all held-back images", "the test images"
+
+    def shown(self, accuracy: float) -> str:
+        """An episode's score, for a meter."""
+        return f"{100 * accuracy:.1f} %"
+
+    @property
+    def source_line(self) -> str:
+        """What policies are judged by, in a line."""
+        held_back, data = len(self.data.held_back), self.data
+        unlabelled = "; their labels are what the original says of them" if data.unlabelled else ""
+        return (
+            f"data: {data.source}, {len(data.train):,} train images, "
+            f"{min(self.config.images, held_back):,} of {held_back:,} held back to judge an episode by, "
+            f"{len(data.test):,} test images for the end{unlabelled}"
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """What a report says of how it was judged."""
+        data = self.data
+        pixels = data.normalisation.text
+        return Facts(data.source, data.unlabelled, len(data.test), len(data.held_back), pixels, self.measure)
+
+    def shortened(self) -> list[str]:
+        """What there is less of than was asked for."""
+        return [
+            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
+            for name, wanted, unset, images in (
+                ("images", self.config.images, JudgeConfig.images, self.data.held_back),
+                ("calibration-images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
+            )
+            if wanted > len(images) and wanted != unset
+        ]
+
+    def example_inputs(self, n: int) -> Tensor:
+        """A few inputs [n, C, H, W] that a file can be checked on."""
+        return self.data.train.take(n).inputs(self.image_size)
+
+    def fine_tune(
+        self, model: nn.Module, config: FinetuneOptions, checkpoint: Path, on_epoch: Callable[[int, str], None]
+    ) -> str | None:
+        """Train a policy's network in place, going on from `checkpoint`; what to say where that made it no better."""
+        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        train_config = finetune_config(
+            config.epochs, self.image_size, config.seed, config.learning_rate, config.batch_size
+        )
+        with self.training(model):
+            fit(
+                model,
+                self.data.train,
+                train_config,
+                checkpoint,
+                lambda epoch: on_epoch(epoch.epoch, f"{epoch.accuracy:.1f} % of train batches"),
+                teacher=self.original.model,
+            )
+
+        def score(network: nn.Module) -> tuple[float, float]:
+            judged = self.evaluator.judged(network, self.data.held_back)
+            return 100 * judged.accuracy, judged.loss
+
+        settled = settle(model, start, score)
+        return None if settled.share else worse_text("", settled)
 
     def training(self, network: nn.Module) -> AbstractContextManager[None]:
         """What a policy's network is fine-tuned within."""

@@ -12,12 +12,13 @@ from amc_latency.console import rich_console
 from amc_latency.estimating import bench_advice
 from amc_latency.intervals import with_interval
 from amc_latency.report import WIDTH, console, right
-from amc_latency.search.config import Row, SearchReport
+from amc_latency.search.config import ACCURACY, Row, SearchReport
 from amc_latency.search.folder import TimedFile
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_TITLE = "held back: after cut and refit, before fine-tuning; test: images that nothing was chosen by, at the end"
 _TOP5 = "top-5 %: held back | test"
 
 
@@ -50,7 +51,7 @@ def _baselines(report: SearchReport) -> Table:
     figures = [
         right("predicted ms"),
         *([right("measured ms")] if timed else []),
-        right("held back %"),
+        right("held back %" if report.measure == ACCURACY else report.measure),
         *top5_column,
         right("policies tried"),
     ]
@@ -58,11 +59,16 @@ def _baselines(report: SearchReport) -> Table:
     table = Table(*columns, title="other ways to choose, under the same budgets, before fine-tuning")
     for row in report.baselines:
         counts = ",".join(map(str, row.counts))
-        held_back = with_interval(row.held_back, row.held_back_95)
+        held_back = _figure(report, row.held_back, row.held_back_95)
         top5 = [] if not has_top5 else ["" if row.held_back_top5 is None else f"{row.held_back_top5:.2f}"]
         measured = [] if not timed else ["" if row.measured_ms is None else f"{row.measured_ms:.4f}"]
         table.add_row(row.name, f"{row.predicted_ms:.4f}", *measured, held_back, *top5, str(row.evaluations), counts)
     return table
+
+
+def _figure(report: SearchReport, value: float, interval: Sequence[float]) -> str:
+    """A percentage of images, or a task's score."""
+    return with_interval(value, interval) if report.measure == ACCURACY else f"{value:.4g}"
 
 
 def _caption(report: SearchReport) -> str | None:
@@ -101,10 +107,13 @@ def _told(report: SearchReport) -> str:
 
 
 def _write_search(report: SearchReport, target: Console) -> None:
+    judged, title = ("held back %", "test %"), _TITLE
+    if report.measure != ACCURACY:
+        judged, title = (f"{report.measure} after cut and refit", f"{report.measure} at the end"), ""
     table = Table(
         "",
-        *map(right, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", "held back %", "test %")),
-        title="held back: after cut and refit, before fine-tuning; test: images that nothing was chosen by, at the end",
+        *map(right, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", *judged)),
+        title=title,
         caption=_caption(report),
     )
     has_top5 = any(row.top5 is not None for row in report.rows)
@@ -118,8 +127,8 @@ def _write_search(report: SearchReport, target: Console) -> None:
             "" if row.name == "original" or report.target_ms is None else f"{report.target_ms:.4f}",
             f"{row.macs / 1e6:.2f}M",
             f"{row.bytes / 1000:,.0f}",
-            with_interval(row.held_back, row.held_back_95),
-            with_interval(row.accuracy, row.accuracy_95),
+            _figure(report, row.held_back, row.held_back_95),
+            _figure(report, row.accuracy, row.accuracy_95),
             *([_pair(row.held_back_top5, row.top5)] if has_top5 else []),
         )
     target.print(table)

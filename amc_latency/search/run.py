@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, data_for
-from amc_latency.data.fitting import network_line
-from amc_latency.data.labels import check_several
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import export
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
-from amc_latency.models.registry import names_own_file
+from amc_latency.models.own_module import from_checkpoint
+from amc_latency.models.registry import MODULE, names_own_file
 from amc_latency.models.weights import weights_digest
 from amc_latency.opening import device_text, open_device
 from amc_latency.profiling import Grid, complete_table, open_table
@@ -33,16 +33,17 @@ from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.deliver import Delivery
 from amc_latency.search.evidence import Evidence
 from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.judge import FINALISTS, Judge, JudgeConfig
+from amc_latency.search.judge import FINALISTS
+from amc_latency.search.judging import MakeJudge, judged_by
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
-from amc_latency.search.original import check_original
 from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
 from amc_latency.search.rewards import make_reward
 from amc_latency.search.timing import CONSTANT, PolicyTimer
-from amc_latency.search.weights import WeightJudge, weight_network
+from amc_latency.search.weights import weight_network
 from amc_latency.search.zipped import zipped_bytes
+from amc_latency.task import ImageTask, Task
 from device.base import Device
 from device.phone import PhoneOptions
 from lut.predict import MissingShapeError, Predictor
@@ -65,11 +66,28 @@ def search(
     such as a target that cannot be reached.
     """
     check_agent(config.searcher)
-    network = _trained(config)
-    data = data_for(network, config.data, config.unlabelled, console, introduces=False)
-    check_several(data, config.model, console)
+    network = load_network(config.network)
+    check_logits(network)
+    check_trained(network, config.network, "a search")
+    task = ImageTask(config.data, config.unlabelled)
+    return search_for(config, network, task, out, console, lambda: _device(config, phone, console), start)
+
+
+def search_for(
+    config: SearchConfig,
+    network: Network,
+    task: Task | ImageTask,
+    out: Path,
+    console: Console,
+    opened: Callable[[], AbstractContextManager[Device]],
+    start: Path | None = None,
+) -> SearchReport:
+    """`search` for a network and a task that are there, on the device that `opened` gives."""
+    check_agent(config.searcher)
+    _check_cuttable(config, network)
+    judging = judged_by(task, network, config, console)
     # Other data or other weights on a resume would be another search.
-    identity = {"data": data.source, "data_sha256": data.digest(), "weights_sha256": weights_digest(network.model)}
+    identity = {**judging.identity, "weights_sha256": weights_digest(network.model)}
     pruned = network if start is None else _started(network, start)
     if start is not None:
         identity["start_sha256"] = weights_digest(pruned.model)
@@ -78,8 +96,8 @@ def search(
     if done is not None:
         console.say(f"{out} holds a finished search")
         return done
-    with _device(config, phone, console) as device:
-        return _Search(config, folder, network, pruned, data, console, device).run()
+    with opened() as device:
+        return _Search(config, folder, network, pruned, judging.judge, console, device).run()
 
 
 def check_met(report: SearchReport) -> None:
@@ -113,20 +131,18 @@ def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Devi
 
 
 def _started(network: Network, start: Path) -> Network:
-    """What the round before ended in, built by the own file that the user named, if the network is of one."""
+    """What the round before ended in; of an own file, built by the one that the user named."""
+    if network.spec.name.startswith(MODULE):
+        return from_checkpoint(network, start)
     if names_own_file(network.spec.name):
         return load_network(NetworkOptions(network.spec.name, weights=str(start)))
     return load_network(NetworkOptions(str(start)))
 
 
-def _trained(config: SearchConfig) -> Network:
-    network = load_network(config.network)
-    check_logits(network)
-    check_trained(network, config.network, "a search")
+def _check_cuttable(config: SearchConfig, network: Network) -> None:
     if not network.graph.groups and config.prune == "channels":
         whole = "; ".join(f"{left.module}: {left.reason}" for left in network.graph.left_whole[:3])
         raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or --prune weights")
-    return network
 
 
 class _Search:
@@ -138,7 +154,7 @@ class _Search:
         folder: RunFolder,
         original: Network,
         network: Network,
-        data: ImageData,
+        make_judge: MakeJudge,
         console: Console,
         device: Device,
     ) -> None:
@@ -146,12 +162,11 @@ class _Search:
         self.config = config
         self.folder = folder
         self.original = original
-        self._is_first = network is original
         view = weight_network if config.prune == "weights" else _as_it_is
         self.uncut, self.network = view(original), view(network)
-        self.data = data
         self.console = console
         self.device = device
+        self.judge = make_judge(self.network, original, folder.path / "scores.jsonl")
         self._own_table = folder.path / "table.tsv"
         self._is_fresh = False
         self.table = self._table()
@@ -188,14 +203,6 @@ class _Search:
         return self.device.identity.estimated
 
     @cached_property
-    def judge(self) -> Judge:
-        """Scores of this search, those of earlier sessions included."""
-        config = self.config
-        images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images)
-        kind = WeightJudge if config.prune == "weights" else Judge
-        return kind(self.network, self.data, images, self.folder.path / "scores.jsonl", self.original, self.console.say)
-
-    @cached_property
     def delivery(self) -> Delivery:
         # Rounds as the uncut network's, by which a target is named: a smallest sample falls with the number of samples.
         protocol = self.table.protocol
@@ -225,7 +232,7 @@ class _Search:
         while limit_ms is not None and attempt < self.config.corrections:
             attempt += 1
             records = self._episodes(attempt, limit_ms, factor)
-            say(f"judging the {FINALISTS} best policies by all held-back images")
+            say(f"judging the {FINALISTS} best policies by {self.judge.for_finalists}")
             holding = [record for record in records if self._holds(record.counts, factor)]
             best = self.judge.choose(holding, limit_ms, self.reward)
             report = None
@@ -275,16 +282,12 @@ class _Search:
         return self._report(0, 1.0, rows, [], [])
 
     def _introduce(self) -> None:
-        held_back = len(self.data.held_back)
-        unlabelled = "; their labels are what the original says of them" if self.data.unlabelled else ""
         target = f", target {self.target_ms:.4f} ms" if self.config.has_latency_target else ""
         others = "".join(f", at most {budget.limit:,} {budget.name}" for budget in self.clamp.budgets)
         self.console.say(
             f"{self.config.model} on {device_text(self.device)}\n"
             f"table {self.table.path}\n"
-            f"data: {self.data.source}, {len(self.data.train):,} train images, "
-            f"{min(self.config.images, held_back):,} of {held_back:,} held back to judge an episode by, "
-            f"{len(self.data.test):,} test images for the end{unlabelled}\n"
+            f"{self.judge.source_line}\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
         for line in (*bounds_text(self.config, self.uncut), *self._shortened()):
@@ -296,15 +299,7 @@ class _Search:
 
     def _shortened(self) -> list[str]:
         """What cannot be had as it was asked for."""
-        config, data = self.config, self.data
-        lines = [
-            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
-            for name, wanted, unset, images in (
-                ("images", config.images, SearchConfig.images, data.held_back),
-                ("calibration-images", config.calibration_images, SearchConfig.calibration_images, data.train),
-            )
-            if wanted > len(images) and wanted != unset
-        ]
+        config, lines = self.config, self.judge.shortened()
         limit_ms = self._limit_ms(1.0)
         if self.bound is None and config.has_latency_target and limit_ms is not None:
             margin_pct = 100 * (1 - limit_ms / self.target_ms)
@@ -384,16 +379,13 @@ class _Search:
 
     def _introduce_original(self) -> None:
         """Once nothing cheap can be wrong any more, and before hours of timing."""
-        self.console.say(network_line(self.data, self.original))
-        if self._is_first:
-            check_original(self.original, self.data, self.config.images, self.config.min_accuracy, self.console)
+        self.judge.introduce(self.config.images, self.config.min_accuracy, self.console)
 
     def _check_exportable(self) -> None:
         """Before anything is timed: what can't be written can't be shipped either."""
         spec = self.network.spec
         with tempfile.TemporaryDirectory() as folder:
-            images = self.data.train.take(2).inputs(spec.input[1:])
-            export(self.network.model, spec.input, Path(folder) / "uncut.tflite", images)
+            export(self.network.model, spec.input, Path(folder) / "uncut.tflite", self.judge.example_inputs(2))
 
     def _problem(self, limit_ms: float) -> Problem:
         clamp, first_ms = self.clamp.with_target(limit_ms), self._limit_ms(1.0)
@@ -430,7 +422,7 @@ class _Search:
                 nonlocal best
                 self.folder.append_episode(record)
                 best = max(best, record.accuracy)
-                note = f"{100 * record.accuracy:.1f} % held back, best {100 * best:.1f} %"
+                note = f"{self.judge.shown(record.accuracy)} held back, best {self.judge.shown(best)}"
                 done = record.episode + 1 if config.searcher != "programme" else len(self.judge.asked)
                 meter.update(min(done, wanted), note=note)
 
@@ -479,7 +471,7 @@ class _Search:
             uniform = self.delivery.equal_width(attempt, timed, widths) if widths else uniform
             baselines = self.delivery.timed_baselines(attempt, baselines, timed)
             policies["uniform"] = uniform
-        self.console.say("fine-tuning, exporting and judging ours and the uniform width by the test images")
+        self.console.say(f"fine-tuning, exporting and judging ours and the uniform width by {self.judge.for_the_end}")
         rows = self.delivery.rows(attempt, factor, policies, self.target_ms)
         self.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
         return self._report(attempt + 1, factor, rows, baselines, records)
@@ -509,6 +501,7 @@ class _Search:
         original, by_uniform, ours = rows
         budgets = budget_rows(self.clamp.budgets, ours)
         limited, sparse = math.isfinite(self.target_ms), self.config.prune == "weights"
+        facts = self.judge.facts
         return SearchReport(
             original_ms=self.original_ms,
             target_ms=self.target_ms if limited else None,
@@ -524,8 +517,8 @@ class _Search:
             evaluations=len(self._tried),
             attempts=attempts,
             seconds=round(time.monotonic() - self.began, 1),
-            data=self.data.source,
-            unlabelled=self.data.unlabelled,
+            data=facts.source,
+            unlabelled=facts.unlabelled,
             device=device_text(self.device),
             table=str(self._own_table),
             tflite=ours.tflite,
@@ -538,10 +531,11 @@ class _Search:
             zipped_bytes=[zipped_bytes(Path(row.tflite).read_bytes()) for row in rows] if sparse else [],
             note=f"every latency here is {bench_advice(self.device.identity.name)}" if self.estimated else None,
             phone=self.device.identity.name if self.estimated else None,
-            test_images=len(self.data.test),
-            held_back_images=len(self.data.held_back),
+            test_images=facts.test_images,
+            held_back_images=facts.held_back_images,
             comparisons=self.delivery.comparisons if records else [],
-            pixels=self.data.normalisation.text,
+            pixels=facts.pixels,
+            measure=facts.measure,
         )
 
 

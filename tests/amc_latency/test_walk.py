@@ -214,11 +214,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a tensor made of nothing": (stem(lambda x: x + torch.zeros(4, 8, 8)), r"^add: a bare parameter or constant"),
     "parameter": (with_parameter, r"^mul: a bare parameter or constant is used, scale"),
     # ends
-    "logits": (lambda: nn.Sequential(conv()), r"must return one tensor of logits"),
-    "two outputs": (
-        two(lambda net, x: (net.a(x), net.b(x)), a=ending(3), b=ending(3)),
-        r"must return one tensor of logits",
+    "a number beside the logits": (
+        two(lambda net, x: (net.a(x), 3), a=ending(3), b=ending(3)),
+        r"something that is no tensor",
     ),
+    "a map that was flattened": (lambda: nn.Sequential(conv(), nn.Flatten()), r"returns a flattened feature map"),
 }
 
 

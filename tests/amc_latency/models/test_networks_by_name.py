@@ -157,7 +157,6 @@ def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pyte
         (NetworkOptions("efficientnet_lite0", classes=10), r"_fc\.weight: the network has \(10, 1280\)"),
         (NetworkOptions("missing.py:build"), r"missing\.py: no such file"),
         (NetworkOptions("net.py:build"), r"can't be run on a 3x224x224 input: .*--input CxHxW"),
-        (NetworkOptions("net.py:headless", input="1x8x8"), r"returns a tensor of \(1, 4, 6, 6\) for one image"),
         (NetworkOptions("net.py:nothing"), "returns NoneType"),
         (NetworkOptions("net.py:fixed", input="1x8x8", classes=7), "makes 4 logits, not --classes 7"),
     ],

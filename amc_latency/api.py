@@ -1,0 +1,213 @@
+"""The library: from a network to its compressed file in a handful of calls; the command line has the same steps.
+
+What goes wrong by bad input is a `UserError`, what failed though its input was good a `JobError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from amc_latency.bench import BenchConfig, BenchReport
+from amc_latency.bench import bench as time_file
+from amc_latency.console import Console
+from amc_latency.errors import UserError
+from amc_latency.export import ExportReport
+from amc_latency.export import export as export_to
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from amc_latency.models.own_module import from_checkpoint, network_of
+from amc_latency.opening import open_device
+from amc_latency.prediction import Prediction
+from amc_latency.prediction import predict as predict_network
+from amc_latency.profiling import Grid, complete_table, open_table, plan_of
+from amc_latency.search.config import SearchReport, config_of, run_name
+from amc_latency.task import ImageTask, Task
+from lut.table import LatencyTable
+
+if TYPE_CHECKING:
+    from device.base import Device
+
+AnyPath = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search ended with."""
+
+    network: Network
+    """cut and, where the task trains, trained; `network.model` is an `nn.Module`"""
+    report: SearchReport
+    """its figures beside the original's and the uniform width's"""
+    folder: Path
+    """where it wrote its log, its checkpoint, its files and `report.html`"""
+
+    @property
+    def tflite(self) -> Path:
+        """The file that was timed."""
+        return Path(self.report.tflite)
+
+    @property
+    def met(self) -> bool:
+        """Whether all budgets were met, by what was measured."""
+        return self.report.met
+
+
+def network(
+    model: str | nn.Module,
+    example_input: Tensor | None = None,
+    *,
+    checkpoint: AnyPath | None = None,
+    normalisation: str | None = None,
+    width: float | None = None,
+    classes: int | None = None,
+    weights: str | None = None,
+) -> Network:
+    """A network to compress: an `nn.Module` as it is, or one by name.
+
+        net = amc.network(model, torch.randn(1, 3, 224, 224))
+        net = amc.network("torchvision:resnet50", weights="DEFAULT")
+
+    A module is copied: what becomes of it later changes nothing here. It may be on a GPU, in train mode, compiled or
+    wrapped, and takes one image [N, C, H, W]; it returns tensors, alone or in tuples, lists and dicts.
+    `checkpoint` is what a search of this module saved, `model.safetensors`; `normalisation` is what its weights expect
+    of pixels, for an `ImageTask`. Of a named one, `example_input` says the size of its images, and the others what the
+    options of the command line say. Raises UserError for what can't be loaded, traced or found.
+    """
+    if not isinstance(model, str):
+        if example_input is None:
+            raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
+        if (width, classes, weights) != (None, None, None):
+            raise UserError("width, classes and weights are for a network by name; a module has its own")
+        return network_of(model, example_input, normalisation, None if checkpoint is None else Path(checkpoint))
+    if checkpoint is not None:
+        raise UserError("checkpoint is for a module; a network by name is loaded by its checkpoint's path as the name")
+    size = None
+    if example_input is not None:
+        from amc_latency.models.own_module import input_of
+
+        size = "x".join(map(str, input_of(example_input)))
+    return load_network(NetworkOptions(model, width, size, classes, weights, normalisation))
+
+
+def device(name: str = "host", *, table: AnyPath | None = None, quiet: bool = False) -> Device:
+    """The device called `name`: `host`, a phone's profile, `cuda`, HOST:PORT of a phone, or `replay` of a `table`.
+
+        with amc.device("pixel1") as phone:
+            ...
+
+    Raises UserError for a name that nothing has, DeviceError for a device that isn't there.
+    """
+    return open_device(name, None if table is None else Path(table), console=Console(quiet=quiet))
+
+
+def profile(
+    net: Network,
+    on: Device,
+    *,
+    table: AnyPath | None = None,
+    step: int = 8,
+    goal: str = "0.5%",
+    rounds: int | None = None,
+    quiet: bool = False,
+) -> LatencyTable:
+    """The device's latency table with all that a search of `net` can reach: what is missing is timed, and written.
+
+        table = amc.profile(net, phone)
+
+    `table` is a path, the user's own place for this device unless given. A call that was broken off goes on where it
+    stopped. `goal` is the error of layers to stop at; `step` the grid of channel counts.
+    Raises JobError where a layer could not be timed, and what device and table raise.
+    """
+    protocol = None if rounds is None else replace(on.protocol, rounds=rounds)
+    found = open_table(on, protocol, None if table is None else Path(table), create=True)
+    assert found is not None
+    complete_table(net, on, found, Grid(step=step), Console(quiet=quiet), plan_of("learn", goal))
+    return found
+
+
+def predict(net: Network, table: LatencyTable | AnyPath, channels: Sequence[int] | None = None) -> Prediction:
+    """What `net` takes, layer by layer, cut to `channels` a coupled group if they are given; nothing is run.
+
+        amc.predict(net, table).predicted_ms
+
+    Raises UserError for counts that don't fit, TableError for a table that can't be read.
+    """
+    return predict_network(net, _table(table), None if channels is None else tuple(channels))
+
+
+def search(
+    net: Network,
+    on: Device,
+    table: LatencyTable | AnyPath | None = None,
+    *,
+    task: Task | ImageTask,
+    out: AnyPath | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> SearchResult:
+    """Find how many channels each layer keeps, cut, train, export and time, under `target_ms` or another budget.
+
+        result = amc.search(net, phone, table, task=task, target_ms=20)
+        result.network.model, result.report.measured_ms, result.met
+
+    `options` are the fields of `SearchConfig`: a budget (`target_ms`, `speedup`, `target_macs`, ...), `seed`, `agent`,
+    `episodes`, `baselines` and so on. `out` is the run folder, under `runs` unless given: a call that was broken off
+    goes on there, and a finished search is only read. A target that was not met is a result too: see `met`.
+    Raises UserError for bad input, such as a target out of reach.
+    """
+    from amc_latency.search.run import search_for
+
+    if not net.trained:
+        raise UserError(f"{net.spec.name} has random weights, and a search needs trained ones: say which by weights")
+    lut = None if table is None else str(table.path if isinstance(table, LatencyTable) else Path(table))
+    config = config_of(options, model=net.spec.name, device=on.identity.name, lut=lut)
+    folder = Path("runs") / run_name(config) if out is None else Path(out)
+    console = Console(quiet=quiet)
+    report = search_for(config, net, task, folder, console, lambda: nullcontext(on))
+    return SearchResult(from_checkpoint(net, folder / "model.safetensors"), report, folder)
+
+
+def cut(net: Network, channels: Sequence[int]) -> Network:
+    """`net` with so many channels a coupled group, those of the largest L1 norm; not refitted, not trained.
+
+        half = amc.cut(net, [c // 2 for c in net.graph.architecture.group_channels])
+
+    Raises UserError for counts that it can't have.
+    """
+    return cut_to(net, tuple(channels))
+
+
+def export(net: Network | nn.Module, path: AnyPath, example_input: Tensor | None = None) -> ExportReport:
+    """Write a float32 `.tflite` whose outputs were seen to equal PyTorch's; a module needs an `example_input`.
+
+        amc.export(result.network, "small.tflite")
+
+    Raises JobError for what can't be written or doesn't compute the same.
+    """
+    if isinstance(net, Network):
+        return export_to(net.model, net.spec.input, Path(path))
+    if example_input is None:
+        raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
+    made = network_of(net, example_input)
+    return export_to(made.model, made.spec.input, Path(path))
+
+
+def bench(file: AnyPath, on: str = "host", *, against: Sequence[AnyPath] = (), quiet: bool = False) -> BenchReport:
+    """What a `.tflite` takes on a device, beside others in the same rounds if they are given.
+
+        amc.bench("small.tflite", "pixel1", against=["original.tflite"]).latency_ms
+
+    Raises UserError for a file that is none, DeviceError for a device that isn't there.
+    """
+    config = BenchConfig(Path(file), on, against=tuple(map(Path, against)))
+    return time_file(config, Console(quiet=quiet))
+
+
+def _table(table: LatencyTable | AnyPath) -> LatencyTable:
+    return table if isinstance(table, LatencyTable) else LatencyTable.open(Path(table))

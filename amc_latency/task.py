@@ -1,0 +1,82 @@
+"""What a search asks of its user: what the network is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from amc_latency.console import Console
+    from amc_latency.data import ImageData
+    from amc_latency.models.load import Network
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A task of the user's own; one that also has `train` (see `Trains`) has its cut networks trained.
+
+    Networks that a task is given take and return what the user's own module does, in eval mode, on the CPU.
+
+        class Segmentation:
+            def calibration(self):
+                return (images for images, masks in train_loader)
+
+            def score(self, model, budget=None):
+                return mean_iou(model, validation_loader, budget)
+
+            def train(self, model, teacher):
+                own_loop(model, teacher, train_loader)
+
+            def digest(self):
+                return "segmentation 1"
+    """
+
+    def calibration(self) -> Iterable[Tensor | tuple[Tensor, ...]]:
+        """Batches of inputs [N, C, H, W], or tuples that begin with one: for refit, batch norms and checks of files.
+
+        As many are read as the search needs (512 inputs unless set). The same ones at every call.
+        """
+        ...
+
+    def score(self, model: nn.Module, budget: int | None = None) -> float:
+        """What `model` is worth: the higher, the better. The same for the same network at every call.
+
+        With `budget` about that many inputs are enough; without, all that there are.
+        """
+        ...
+
+    def digest(self) -> str:
+        """What tells this task from another: a search is resumed only by the same one."""
+        ...
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """What a task has that trains."""
+
+    def train(self, model: nn.Module, teacher: nn.Module) -> Any:
+        """Train `model` in place; `teacher` is the original network. Whatever it returns is not looked at."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """Classification of images, the task of the command line: it knows labels, and so has its own fast paths.
+
+    task = ImageTask("folder:photos")
+    task = ImageTask(unlabelled="photos")  # what counts is agreement with the original network
+    """
+
+    data: str = "auto"
+    """what `--data` takes, see `amc_latency.data.load.load_data`"""
+    unlabelled: str | None = None
+    """in its place: a folder of images without labels"""
+
+    def images(self, network: Network, console: Console) -> ImageData:
+        """The images as `network` takes them. Raises what `data_for` raises."""
+        from amc_latency.data import data_for
+
+        return data_for(network, self.data, self.unlabelled, console, introduces=False)

@@ -1,0 +1,372 @@
+"""The library: what its calls take and give, on a device that answers by arithmetic."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import amc_latency as amc
+from amc_latency.errors import UserError
+from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from lut.tflite import tflite_ops, tflite_outputs
+
+IMAGE = (3, 16, 16)
+
+
+class ByArithmetic(Device):
+    """A microsecond for each kilobyte of a file: all that it may know of one."""
+
+    identity = DeviceIdentity("arithmetic", "none", "bytes")
+    protocol = Protocol(rounds=2, statistic="median")
+
+    def __enter__(self) -> ByArithmetic:
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        pass
+
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
+        for workload in workloads:
+            us = len(workload.build()) / 1000
+            summary = Summary(us, us, us, 0.0)
+            yield Timing(workload.name, round_index, 1, summary, summary)
+
+
+class Segmenter(nn.Module):
+    """Two scales and a mask in a dict: nothing that a classifier is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.coarse = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU())
+        self.middle = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())
+        self.mask = nn.Conv2d(48, 2, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        fine = self.fine(x)
+        coarse = functional.interpolate(self.middle(self.coarse(fine)), scale_factor=2)
+        return {"mask": self.mask(torch.cat([fine, coarse], 1)), "coarse": coarse}
+
+
+@pytest.fixture(scope="module")
+def model() -> Segmenter:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Segmenter().eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randn(48, *IMAGE, generator=torch.Generator().manual_seed(1))
+
+
+class Alike:
+    """How near to the original's a network's masks are; trained, it may come nearer."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self.images = images
+        with torch.no_grad():
+            self.wanted = model(images)["mask"]
+        self.budgets: set[int | None] = set()
+
+    def calibration(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.images.split(16), self.wanted.split(16), strict=True)
+
+    def score(self, model: nn.Module, budget: int | None = None) -> float:
+        assert not model.training
+        self.budgets.add(budget)
+        with torch.no_grad():
+            return -float((model(self.images)["mask"] - self.wanted).square().mean())
+
+    def digest(self) -> str:
+        return "alike 1"
+
+
+class Trained(Alike):
+    """With a loop of its own."""
+
+    def train(self, model: nn.Module, teacher: nn.Module) -> str:
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        for _ in range(12):
+            with torch.no_grad():
+                wanted = teacher(self.images)["mask"]
+            loss = (model(self.images)["mask"] - wanted).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return "nobody looks at this"
+
+
+@pytest.fixture(scope="module")
+def net(model: Segmenter, images: Tensor) -> amc.Network:
+    return amc.network(model, images[:1])
+
+
+@pytest.fixture(scope="module")
+def table(net: amc.Network, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("table") / "a.tsv"
+    return amc.profile(net, ByArithmetic(), table=path, quiet=True)
+
+
+def search(net: amc.Network, table: Any, task: Any, out: Path, **options: Any) -> amc.SearchResult:
+    options = {"target_macs": "50%", "baselines": "uniform", "images": 16, **options}
+    return amc.search(net, ByArithmetic(), table, task=task, out=out, quiet=True, **options)
+
+
+def test_a_network_with_a_task_of_its_own_is_cut_trained_and_written(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    task = Trained(model, images)
+    result = search(net, table, task, tmp_path / "run")
+    assert result.met
+    assert task.budgets == {16, None}
+    # 3x16x9 + 16x32x9/4 + 32x32x9/4 + 48x2 a pixel, of 16x16.
+    whole = 256 * (3 * 16 * 9 + 16 * 32 * 9 // 4 + 32 * 32 * 9 // 4 + 48 * 2)
+    assert sum(layer.shape.macs for layer in net.graph.architecture.layers) == whole
+    assert result.report.macs <= whole / 2
+    with torch.no_grad():
+        found = result.network.model(images)
+    assert result.report.accuracy == pytest.approx(-float((found["mask"] - task.wanted).square().mean()), rel=1e-4)
+    # Training took it nearer than refit had.
+    assert result.report.accuracy > result.report.rows[-1].held_back
+    shipped = tflite_outputs(result.tflite, images[:2].numpy())
+    for got, name in zip(shipped, ("mask", "coarse"), strict=True):
+        assert torch.allclose(torch.from_numpy(got), found[name][:2], atol=1e-4)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    again = amc.network(model, images[:1], checkpoint=result.folder / "model.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again.model(images)["mask"], found["mask"])
+    # Finished: it is only read.
+    task.budgets.clear()
+    assert search(net, table, task, tmp_path / "run").report == result.report
+    assert not task.budgets
+
+
+def test_without_training_the_network_is_as_refit_left_it(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    result = search(net, table, Alike(model, images), tmp_path / "run")
+    ours = result.report.rows[-1]
+    assert ours.accuracy == ours.held_back
+    # It beats a network of as many channels that was not refitted.
+    plain = amc.cut(net, ours.counts)
+    assert Alike(model, images).score(plain.model.eval()) < ours.accuracy
+    # The batch norms of this one never saw an image: estimated anew they would make it another network.
+    assert ours.accuracy > -1e-3
+    text = (result.folder / "report.html").read_text()
+    assert "score at the end" in text
+    assert "held back %" not in text
+
+
+def test_a_search_is_resumed_by_the_same_task_alone(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    class Other(Alike):
+        def digest(self) -> str:
+            return "another"
+
+    search(net, table, Alike(model, images), tmp_path / "run")
+    with pytest.raises(UserError, match="task Alike, this one has task Other"):
+        search(net, table, Other(model, images), tmp_path / "run")
+
+
+def broken(**answers: Any) -> Any:
+    """A task whose methods answer these, or raise them."""
+
+    class Broken(Alike):
+        pass
+
+    def answering(value: Any) -> Any:
+        def method(self: Any, *of: Any) -> Any:
+            if isinstance(value, Exception):
+                raise value
+            return value(self, *of) if callable(value) else value
+
+        return method
+
+    for name, value in answers.items():
+        setattr(Broken, name, answering(value))
+    return Broken
+
+
+def reshape(self: Any, model: nn.Module, teacher: nn.Module) -> None:
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.weight = nn.Parameter(first.weight[:, :, :1, :1])
+
+
+def explode(self: Any, model: nn.Module, teacher: nn.Module) -> None:
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"score": float("nan")}, r"score\(\) returned nan; return a finite number"),
+        ({"score": "good"}, r"score\(\) returned str; return a number"),
+        ({"score": None}, r"score\(\) returned NoneType"),
+        ({"score": True}, r"score\(\) returned bool"),
+        ({"score": torch.ones(2)}, r"score\(\) returned Tensor"),
+        ({"score": RuntimeError("no masks here\nmore")}, r"score\(\) raised RuntimeError: no masks here$"),
+        ({"calibration": []}, r"calibration\(\) gives 0 inputs"),
+        ({"calibration": [torch.zeros(4, 1, 16, 16)]}, r"calibration\(\) gives \[4, 1, 16, 16\]; .*\[N, 3, 16, 16\]"),
+        ({"calibration": ["x"]}, r"calibration\(\) gives str"),
+        ({"calibration": [torch.full((4, *IMAGE), float("inf"))]}, "not finite"),
+        ({"calibration": OSError("no disk")}, r"calibration\(\) raised OSError: no disk"),
+        ({"digest": 3}, r"digest\(\) returned 3"),
+        ({"train": reshape}, r"train\(\) changed the shape of "),
+        ({"train": explode}, r"train\(\) left .* not finite"),
+        ({"train": ValueError("out of data")}, r"train\(\) raised ValueError: out of data"),
+    ],
+)
+def test_what_a_task_does_wrong_is_said(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path, answers: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        search(net, table, broken(**answers)(model, images), tmp_path / "run")
+
+
+def test_what_is_no_task_is_named(net: amc.Network, table: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task dict has no calibration, score, digest"):
+        search(net, table, {}, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 3}, r"no option 'target'; did you mean 'target_"),
+        ({"speedup": float("nan")}, "speedup is nan"),
+        ({"target_macs": None, "reward": "latency"}, r"reward 'latency' trades an accuracy"),
+        ({"damage": "taylor"}, "taylor"),
+        ({"speedup": "fast"}, "speedup"),
+    ],
+)
+def test_an_option_that_is_none_is_named(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path, options: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        search(net, table, Alike(model, images), tmp_path / "run", **options)
+
+
+def test_labels_are_asked_of_logits_alone(net: amc.Network, table: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"returns 2x16x16, 32x16x16 .*task of your own"):
+        search(net, table, amc.ImageTask("bundled"), tmp_path / "run")
+
+
+WRAPS = [nn.DataParallel, torch.compile, lambda model: model.train(), lambda model: model.half()]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_module_is_taken_as_it_is_and_left_so(wrap: Any, images: Tensor) -> None:
+    own = Segmenter()
+    given = wrap(own)
+    was_training, types = own.training, [tensor.dtype for tensor in own.parameters()]
+    net = amc.network(given, images[:1])
+    assert net.graph.architecture.group_channels == (16, 32)
+    assert own.training == was_training
+    assert [tensor.dtype for tensor in own.parameters()] == types
+
+
+def test_a_module_that_changes_later_changes_nothing(images: Tensor) -> None:
+    own = Segmenter().eval()
+    net = amc.network(own, images[:1])
+    before = net.model(images)["mask"]
+    with torch.no_grad():
+        own.mask.weight.zero_()
+    assert torch.equal(net.model(images)["mask"], before)
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("given", "example", "message"),
+    [
+        (Segmenter(), None, "example_input is missing"),
+        (Segmenter(), torch.zeros(1, 3), r"example_input is torch.float32 \[1, 3\]"),
+        (Segmenter(), torch.zeros(1, *IMAGE, dtype=torch.uint8), r"give a float tensor"),
+        (Segmenter(), [1], "example_input is list"),
+        (Segmenter(), torch.zeros(1, 1, 16, 16), r"model can't be run on example_input \[1, 1, 16, 16\]: RuntimeError"),
+        (TwoInputs(), torch.zeros(1, *IMAGE), r"model can't be run on example_input .*TypeError"),
+        (Segmenter, torch.zeros(1, *IMAGE), r"model is the class Segmenter: call it"),
+        (torch.jit.script(nn.Conv2d(3, 4, 1)), torch.zeros(1, *IMAGE), "TorchScript"),
+        ({"a": torch.zeros(1)}, torch.zeros(1, *IMAGE), "weights without their network"),
+    ],
+)
+def test_what_is_no_network_is_said(given: Any, example: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        amc.network(given, example)
+
+
+def test_networks_by_name(tmp_path: Path) -> None:
+    net = amc.network("mobilenet_v2", torch.zeros(1, 3, 32, 32), width=0.25, classes=5)
+    assert (net.spec.input, net.graph.output_sizes) == ((3, 32, 32), ((5,),))
+    with pytest.raises(UserError, match="checkpoint is for a module"):
+        amc.network("mobilenet_v2", checkpoint="a.safetensors")
+    with pytest.raises(UserError, match="random weights"):
+        amc.search(net, ByArithmetic(), task=amc.ImageTask(), target_ms=1, out=tmp_path)
+
+
+def test_a_checkpoint_of_another_module_is_refused(net: amc.Network, model: Segmenter, tmp_path: Path) -> None:
+    from amc_latency.models.checkpoint import save_checkpoint
+
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, net.model, net.spec, build=net.build)
+    with pytest.raises(UserError, match=r"Segmenter is a module of a program: .*checkpoint="):
+        amc.network(str(path))
+
+    class Smaller(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x))
+
+    with pytest.raises(UserError):
+        amc.network(Smaller(), torch.zeros(1, *IMAGE), checkpoint=path)
+
+
+def test_predict_cut_and_export(net: amc.Network, table: Any, tmp_path: Path) -> None:
+    whole, half = amc.predict(net, table), amc.predict(net, table.path, channels=(8, 16))
+    assert whole.macs == sum(layer.shape.macs for layer in net.graph.architecture.layers)
+    assert half.raw_ms is not None
+    assert whole.raw_ms is not None
+    assert half.raw_ms < whole.raw_ms
+    small = amc.cut(net, (8, 16))
+    assert small.graph.architecture.group_channels == (8, 16)
+    report = amc.export(small, tmp_path / "a.tflite")
+    assert report.macs == half.macs
+    assert tflite_ops((tmp_path / "a.tflite").read_bytes())["CONV_2D"] == 4
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    assert amc.export(own, tmp_path / "b.tflite", torch.zeros(1, *IMAGE)).macs == 14 * 14 * 3 * 4 * 9
+    with pytest.raises(UserError, match="example_input is missing"):
+        amc.export(own, tmp_path / "b.tflite")
+
+
+def test_the_door_opens_at_once_and_names_are_functions() -> None:
+    code = (
+        "import sys, time; began = time.perf_counter(); import amc_latency as amc; took = time.perf_counter() - began\n"
+        "loaded = [name for name in ('torch', 'numpy', 'typer', 'rich', 'scipy') if name in sys.modules]\n"
+        "import amc_latency.search.run, amc_latency.bench, amc_latency.export\n"
+        "from amc_latency import search, export, bench, device\n"
+        "kinds = [type(getattr(amc, name)).__name__ for name in ('search', 'export', 'bench', 'device', 'profile')]\n"
+        "import json; print(json.dumps([loaded, kinds, amc.search is search, sorted(amc.__all__)[:3]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, kinds, same, _ = json.loads(done.stdout.splitlines()[-1])
+    assert loaded == []
+    assert kinds == ["function"] * 5
+    assert same

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from device.base import DeviceIdentity, Protocol, Summary, Timing
+from device.conditions import is_busy
 from lut.shape import parse_network
 
 SCHEMA = 3
@@ -158,6 +159,12 @@ class Row:
     counted_us: float | None
     """None for an error, and for a row without the protocol's clock or statistic."""
     _timing: Timing | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it was timed beside a neighbour."""
+        # No key of a layer has a quotation mark, so this is in the conditions.
+        return is_busy(self.line.decode()) if b'"' in self.line else False
 
     @property
     def timing(self) -> Timing:

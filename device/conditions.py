@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ from android_bench.safe.records import reader
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class RowConditions(msgspec.Struct, frozen=True):
     reference_hot_us: float | None = None
     sentinel_us: float | tuple[float | None, ...] | None = None
     suspect: tuple[str, ...] = ()
+    busy: bool = False
 
 
 _read = reader(RowConditions)
@@ -93,6 +97,23 @@ def reference_us(text: str) -> float | None:
 def reference_hot_us(text: str) -> float | None:
     """The same of its second run, back to back, where the row is of a state in which there is one."""
     return read_conditions(text).reference_hot_us or None
+
+
+BUSY = "busy"
+"""In a row's conditions: a neighbour slowed the sentinel in nearly all runs, set to reference speed only roughly."""
+_LEAST_CALM = 2
+_CALM_SHARE = 0.25
+
+
+def is_busy(text: str) -> bool:
+    """Whether the row with these conditions was timed beside a neighbour."""
+    return f'"{BUSY}": true' in text
+
+
+def calm_of(items: Sequence[T], busy: Sequence[bool], least: int = _LEAST_CALM) -> list[T]:
+    """The items that are not busy, if there are `least` and a quarter of all; else all."""
+    calm = [item for item, is_one in zip(items, busy, strict=True) if not is_one]
+    return calm if len(calm) >= max(least, _CALM_SHARE * len(items)) else list(items)
 
 
 def commonest_suspicion(rows: Iterable[list[str]]) -> tuple[str, int] | None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from device.conditions import BUSY
 from device.host_cores import timing_order
 from device.host_state import host_state
 from device.process import WorkerDied, WorkerProcess
@@ -230,6 +231,8 @@ class HostDevice(Device):
         }
         if protocol.state == "frame":
             conditions |= {"sentinel_hot_us": round(now.hot_us, 2), "reference_hot_us": round(reference.hot_us, 2)}
+        if not is_calm:
+            conditions[BUSY] = True
         if wandered > _RESTLESS:
             conditions |= {"tries": tries, "suspect": [f"speed wandered by {100 * wandered:.0f} %"]}
         cpu, wall = (summary_of(at_reference(answer, clock, protocol.clock, reference)) for clock in ("cpu", "wall"))

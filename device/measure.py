@@ -9,6 +9,7 @@ from pathlib import Path
 from android_bench.safe.files import read_bytes
 from android_bench.safe.limits import MODEL_BYTES
 from device.base import Device, DeviceError, Protocol, Timing, Workload
+from device.conditions import calm_of, is_busy
 
 _IDENTIFIER = b"TFL3"
 
@@ -43,10 +44,14 @@ def statistic_text(protocol: Protocol, rounds: int) -> str:
 
 
 def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
-    """One workload's timings as a measurement. Raises `DeviceError` if none, or one with an error."""
+    """One workload's timings as a measurement, by calm rounds where there are enough (`device.conditions.calm_of`).
+
+    Raises `DeviceError` if there are none, or one with an error.
+    """
     timings = list(timings)
     if not timings:
         raise DeviceError("nothing was timed")
+    timings = calm_of(timings, [is_busy(timing.conditions) for timing in timings])
     rounds_us = [timing.latency_us(protocol) for timing in timings]
     latency_us = protocol.over_rounds(rounds_us)
     spread_pct = None

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from device.base import Device, DeviceError, Protocol, Timing, shuffled
+from device.conditions import calm_of, is_busy
 from device.measure import Measurement, summarise, workload_of
 
 Verdict = Literal["met", "not met", "within the noise"]
+_LEAST_CALM = 4
+"""Rounds without a neighbour that suffice: an interval of fewer says little."""
 _EXACT = 200
 """Rounds up to which the distribution of ranks is counted out."""
 
@@ -115,11 +118,15 @@ class PairedTimings:
     def add_until(self, enough: Callable[[PairedTimings], bool], least: int, most: int) -> None:
         """Rounds until `enough` says so, from `least` to `most` in all. Raises as `add`.
 
-        It is asked after each `least` rounds only. At one look an interval lies on the wrong side of a limit in 2.5 %,
+        It is asked after each `least` rounds only, and so is whether enough of twice as many were without a neighbour.
+        At one look an interval lies on the wrong side of a limit in 2.5 %,
         at one of three in 5 to 6 % at most; who looks after every round is wrong far more often.
         """
-        while self.rounds < most and (self.rounds % least or self.rounds == 0 or not enough(self)):
+        while self.rounds < most and (self.rounds % least or not self._is_settled(least) or not enough(self)):
             self.add()
+
+    def _is_settled(self, least: int) -> bool:
+        return self.rounds > 0 and (self.calm_rounds() >= min(_LEAST_CALM, least) or self.rounds >= 2 * least)
 
     def measurement(self, name: str) -> Measurement:
         """The workload's latency over all rounds."""
@@ -131,16 +138,26 @@ class PairedTimings:
 
     def ratio(self, name: str, to: str) -> Ratio:
         """What `name` takes as a share of `to`."""
-        ours, theirs = self._rounds_ms(name), self._rounds_ms(to)
+        ours, theirs = self._rounds_ms(name, to)
         return self._centred(ours, theirs)
 
     def level_ms(self, name: str) -> Ratio:
         """What `name` takes in milliseconds: a ratio to one of them."""
-        ours = self._rounds_ms(name)
+        (ours,) = self._rounds_ms(name)
         return self._centred(ours, [1.0] * len(ours))
 
-    def _rounds_ms(self, name: str) -> list[float]:
-        return [timing.latency_us(self.protocol) / 1e3 for _, timing in sorted(self._timings[name].items())]
+    def calm_rounds(self) -> int:
+        """Rounds in which no workload was timed beside a neighbour."""
+        return sum(not self._is_busy(index, *self._timings) for index in range(self.rounds))
+
+    def _rounds_ms(self, *names: str) -> list[list[float]]:
+        """Each one's milliseconds by round: by those in which all of them were calm, where there are enough."""
+        rounds = range(self.rounds)
+        counted = calm_of(rounds, [self._is_busy(index, *names) for index in rounds], _LEAST_CALM)
+        return [[self._timings[name][index].latency_us(self.protocol) / 1e3 for index in counted] for name in names]
+
+    def _is_busy(self, index: int, *names: str) -> bool:
+        return any(is_busy(self._timings[name][index].conditions) for name in names)
 
     def _centred(self, ones: Sequence[float], others: Sequence[float]) -> Ratio:
         found = paired_ratio(list(zip(ones, others, strict=True)))

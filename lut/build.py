@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Literal
 
 from device.base import Device, Workload, shuffled
+from device.conditions import calm_of, is_busy
 from lut.architecture import Architecture
 from lut.learn import Check, Learner
 from lut.plan import Choices, input_shapes, reachable_shapes, sweep_shapes
@@ -151,8 +152,9 @@ def _deciding(table: LatencyTable) -> range:
 
 def _figure(table: LatencyTable, shape: LayerShape) -> tuple[float, float] | None:
     """A timed layer's microseconds, and how far they are off by chance, as a share of them; by the deciding rounds."""
-    timings = [table.timing(shape.text, index) for index in _deciding(table)]
-    rounds_us = [us for timing in timings if timing and (us := timing.counted_us(table.protocol))]
+    found = [timing for index in _deciding(table) if (timing := table.timing(shape.text, index))]
+    timings = calm_of(found, [is_busy(timing.conditions) for timing in found])
+    rounds_us = [us for timing in timings if (us := timing.counted_us(table.protocol))]
     if not rounds_us:
         return None
     variance = relative_variance(rounds_us, table.protocol.statistic)

@@ -16,6 +16,7 @@ from typing import Self
 from android_bench.safe.files import read_bytes, regular_file
 from android_bench.safe.limits import TABLE_BYTES
 from device.base import DeviceIdentity, Protocol, Timing, differences
+from device.conditions import calm_of
 from lut.table_text import (
     SCHEMA,
     TITLE,
@@ -155,8 +156,13 @@ class LatencyTable:
         return self.protocol.over_rounds(rounds_us) if rounds_us else None
 
     def rounds_us(self, key: str) -> list[float]:
-        """The protocol's figure of each round that was timed, in microseconds; empty for a key not timed."""
-        return [row.counted_us for row in self._rows.get(key, {}).values() if row.counted_us is not None]
+        """The protocol's figure of each round that counts, in microseconds; empty for a key not timed.
+
+        Rounds beside a neighbour are left out where there are enough others (`device.conditions.calm_of`).
+        """
+        rows = [row for row in self._rows.get(key, {}).values() if row.counted_us is not None]
+        counted = calm_of(rows, [row.is_busy for row in rows])
+        return [row.counted_us for row in counted if row.counted_us is not None]
 
     def append(self, timing: Timing) -> None:
         """Write one row and keep it. Raises `TableError` if it cannot be; all rows before then still stand."""

@@ -15,6 +15,7 @@ from typing import Any
 from android_bench.safe.limits import FIGURE
 from android_bench.safe.records import from_json, from_values
 from device.base import DeviceIdentity, Protocol, Summary, Timing
+from device.conditions import is_busy
 from lut import row_conditions
 from lut.shape import parse_network
 
@@ -154,6 +155,12 @@ class Row:
     counted_us: float | None
     """None for an error, and for a row without the protocol's clock or statistic."""
     _timing: Timing | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it was timed beside a neighbour."""
+        # No key of a layer has a quotation mark, so this is in the conditions.
+        return is_busy(self.line.decode()) if b'"' in self.line else False
 
     @property
     def timing(self) -> Timing:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from device.conditions import Conditions, measured_by, suspicions
+import pytest
+
+from device.conditions import Conditions, calm_of, is_busy, measured_by, suspicions
 
 CONDITIONS = Conditions(
     serial="FA6A1\t\n",
@@ -48,3 +50,29 @@ def test_a_core_measured_it() -> None:
     assert measured_by('{"core": 12}') == "core 12"
     assert measured_by('{"serial": "R5CX", "cores": [2, 3]}') == "R5CX"
     assert measured_by('{"cores": [2, 3]}') is None
+
+
+def test_who_was_timed_beside_a_neighbour() -> None:
+    assert is_busy('{"sentinel_us": 170.0, "busy": true}')
+    assert not is_busy('{"sentinel_us": 100.0}')
+    assert not is_busy("")
+
+
+@pytest.mark.parametrize(
+    ("busy", "counted"),
+    [
+        ("....", "abcd"),
+        (".b.b", "ac"),
+        (".bbb", "abcd"),
+        ("bbbb", "abcd"),
+        (".b", "ab"),
+        ("..", "ab"),
+        # Two of twelve are less than a quarter.
+        ("..bbbbbbbbbb", "abcdefghijkl"),
+        ("...bbbbbbbbb", "abc"),
+        ("", ""),
+    ],
+)
+def test_calm_rounds_count_alone_where_there_are_enough(busy: str, counted: str) -> None:
+    items = "abcdefghijkl"[: len(busy)]
+    assert calm_of(items, [mark == "b" for mark in busy]) == list(counted)

@@ -93,6 +93,41 @@ class Drifting(Device):
             yield Timing(workload.name, round_index, 1, summary, summary)
 
 
+class Beside(Device):
+    """Half as fast beside a neighbour, by whom the one workload suffers more than the other."""
+
+    identity = DeviceIdentity("fake", "", "")
+
+    def __init__(self, busy: str) -> None:
+        self.busy = busy
+
+    def time_round(self, workloads, protocol, round_index):  # type: ignore[no-untyped-def]
+        is_busy = self.busy[round_index] == "b"
+        for workload in workloads:
+            calm_us, busy_us = {b"fast": (10.0, 8.0), b"slow": (20.0, 20.0)}[workload.build()]
+            us = busy_us if is_busy else calm_us
+            summary = Summary(us, us, us, 0.0)
+            yield Timing(
+                workload.name, round_index, 1, summary, summary, conditions='{"busy": true}' if is_busy else ""
+            )
+
+
+@pytest.mark.parametrize(
+    ("busy", "rounds", "ratio", "counted"),
+    [("......", 6, 0.5, 6), ("bb....", 6, 0.5, 4), ("bbbb..bb..bb", 12, 0.5, 4), ("bbbbbbbbbbbb", 12, 0.4, 12)],
+)
+def test_rounds_beside_a_neighbour_do_not_count_and_more_are_timed(
+    busy: str, rounds: int, ratio: float, counted: int
+) -> None:
+    timings = PairedTimings(Beside(busy), {"a": b"fast", "b": b"slow"}, Protocol(statistic="median"))
+    timings.add_until(lambda so_far: True, least=6, most=18)
+    assert timings.rounds == rounds
+    found = timings.ratio("a", "b")
+    assert (found.value, found.rounds) == (pytest.approx(ratio), counted)
+    assert timings.level_ms("a").value == pytest.approx(0.02 * ratio)
+    assert timings.measurement("a").latency_ms == pytest.approx(0.02 * ratio)
+
+
 def test_rounds_are_added_until_there_are_enough() -> None:
     timings = PairedTimings(Drifting(), {"a": b"fast", "b": b"slow"}, Protocol(statistic="median"))
     timings.add_until(lambda so_far: so_far.ratio("a", "b").half_pct < 1, least=3, most=9)

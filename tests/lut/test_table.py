@@ -83,6 +83,16 @@ def test_the_latency_is_the_protocols_figure_over_all_rounds(
     assert table.latency_us(OTHER) is None
 
 
+def test_rounds_beside_a_neighbour_are_left_out_where_there_are_others(table: LatencyTable) -> None:
+    for index, (us, conditions) in enumerate([(100.0, ""), (60.0, '{"busy": true}'), (104.0, '{"sentinel_us": 9}')]):
+        table.append(replace(timing(KEY, index, us), conditions=conditions))
+        table.append(replace(timing(OTHER, index, us), conditions=conditions if index else '{"busy": true}'))
+    for found in (table, LatencyTable.open(table.path)):
+        assert found.rounds_us(KEY) == [100.0, 104.0]
+        assert found.rounds_us(OTHER) == [100.0, 60.0, 104.0]
+        assert found.has(KEY, 1)
+
+
 def test_the_latest_row_of_a_round_counts_and_an_error_is_not_measured(table: LatencyTable) -> None:
     table.append(Timing(KEY, 0, error="gone"))
     assert not table.has(KEY, 0)

@@ -105,9 +105,12 @@ _LEAST_CALM = 2
 _CALM_SHARE = 0.25
 
 
-def is_busy(text: str) -> bool:
+_IS_BUSY = f'"{BUSY}": true'
+
+
+def is_busy(text: str | bytes) -> bool:
     """Whether the row with these conditions was timed beside a neighbour."""
-    return f'"{BUSY}": true' in text
+    return _IS_BUSY in text if isinstance(text, str) else _IS_BUSY.encode() in text
 
 
 def calm_of(items: Sequence[T], busy: Sequence[bool], least: int = _LEAST_CALM) -> list[T]:

@@ -18,7 +18,8 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 MOST_WHOLE = 512
 """Points that are still taken all together: a tenth of a second, once a family."""
 NEIGHBOURS = 192
-"""What is read by these differs from what is read by all 1,500 points of a family by some 0.04 %, root mean square."""
+"""What is read by these differs from what is read by all 1,500 points of a made-up family by .04 % on a grid of 8, and
+by .18 % on a grid of 1, root mean square; its error from the truth is .084 for .076 %, and .69 for .55 %."""
 _CELLS = 1 << 20
 """Numbers of a covariance matrix that are in memory at once."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from android_bench.safe.files import read_bytes
 from android_bench.safe.limits import TABLE_BYTES
 from lut.headers import Header
 from lut.table import TableError
-from lut.table_text import TITLE, Row, RowReader, columns, parse_header, schema_of
+from lut.table_text import TITLE, Row, RowReader, columns, first_lines, parse_header, schema_of
 
 JOINT = "another table begins here"
 _QUOTED = 120
+_MOST_DAMAGED = 10_000
+"""Damaged lines that are kept; of a file with more, it is enough to know that it has them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def scan(path: Path) -> Scan:
     except OSError as error:
         raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
     end = data.rfind(b"\n") + 1
-    lines = data[:end].split(b"\n")[:-1]
+    lines = first_lines(data[:end])
     header = Header(*parse_header(path, lines))
     schema = schema_of(lines)
     reader = RowReader(header.protocol, schema)
@@ -53,7 +56,15 @@ def scan(path: Path) -> Scan:
     first_row = lines.index(names) + 1
     rows: list[tuple[int, Row]] = []
     damaged: list[DamagedRow] = []
-    for number, line in enumerate(lines[first_row:], start=first_row + 1):
+    for number, ended in enumerate(io.BytesIO(data[:end]), start=1):
+        line = ended[:-1]
+        if number <= first_row:
+            continue
+        if len(damaged) == _MOST_DAMAGED:
+            damaged.append(
+                _damaged(number, line, f"{_MOST_DAMAGED:,} lines before it are no rows: it is the last looked at")
+            )
+            break
         if line.startswith(TITLE.encode()):
             damaged.append(_damaged(number, line, JOINT))
         elif line.startswith(b"# ") or line == names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from lut.table_text import (
     Row,
     RowReader,
     TableError,
+    first_lines,
     header_lines,
     missing_table,
     parse_header,
@@ -78,11 +80,12 @@ class LatencyTable:
         except OSError as error:
             raise TableError(f"cannot read the latency table {path}: {error.strerror or error}") from error
         end = data.rfind(b"\n") + 1
-        lines = data[:end].split(b"\n")[:-1]
+        # Not all lines at once: of what is no table they may be millions.
+        lines = first_lines(data[:end])
         table = cls(path, *parse_header(path, lines), schema_of(lines))
         table._file = TableFile(path, status, end)
         with _no_garbage_collection():
-            table._read_rows(lines, len(header_lines(table.identity, table.protocol, table.schema)))
+            table._read_rows(data[:end], len(header_lines(table.identity, table.protocol, table.schema)))
         table.expect(expect_identity, expect_protocol)
         if writing:
             table.lock()
@@ -274,8 +277,11 @@ class LatencyTable:
     def _is_timed(self, key: str) -> bool:
         return any(row.counted_us is not None for row in self._rows[key].values())
 
-    def _read_rows(self, lines: list[bytes], first: int) -> None:
-        for number, line in enumerate(lines[first:], start=first + 1):
+    def _read_rows(self, data: bytes, first: int) -> None:
+        for number, line in enumerate(io.BytesIO(data), start=1):
+            if number <= first:
+                continue
+            line = line[:-1]
             try:
                 row = self._reader.read(line)
             except ValueError as error:

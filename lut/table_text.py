@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import math
 import re
@@ -20,6 +22,7 @@ from lut import row_conditions
 from lut.shape import parse_network
 
 SCHEMA = 3
+_MOST_HEADER_LINES = 32
 TITLE = "# amc-latency latency table, schema "
 _HEADER_NAMES = ("device", "model", "runtime", "protocol", "check")
 _ESTIMATED = "# figures: estimated, not measured"
@@ -132,6 +135,11 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
     return identity, protocol
 
 
+def first_lines(data: bytes) -> list[bytes]:
+    """The lines that a header is in, without their newlines."""
+    return [line.removesuffix(b"\n") for line in itertools.islice(io.BytesIO(data), _MOST_HEADER_LINES)]
+
+
 def row_line(timing: Timing, schema: int = SCHEMA) -> bytes:
     """A row's line, without its newline; what an older schema has no cell for is left out."""
     cells = [timing.workload, str(timing.round), str(timing.n)]
@@ -160,7 +168,7 @@ class Row:
     def is_busy(self) -> bool:
         """Whether it was timed beside a neighbour."""
         # No key of a layer has a quotation mark, so this is in the conditions.
-        return is_busy(self.line.decode()) if b'"' in self.line else False
+        return is_busy(self.line)
 
     @property
     def timing(self) -> Timing:

@@ -52,14 +52,22 @@ def foreign_kind(path: Path) -> str | None:
             return what
     if path.suffix.lower() == ".onnx":
         return "an ONNX file"
-    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path) and path.stat().st_size <= CHECKPOINT_BYTES:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    if head[:4] == b"PK\x03\x04" and path.stat().st_size <= CHECKPOINT_BYTES:
+        names = _members(path)
         # TorchScript has the constants of its code; plain weights have none.
         for pattern, what in _MEMBERS:
             if any(re.fullmatch(pattern, name) for name in names):
                 return what.format(plain=_PLAIN)
     return None
+
+
+def _members(path: Path) -> list[str]:
+    """The names in an archive; none in a damaged one, which whoever reads it says more of."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError):
+        return []
 
 
 def check_network_name(name: str) -> None:

@@ -29,7 +29,7 @@ IDX_BYTES = 100 * MB
 PROGRAM_BYTES = 100 * MB
 """A program for a phone, or the wheel that holds one."""
 PHOTO_BYTES = 200 * MB
-PHOTO_PIXELS = 64 * MB
+PHOTO_PIXELS = 40 * MB
 """Pixels of a photo as decoded: JPEG is decoded at a reduced size first."""
 COUNT = 1_000_000
 """Any number of classes, runs or rounds."""

@@ -200,7 +200,8 @@ class Search(Work):
 
         torch.set_num_threads(1)
         # Most of the time of a short search goes into judging it on test images, of which nothing here is seen.
-        told = Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0)
+        outcome = Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0)
+        told = judge.Tested(90.0, 10, None, outcome)
         judge.Judge.tested = lambda *_: told  # type: ignore[method-assign, assignment]
         judge.FINALISTS = 2  # type: ignore[misc]
         self.config = SearchConfig(

@@ -13,6 +13,13 @@ print(amc.bench("small.tflite").latency_ms)
 from __future__ import annotations
 
 import sys
+
+_HERE = __file__.rpartition("/amc_latency/")[0]
+if sys.argv[:1] == ["-m"] and "amc_latency" in sys.orig_argv and not sys.flags.safe_path and sys.path[:1] != [_HERE]:
+    # `python -m` puts the working directory first, whose files would pass for Python's own; ours may lie there.
+    # What Python itself imports before this line is found there all the same: only `python -P -m` is safe from that.
+    del sys.path[0]
+
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any

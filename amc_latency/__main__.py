@@ -1,8 +1,5 @@
 """`amc-latency`, and `python -m amc_latency`: the command line, which a signal ends cleanly from the first moment."""
 
-import sys
-from pathlib import Path
-
 from amc_latency.stopping import Stopped, stop_by_signals
 
 
@@ -10,10 +7,6 @@ def main() -> None:
     """Run a command; see `amc_latency.cli.main`."""
     # Before the imports, which take a while.
     stop = stop_by_signals()
-    # `python -m` puts the working directory first, whose files would pass for packages; our own may lie there.
-    here = Path.cwd()
-    if sys.path[:1] in ([""], [str(here)]) and here != Path(__file__).resolve().parents[1]:
-        del sys.path[0]
     try:
         from amc_latency.cli import main as run_command
 

@@ -1,5 +1,8 @@
 """The failures that a user sees as a message, not as a traceback, and the exit code of each."""
 
+_LONGEST = 10_000
+"""Characters of a message: what comes from a file may have any number."""
+
 
 class UserError(Exception):
     """Bad input: what was wrong, where, and what to do. The command line exits with 2."""
@@ -48,4 +51,5 @@ def error_text(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'writing the output'}: {error.strerror}"
-    return str(error)
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text):,} characters)"

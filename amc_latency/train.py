@@ -1,7 +1,7 @@
 """`amc-latency train`: a network on labelled images, from random weights to a checkpoint."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,16 @@ from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model,
 from amc_latency.outcome import outcome
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
 from android_bench.safe.files import sidecar
+
+
+def _takes(model: torch.nn.Module, input_chw: tuple[int, int, int]) -> bool:
+    """Whether a network can be run on images of that size."""
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_chw))
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,9 @@ def train(
     console.say(f"pixels are normalised by the data's own figures, {data.normalisation}")
     torch.manual_seed(training.seed)
     model = build_model(spec)
+    if training.low_resolution_epochs and not _takes(model, (channels, *training.low_resolution)):
+        console.say(f"{config.model} takes images of one size alone: there are no first epochs at a lower resolution")
+        training = replace(training, low_resolution_epochs=0)
 
     def report(epoch: EpochReport) -> None:
         if on_epoch is not None:

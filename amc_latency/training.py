@@ -21,6 +21,8 @@ from amc_latency.outcome import outcome
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.scoring import correct, loss_of
 
+LARGEST = 1_000_000_000
+"""Any number of epochs, images a batch, or a seed; times 100,003 it is a seed of PyTorch's too."""
 RECALIBRATION_IMAGES = 1024
 """that batch norms are estimated anew from, where training has left them behind"""
 LEAST_BATCHES = 16
@@ -72,6 +74,9 @@ class TrainConfig:
                 f"training takes at least 1 epoch, batches of 2 and images of 8x8; got {self.epochs} epochs, batches "
                 f"of {self.batch_size} and {self.image_size[0]}x{self.image_size[1]}"
             )
+        for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size or 2), ("seed", self.seed)):
+            if not 0 <= value <= LARGEST:
+                raise UserError(f"--{name} is from 0 to {LARGEST:,}, not {value}")
         if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
             raise UserError(f"a learning rate is a positive number such as 0.005, not {self.learning_rate:g}")
 

@@ -30,7 +30,6 @@ def main() -> None:
     if not limits["network"] and not without_network():
         problems.append("it may use the network")
     os.environ["AMC_LATENCY_UNLIMITED"] = "; ".join(problems)
-    folder = os.getcwd()
     try:
         if sys.argv[2] == "-m":
             name = sys.argv[3]
@@ -41,10 +40,12 @@ def main() -> None:
             sys.argv = sys.argv[2:]
             runpy.run_path(path, run_name="__main__")
     finally:
-        # Where the parent was killed, nobody else removes it.
+        # Where the parent was killed, nobody else removes it; and nothing else than what the parent made is removed.
+        folder = os.environ.get("AMC_LATENCY_WORKER_FOLDER", "")
         with contextlib.suppress(OSError):
-            os.chdir("/")
-            shutil.rmtree(folder, ignore_errors=True)
+            if os.path.basename(folder).startswith("amc-latency-worker-") and os.path.samefile(folder, "."):
+                os.chdir("/")
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def limited(memory: int | None, file: int) -> list[str]:
@@ -57,11 +58,12 @@ def limited(memory: int | None, file: int) -> list[str]:
     for name, most in wanted.items():
         number = getattr(resource, name, None)
         try:
-            assert number is not None
+            if number is None:
+                raise ValueError(name)
             _, hard = resource.getrlimit(number)
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(number, (most, most))
-        except (AssertionError, OSError, ValueError):
+        except (OSError, ValueError):
             problems.append(f"{name} can't be set")
     return problems
 

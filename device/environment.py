@@ -27,4 +27,4 @@ def worker_environment(folder: Path, environ: Mapping[str, str] | None = None) -
         kept["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in paths.split(os.pathsep) if path)
     # What `pip install --user` installed lies in the user's home.
     kept.setdefault("PYTHONUSERBASE", site.getuserbase())
-    return {**kept, "HOME": str(folder), "TMPDIR": str(folder)}
+    return {**kept, "HOME": str(folder), "TMPDIR": str(folder), "AMC_LATENCY_WORKER_FOLDER": str(folder)}

@@ -72,7 +72,7 @@ def read_log(path: Path, shapes: NetworkShape, names: Sequence[str]) -> OpLog:
         raise ImportLogError(f"cannot read the log {path}: {error.strerror or error}") from error
     text = _text(path, data)
     if not re.search(r"= Run Order =+\s*$", text, re.MULTILINE):
-        if re.search("={5,} Run Order ={5,}", text):
+        if "===== Run Order =====" in text:
             raise ImportLogError(
                 f"{path}: something follows on the lines of its op profile, as where a collector writes JSON or joins "
                 "lines: import what the program itself printed"

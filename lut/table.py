@@ -118,9 +118,10 @@ class LatencyTable:
         """The timings that count: the latest of each (key, round), errors included."""
         return [row.timing for row in self.lines()]
 
-    def lines(self) -> Iterator[Row]:
-        """As `rows`, each with what was read of it so far: reading all that a row says takes the longest."""
-        return (row for rounds in self._rows.values() for row in rounds.values())
+    def lines(self, key: str | None = None) -> Iterator[Row]:
+        """As `rows`, or those of one key, each with what was read of it so far: reading all of it takes the longest."""
+        of = self._rows.values() if key is None else [self._rows.get(key, {})]
+        return (row for rounds in of for row in rounds.values())
 
     @property
     def row_count(self) -> int:

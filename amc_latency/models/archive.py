@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from amc_latency.models.pickles import why_not_run
 from android_bench.safe.limits import COUNT, MB, PICKLE_BYTES
 
 _END = struct.Struct("<4s4H2LH")
@@ -14,8 +16,6 @@ _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _MOST_DIRECTORY = 100 * MB
 _PICKLED = "data.pkl"
-_FILLED = b"bytearray"
-"""The one callable of those that PyTorch unpickles that fills as much memory as a number says."""
 
 
 def is_archive(path: Path) -> bool:
@@ -48,8 +48,8 @@ def why_not_stored(path: Path) -> str | None:
                     if entry.filename.rpartition("/")[2] == _PICKLED:
                         if entry.file_size > PICKLE_BYTES:
                             return f"its {_PICKLED} is larger than {PICKLE_BYTES / MB:.0f} MB: save tensors alone"
-                        if _FILLED in archive.read(entry):
-                            return "it holds a bytearray: save tensors alone"
+                        if (reason := why_not_run(io.BytesIO(archive.read(entry)))) is not None:
+                            return reason
         except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, EOFError) as error:
             return f"it is a broken zip archive ({error})"
     return None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.archive import is_archive, why_not_stored
 from amc_latency.models.file_kinds import WEIGHTS_SUFFIXES, foreign_kind
+from amc_latency.models.pickles import why_not_old
 from amc_latency.models.size import check_memory
 from android_bench.safe.files import replacing
 from android_bench.safe.limits import CHECKPOINT_BYTES
+from android_bench.safe.text import shown_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,17 +91,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if isinstance(found, Mapping) and not _is_state_dict(found):
         held = {key: value for key, value in found.items() if _is_state_dict(value)}
         if len(held) > 1:
-            raise UserError(f"{path} holds tensors under {', '.join(map(str, held))}: save the one to take as a file")
+            raise UserError(f"{path} holds tensors under {_keys(held)}: save the one to take as a file")
         found = next(iter(held.values()), found)
     if not _is_state_dict(found):
         items = found.items() if isinstance(found, Mapping) else ()
         others = [key for key, value in items if not isinstance(value, torch.Tensor)]
-        keys = f" with {', '.join(map(str, others[:5]))}" if others else ""
+        keys = f" with {_keys(others)}" if others else ""
         raise UserError(
             f"{path} holds a {type(found).__name__}{keys}, not tensors by name: "
             "write it by torch.save(model.state_dict(), ...)"
         )
     return dict(found)
+
+
+def _keys(keys: Iterable[object]) -> str:
+    """The first few, as text; of what is no text only its type, whose text may be of any length."""
+    return ", ".join(shown_line(key) if isinstance(key, str) else f"a {type(key).__name__}" for key in [*keys][:_SHOWN])
 
 
 def check_fit(source: Path | str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -156,6 +163,15 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _why_not_old(path: Path) -> str | None:
+    """What keeps a file from before zip archives from being read; None also for one that is no such file at all."""
+    with path.open("rb") as file:
+        if file.read(1) != b"\x80":
+            return None
+        file.seek(0)
+        return why_not_old(file)
+
+
 def _is_spare(name: str) -> bool:
     return name.startswith(_AUXILIARY) or name.endswith(_COUNTER)
 
@@ -177,7 +193,7 @@ def _read_torch(path: Path) -> Any:
     _check_bytes(path)
     try:
         kind, archive = foreign_kind(path), is_archive(path)
-        reason = why_not_stored(path) if archive else None
+        reason = why_not_stored(path) if archive else _why_not_old(path)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     if kind is not None:

@@ -18,6 +18,7 @@ from amc_latency.search.amounts import Amount, amount_text, percent_of
 from amc_latency.search.densities import check_densities, check_end
 from android_bench.safe.records import exactly
 
+LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
 """The measure that is a percentage of images; any other is a figure of its own."""
 DAMAGES = ("refit", "taylor", "measured")
@@ -183,8 +184,8 @@ class SearchConfig:
                 raise UserError(f"--{name.replace('_', '-')} is a positive number of {what}, not {value:g}")
         if self.speedup is not None and not 1 <= self.speedup < float("inf"):
             raise UserError(f"--speedup is at least 1, not {self.speedup}")
-        if self.seed < 0:
-            raise UserError(f"--seed is 0 or more, not {self.seed}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UserError(f"--seed is from 0 to {LARGEST_SEED:,}, not {self.seed}")
         for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name.replace('_', '-')} cannot be negative")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +371,65 @@ def test_the_door_opens_at_once_and_names_are_functions() -> None:
     assert loaded == []
     assert kinds == ["function"] * 5
     assert same
+
+
+def readme_example() -> str:
+    """The Python in the README's section of that name."""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    return text.partition("```python\n")[2].partition("```")[0]
+
+
+class Twentieth(ByArithmetic):
+    """Slow: the network below takes 36 ms of it."""
+
+    def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
+        for timing in super().time_round(workloads, protocol, round_index):
+            assert timing.cpu is not None
+            us = 1000 * timing.cpu.min_us
+            summary = Summary(us, us, us, 0.0)
+            yield replace(timing, cpu=summary, wall=summary)
+
+
+def test_the_readmes_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randn(96, 3, 32, 32, generator=generator)
+    labels = (pixels.mean((1, 2, 3)) > 0).long()
+    train_loader = DataLoader(TensorDataset(pixels[:64], labels[:64]), batch_size=16)
+    held_back_loader = DataLoader(TensorDataset(pixels[64:], labels[64:]), batch_size=16)
+
+    def accuracy(model: nn.Module, loader: Any) -> float:
+        with torch.no_grad():
+            right = [int((model(x).argmax(1) == y).sum()) for x, y in loader]
+        return sum(right) / 32
+
+    def distill(model: nn.Module, teacher: nn.Module, loader: Any) -> None:
+        model.train()
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for x, _ in loader:
+            with torch.no_grad():
+                wanted = teacher(x).softmax(1)
+            loss = functional.cross_entropy(model(x), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU()),
+            *(nn.Conv2d(16, 48, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 2)),
+        )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("amc_latency.api.open_device", lambda *_, **__: Twentieth())
+    code = readme_example()
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    mine = {"model": model, "train_loader": train_loader, "held_back_loader": held_back_loader}
+    scope: dict[str, Any] = {**mine, "accuracy": accuracy, "distill": distill}
+    exec(compile(code, "README.md", "exec"), scope)
+    result = scope["result"]
+    assert result.met
+    assert result.report.measured_ms <= 20 < result.report.original_ms
+    assert (tmp_path / "small.tflite").stat().st_size < 1000 * 20

@@ -185,7 +185,23 @@ def test_the_environment_has_what_decides_speed_and_no_secrets() -> None:
         "CUDA_VISIBLE_DEVICES": "1",
         "HOME": "/own",
         "TMPDIR": "/own",
+        "AMC_LATENCY_WORKER_FOLDER": "/own",
     }
+
+
+def test_nothing_but_a_workers_own_folder_is_removed(tmp_path: Path) -> None:
+    program = tmp_path / "p.py"
+    program.write_text("")
+    limits = '{"memory": null, "file": 100000, "network": true}'
+    for name, is_gone in (("mine", False), ("amc-latency-worker-x", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("all of it")
+        command = [sys.executable, "-P", str(Path(confined.__file__)), limits, str(program)]
+        for told in (str(tmp_path), "", str(folder)):
+            environment = {**os.environ, "AMC_LATENCY_WORKER_FOLDER": told}
+            subprocess.run(command, cwd=folder, env=environment, check=True)
+            assert (folder / "thesis.txt").exists() != (is_gone and told == str(folder))
 
 
 def bomb() -> bytes:

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from scripted_device import (
 )
 
 from device.base import DeviceIdentity, Summary, Timing
-from lut.build import Plan, build_table
+from lut.build import NetworkWorkload, Plan, build_table
 from lut.plan import reachable_shapes, sweep_shapes
 from lut.predict import missing_shapes
 from lut.shape import network_text
@@ -153,6 +154,49 @@ def test_what_always_fails_is_tried_twice_a_round_and_listed(tmp_path: Path) -> 
     again, report = built(tmp_path / "t.tsv")
     assert report.timed == 3
     assert report.errors == again.errors == {}
+
+
+class BusyAtFirst(ScriptedDevice):
+    """In all rounds before the tenth a neighbour is there, beside whom networks take 20 % less than they should."""
+
+    def time_round(self, workloads, protocol, round_index):  # type: ignore[no-untyped-def]
+        for timing in super().time_round(workloads, protocol, round_index):
+            if round_index >= 8 or " + " not in timing.workload:
+                yield timing
+                continue
+            us = 0.8 * latency_us(timing.workload)
+            yield replace(timing, cpu=Summary(us, us, us, 0.0), conditions='{"busy": true}')
+
+
+def test_networks_that_a_neighbour_spoilt_get_more_rounds(tmp_path: Path) -> None:
+    table, report = built(tmp_path / "t.tsv", BusyAtFirst())
+    networks = [key for key in table.keys if " + " in key]
+    for key in networks:
+        # 27 rounds of which 19 are calm: enough.
+        assert len(list(table.lines(key))) == 27
+    protocol = replace(PROTOCOL, rounds=1, statistic="median")
+    architecture = small_architecture()
+    table = LatencyTable.create(tmp_path / "u.tsv", IDENTITY, protocol)
+    networks = [NetworkWorkload(shapes, bytes) for shapes in uniform_networks(architecture)]
+    report = build_table(BusyAtFirst(), table, architecture, all_choices(architecture), networks)
+    # Three rounds and three more, all of them busy: that is where it ends.
+    assert protocol.network_rounds == 3
+    for network in networks:
+        assert len(list(table.lines(network_text(network.shapes)))) == 6
+    assert report.incomplete == 0
+    table = LatencyTable.create(tmp_path / "v.tsv", IDENTITY, replace(protocol, rounds=3))
+    build_table(BusyAtFirst(), table, architecture, all_choices(architecture), networks)
+    for network in networks:
+        # Nine rounds, one of them calm, and two more until three of eleven are; these alone count.
+        key = network_text(network.shapes)
+        assert [row.is_busy for row in table.lines(key)] == [True] * 8 + [False] * 4
+        assert table.latency_us(key) == pytest.approx(1.5 * latency_us(key), rel=0.06)
+    before = (tmp_path / "v.tsv").read_bytes()
+    device = BusyAtFirst()
+    with LatencyTable.open(tmp_path / "v.tsv", writing=True) as again:
+        build_table(device, again, architecture, all_choices(architecture), networks)
+    assert device.asked == []
+    assert (tmp_path / "v.tsv").read_bytes() == before
 
 
 @pytest.mark.parametrize("plan", [Plan("grid"), Plan("learn")], ids=lambda plan: plan.kind)

@@ -169,12 +169,28 @@ class LatencyTable:
         rounds_us = self.rounds_us(key)
         return self.protocol.over_rounds(rounds_us) if rounds_us else None
 
+    def latencies_us(self) -> dict[str, float]:
+        """`latency_us` of each of `keys`."""
+        latencies_us: dict[str, float] = {}
+        for key, rounds in self._rows.items():
+            if len(rounds) == 1:
+                # Whatever the statistic, of one round it is that.
+                (row,) = rounds.values()
+                us = row.counted_us
+            else:
+                us = self.latency_us(key)
+            if us is not None:
+                latencies_us[key] = us
+        return latencies_us
+
     def rounds_us(self, key: str) -> list[float]:
         """The protocol's figure of each round that counts, in microseconds; empty for a key not timed.
 
         Rounds beside a neighbour are left out where there are enough others (`device.conditions.calm_of`).
         """
         rows = [row for row in self._rows.get(key, {}).values() if row.counted_us is not None]
+        if len(rows) == 1:
+            return [row.counted_us for row in rows if row.counted_us is not None]
         counted = calm_of(rows, [row.is_busy for row in rows])
         return [row.counted_us for row in counted if row.counted_us is not None]
 
@@ -289,7 +305,10 @@ class LatencyTable:
             self._keep(row)
 
     def _keep(self, row: Row) -> None:
-        rounds = self._rows.setdefault(row.key, {})
+        rounds = self._rows.get(row.key)
+        if rounds is None:
+            self._rows[row.key] = {row.round: row}
+            return
         rounds.pop(row.round, None)
         rounds[row.round] = row
 

@@ -10,7 +10,7 @@ from lut.calibration import Calibration, calibration_error, fit_calibration, net
 from lut.headers import holds_estimates
 from lut.layers import LayerLatencies, MissingShapeError
 from lut.shape import NOOP, LayerShape, NetworkShape, is_network, parse_network
-from lut.table import LatencyTable
+from lut.table import LatencyTable, no_garbage_collection
 from lut.timed_layers import TimedLayers
 from lut.uncertainty import FitError, RowErrors, sum_variance
 
@@ -46,7 +46,8 @@ class Predictor:
             parse_network(key): us for key, us in latencies_us.items() if is_network(key)
         }
         self._networks = list(self._measured_networks if networks is None else networks)
-        self._layers = LayerLatencies(TimedLayers(latencies_us), table.errors, table.path)
+        with no_garbage_collection():
+            self._layers = LayerLatencies(TimedLayers(latencies_us), table.errors, table.path)
         self._layers_us: dict[LayerShape, float] = {}
         self._calibrations: dict[tuple[object, ...], Calibration] = {}
         self._fit_errors: dict[tuple[object, ...], FitError | None] = {}

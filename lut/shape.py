@@ -243,16 +243,17 @@ def parse_shape(text: str) -> LayerShape:
 
 _CHANNELS = re.compile(r"(conv|linear) (?!1x\d+x\d+>1 )([1-9]\d{0,4})(x\d+x\d+>)([1-9]\d{0,4})( .*)")
 """Kinds that no check of `LayerShape` forbids a count of channels: one of their shapes is as sound as another."""
-_FRAME = re.compile(r"(conv |linear )([1-9]\d{0,4})(x\d+x\d+>)([1-9]\d{0,4})( [^+]*(?:\+\d[^+]*)?)")
+_FRAME = re.compile(r"(conv|linear) ([1-9][0-9]{0,4}+)x([0-9x]+)>([1-9][0-9]{0,4}+) (.*)")
 
 
+@lru_cache(maxsize=2**18)
 def frame_of(text: str) -> tuple[tuple[str, str, str], int, int] | None:
     """What is alike in the texts of shapes that differ in their channels, and the channels in and out.
 
     None for kinds whose channels are not free, and for a network. If one text of a frame is a shape's, all are.
     """
     found = _FRAME.fullmatch(text)
-    if found is None:
+    if found is None or is_network(text):
         return None
     kind, c_in, size, c_out, rest = found.groups()
     return (kind, size, rest), int(c_in), int(c_out)

@@ -84,7 +84,7 @@ class LatencyTable:
         lines = first_lines(data[:end])
         table = cls(path, *parse_header(path, lines), schema_of(lines))
         table._file = TableFile(path, status, end)
-        with _no_garbage_collection():
+        with no_garbage_collection():
             table._read_rows(data[:end], len(header_lines(table.identity, table.protocol, table.schema)))
         table.expect(expect_identity, expect_protocol)
         if writing:
@@ -121,6 +121,10 @@ class LatencyTable:
     def lines(self) -> Iterator[Row]:
         """As `rows`, each with what was read of it so far: reading all that a row says takes the longest."""
         return (row for rounds in self._rows.values() for row in rounds.values())
+
+    def lines_with(self, text: bytes) -> list[Row]:
+        """Those of `lines` that have the text anywhere."""
+        return [row for rounds in self._rows.values() for row in rounds.values() if text in row.line]
 
     @property
     def row_count(self) -> int:
@@ -291,7 +295,11 @@ class LatencyTable:
                 self._file.close()
 
     def _is_timed(self, key: str) -> bool:
-        return any(row.counted_us is not None for row in self._rows[key].values())
+        # No generator: this is asked of each of a hundred thousand keys.
+        for row in self._rows[key].values():  # noqa: SIM110
+            if row.counted_us is not None:
+                return True
+        return False
 
     def _read_rows(self, data: bytes, first: int) -> None:
         for number, line in enumerate(io.BytesIO(data), start=1):
@@ -359,7 +367,7 @@ class LatencyTable:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Thousands of new rows, none of which is garbage, would have all of the process searched for some."""
     was_on = gc.isenabled()
     gc.disable()

@@ -159,10 +159,12 @@ def predict(
 ) -> None:
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
     if device is not None or lut is not None:
-        check_device_and_table(device or "host", lut, estimate)
+        # The table is read below, before any network is.
+        check_device_and_table(device or "host", lut if estimate or device == "replay" else None, estimate)
     from amc_latency.estimating import estimate as estimate_network
     from amc_latency.estimating import estimate_hint
-    from amc_latency.models.load import NetworkOptions, load_network, no_weights_needed, parse_counts
+    from amc_latency.known_networks import known_network
+    from amc_latency.models.load import NetworkOptions, no_weights_needed, parse_counts
     from amc_latency.opening import identity_text
     from amc_latency.prediction import predict as predict_network
     from amc_latency.profiling import prediction_table
@@ -171,7 +173,7 @@ def predict(
     from lut.shape import network_text
 
     table = None if estimate else prediction_table(device, lut)
-    network = load_network(NetworkOptions(model, width, input_size, classes, weights))
+    network = known_network(NetworkOptions(model, width, input_size, classes, weights))
     counts = None if channels is None else parse_counts(channels)
     try:
         report = estimate_network(network, device, lut, counts) if estimate else predict_network(network, table, counts)

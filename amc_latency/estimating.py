@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from amc_latency.errors import UserError
+from amc_latency.known_networks import KnownNetwork
 from amc_latency.models.load import Network, check_counts
 from amc_latency.prediction import LayerCost, Prediction
 from lut.estimate import CostModel, NetworkEstimate, NoCostModelError, cost_model, cost_models
@@ -16,7 +17,9 @@ def estimate_device(name: str, lut: Path | None = None) -> EstimateDevice:
     return EstimateDevice(_cost_model(name, lut))
 
 
-def estimate(network: Network, name: str | None, lut: Path | None, counts: tuple[int, ...] | None) -> Prediction:
+def estimate(
+    network: Network | KnownNetwork, name: str | None, lut: Path | None, counts: tuple[int, ...] | None
+) -> Prediction:
     """What the network cut to `counts` (uncut if None) would cost on the device `name`. Raises `UserError`."""
     model = _cost_model(name, lut)
     architecture = network.graph.architecture

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def tensors_of(output: Any) -> list[Tensor] | None:
     """The tensors of an output, those within tuples, lists and dicts in their order; None if there is anything else."""
+    # Here: commands that only name this module need not wait for torch.
+    from torch import Tensor
+
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, Mapping):

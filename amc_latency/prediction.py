@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from amc_latency.known_networks import KnownNetwork
 from amc_latency.models.load import Network, check_counts
 from lut.block_predict import cover, is_block_table
 from lut.estimate import cost_model, cost_models
@@ -69,7 +70,7 @@ class Prediction:
     note: str | None
 
 
-def predict(network: Network, table: LatencyTable | None, counts: tuple[int, ...] | None) -> Prediction:
+def predict(network: Network | KnownNetwork, table: LatencyTable | None, counts: tuple[int, ...] | None) -> Prediction:
     """Predict the network cut to `counts` (uncut if None) from `table`; without one only MACs and parameters.
 
     A table that can't tell some layer gives no `predicted_ms` but says which. Raises `UserError` for counts that don't
@@ -159,7 +160,7 @@ def share_text(share_pct: float) -> str:
 
 
 def _predict_by_blocks(
-    network: Network, table: LatencyTable, shapes: NetworkShape, params_of: Sequence[int]
+    network: Network | KnownNetwork, table: LatencyTable, shapes: NetworkShape, params_of: Sequence[int]
 ) -> Prediction:
     """From a table of other people's blocks; a row of the prediction is a block, not a layer."""
     names = [name or shape.kind for name, shape in zip(network.graph.layer_names, shapes, strict=True)]

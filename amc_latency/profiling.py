@@ -15,7 +15,6 @@ from typing import Literal
 from amc_latency.console import Console
 from amc_latency.coupling import ChannelGroup
 from amc_latency.errors import JobError, UserError
-from amc_latency.export import to_tflite
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
 from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
@@ -320,6 +319,9 @@ def _network_file(folder: WorkingFolder, network: Network, counts: Counts) -> by
     shapes = network_text(network.graph.architecture.shapes(counts))
     path = folder.path() / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
     if not path.exists():
+        # Whoever only predicts need not wait for torch.
+        from amc_latency.export import to_tflite
+
         with replacing(path) as temporary:
             temporary.write_bytes(to_tflite(cut_to(network, counts).model, network.spec.input))
     return path.read_bytes()

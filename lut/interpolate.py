@@ -111,15 +111,19 @@ class Staircase:
 
 def fit_staircases(timed: Mapping[Family, Mapping[LayerShape, float]]) -> dict[Family, Staircase]:
     """A staircase for each family, from its timed shapes' microseconds; families without any are left out."""
+    return fit_points(
+        {name: (channels(shapes), np.array(list(shapes.values()), float)) for name, shapes in timed.items() if shapes}
+    )
+
+
+def fit_points(timed: Mapping[Family, tuple[np.ndarray, np.ndarray]]) -> dict[Family, Staircase]:
+    """`fit_staircases` of each family's channels [n, 2] and microseconds [n], of which there is one at least."""
     relatives: dict[tuple[object, ...], list[Family]] = defaultdict(list)
-    for name, shapes in timed.items():
-        if shapes:
-            relatives[related(name)].append(name)
+    for name in timed:
+        relatives[related(name)].append(name)
     staircases: dict[Family, Staircase] = {}
     for names in relatives.values():
-        own = tuple(
-            (channels(timed[name]).tobytes(), np.array(list(timed[name].values()), float).tobytes()) for name in names
-        )
+        own = tuple((timed[name][0].tobytes(), timed[name][1].tobytes()) for name in names)
         staircases |= zip(names, _relatives(own, names[0][0] in TWO_FIGURE_KINDS), strict=True)
     return staircases
 
@@ -167,9 +171,14 @@ def _distances(points: np.ndarray, others: np.ndarray, two_figures: bool) -> np.
 
 def _repeating(points: np.ndarray, others: np.ndarray, distances: np.ndarray, period: int) -> np.ndarray:
     """Above 0 where two points are at the same place of a period, the more the nearer and the narrower [..., m, n]."""
-    c_out, other_c_out = points[..., :, None, 1], others[..., None, :, 1]
-    same = (c_out - other_c_out) % period == 0
-    return same * (period / c_out) * (period / other_c_out) * np.exp(-distances / 2)
+    c_out, other_c_out = points[..., 1], others[..., 1]
+    same = (c_out % period)[..., :, None] == (other_c_out % period)[..., None, :]
+    # One of `period` points only: exponentials are what takes the time.
+    repeating = np.zeros(np.broadcast_shapes(same.shape, distances.shape))
+    same = np.broadcast_to(same, repeating.shape)
+    sizes = (period / c_out)[..., :, None] * (period / other_c_out)[..., None, :]
+    repeating[same] = np.broadcast_to(sizes, repeating.shape)[same] * np.exp(-distances[same] / 2)
+    return repeating
 
 
 def _patterns(families: Sequence[tuple[np.ndarray, np.ndarray]], two_figures: bool) -> list[Pattern]:

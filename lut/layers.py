@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of, related
-from lut.interpolate import Staircase, channels, fit_staircases
-from lut.shape import NOOP, LayerShape
+from lut.interpolate import Staircase, channels, fit_points
+from lut.shape import LayerShape
+from lut.timed_layers import Points, TimedLayers
 
 _FEWEST_POINTS = {True: 3, False: 5}
 """Timed shapes that a family is read between, by whether it has two channel figures."""
@@ -26,9 +29,9 @@ class MissingShapeError(LookupError):
 
 @dataclass(frozen=True)
 class _Known:
-    """The timed shapes of one family, and between which channels they tell what others cost."""
+    """The timed points of one family, and between which channels they tell what others cost."""
 
-    shapes: Mapping[LayerShape, float]
+    points: Points
     grid: int
     """counts between are answered for on this grid only: off it a device may be slower"""
     least: tuple[int, int]
@@ -37,7 +40,7 @@ class _Known:
     def stand_in(self, shape: LayerShape) -> LayerShape | None:
         """The shape on the grid that costs what this one does; None outside of what was timed."""
         two_figures = shape.kind in TWO_FIGURE_KINDS
-        if len(self.shapes) < _FEWEST_POINTS[two_figures]:
+        if len(self.points[1]) < _FEWEST_POINTS[two_figures]:
             return None
         c_out = min(-(-shape.c_out // self.grid) * self.grid, max(shape.c_out, self.most[1]))
         inside = self.least[0] <= shape.c_in <= self.most[0] and self.least[1] <= c_out <= self.most[1]
@@ -53,11 +56,12 @@ class LayerLatencies:
     """
 
     def __init__(self, timed: Mapping[LayerShape, float], errors: Mapping[str, str], where: Path) -> None:
-        self.timed = timed
+        self.timed = timed if isinstance(timed, TimedLayers) else TimedLayers.of_shapes(timed)
         self._errors = errors
         self._where = where
         self._read: dict[LayerShape, tuple[float, float]] = {}
         """shapes read off a staircase: microseconds and standard error"""
+        self._staircases: dict[Family, Staircase] = {}
 
     def latency_us(self, shape: LayerShape) -> float:
         """The layer's own row, or the staircase's figure. Raises `MissingShapeError`."""
@@ -83,7 +87,7 @@ class LayerLatencies:
             else:
                 wanted[family(shape)][shape] = stand_in
         for name, stand_ins in wanted.items():
-            staircase, points = self._staircases[name], channels(stand_ins.values())
+            staircase, points = self._staircase(name), channels(stand_ins.values())
             latencies_us, errors = staircase.latency_and_error(points)
             errors_us = latencies_us * errors
             for shape, latency_us, error_us in zip(stand_ins, latencies_us, errors_us, strict=True):
@@ -104,25 +108,25 @@ class LayerLatencies:
 
     @cached_property
     def _families(self) -> dict[Family, _Known]:
-        members: dict[Family, dict[LayerShape, float]] = defaultdict(dict)
-        for shape, latency_us in self.timed.items():
-            # Nothing can be read between layers that took no time, such as a coarse log has.
-            if shape != NOOP and latency_us > 0:
-                members[family(shape)][shape] = latency_us
-        relatives: dict[tuple[object, ...], list[set[int]]] = defaultdict(list)
-        for name, shapes in members.items():
-            relatives[related(name)].append({shape.c_out for shape in shapes})
+        members = self.timed.families
+        relatives: dict[tuple[object, ...], list[list[int]]] = defaultdict(list)
+        for name, (points, _) in members.items():
+            relatives[related(name)].append(np.unique(points[:, 1]).astype(int).tolist())
         grids = {each: grid_of(counts) for each, counts in relatives.items()}
         return {
-            name: _Known(
-                shapes,
-                grids[related(name)],
-                (min(s.c_in for s in shapes), min(s.c_out for s in shapes)),
-                (max(s.c_in for s in shapes), max(s.c_out for s in shapes)),
-            )
-            for name, shapes in members.items()
+            name: _Known(own, grids[related(name)], _pair(own[0].min(axis=0)), _pair(own[0].max(axis=0)))
+            for name, own in members.items()
         }
 
-    @cached_property
-    def _staircases(self) -> dict[Family, Staircase]:
-        return fit_staircases({name: known.shapes for name, known in self._families.items()})
+    def _staircase(self, name: Family) -> Staircase:
+        if name not in self._staircases:
+            # Relatives vote together; families of other kinds are fitted when they are asked for.
+            relatives = {
+                other: known.points for other, known in self._families.items() if related(other) == related(name)
+            }
+            self._staircases |= fit_points(relatives)
+        return self._staircases[name]
+
+
+def _pair(counts: np.ndarray) -> tuple[int, int]:
+    return int(counts[0]), int(counts[1])

@@ -50,8 +50,12 @@ def overview(table: LatencyTable) -> Overview:
     networks = kinds.pop(NETWORK, 0)
     spreads = [pct for each in rounds_us.values() if (pct := spread_pct(each, table.protocol)) is not None]
     spread = {name: round(percentile(spreads, share), 3) for name, share in (("median", 0.5), ("p90", 0.9)) if spreads}
-    identity, conditions = table.identity, [row.conditions for row in table.lines()]
-    by = Counter(who for each in conditions if (who := measured_by(each)))
+    # Many rows have none, or the same.
+    identity, conditions = table.identity, Counter(row.conditions for row in table.lines())
+    by: Counter[str] = Counter()
+    for each, rows in conditions.items():
+        if who := measured_by(each):
+            by[who] += rows
     return Overview(
         table=str(table.path),
         device=identity.name,
@@ -65,7 +69,7 @@ def overview(table: LatencyTable) -> Overview:
         rows=table.row_count,
         rounds=dict(sorted(Counter(map(len, rounds_us.values())).items())),
         spread_pct=spread or None,
-        suspect=sum(bool(suspicions(each)) for each in conditions),
+        suspect=sum(rows for each, rows in conditions.items() if suspicions(each)),
         errors=len(table.errors),
         measured_by=dict(by.most_common()),
         foreign=sum(foreign_rows(table).values()),

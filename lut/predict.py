@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, traffic_of
 from lut.headers import holds_estimates
 from lut.layers import LayerLatencies, MissingShapeError
-from lut.shape import NOOP, LayerShape, NetworkShape, parse_network
-from lut.table import LatencyTable
+from lut.shape import NOOP, LayerShape, NetworkShape, is_network, parse_network
+from lut.table import LatencyTable, no_garbage_collection
+from lut.timed_layers import TimedLayers
 from lut.uncertainty import FitError, RowErrors, sum_variance
 
 __all__ = ["Calibration", "Coverage", "MissingShapeError", "Predictor", "fit_calibration", "missing_shapes"]
@@ -40,17 +41,13 @@ class Predictor:
 
     def __init__(self, table: LatencyTable, networks: Iterable[NetworkShape] | None = None) -> None:
         self.table = table
-        layers: dict[LayerShape, float] = {}
-        self._measured_networks: dict[NetworkShape, float] = {}
-        for key in table.keys:
-            shapes, latency_us = parse_network(key), table.latency_us(key)
-            assert latency_us is not None
-            if len(shapes) == 1:
-                layers[shapes[0]] = latency_us
-            else:
-                self._measured_networks[shapes] = latency_us
+        latencies_us = table.latencies_us()
+        self._measured_networks: dict[NetworkShape, float] = {
+            parse_network(key): us for key, us in latencies_us.items() if is_network(key)
+        }
         self._networks = list(self._measured_networks if networks is None else networks)
-        self._layers = LayerLatencies(layers, table.errors, table.path)
+        with no_garbage_collection():
+            self._layers = LayerLatencies(TimedLayers(latencies_us), table.errors, table.path)
         self._layers_us: dict[LayerShape, float] = {}
         self._calibrations: dict[tuple[object, ...], Calibration] = {}
         self._fit_errors: dict[tuple[object, ...], FitError | None] = {}

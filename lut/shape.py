@@ -243,6 +243,22 @@ def parse_shape(text: str) -> LayerShape:
 
 _CHANNELS = re.compile(r"(conv|linear) (?!1x\d+x\d+>1 )([1-9]\d{0,4})(x\d+x\d+>)([1-9]\d{0,4})( .*)")
 """Kinds that no check of `LayerShape` forbids a count of channels: one of their shapes is as sound as another."""
+_FRAME = re.compile(r"(conv|linear) ([1-9][0-9]{0,4}+)x([0-9x]+)>([1-9][0-9]{0,4}+) (.*)")
+
+
+@lru_cache(maxsize=2**18)
+def frame_of(text: str) -> tuple[tuple[str, str, str], int, int] | None:
+    """What is alike in the texts of shapes that differ in their channels, and the channels in and out.
+
+    None for kinds whose channels are not free, and for a network. If one text of a frame is a shape's, all are.
+    """
+    found = _FRAME.fullmatch(text)
+    if found is None or is_network(text):
+        return None
+    kind, c_in, size, c_out, rest = found.groups()
+    return (kind, size, rest), int(c_in), int(c_out)
+
+
 _COPIED = tuple(getattr(LayerShape, each.name) for each in fields(LayerShape) if each.name not in ("c_in", "c_out"))
 _C_IN, _C_OUT = vars(LayerShape)["c_in"], vars(LayerShape)["c_out"]
 
@@ -262,8 +278,13 @@ def network_text(shapes: Sequence[LayerShape]) -> str:
     return " + ".join(shape.text for shape in shapes)
 
 
+def is_network(text: str) -> bool:
+    """Whether a table's key is that of a network of several layers."""
+    return " + " in text
+
+
 def parse_network(text: str) -> NetworkShape:
     """The inverse of `network_text`; a single layer is a network of one. Raises `ShapeError`."""
-    if " + " not in text:
+    if not is_network(text):
         return (parse_shape(text),)
     return tuple(parse_shape(part) for part in text.split(" + "))

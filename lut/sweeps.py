@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of
-from lut.interpolate import channels, fit_staircases
+from lut.family import TWO_FIGURE_KINDS, family, grid_of, related
+from lut.interpolate import channels, fit_points
 from lut.shape import LayerShape, ShapeError, parse_shape
 from lut.table import LatencyTable, TableError
+from lut.timed_layers import TimedLayers
 
 FEWEST_POINTS = 3
 _MOST_BETWEEN = 50_000
@@ -62,25 +63,26 @@ class Sweep:
 
 def sweeps(table: LatencyTable) -> list[Sweep]:
     """All sweeps of at least three layers, over input and output channels, longest first."""
-    points: dict[tuple[object, ...], dict[int, float]] = defaultdict(dict)
-    members: dict[tuple[object, ...], LayerShape] = {}
+    return _sweeps(TimedLayers(table.latencies_us()), (_OUTPUT, _INPUT, _BOTH))
 
-    def add(shape: LayerShape, over: str, fixed: int, count: int, us: float) -> None:
-        name = (family(shape), over, fixed)
-        members.setdefault(name, shape)
-        points[name][count] = us
 
-    for shape, us in _layers_us(table).items():
-        if shape.kind in TWO_FIGURE_KINDS:
-            add(shape, _OUTPUT, shape.c_in, shape.c_out, us)
-            add(shape, _INPUT, shape.c_out, shape.c_in, us)
-        else:
-            add(shape, _BOTH, 0, shape.c_out, us)
-    found = [
-        Sweep(_least(members[name], str(name[1])), str(name[1]), us)
-        for name, us in points.items()
-        if len(us) >= FEWEST_POINTS
-    ]
+def _sweeps(timed: TimedLayers, overs: Sequence[str]) -> list[Sweep]:
+    found = []
+    for shape, counts, us in timed.by_channels:
+        for over in overs:
+            if (over == _BOTH) == (shape.kind in TWO_FIGURE_KINDS):
+                continue
+            points: dict[int, dict[int, float]] = defaultdict(dict)
+            for (c_in, c_out), layer_us in zip(counts, us, strict=True):
+                if over == _INPUT:
+                    points[c_out][c_in] = layer_us
+                else:
+                    points[c_in if over == _OUTPUT else 0][c_out] = layer_us
+            found += [
+                Sweep(_least(shape, over, fixed), over, own)
+                for fixed, own in points.items()
+                if len(own) >= FEWEST_POINTS
+            ]
     return sorted(found, key=lambda sweep: (-len(sweep.points), -sweep.shape.c_in, sweep.shape))
 
 
@@ -90,7 +92,8 @@ def staircases(table: LatencyTable, kind: str | None = None, layer: str | None =
     The longest of each kind; or of each family of one `kind`; or of each family that `layer` names, which is a part of
     a sweep's title or the key of one of its layers. Raises `TableError` where nothing fits what was asked for.
     """
-    known = [sweep for sweep in sweeps(table) if sweep.over != _INPUT]
+    timed = TimedLayers(table.latencies_us())
+    known = _sweeps(timed, (_OUTPUT, _BOTH))
     chosen = [sweep for sweep in known if kind in (None, sweep.shape.kind) and _named(sweep, layer)]
     if not chosen and (kind or layer):
         kinds = ", ".join(sorted({sweep.shape.kind for sweep in known})) or "none"
@@ -100,22 +103,17 @@ def staircases(table: LatencyTable, kind: str | None = None, layer: str | None =
     longest: dict[object, Sweep] = {}
     for sweep in chosen:
         longest.setdefault(family(sweep.shape) if kind or layer else sweep.shape.kind, sweep)
-    return _with_steps(table, list(longest.values()))
+    return _with_steps(timed, list(longest.values()))
 
 
-def _least(shape: LayerShape, over: str) -> LayerShape:
-    """The shape with the fewest channels that such a layer can have of what its sweep is over."""
+def _least(shape: LayerShape, over: str, fixed: int) -> LayerShape:
+    """The shape with the fewest channels that such a layer can have of what its sweep is over, and `fixed` others."""
     if over == _OUTPUT:
-        return replace(shape, c_out=1)
+        return replace(shape, c_in=fixed, c_out=1)
     if over == _INPUT:
-        return replace(shape, c_in=1)
+        return replace(shape, c_in=1, c_out=fixed)
     c = max(shape.per_group, shape.parts)
     return replace(shape, c_in=c, c_out=c)
-
-
-def _layers_us(table: LatencyTable) -> dict[LayerShape, float]:
-    keys = (key for key in table.keys if " + " not in key)
-    return {parse_shape(key): us for key in keys if (us := table.latency_us(key)) is not None}
 
 
 def _named(sweep: Sweep, layer: str | None) -> bool:
@@ -128,14 +126,10 @@ def _named(sweep: Sweep, layer: str | None) -> bool:
     return any(sweep.at(count) == shape for count in sweep.points)
 
 
-def _with_steps(table: LatencyTable, chosen: list[Sweep]) -> list[Sweep]:
-    """The sweeps with what is learned from all layers of their kinds."""
-    kinds = {sweep.shape.kind for sweep in chosen}
-    timed: dict[Family, dict[LayerShape, float]] = defaultdict(dict)
-    for shape, us in _layers_us(table).items():
-        if shape.kind in kinds and us > 0:
-            timed[family(shape)][shape] = us
-    learned = fit_staircases(timed)
+def _with_steps(timed: TimedLayers, chosen: list[Sweep]) -> list[Sweep]:
+    """The sweeps with what is learned from all layers of their families and of relatives."""
+    wanted = {related(family(sweep.shape)) for sweep in chosen}
+    learned = fit_points({name: points for name, points in timed.families.items() if related(name) in wanted})
     found = []
     for sweep in chosen:
         staircase = learned.get(family(sweep.shape))

@@ -84,7 +84,7 @@ class LatencyTable:
         lines = first_lines(data[:end])
         table = cls(path, *parse_header(path, lines), schema_of(lines))
         table._file = TableFile(path, status, end)
-        with _no_garbage_collection():
+        with no_garbage_collection():
             table._read_rows(data[:end], len(header_lines(table.identity, table.protocol, table.schema)))
         table.expect(expect_identity, expect_protocol)
         if writing:
@@ -122,6 +122,10 @@ class LatencyTable:
         """As `rows`, or those of one key, each with what was read of it so far: reading all of it takes the longest."""
         of = self._rows.values() if key is None else [self._rows.get(key, {})]
         return (row for rounds in of for row in rounds.values())
+
+    def lines_with(self, text: bytes) -> list[Row]:
+        """Those of `lines` that have the text anywhere."""
+        return [row for rounds in self._rows.values() for row in rounds.values() if text in row.line]
 
     @property
     def row_count(self) -> int:
@@ -170,12 +174,28 @@ class LatencyTable:
         rounds_us = self.rounds_us(key)
         return self.protocol.over_rounds(rounds_us) if rounds_us else None
 
+    def latencies_us(self) -> dict[str, float]:
+        """`latency_us` of each of `keys`."""
+        latencies_us: dict[str, float] = {}
+        for key, rounds in self._rows.items():
+            if len(rounds) == 1:
+                # Whatever the statistic, of one round it is that.
+                (row,) = rounds.values()
+                us = row.counted_us
+            else:
+                us = self.latency_us(key)
+            if us is not None:
+                latencies_us[key] = us
+        return latencies_us
+
     def rounds_us(self, key: str) -> list[float]:
         """The protocol's figure of each round that counts, in microseconds; empty for a key not timed.
 
         Rounds beside a neighbour are left out where there are enough others (`device.conditions.calm_of`).
         """
         rows = [row for row in self._rows.get(key, {}).values() if row.counted_us is not None]
+        if len(rows) == 1:
+            return [row.counted_us for row in rows if row.counted_us is not None]
         counted = calm_of(rows, [row.is_busy for row in rows])
         return [row.counted_us for row in counted if row.counted_us is not None]
 
@@ -276,7 +296,11 @@ class LatencyTable:
                 self._file.close()
 
     def _is_timed(self, key: str) -> bool:
-        return any(row.counted_us is not None for row in self._rows[key].values())
+        # No generator: this is asked of each of a hundred thousand keys.
+        for row in self._rows[key].values():  # noqa: SIM110
+            if row.counted_us is not None:
+                return True
+        return False
 
     def _read_rows(self, data: bytes, first: int) -> None:
         for number, line in enumerate(io.BytesIO(data), start=1):
@@ -290,7 +314,10 @@ class LatencyTable:
             self._keep(row)
 
     def _keep(self, row: Row) -> None:
-        rounds = self._rows.setdefault(row.key, {})
+        rounds = self._rows.get(row.key)
+        if rounds is None:
+            self._rows[row.key] = {row.round: row}
+            return
         rounds.pop(row.round, None)
         rounds[row.round] = row
 
@@ -341,7 +368,7 @@ class LatencyTable:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Thousands of new rows, none of which is garbage, would have all of the process searched for some."""
     was_on = gc.isenabled()
     gc.disable()

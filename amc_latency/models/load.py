@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from amc_latency.data import Normalisation
     from amc_latency.graph import NetworkGraph
+    from amc_latency.known_networks import KnownGraph, KnownNetwork
 
 BUNDLED = "bundled"
 BUNDLED_PIXELS = "fashion_mnist"
@@ -176,7 +177,7 @@ def check_weights_said(options: NetworkOptions) -> None:
         )
 
 
-def no_weights_needed(network: Network) -> str:
+def no_weights_needed(network: Network | KnownNetwork) -> str:
     """What to say of random weights where only shapes count."""
     return f"{network.spec.name} has random weights: no figure here depends on them"
 
@@ -328,7 +329,7 @@ def cut_to(network: Network, counts: tuple[int, ...]) -> Network:
     return replace(network, model=model, spec=spec, graph=trace(model, spec.input))
 
 
-def check_counts(graph: NetworkGraph, counts: tuple[int, ...]) -> None:
+def check_counts(graph: NetworkGraph | KnownGraph, counts: tuple[int, ...]) -> None:
     """Raise `UserError` unless `counts` has one possible count for each coupled group."""
     full = graph.architecture.group_channels
     if len(counts) != len(full):

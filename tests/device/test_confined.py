@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,7 +198,7 @@ def test_nothing_but_a_workers_own_folder_is_removed(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "thesis.txt").write_text("all of it")
-        command = [sys.executable, "-P", str(Path(confined.__file__)), limits, str(program)]
+        command = [sys.executable, "-P", confined([], None)[2], limits, str(program)]
         for told in (str(tmp_path), "", str(folder)):
             environment = {**os.environ, "AMC_LATENCY_WORKER_FOLDER": told}
             subprocess.run(command, cwd=folder, env=environment, check=True)

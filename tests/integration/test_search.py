@@ -29,7 +29,7 @@ from amc_latency.search import run as search_run
 from amc_latency.search import timing as timing_module
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.folder import RunFolder
-from amc_latency.search.judge import Judge
+from amc_latency.search.judge import Judge, Tested
 from amc_latency.search.run import check_met, search
 from device.base import Protocol, Summary, Timing, Workload
 from lut.replay import ReplayDevice
@@ -56,7 +56,7 @@ SMALL = SearchConfig(
     timing_rounds=1,
 )
 
-NINE_OF_TEN = Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0)
+NINE_OF_TEN = Tested(90.0, 10, None, Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0))
 
 pytestmark = pytest.mark.slow
 

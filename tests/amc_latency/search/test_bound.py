@@ -19,7 +19,7 @@ from amc_latency.search.bound import UpperBound
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs import predicted_costs
-from amc_latency.search.judge import Judge
+from amc_latency.search.judge import Judge, Tested
 from amc_latency.search.report import search_text
 from lut.predict import Predictor
 from lut.table import LatencyTable
@@ -27,7 +27,7 @@ from tests.integration.test_search import FEW_IMAGES
 
 TABLE = Path(__file__).parents[3] / "lut" / "tables" / "host-epyc-zen4.tsv"
 TARGET_MS = 0.15
-NINE_OF_TEN = Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0)
+NINE_OF_TEN = Tested(90.0, 10, None, Outcome(torch.zeros(10, dtype=torch.int64), torch.arange(10) < 9, None, 0.0))
 
 
 @pytest.fixture(scope="module")

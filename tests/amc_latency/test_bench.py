@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-import amc_latency.bench
 from amc_latency.bench import BenchConfig, bench
 from amc_latency.bench_text import bench_text
 from amc_latency.console import Console
@@ -19,6 +19,9 @@ from device.cuda import CudaDevice
 from device.cuda_worker import CpuClock, answered
 from device.tflite_inputs import tflite_inputs
 from lut.writer import TfliteGraph
+
+# `amc_latency.bench` is the function of that name.
+bench_module = import_module("amc_latency.bench")
 
 JOB = {"batch": 1, "precision": "fp32", "state": "hot", "warmup": 1, "warmup_ms": 0, "runs": 3, "min_time_ms": 0}
 
@@ -71,7 +74,7 @@ def test_the_host_times_the_image_and_not_one_pixel(open_file: Path, capsys: pyt
 
 def test_every_device_is_given_a_file_of_that_size(open_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = Recorder()
-    monkeypatch.setattr(amc_latency.bench, "open_device", lambda *_: device)
+    monkeypatch.setattr(bench_module, "open_device", lambda *_: device)
     bench(BenchConfig(open_file, input_shapes=("2x8x8x3",)), Console(quiet=True))
     shapes = [tuple(schema.Model.GetRootAs(model, 0).Subgraphs(0).Tensors(0).ShapeAsNumpy()) for model in device.models]
     assert set(shapes) == {(2, 8, 8, 3)}
@@ -84,7 +87,7 @@ def test_a_gpu_has_the_batch_of_its_profile(open_file: Path, monkeypatch: pytest
     class Gpu(Recorder, CudaDevice):
         protocol = Protocol(rounds=1, batch=8)
 
-    monkeypatch.setattr(amc_latency.bench, "open_device", lambda *_: Gpu())
+    monkeypatch.setattr(bench_module, "open_device", lambda *_: Gpu())
     with pytest.raises(UserError, match=r"times 8 at once.*first size of 1"):
         bench(BenchConfig(open_file, input_shapes=("2x8x8x3",)), Console(quiet=True))
     for first in (1, 8):
@@ -101,10 +104,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_a_gpu_has_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = object.__new__(CudaDevice)
     gpu.identity = DeviceIdentity("h200", "none", "none")
-    monkeypatch.setattr(amc_latency.bench, "open_device", lambda *_: gpu)
-    monkeypatch.setattr(amc_latency.bench, "read_model", lambda _: b"")
-    monkeypatch.setattr(amc_latency.bench, "tflite_inputs", lambda _: [])
-    monkeypatch.setattr(amc_latency.bench, "sized", lambda content, _: content)
+    monkeypatch.setattr(bench_module, "open_device", lambda *_: gpu)
+    monkeypatch.setattr(bench_module, "read_model", lambda _: b"")
+    monkeypatch.setattr(bench_module, "tflite_inputs", lambda _: [])
+    monkeypatch.setattr(bench_module, "sized", lambda content, _: content)
     monkeypatch.setattr(CudaDevice, "close", lambda _: None)
     with pytest.raises(UserError, match="--threads is of a processor's cores, and h200 is a GPU"):
         bench(BenchConfig(Path("net.tflite"), "cuda", threads=4), Console(quiet=True))

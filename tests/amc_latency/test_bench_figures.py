@@ -6,18 +6,21 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import amc_latency.bench
 from amc_latency.bench import BenchConfig, BenchReport, bench, check_speedup
 from amc_latency.bench_text import bench_text
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from lut.writer import TfliteGraph
+
+# `amc_latency.bench` is the function of that name.
+bench_module = import_module("amc_latency.bench")
 
 DRIFT = (1.0, 2.0, 3.0, 1.5, 7.0)
 """A round's speed; its median is 2, its mean 2.9, its standard deviation sqrt(5.8)."""
@@ -76,7 +79,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def ran(
     monkeypatch: pytest.MonkeyPatch, device: Device, config: BenchConfig, console: Console | None = None
 ) -> BenchReport:
-    monkeypatch.setattr(amc_latency.bench, "open_device", lambda *_: device)
+    monkeypatch.setattr(bench_module, "open_device", lambda *_: device)
     return bench(config, console or Console(quiet=True))
 
 

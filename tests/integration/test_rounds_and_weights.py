@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_data("bundled")
     few = data.with_splits(data.train.take(256), data.held_back.take(100), data.test.take(100))
-    monkeypatch.setattr(search_run, "data_for", lambda *_, **__: few)
+    monkeypatch.setattr("amc_latency.data.data_for", lambda *_, **__: few)
 
 
 def test_rounds_prune_what_the_last_one_fine_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

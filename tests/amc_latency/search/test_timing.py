@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from amc_latency.errors import JobError
+from amc_latency.search import evidence as evidence_module
 from amc_latency.search.deliver import EQUAL_PCT, Delivery
 from amc_latency.search.evidence import Evidence
 from amc_latency.search.folder import TimedFile
@@ -187,8 +188,8 @@ def test_a_table_that_cannot_be_written_ends_no_search(monkeypatch: pytest.Monke
     def refused(*_: object) -> None:
         raise TableError("cannot write to t.tsv")
 
-    monkeypatch.setattr("amc_latency.search.evidence.decisive_layers", lambda *_: [])
-    monkeypatch.setattr("amc_latency.search.evidence.retime", refused)
+    monkeypatch.setattr(evidence_module, "decisive_layers", lambda *_: [])
+    monkeypatch.setattr(evidence_module, "retime", refused)
     said: list[str] = []
     found = evidence(said)
     found.add((1,), 1.0, timed(1.08), Wandering())

@@ -36,12 +36,13 @@ def _hangs(case: Case) -> None:
             time.sleep(60)
 
 
-PEAK_MB = 200 + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-"""A fork begins with what this process has."""
+def peak_mb() -> int:
+    """More than this process ever had: a fork begins with what it has."""
+    return 200 + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _takes_memory(case: Case) -> None:
-    assert b"\1" * (PEAK_MB << 20)
+    assert b"\1" * (peak_mb() << 20)
 
 
 def _dies(case: Case) -> None:
@@ -76,7 +77,7 @@ def test_each_kind_of_failure_is_counted_and_the_next_case_still_tried(name: str
 
         return try_case
 
-    row = run(Attack(name, prepare, 5, 5, case_s=1.0, peak_mb=PEAK_MB), range(5), seed=7, keep=tmp_path / "keep")
+    row = run(Attack(name, prepare, 5, 5, case_s=1.0, peak_mb=peak_mb()), range(5), seed=7, keep=tmp_path / "keep")
     assert (row.tried, row.failed, row.kinds) == (5, 2 if kind else 0, {kind: 2} if kind else {})
     assert {path.name for path in tmp_path.glob("tried *")} >= {"tried 0", "tried 2", "tried 4"}
     assert [failure["case"] for failure in row.failures] == ([1, 3] if kind else [])
@@ -114,6 +115,6 @@ def test_a_quick_attack_finds_nothing(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stdout + said.stderr
     whole = re.search(r"^all +([\d,]+) +(\d+) ", said.stdout, re.MULTILINE)
     assert whole is not None
-    assert int(whole[1].replace(",", "")) > 3000
+    assert int(whole[1].replace(",", "")) > 2500
     assert whole[2] == "0"
     assert len((tmp_path / "rows.csv").read_text().splitlines()) > 20

@@ -7,7 +7,7 @@ with amc.device("host") as device:  # or "pixel1", "cuda", "192.168.1.7:5555"
     table = amc.profile(net, device)
     result = amc.search(net, device, table, task=task, target_ms=20)
 amc.export(result.network, "small.tflite")
-print(amc.bench("small.tflite").latency_ms)
+amc.bench("small.tflite").latency_ms
 """
 
 from __future__ import annotations

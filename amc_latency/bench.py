@@ -43,7 +43,8 @@ class BenchConfig:
     file: Path
     device: str = "host"
     rounds: int | None = None
-    """as many as a table's whole networks get, unless set; the least where a speed-up is to be decided"""
+    """as many as a table's whole networks get, unless set; the least where a speed-up is to be decided, or
+    a neighbour was there in nearly all"""
     runs: int | None = None
     """counted runs a round, at least; what fills 0.2 s unless set"""
     threads: int | None = None

@@ -212,7 +212,8 @@ class HostDevice(Device):
                     return Timing(name, round_index, error=answer["error"])
                 break
             calm = calm_runs(answer, protocol.clock, reference)
-            is_calm = len(calm) >= max(_CALM_RUNS, _CALM_SHARE * len(answer["chunk"]))
+            runs = len(answer["chunk"])
+            is_calm = len(calm) >= min(runs, max(_CALM_RUNS, _CALM_SHARE * runs))
             wandered = 0.0 if is_calm else _wandering(answer[f"sentinel_{protocol.clock}_ns"])
             if best is None or is_calm or wandered < best[0]:
                 best = wandered, only(answer, calm) if is_calm else answer

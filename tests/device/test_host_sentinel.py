@@ -132,6 +132,13 @@ def test_calm_runs_alone_count_where_there_are_enough(device: HostDevice, monkey
     assert one_timing(device, Scripted(few, busy), monkeypatch).n == 12
 
 
+def test_of_few_runs_all_must_be_calm(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.use_reference(FRAME, 200.0, 120.0)
+    few = framed([50_000] * 3, [210_000] * 3)
+    timing = one_timing(device, Scripted(few), monkeypatch)
+    assert (timing.n, "busy" in json.loads(timing.conditions)) == (3, False)
+
+
 def test_on_a_computer_that_is_busy_for_long_nothing_is_made_again(
     device: HostDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ phone: env
 	@sh tests/install_phone_packages.sh --check
 
 lint: env
+	@mkdir -p .venv/typed/amc_latency && ln -sfn $(CURDIR)/lut $(CURDIR)/device $(CURDIR)/android_bench .venv/typed/amc_latency/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -20,6 +20,7 @@ from amc_latency.console import Console
 from amc_latency.errors import UserError
 from amc_latency.export import ExportReport
 from amc_latency.export import export as export_to
+from amc_latency.lut.table import LatencyTable
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.own_module import from_checkpoint, network_of
 from amc_latency.opening import open_device
@@ -28,10 +29,9 @@ from amc_latency.prediction import predict as predict_network
 from amc_latency.profiling import Grid, complete_table, open_table, plan_of
 from amc_latency.search.config import SearchReport, config_of, run_name
 from amc_latency.task import ImageTask, Task
-from lut.table import LatencyTable
 
 if TYPE_CHECKING:
-    from device.base import Device
+    from amc_latency.device.base import Device
 
 AnyPath = str | PathLike[str]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from amc_latency.android_bench.safe.records import from_json
 from amc_latency.bench_figures import (
     Compared,
     SpeedupVerdict,
@@ -17,17 +18,16 @@ from amc_latency.bench_figures import (
     state_figures,
 )
 from amc_latency.console import Console
+from amc_latency.device.android import AndroidDevice
+from amc_latency.device.base import Device, Protocol, State
+from amc_latency.device.conditions import suspicions
+from amc_latency.device.cuda import CudaDevice
+from amc_latency.device.measure import BadModelError, read_model
+from amc_latency.device.paired import PairedTimings
+from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
 from amc_latency.errors import JobError, UserError
 from amc_latency.opening import REPLAY, open_device
-from android_bench.safe.records import from_json
-from device.android import AndroidDevice
-from device.base import Device, Protocol, State
-from device.conditions import suspicions
-from device.cuda import CudaDevice
-from device.measure import BadModelError, read_model
-from device.paired import PairedTimings
-from device.phone import PhoneOptions
-from device.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
 
 _ROUND_MS = 200.0
 """A round of each file goes on for this long, unless its number of runs is set: a p99 needs many, and the speed of the
@@ -52,7 +52,7 @@ class BenchConfig:
     op_profile: bool = False
     """also what each operator takes, from a run of its own"""
     input_shapes: tuple[str, ...] = ()
-    """sizes of inputs that the files leave open, as `device.tflite_inputs.sized` reads them"""
+    """sizes of inputs that the files leave open, as `amc_latency.device.tflite_inputs.sized` reads them"""
     phone: PhoneOptions = PhoneOptions()
     state: State | None = None
     """the one cache state to time in; all of the device's unless set"""
@@ -104,7 +104,7 @@ class BenchReport:
     suspect: list[str]
     """why rounds cannot be trusted, of any file and state, if some can't"""
     conditions: list[dict[str, Any]]
-    """what each round in `state` was measured under, where the device says so: see `device.conditions`"""
+    """what each round in `state` was measured under, where the device says so: see `amc_latency.device.conditions`"""
     ops: list[OpCost] | None
     """in order of execution; slower than without a profile, so read them as shares"""
     against: list[Against]

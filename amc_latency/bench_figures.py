@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from device.base import Summary, Timing
-from device.conditions import read_conditions
-from device.paired import PairedTimings, Ratio, Verdict
+from amc_latency.device.base import Summary, Timing
+from amc_latency.device.conditions import read_conditions
+from amc_latency.device.paired import PairedTimings, Ratio, Verdict
 
 
 @dataclass(frozen=True)

@@ -164,13 +164,13 @@ def predict(
     from amc_latency.estimating import estimate as estimate_network
     from amc_latency.estimating import estimate_hint
     from amc_latency.known_networks import known_network
+    from amc_latency.lut.predict import MissingShapeError
+    from amc_latency.lut.shape import network_text
     from amc_latency.models.load import NetworkOptions, no_weights_needed, parse_counts
     from amc_latency.opening import identity_text
     from amc_latency.prediction import predict as predict_network
     from amc_latency.profiling import prediction_table
     from amc_latency.report import prediction_text
-    from lut.predict import MissingShapeError
-    from lut.shape import network_text
 
     table = None if estimate else prediction_table(device, lut)
     network = known_network(NetworkOptions(model, width, input_size, classes, weights))

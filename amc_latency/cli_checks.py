@@ -15,8 +15,8 @@ def check_device_and_table(device: str, lut: Path | None, estimate: bool = False
     A table that is not there yet is right only for a command that makes it.
     """
     from amc_latency.estimating import estimate_device
+    from amc_latency.lut.table import LatencyTable
     from amc_latency.opening import check_device
-    from lut.table import LatencyTable
 
     if estimate:
         estimate_device(device, lut)

@@ -80,9 +80,9 @@ def show_(
     as_json: JsonOption = False,
 ) -> None:
     """What a table holds, and its staircases: latency over channels; the longest of each kind unless told."""
+    from amc_latency.lut.sweeps import staircases
+    from amc_latency.lut.table import LatencyTable
     from amc_latency.lut_show import show_report, show_text, write_pictures
-    from lut.sweeps import staircases
-    from lut.table import LatencyTable
 
     if png is not None:
         check_out(png, "--png")
@@ -98,8 +98,8 @@ def show_(
 @lut_app.command("check")
 def check_(table: TableArgument, as_json: JsonOption = False) -> None:
     """Whether a table can be trusted: damage, duplicates, outliers, drift, what it was measured under."""
+    from amc_latency.lut.check import check
     from amc_latency.lut_text import check_text
-    from lut.check import check
 
     report = check(table)
     show(report, as_json, check_text)
@@ -114,9 +114,9 @@ def diff_(
     as_json: JsonOption = False,
 ) -> None:
     """Two tables side by side: ratio by kind, rank correlation, what stands out."""
+    from amc_latency.lut.compare import diff
+    from amc_latency.lut.table import LatencyTable
     from amc_latency.lut_text import diff_text
-    from lut.compare import diff
-    from lut.table import LatencyTable
 
     show(diff(LatencyTable.open(first), LatencyTable.open(second)), as_json, diff_text)
 
@@ -129,8 +129,8 @@ def merge_(
     as_json: JsonOption = False,
 ) -> None:
     """Several tables of one device, runtime and protocol as one."""
+    from amc_latency.lut.merge import merge
     from amc_latency.lut_text import merge_text
-    from lut.merge import merge
 
     check_out(out, over_table=True)
     show(merge(tables, out, force), as_json, merge_text)
@@ -143,9 +143,9 @@ def export_(
     rows: Annotated[bool, typer.Option("--rows", help="a line a timing, not one a layer")] = False,
 ) -> None:
     """A table as CSV, for spreadsheets and data frames."""
-    from android_bench.safe.files import replacing
-    from lut.export_csv import write_csv
-    from lut.table import LatencyTable
+    from amc_latency.android_bench.safe.files import replacing
+    from amc_latency.lut.export_csv import write_csv
+    from amc_latency.lut.table import LatencyTable
 
     opened = LatencyTable.open(table)
     if csv == "-":

@@ -15,8 +15,8 @@ from amc_latency.console import put
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
+    from amc_latency.device.phone import PhoneOptions
     from amc_latency.search.amounts import Amount
-    from device.phone import PhoneOptions
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
 LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
@@ -125,8 +125,8 @@ def phone_options(
     library: Path | None,
 ) -> PhoneOptions:
     """What was said of a phone. Raises `UserError` for a file that is not there, before the phone is asked anything."""
+    from amc_latency.device.phone import PhoneOptions
     from amc_latency.errors import UserError
-    from device.phone import PhoneOptions
 
     for name, path in (("--runner-path", runner_path), ("--litert-library", library)):
         if path is not None and not path.is_file():
@@ -231,9 +231,9 @@ def check_out(path: Path, option: str = "--out", over_table: bool = False, suffi
     A latency table is not replaced by something else, unless `over_table` says that its owner asks. With `suffix` the
     name must end in it.
     """
+    from amc_latency.android_bench.safe.files import LONGEST_NAME
     from amc_latency.errors import UserError
-    from android_bench.safe.files import LONGEST_NAME
-    from lut.table import is_table
+    from amc_latency.lut.table import is_table
 
     if too_long := next((part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME), None):
         raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from android_bench.safe.text import shown
+from amc_latency.android_bench.safe.text import shown
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

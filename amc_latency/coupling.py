@@ -255,7 +255,7 @@ class Grouping:
     """the group of each such channel; -1 for those that are never cut"""
 
     def parts(self, labels: Labels) -> int | tuple[tuple[int, int], ...] | None:
-        """What sets the size of a tensor with these labels, as `lut.architecture.Channels`."""
+        """What sets the size of a tensor with these labels, as `amc_latency.lut.architecture.Channels`."""
         groups = self.group_of[self.classes[labels]]
         present = list(dict.fromkeys(groups[groups >= 0].tolist()))
         if len(present) == 1 and (groups >= 0).all():

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from amc_latency import opening
 from amc_latency.console import put
+from amc_latency.device.adb_direct import address_of
+from amc_latency.device.profiles import broken_profiles, get_profile, profiles
+from amc_latency.device.registry import AttachedPhone, attached_phones
+from amc_latency.device.trust import hottest_c
 from amc_latency.errors import UserError
 from amc_latency.report import console, right
-from device.adb_direct import address_of
-from device.profiles import broken_profiles, get_profile, profiles
-from device.registry import AttachedPhone, attached_phones
-from device.trust import hottest_c
 
 
 def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:

@@ -15,13 +15,13 @@ class JobError(Exception):
 def exit_code(error: Exception) -> int | None:
     """2 for bad input, 1 for a failed job, None for a fault of this program, which deserves its traceback."""
     # Imported here: a command that fails early has not needed them yet.
-    from device.base import DeviceError, ProtocolError
-    from device.measure import BadModelError
-    from device.profiles import ProfileError
-    from device.registry import UnknownDeviceError
-    from lut.predict import MissingShapeError
-    from lut.shape import ShapeError
-    from lut.table import TableError, TableWriteError
+    from amc_latency.device.base import DeviceError, ProtocolError
+    from amc_latency.device.measure import BadModelError
+    from amc_latency.device.profiles import ProfileError
+    from amc_latency.device.registry import UnknownDeviceError
+    from amc_latency.lut.predict import MissingShapeError
+    from amc_latency.lut.shape import ShapeError
+    from amc_latency.lut.table import TableError, TableWriteError
 
     if isinstance(error, ProfileError):
         return 2

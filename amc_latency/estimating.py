@@ -6,10 +6,10 @@ from pathlib import Path
 
 from amc_latency.errors import UserError
 from amc_latency.known_networks import KnownNetwork
+from amc_latency.lut.estimate import CostModel, NetworkEstimate, NoCostModelError, cost_model, cost_models
+from amc_latency.lut.estimate_device import EstimateDevice
 from amc_latency.models.load import Network, check_counts
 from amc_latency.prediction import LayerCost, Prediction
-from lut.estimate import CostModel, NetworkEstimate, NoCostModelError, cost_model, cost_models
-from lut.estimate_device import EstimateDevice
 
 
 def estimate_device(name: str, lut: Path | None = None) -> EstimateDevice:

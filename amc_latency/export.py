@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.closeness import ABSOLUTE, allowed, difference, output_range
 from amc_latency.errors import UserError
 from amc_latency.graph import NetworkGraph, trace
+from amc_latency.lut.tflite import TfliteError, tflite_ops, tflite_outputs
 from amc_latency.outputs import tensors_of
 from amc_latency.writing import ExportError, write
-from android_bench.safe.files import replacing
-from lut.tflite import TfliteError, tflite_ops, tflite_outputs
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import data_for
 from amc_latency.data.labels import check_several
@@ -19,7 +20,6 @@ from amc_latency.models.load import NetworkOptions, check_logits, check_trained,
 from amc_latency.models.weights import weights_digest
 from amc_latency.outcome import accuracy_line, outcome
 from amc_latency.training import EpochReport, TrainConfig, fit, judged
-from android_bench.safe.files import sidecar
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Of the way that training went, which the network may end at."""

@@ -14,9 +14,9 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from amc_latency.coupling import ChannelGroup, LeftWhole
 from amc_latency.errors import UserError
+from amc_latency.lut.architecture import Architecture, Layer
 from amc_latency.tracing import OPEN_BATCH, symbolic
 from amc_latency.walk import check_no_bare_tensors, walk
-from lut.architecture import Architecture, Layer
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from amc_latency.console import put
 from amc_latency.errors import UserError
+from amc_latency.lut.block_import import BlockImportReport, import_blocks
+from amc_latency.lut.block_tables import looks_like_blocks
+from amc_latency.lut.import_log import ImportLogError
+from amc_latency.lut.importers import ImportReport, import_logs
 from amc_latency.models.load import Network, check_counts
-from lut.block_import import BlockImportReport, import_blocks
-from lut.block_tables import looks_like_blocks
-from lut.import_log import ImportLogError
-from lut.importers import ImportReport, import_logs
 
 _NAMED = 5
 """Entries that are no blocks, of which a report shows the text; --json has all."""
@@ -22,7 +22,8 @@ def import_into(
 ) -> ImportReport:
     """Add logs of the network cut to `counts` (uncut if None) to the table `out`.
 
-    Raises `UserError` for counts that don't fit and for what `lut.importers.import_logs` refuses; and `TableError`.
+    Raises `UserError` for counts that don't fit and for what
+    `amc_latency.lut.importers.import_logs` refuses; and `TableError`.
     """
     architecture = network.graph.architecture
     if counts is not None:

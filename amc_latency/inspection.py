@@ -8,10 +8,10 @@ from rich.table import Table
 
 from amc_latency.console import put
 from amc_latency.coupling import LeftWhole, Member
+from amc_latency.lut.table import LatencyTable
 from amc_latency.models.load import Network
 from amc_latency.prediction import predict, share_text
 from amc_latency.report import console, right
-from lut.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import LINES_BYTES
+from amc_latency.android_bench.safe.records import RecordError, exactly, from_json
 from amc_latency.errors import JobError, UserError
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import LINES_BYTES
-from android_bench.safe.records import RecordError, exactly, from_json
 
 T = TypeVar("T")
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import amc_latency
+from amc_latency import lut
+from amc_latency.android_bench.safe.files import read_bytes, regular_file, replacing
+from amc_latency.android_bench.safe.limits import CHECKPOINT_BYTES, JSON_BYTES
+from amc_latency.android_bench.safe.records import from_json
 from amc_latency.coupling import ChannelGroup
+from amc_latency.lut.architecture import Architecture, Channels, Layer
+from amc_latency.lut.shape import parse_shape
 from amc_latency.models.checkpoint import bundled_checkpoint
 from amc_latency.models.load import BUNDLED, RANDOM, NetworkOptions, is_checkpoint, load_network
 from amc_latency.models.registry import MODULE, names_own_file
-from android_bench.safe.files import read_bytes, regular_file, replacing
-from android_bench.safe.limits import CHECKPOINT_BYTES, JSON_BYTES
-from android_bench.safe.records import from_json
-from lut.architecture import Architecture, Channels, Layer
-from lut.shape import parse_shape
 
 if TYPE_CHECKING:
     from amc_latency.models.load import Network
@@ -126,10 +127,9 @@ def _file_digest(path: Path) -> str | None:
 
 def _own_code() -> list[tuple[str, int, int]]:
     """What tells one state of this package's own code from another under the same version."""
-    folder = Path(amc_latency.__file__).parent
-    files = sorted((*folder.rglob("*.py"), *(folder.parent / "lut").glob("*.py")))
-    stats = [(file, file.stat()) for file in files]
-    return [(str(file.relative_to(folder.parent)), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+    folders = [Path(amc_latency.__file__).parent, Path(lut.__file__).parent]
+    files = sorted({file for folder in folders for file in folder.rglob("*.py")})
+    return [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
 
 
 def _version(package: str) -> str | None:

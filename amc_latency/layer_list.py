@@ -11,8 +11,8 @@ from torch import fx, nn
 from amc_latency.coupling import ChannelLabels, Labels
 from amc_latency.errors import UserError
 from amc_latency.layer_shapes import NO_PAD, Pad, Size, conv_shape, plain_shape, pool_shape, settings
+from amc_latency.lut.shape import AVG_POOLS, FUSED_ACTIVATIONS, MAX_POOLS, WEIGHTED_KINDS, LayerShape
 from amc_latency.operations import BATCH_NORMS, operands_of
-from lut.shape import AVG_POOLS, FUSED_ACTIVATIONS, MAX_POOLS, WEIGHTED_KINDS, LayerShape
 
 _FUSES = (*WEIGHTED_KINDS, "add", "add_scalar", "mul_scalar", *MAX_POOLS, *AVG_POOLS)
 """Kinds that TFLite fuses an activation into."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from amc_latency.errors import UserError
-from lut.shape import LayerShape, ShapeError
+from amc_latency.lut.shape import LayerShape, ShapeError
 
 Size = tuple[int, ...]
 """Of a tensor without the batch: channels, height and width, or features alone."""

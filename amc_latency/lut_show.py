@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import put
 from amc_latency.errors import UserError
+from amc_latency.lut.overview import overview
+from amc_latency.lut.sweep_plot import png_plot, text_plot
+from amc_latency.lut.sweeps import FEWEST_POINTS, Sweep
+from amc_latency.lut.table import LatencyTable
 from amc_latency.lut_text import overview_text
-from android_bench.safe.files import replacing
-from lut.overview import overview
-from lut.sweep_plot import png_plot, text_plot
-from lut.sweeps import FEWEST_POINTS, Sweep
-from lut.table import LatencyTable
 
 
 def show_report(table: LatencyTable, chosen: Sequence[Sweep], pictures: Sequence[Path]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from itertools import groupby
 
 from amc_latency.console import put
-from lut.check import CheckReport
-from lut.compare import DiffReport
-from lut.measurements import label
-from lut.merge import MergeReport
-from lut.overview import Overview
+from amc_latency.lut.check import CheckReport
+from amc_latency.lut.compare import DiffReport
+from amc_latency.lut.measurements import label
+from amc_latency.lut.merge import MergeReport
+from amc_latency.lut.overview import Overview
 
 _WIDTH = 80
 _MOST_DAMAGED = 20

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from amc_latency.console import Console
-from amc_latency.errors import UserError
-from device.android import AndroidDevice
-from device.base import Device, DeviceIdentity
-from device.fleet import Fleet
-from device.phone import PhoneOptions
-from device.profiles import profiles
-from device.registry import (
+from amc_latency.device.android import AndroidDevice
+from amc_latency.device.base import Device, DeviceIdentity
+from amc_latency.device.fleet import Fleet
+from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.profiles import profiles
+from amc_latency.device.registry import (
     UnknownDeviceError,
     check_name,
     get_device,
@@ -19,9 +18,10 @@ from device.registry import (
     known_devices,
     unknown_device,
 )
-from lut.block_predict import is_block_table
-from lut.replay import ReplayDevice
-from lut.table import LatencyTable
+from amc_latency.errors import UserError
+from amc_latency.lut.block_predict import is_block_table
+from amc_latency.lut.replay import ReplayDevice
+from amc_latency.lut.table import LatencyTable
 
 HOST = "host"
 REPLAY = "replay"
@@ -36,7 +36,8 @@ def open_device(
 ) -> Device:
     """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise.
 
-    With several `workers`, or None for all that `name` means, it may be a `Fleet`: see `device.registry.get_devices`.
+    With several `workers`, or None for all that `name` means, it may be a `Fleet`: see
+    `amc_latency.device.registry.get_devices`.
     """
     if workers is not None and workers < 1:
         raise UserError(f"--workers is at least 1, not {workers}")

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amc_latency.known_networks import KnownNetwork
+from amc_latency.lut.block_predict import cover, is_block_table
+from amc_latency.lut.estimate import cost_model, cost_models
+from amc_latency.lut.headers import foreign_text, holds_estimates
+from amc_latency.lut.predict import Coverage, Predictor
+from amc_latency.lut.shape import NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable
 from amc_latency.models.load import Network, check_counts
-from lut.block_predict import cover, is_block_table
-from lut.estimate import cost_model, cost_models
-from lut.headers import foreign_text, holds_estimates
-from lut.predict import Coverage, Predictor
-from lut.shape import NetworkShape, network_text
-from lut.table import LatencyTable
 
 _NAMED = 3
 """Shapes of those missing that a note names."""

@@ -12,27 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from amc_latency.android_bench.safe.files import replacing
+from amc_latency.android_bench.safe.folders import WorkingFolder
 from amc_latency.console import Console
 from amc_latency.coupling import ChannelGroup
+from amc_latency.device.base import Device, DeviceIdentity, Protocol
+from amc_latency.device.conditions import commonest_suspicion, measured_by, suspicions
+from amc_latency.device.fleet import Fleet
+from amc_latency.device.profiles import profiles
 from amc_latency.errors import JobError, UserError
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
+from amc_latency.lut.architecture import Architecture, channel_choices
+from amc_latency.lut.build import BuildReport, NetworkWorkload, Plan, build_table
+from amc_latency.lut.estimate_device import EstimateDevice
+from amc_latency.lut.plan import Choices, nearest_counts, uniform_counts
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.reference_speed import go_on_at_reference
+from amc_latency.lut.replay import ReplayDevice
+from amc_latency.lut.shape import NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable
 from amc_latency.models.load import Network, cut_to
 from amc_latency.opening import HOST, device_text, open_device
-from android_bench.safe.files import replacing
-from android_bench.safe.folders import WorkingFolder
-from device.base import Device, DeviceIdentity, Protocol
-from device.conditions import commonest_suspicion, measured_by, suspicions
-from device.fleet import Fleet
-from device.profiles import profiles
-from lut.architecture import Architecture, channel_choices
-from lut.build import BuildReport, NetworkWorkload, Plan, build_table
-from lut.estimate_device import EstimateDevice
-from lut.plan import Choices, nearest_counts, uniform_counts
-from lut.predict import Predictor
-from lut.reference_speed import go_on_at_reference
-from lut.replay import ReplayDevice
-from lut.shape import NetworkShape, network_text
-from lut.table import LatencyTable
 
 Counts = tuple[int, ...]
 UNIFORM = 5

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
 from amc_latency.data.labels import check_labels, check_several
@@ -15,7 +16,6 @@ from amc_latency.models.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
 from amc_latency.outcome import outcome
 from amc_latency.training import EpochReport, TrainConfig, accuracy, fit
-from android_bench.safe.files import sidecar
 
 
 def _takes(model: torch.nn.Module, input_chw: tuple[int, int, int]) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amc_latency.console import Console
+from amc_latency.device.base import Device, DeviceError, Protocol, Timing, shuffled
+from amc_latency.device.conditions import suspicions
+from amc_latency.device.fleet import Fleet
+from amc_latency.lut.build import layer_workloads
+from amc_latency.lut.shape import LayerShape
 from amc_latency.opening import HOST
-from device.base import Device, DeviceError, Protocol, Timing, shuffled
-from device.conditions import suspicions
-from device.fleet import Fleet
-from lut.build import layer_workloads
-from lut.shape import LayerShape
 
 _FIRST_ROUND = 1000
 """Not a table's round: what a killed session has left on a phone for one of those must stay there."""

@@ -15,9 +15,9 @@ from torch import fx, nn
 
 from amc_latency.errors import JobError
 from amc_latency.graph import NetworkGraph, traced_on_meta
+from amc_latency.lut.shape import AVG_POOLS, MAX_POOLS, LayerShape
+from amc_latency.lut.writer import TfliteGraph
 from amc_latency.operations import BATCH_NORMS, CATS, parts_of
-from lut.shape import AVG_POOLS, MAX_POOLS, LayerShape
-from lut.writer import TfliteGraph
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation

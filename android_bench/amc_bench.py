@@ -11,13 +11,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, TypedDict
 
+from amc_latency.android_bench.build import LIBRARY, PROGRAM
+from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
+from amc_latency.android_bench.safe.limits import COUNT
+from amc_latency.android_bench.safe.records import RecordError, from_values
+from amc_latency.android_bench.safe.text import shown_line
 from msgspec import Meta
-
-from android_bench.build import LIBRARY, PROGRAM
-from android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
-from android_bench.safe.limits import COUNT
-from android_bench.safe.records import RecordError, from_values
-from android_bench.safe.text import shown_line
 
 NOT_REACHED = "not reached"
 """What the error of a model begins with that is not to blame: time it in another process."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from android_bench.runner import ParseError
-from android_bench.safe.text import shown_line
+from amc_latency.android_bench.runner import ParseError
+from amc_latency.android_bench.safe.text import shown_line
 
 
 def counted(snippet: str, source: str = ":") -> str:

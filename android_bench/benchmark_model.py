@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from android_bench.counts import last_line, one_line, parse_run
-from android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
+from amc_latency.android_bench.counts import last_line, one_line, parse_run
+from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
 
 _MARK = "@sample"
 _NEEDED = ("graph", "num_runs", "num_threads")

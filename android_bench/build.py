@@ -11,9 +11,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from android_bench.runner import RunnerError
-from android_bench.safe.files import read_bytes, replacing
-from android_bench.safe.limits import PROGRAM_BYTES
+from amc_latency.android_bench.runner import RunnerError
+from amc_latency.android_bench.safe.files import read_bytes, replacing
+from amc_latency.android_bench.safe.limits import PROGRAM_BYTES
 
 PROGRAM = "amc_bench"
 LIBRARY = "libLiteRt.so"

@@ -13,7 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from android_bench.runner import ParseError
+from amc_latency.android_bench.runner import ParseError
 
 _INT = "(?:0|[1-9][0-9]{0,15})"
 _NUM = "[0-9][0-9.e+]*"

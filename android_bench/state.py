@@ -12,9 +12,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from android_bench.answers import Lines, counted
-from android_bench.runner import ParseError
-from android_bench.safe.text import shown_line
+from amc_latency.android_bench.answers import Lines, counted
+from amc_latency.android_bench.runner import ParseError
+from amc_latency.android_bench.safe.text import shown_line
 
 NEEDED_PROGRAMS = ("setsid", "sha256sum", "timeout", "taskset")
 """What the phone's commands are made of, beyond what every shell has."""

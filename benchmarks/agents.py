@@ -67,6 +67,8 @@ class Options:
 def run(options: Options, job: Job) -> float:
     """Make one run; return its seconds. Its file is there when it is whole, and not before."""
     import torch
+    from amc_latency.lut.predict import Predictor
+    from amc_latency.lut.table import LatencyTable
 
     from amc_latency.data import load_data
     from amc_latency.models.load import NetworkOptions, load_network
@@ -76,8 +78,6 @@ def run(options: Options, job: Job) -> float:
     from amc_latency.search.judge import Judge, JudgeConfig
     from amc_latency.search.methods import AgentOptions, Problem, search_episodes
     from amc_latency.search.rewards import make_reward
-    from lut.predict import Predictor
-    from lut.table import LatencyTable
 
     torch.set_num_threads(1)
     began = time.monotonic()

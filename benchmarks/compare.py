@@ -142,13 +142,14 @@ class Worker:
 
     def network(self, name: str):
         """Judge and costs of a network."""
+        from amc_latency.lut.predict import Predictor
+        from amc_latency.lut.table import LatencyTable
+
         from amc_latency.data import load_data
         from amc_latency.models.load import NetworkOptions, load_network
         from amc_latency.profiling import Grid
         from amc_latency.search.costs import predicted_costs
         from amc_latency.search.judge import Judge, JudgeConfig
-        from lut.predict import Predictor
-        from lut.table import LatencyTable
 
         if name not in self._made:
             checkpoint, table = self.options.networks[name]
@@ -321,10 +322,11 @@ def append(path: Path, result: Result) -> None:
 
 def measure(out: Path, rounds: int) -> None:
     """Time every exported network on this computer, in the same rounds, into `measured.csv`."""
+    from amc_latency.device.measure import measure_many
+    from amc_latency.device.phone import PhoneOptions
+
     from amc_latency.console import Console
     from amc_latency.opening import open_device
-    from device.measure import measure_many
-    from device.phone import PhoneOptions
 
     files = sorted({row["file"] for row in compare_report.read_rows(out / "compare.csv")})
     with open_device("host", None, PhoneOptions(), Console()) as device:

@@ -79,6 +79,9 @@ def key(row: dict[str, str] | Result) -> tuple[str, ...]:
 
 def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, object, object]]:
     """Speedup, policy, the judge and the policy's counts; what has to be searched is kept in `--out`."""
+    from amc_latency.lut.predict import Predictor
+    from amc_latency.lut.table import LatencyTable
+
     from amc_latency.data import data_for
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.profiling import Grid
@@ -87,8 +90,6 @@ def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, obje
     from amc_latency.search.judge import Judge, JudgeConfig
     from amc_latency.search.methods import AgentOptions, Problem, choose, search_episodes
     from amc_latency.search.rewards import make_reward
-    from lut.predict import Predictor
-    from lut.table import LatencyTable
 
     network = load_network(NetworkOptions(options.model))
     data = data_for(network, "bundled")

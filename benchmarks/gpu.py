@@ -18,18 +18,19 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.device.base import DeviceError, Protocol, ProtocolError
+from amc_latency.device.conditions import suspicions
+from amc_latency.device.cuda import CudaDevice
+from amc_latency.device.measure import Measurement, measure_many, statistic_text
+from amc_latency.device.profiles import UnknownDeviceError, get_profile
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.table import LatencyTable
+
 from amc_latency.console import Console
 from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, settled
 from amc_latency.profiling import Grid, complete_table
 from benchmarks.prediction import prediction_figures, random_networks, time_together
-from device.base import DeviceError, Protocol, ProtocolError
-from device.conditions import suspicions
-from device.cuda import CudaDevice
-from device.measure import Measurement, measure_many, statistic_text
-from device.profiles import UnknownDeviceError, get_profile
-from lut.predict import Predictor
-from lut.table import LatencyTable
 
 LISTS = {
     "1.0": (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024),

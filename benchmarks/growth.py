@@ -26,11 +26,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.family import family
+from amc_latency.lut.shape import NOOP, LayerShape, parse_shape
+from amc_latency.lut.table_text import header_lines, row_line
+
 from benchmarks.synthetic_device import NOISE, layer_us
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.family import family
-from lut.shape import NOOP, LayerShape, parse_shape
-from lut.table_text import header_lines, row_line
 
 FAMILIES = tuple(parse_shape(f"conv 8x{size}x{size}>8 k1 s1 p0 relu6 float32") for size in (32, 16, 8, 4, 2))
 WIDEST = 512

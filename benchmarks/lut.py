@@ -27,16 +27,17 @@ import numpy as np
 # This script is called as a package is: its own folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.device.conditions import Conditions
+from amc_latency.device.host import cpu_model
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import NOOP, LayerShape, network_text, parse_shape
+from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.table_text import header_lines, row_line
+
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import Grid
 from amc_latency.search.costs import LatencyCosts
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from device.conditions import Conditions
-from device.host import cpu_model
-from lut.predict import Predictor
-from lut.shape import NOOP, LayerShape, network_text, parse_shape
-from lut.table import LatencyTable
-from lut.table_text import header_lines, row_line
 
 IDENTITY = DeviceIdentity("made-up", "arithmetic", "none")
 PHONE = Protocol(clock="wall", statistic="median")

@@ -23,21 +23,22 @@ from pathlib import Path
 # The folder of this file has a lut.py, which would hide the package.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.device.base import Device, Protocol, Workload
+from amc_latency.device.host import HostDevice
+from amc_latency.device.measure import statistic_text, summarise
+from amc_latency.lut.build import Plan, layer_workloads
+from amc_latency.lut.family import family
+from amc_latency.lut.plan import reachable_shapes
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import LayerShape, NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable
+
 from amc_latency.console import Console
 from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.profiling import Grid, complete_table
 from benchmarks.prediction import random_networks
 from benchmarks.synthetic_device import SyntheticDevice
-from device.base import Device, Protocol, Workload
-from device.host import HostDevice
-from device.measure import statistic_text, summarise
-from lut.build import Plan, layer_workloads
-from lut.family import family
-from lut.plan import reachable_shapes
-from lut.predict import Predictor
-from lut.shape import LayerShape, NetworkShape, network_text
-from lut.table import LatencyTable
 
 DEVICES = {"host": 8, "synthetic": 4}
 """And the step that counts are multiples of."""

@@ -39,19 +39,20 @@ from pathlib import Path
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.device.base import Protocol, Timing, Workload
+from amc_latency.device.host import HostDevice
+from amc_latency.device.measure import statistic_text, summarise
+from amc_latency.lut.architecture import Architecture
+from amc_latency.lut.plan import Choices, nearest_counts, uniform_counts
+from amc_latency.lut.predict import Predictor, network_family
+from amc_latency.lut.shape import NetworkShape, network_text, parse_network
+from amc_latency.lut.table import LatencyTable
+
 from amc_latency.export import to_tflite
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.profiling import Grid, complete_table
 from benchmarks.close_pairs import Counts, pair_test, partners
 from benchmarks.peak_memory import Meter, PeakMemory
-from device.base import Protocol, Timing, Workload
-from device.host import HostDevice
-from device.measure import statistic_text, summarise
-from lut.architecture import Architecture
-from lut.plan import Choices, nearest_counts, uniform_counts
-from lut.predict import Predictor, network_family
-from lut.shape import NetworkShape, network_text, parse_network
-from lut.table import LatencyTable
 
 WIDTHS = (0.5, 0.35)
 DRAWN = 3000

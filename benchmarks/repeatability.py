@@ -35,6 +35,15 @@ from typing import Any
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.device import host
+from amc_latency.device.base import DeviceError, Protocol, shuffled
+from amc_latency.device.host import HostDevice, Speed, at_reference, summary_of
+from amc_latency.device.process import WorkerDied, WorkerProcess
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.plan import uniform_counts
+from amc_latency.lut.shape import NOOP as NOOP_SHAPE
+from amc_latency.lut.shape import LayerShape
+
 from amc_latency.errors import UserError
 from amc_latency.export import to_tflite
 from amc_latency.jsonl import append_line, read_lines
@@ -58,14 +67,6 @@ from benchmarks.repeatability_figures import (
     shown_candidates,
     table_lines,
 )
-from device import host
-from device.base import DeviceError, Protocol, shuffled
-from device.host import HostDevice, Speed, at_reference, summary_of
-from device.process import WorkerDied, WorkerProcess
-from lut.layer_model import layer_model
-from lut.plan import uniform_counts
-from lut.shape import NOOP as NOOP_SHAPE
-from lut.shape import LayerShape
 
 PROTOCOLS = {
     "hot": replace(HostDevice.protocol, state="hot", min_time_ms=5.0),

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from amc_latency.device.base import Protocol
+from amc_latency.device.paired import Ratio, paired_ratio
 from scipy.stats import spearmanr
-
-from device.base import Protocol
-from device.paired import Ratio, paired_ratio
 
 STATES = ("hot", "frame")
 STATISTICS = ("min", "p10", "median", "mean")

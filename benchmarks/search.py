@@ -25,6 +25,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.data import load_data
 from amc_latency.errors import UserError
@@ -41,8 +43,6 @@ from amc_latency.search.evaluator import NetworkEvaluator
 from amc_latency.search.forward import CutForward
 from amc_latency.search.judge import Judge, JudgeConfig
 from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
-from lut.predict import Predictor
-from lut.table import LatencyTable
 
 MACS_PER_MS = 10e6
 AMC_S = 2.9

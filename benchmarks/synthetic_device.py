@@ -11,8 +11,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from lut.shape import LayerShape, parse_network
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.lut.shape import LayerShape, parse_network
 
 NOISE = 0.003
 _CACHE_BYTES = 1 << 20

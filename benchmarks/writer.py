@@ -1,4 +1,4 @@
-"""How many one-layer `.tflite` files a second `lut.writer` makes, weights included, in one process.
+"""How many one-layer `.tflite` files a second `amc_latency.lut.writer` makes, weights included, in one process.
 
     python benchmarks/writer.py [--json]
 
@@ -19,11 +19,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
+# `amc_latency.lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from lut.layer_model import layer_model
-from lut.shape import NOOP, LayerShape
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import NOOP, LayerShape
 
 REPEATS = 7
 FILES = 300

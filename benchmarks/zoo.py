@@ -27,6 +27,11 @@ from pathlib import Path
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.device.base import Device, Protocol
+from amc_latency.device.host import HostDevice, cpu_model
+from amc_latency.device.measure import Measurement, measure_many
+from amc_latency.lut.predict import Predictor
+
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
 from amc_latency.errors import JobError, UserError
@@ -36,10 +41,6 @@ from amc_latency.profiling import Grid, complete_table, open_table, plan_of
 from amc_latency.search.baselines import uniform_policy
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
-from device.base import Device, Protocol
-from device.host import HostDevice, cpu_model
-from device.measure import Measurement, measure_many
-from lut.predict import Predictor
 
 NETWORKS = (
     *("mobilenet_v1", "mobilenet_v2", "vgg16", "vgg16_bn", "resnet18", "resnet50"),

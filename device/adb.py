@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from device.adb_direct import DirectTransport, address_of, usb_phones
-from device.adb_server import NoServerError, ServerTransport, not_ready, server_phones
-from device.adb_transport import ANSWER_S, AdbTransport
-from device.transport import Transport, TransportError
+from amc_latency.device.adb_direct import DirectTransport, address_of, usb_phones
+from amc_latency.device.adb_server import NoServerError, ServerTransport, not_ready, server_phones
+from amc_latency.device.adb_transport import ANSWER_S, AdbTransport
+from amc_latency.device.transport import Transport, TransportError
 
 __all__ = ["Attached", "attached", "open_transport"]
 

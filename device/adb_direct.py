@@ -21,13 +21,12 @@ from adb_shell.exceptions import (
     PushFailedError,
 )
 from adb_shell.transport.base_transport import BaseTransport
-
-from android_bench.safe.limits import PACKET_BYTES
-from android_bench.safe.text import shown_line
-from device.adb_keys import signer
-from device.adb_transport import ANSWER_S, AdbTransport, Refused, unauthorized
-from device.exchange import BoundedLink, Exchange, TooMuchError
-from device.transport import TransportError
+from amc_latency.android_bench.safe.limits import PACKET_BYTES
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.device.adb_keys import signer
+from amc_latency.device.adb_transport import ANSWER_S, AdbTransport, Refused, unauthorized
+from amc_latency.device.exchange import BoundedLink, Exchange, TooMuchError
+from amc_latency.device.transport import TransportError
 
 _LARGEST_COMMAND = 100_000
 """Linux takes 128 KiB in one argument of a program."""

@@ -14,12 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.device.transport import TransportError
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
-
-from android_bench.safe.files import read_bytes
-from device.transport import TransportError
 
 _BITS = 2048
 _KEY_BYTES = 64_000

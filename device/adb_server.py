@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from android_bench.safe.text import shown, shown_line
-from device.adb_transport import ANSWER_S, AdbTransport, Refused, unauthorized
-from device.exchange import BoundedPeer, Exchange, TooMuchError
-from device.transport import TransportError
+from amc_latency.android_bench.safe.text import shown, shown_line
+from amc_latency.device.adb_transport import ANSWER_S, AdbTransport, Refused, unauthorized
+from amc_latency.device.exchange import BoundedPeer, Exchange, TooMuchError
+from amc_latency.device.transport import TransportError
 
 _CHUNK = 64 << 10
 """most bytes in one piece of a file"""

@@ -11,9 +11,9 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from android_bench.safe.text import shown_line
-from device.base import DeviceError
-from device.transport import (
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.device.base import DeviceError
+from amc_latency.device.transport import (
     CommandResult,
     CommandTimeout,
     PullError,

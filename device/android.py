@@ -10,19 +10,19 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Self
 
-from android_bench.op_profile import OpProfile, parse_op_profile
-from android_bench.runner import Job, ParseError, Runner, RunnerError
-from android_bench.script import command_output, stop_command
-from device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
-from device.blocks import BlockRound, file_name
-from device.install import install
-from device.lock import PhoneLock
-from device.patient import PatientTransport
-from device.phone import Phone, PhoneOptions, cores_of
-from device.profiles import DeviceProfile
-from device.session import Patience, PhoneRun
-from device.transport import Transport
-from device.trust import Reference
+from amc_latency.android_bench.op_profile import OpProfile, parse_op_profile
+from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerError
+from amc_latency.android_bench.script import command_output, stop_command
+from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
+from amc_latency.device.blocks import BlockRound, file_name
+from amc_latency.device.install import install
+from amc_latency.device.lock import PhoneLock
+from amc_latency.device.patient import PatientTransport
+from amc_latency.device.phone import Phone, PhoneOptions, cores_of
+from amc_latency.device.profiles import DeviceProfile
+from amc_latency.device.session import Patience, PhoneRun
+from amc_latency.device.transport import Transport
+from amc_latency.device.trust import Reference
 
 _BATCH_BYTES = 1 << 30
 """Models that lie on the phone at once."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from android_bench.safe.limits import COUNT, SECONDS
+from amc_latency.android_bench.safe.limits import COUNT, SECONDS
 
 T = TypeVar("T")
 State = Literal["hot", "frame"]
@@ -138,7 +138,7 @@ class Timing:
     wall: Summary | None = None
     error: str | None = None
     conditions: str = ""
-    """What it was measured under, as JSON, where a device says so: see `device.conditions`."""
+    """What it was measured under, as JSON, where a device says so: see `amc_latency.device.conditions`."""
 
     def counted_us(self, protocol: Protocol) -> float | None:
         """The figure that counts under `protocol`, None where there is none."""

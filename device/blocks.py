@@ -9,19 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import android_bench
-from android_bench.amc_bench import NOT_REACHED
-from android_bench.runner import Job, ParseError, Sample
-from android_bench.safe.text import shown_line
-from android_bench.script import Block, BlockResult, parse_block
-from device.base import DeviceError, Summary, Timing, Workload
-from device.conditions import Conditions
-from device.session import PhoneRun
-from device.transport import PushError
-from device.trust import frequencies_khz, hottest_c, sample_doubts, sentinel_doubts, state_doubts
+from amc_latency.android_bench.amc_bench import NOT_REACHED
+from amc_latency.android_bench.runner import Job, ParseError, Sample
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.android_bench.script import Block, BlockResult, parse_block
+from amc_latency.device.base import DeviceError, Summary, Timing, Workload
+from amc_latency.device.conditions import Conditions
+from amc_latency.device.session import PhoneRun
+from amc_latency.device.transport import PushError
+from amc_latency.device.trust import frequencies_khz, hottest_c, sample_doubts, sentinel_doubts, state_doubts
+
+from amc_latency import android_bench
 
 if TYPE_CHECKING:
-    from device.android import AndroidDevice
+    from amc_latency.device.android import AndroidDevice
 
 _FRESH_S = 24 * 3600
 """What a killed session's script has timed since then is still taken up."""

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
-
-from android_bench.safe.limits import COUNT
-from android_bench.safe.records import reader
+from amc_latency.android_bench.safe.limits import COUNT
+from amc_latency.android_bench.safe.records import reader
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
-from device.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
-from device.host import built, summary_of
-from device.process import WorkerDied, WorkerProcess, confined
-from device.profiles import DeviceProfile, profiles
-from device.trust import Reference, Trust, sentinel_doubts
-from device.worker_answer import believed_gpu
+from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
+from amc_latency.device.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
+from amc_latency.device.host import built, summary_of
+from amc_latency.device.process import WorkerDied, WorkerProcess, confined
+from amc_latency.device.profiles import DeviceProfile, profiles
+from amc_latency.device.trust import Reference, Trust, sentinel_doubts
+from amc_latency.device.worker_answer import believed_gpu
 
 _SENTINEL = Path(__file__).with_name("sentinel.tflite")
-_ROOT = Path(__file__).resolve().parents[1]
 _CUDA_FILE_BYTES = 2_000_000_000
 """Kernels that were compiled are kept in files."""
 _HINT = f"Is torch installed for {sys.executable}?"
@@ -122,13 +121,12 @@ class CudaDevice(Device):
         return None if "error" in answer else statistics.median(answer["ns"]) / 1e3
 
     def _start_worker(self) -> WorkerProcess:
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        environment = dict(os.environ)
         if "CUDA_CACHE_PATH" not in environment:
             # Kernels that the driver has compiled outlive a worker's own home.
             environment["CUDA_CACHE_PATH"] = str(Path.home() / ".nv" / "ComputeCache")
         # No limit on memory: the driver reserves more addresses than any computer has bytes.
-        command = confined(["-m", "device.cuda_worker", self._target], None, _CUDA_FILE_BYTES)
+        command = confined(["-m", "amc_latency.device.cuda_worker", self._target], None, _CUDA_FILE_BYTES)
         worker = WorkerProcess(command, environment, _HINT)
         self._own.add(worker.pid)
         return worker

@@ -1,12 +1,11 @@
 """The process in which PyTorch runs on a GPU: reads `.tflite` files, times each, answers in JSON lines.
 
-Run as the module `device.cuda_worker TARGET` (by `confined.py`); TARGET is `cuda:0`, or `cpu`, which does the same
-without a GPU, for tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "state": .., "warmup": ..,
-"warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "cpu_s": ..}` and then the file's N bytes; a line
+Run as the module `amc_latency.device.cuda_worker TARGET` (by `confined.py`); TARGET is `cuda:0`, or `cpu`, which does
+the same without a GPU, for tests. A job is a line `{"bytes": N, "batch": .., "precision": .., "state": .., "warmup":
+.., "warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "cpu_s": ..}` and then the file's N bytes; a line
 `{"bytes": 0}` asks what there is to run on. The first answer is `{"ready": true}`; then a job gets `{"ns": [..],
 "how": "..", "graph": true, "fatal": false}` or `{"error": "..", "fatal": false}`, fatal where this process is of no
-more use; the question gets
-`About`'s fields. The end of standard input ends the process.
+more use; the question gets `About`'s fields. The end of standard input ends the process.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ from time import perf_counter_ns
 from typing import Any
 
 import torch
-
-from device.host_worker import limit_cpu
-from device.tflite_torch import UnsupportedModelError, load_module
+from amc_latency.device.host_worker import limit_cpu
+from amc_latency.device.tflite_torch import UnsupportedModelError, load_module
 
 Run = Callable[[], object]
 

@@ -6,9 +6,13 @@ import socket
 import time
 
 from adb_shell.transport.base_transport import BaseTransport
-
-from android_bench.safe.limits import ANSWER_BYTES, PACKET_BYTES, SLOWEST_ANSWER_BYTES_S, SLOWEST_PUSH_BYTES_S
-from device.base import DeviceError
+from amc_latency.android_bench.safe.limits import (
+    ANSWER_BYTES,
+    PACKET_BYTES,
+    SLOWEST_ANSWER_BYTES_S,
+    SLOWEST_PUSH_BYTES_S,
+)
+from amc_latency.device.base import DeviceError
 
 
 class TooMuchError(DeviceError):

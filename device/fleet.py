@@ -11,7 +11,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import cast
 
-from device.base import Device, DeviceError, Interrupted, Protocol, Timing, Workload, differences
+from amc_latency.device.base import Device, DeviceError, Interrupted, Protocol, Timing, Workload, differences
 
 BLOCK = 20
 """Workloads that a phone times between two looks at its own speed (`Trust.sentinel_every`)."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from device.base import DeviceError
-from device.conditions import conditions_text
+from amc_latency.device.base import DeviceError
+from amc_latency.device.conditions import conditions_text
 
 _FIELDS = (
     "uuid",
@@ -76,7 +76,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class GpuConditions:
-    """What one row was measured under: kept with it, see `device.conditions`."""
+    """What one row was measured under: kept with it, see `amc_latency.device.conditions`."""
 
     serial: str | None
     """the GPU's UUID"""

@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from android_bench.safe.text import shown_line
-from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
-from device.conditions import BUSY
-from device.host_cores import timing_order
-from device.host_state import host_state
-from device.process import WorkerDied, WorkerProcess, confined, memory_for_workers
-from device.profiles import HOST_PROTOCOL
-from device.reference import ReferenceSpeeds, reference_path
-from device.worker_answer import believed
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.device.conditions import BUSY
+from amc_latency.device.host_cores import timing_order
+from amc_latency.device.host_state import host_state
+from amc_latency.device.process import WorkerDied, WorkerProcess, confined, memory_for_workers
+from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.reference import ReferenceSpeeds, reference_path
+from amc_latency.device.worker_answer import believed
 
 _WORKER = Path(__file__).resolve().with_name("host_worker.py")
 _SENTINEL = Path(__file__).resolve().with_name("sentinel.tflite")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from device.conditions import conditions_text
-from device.host_cores import (
+from amc_latency.device.conditions import conditions_text
+from amc_latency.device.host_cores import (
     core_file,
     core_kinds,
     kind_of,
@@ -41,7 +41,7 @@ class HostConditions:
     core: int | None = None
     """the core that is timed on"""
     core_kind: str | None = None
-    """in a computer with several kinds, see `device.host_cores.CoreKind`"""
+    """in a computer with several kinds, see `amc_latency.device.host_cores.CoreKind`"""
     governor: str | None = None
     khz: int | None = None
     """the core's frequency now"""

@@ -7,15 +7,16 @@ import re
 import shlex
 from pathlib import Path
 
-import android_bench
-from android_bench.amc_bench import AmcBench
-from android_bench.benchmark_model import BenchmarkModel
-from android_bench.find import candidates
-from android_bench.runner import Candidate, Job, ParseError, Runner, RunnerError
-from android_bench.safe.text import shown_line
-from device.base import DeviceError
-from device.patient import PhoneGoneError
-from device.phone import Phone
+from amc_latency.android_bench.amc_bench import AmcBench
+from amc_latency.android_bench.benchmark_model import BenchmarkModel
+from amc_latency.android_bench.find import candidates
+from amc_latency.android_bench.runner import Candidate, Job, ParseError, Runner, RunnerError
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.device.base import DeviceError
+from amc_latency.device.patient import PhoneGoneError
+from amc_latency.device.phone import Phone
+
+from amc_latency import android_bench
 
 _TRIAL = Job(warmup=1, warmup_ms=0.0, runs=2, min_time_ms=0.0, max_runs=2, timeout_s=60.0)
 _TRIAL_S = 90.0

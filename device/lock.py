@@ -8,8 +8,8 @@ import os
 import platform
 import shlex
 
-from device.base import DeviceError
-from device.transport import Transport
+from amc_latency.device.base import DeviceError
+from amc_latency.device.transport import Transport
 
 _FRESH_S = 60
 """A session that times looks after its script far more often than that."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import MODEL_BYTES
-from device.base import Device, DeviceError, Protocol, Timing, Workload
-from device.conditions import calm_of, is_busy
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import MODEL_BYTES
+from amc_latency.device.base import Device, DeviceError, Protocol, Timing, Workload
+from amc_latency.device.conditions import calm_of, is_busy
 
 _IDENTIFIER = b"TFL3"
 
@@ -31,7 +31,7 @@ class Measurement:
     n: int
     """Counted runs, all rounds together."""
     conditions: tuple[str, ...] = ()
-    """What each round was measured under, where the device says so: see `device.conditions`."""
+    """What each round was measured under, where the device says so: see `amc_latency.device.conditions`."""
 
 
 def statistic_text(protocol: Protocol, rounds: int) -> str:
@@ -44,9 +44,10 @@ def statistic_text(protocol: Protocol, rounds: int) -> str:
 
 
 def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
-    """One workload's timings as a measurement, by calm rounds where there are enough (`device.conditions.calm_of`).
+    """One workload's timings as a measurement, by calm rounds where there are enough.
 
-    Raises `DeviceError` if there are none, or one with an error.
+    Which are calm: see `amc_latency.device.conditions.calm_of`. Raises `DeviceError` if there are none, or one with
+    an error.
     """
     timings = list(timings)
     if not timings:

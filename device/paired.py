@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from device.base import Device, DeviceError, Protocol, Timing, shuffled
-from device.conditions import calm_of, is_busy
-from device.measure import Measurement, summarise, workload_of
+from amc_latency.device.base import Device, DeviceError, Protocol, Timing, shuffled
+from amc_latency.device.conditions import calm_of, is_busy
+from amc_latency.device.measure import Measurement, summarise, workload_of
 
 Verdict = Literal["met", "not met", "within the noise"]
 _LEAST_CALM = 4

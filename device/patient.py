@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from device.base import DeviceError, Interrupted
-from device.transport import CommandResult, CommandTimeout, Transport, TransportError
+from amc_latency.device.base import DeviceError, Interrupted
+from amc_latency.device.transport import CommandResult, CommandTimeout, Transport, TransportError
 
 T = TypeVar("T")
 RECONNECT_S = 120.0

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from android_bench.runner import ParseError
-from android_bench.settings import (
+from amc_latency.android_bench.runner import ParseError
+from amc_latency.android_bench.settings import (
     FormerSettings,
     parse_prepared,
     parse_restored,
     prepare_command,
     restore_command,
 )
-from android_bench.state import (
+from amc_latency.android_bench.state import (
     INFO_COMMAND,
     STATE_COMMAND,
     TOPOLOGY_COMMAND,
@@ -31,10 +31,10 @@ from android_bench.state import (
     parse_values,
     values_command,
 )
-from device.base import DeviceError
-from device.profiles import DeviceProfile
-from device.transport import Transport
-from device.trust import wait_until_cool
+from amc_latency.device.base import DeviceError
+from amc_latency.device.profiles import DeviceProfile
+from amc_latency.device.transport import Transport
+from amc_latency.device.trust import wait_until_cool
 
 T = TypeVar("T")
 DEFAULT_FOLDER = "/data/local/tmp"

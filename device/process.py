@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from android_bench.safe.limits import WORKER_ANSWER_BYTES, WORKER_FILE_BYTES, WORKER_MEMORY_BYTES
-from android_bench.safe.records import RecordError, from_json
-from android_bench.safe.text import shown_line
-from device.base import DeviceError
-from device.environment import worker_environment
+from amc_latency.android_bench.safe.limits import WORKER_ANSWER_BYTES, WORKER_FILE_BYTES, WORKER_MEMORY_BYTES
+from amc_latency.android_bench.safe.records import RecordError, from_json
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.device.base import DeviceError
+from amc_latency.device.environment import worker_environment
 
 _START_TIMEOUT_S = 120.0
 _CONFINED = Path(__file__).resolve().with_name("confined.py")
@@ -158,7 +158,7 @@ class WorkerProcess:
 
 
 def confined(worker: Sequence[str], memory_bytes: int | None, file_bytes: int = WORKER_FILE_BYTES) -> list[str]:
-    """The command that starts `worker`, a program of Python's, within limits; see `device.confined`.
+    """The command that starts `worker`, a program of Python's, within limits; see `amc_latency.device.confined`.
 
     Without a limit on memory it is a worker that needs the driver of a GPU, and keeps the network too.
     """

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import CONFIG_BYTES, COUNT, SECONDS
-from android_bench.safe.records import from_toml
-from android_bench.state import PhoneInfo
-from device.base import DeviceError, Protocol, ProtocolError
-from device.trust import CoolDown, Trust
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import CONFIG_BYTES, COUNT, SECONDS
+from amc_latency.android_bench.safe.records import from_toml
+from amc_latency.android_bench.state import PhoneInfo
+from amc_latency.device.base import DeviceError, Protocol, ProtocolError
+from amc_latency.device.trust import CoolDown, Trust
 
 ANY_PHONE = "android"
 """The profile of a phone that no other recognises."""
@@ -34,7 +34,7 @@ GPU_PROTOCOL = Protocol(
     warmup_ms=20.0, runs=20, min_time_ms=20.0, clock="wall", statistic="median", timeout_s=120.0, batch=1
 )
 """How a GPU is timed unless its profile says otherwise: one image at a time, as on every other device."""
-_FOLDER = Path(__file__).with_name("profiles")
+_FOLDER = Path(__file__).with_name("known")
 
 
 class ProfileError(DeviceError):

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from android_bench.safe.files import read_bytes, replacing
-from android_bench.safe.limits import CONFIG_BYTES
-from android_bench.safe.records import RecordError, from_json
+from amc_latency.android_bench.safe.files import read_bytes, replacing
+from amc_latency.android_bench.safe.limits import CONFIG_BYTES
+from amc_latency.android_bench.safe.records import RecordError, from_json
 
 
 def reference_path() -> Path:

@@ -1,6 +1,6 @@
 """A run on the phone: files staged, a script started, its finished blocks collected.
 
-The connection may go and come at any moment (`device.patient`): every command here may be given twice.
+The connection may go and come at any moment (`amc_latency.device.patient`): every command here may be given twice.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from android_bench.runner import Job, ParseError, Runner
-from android_bench.safe.text import shown_line
-from android_bench.script import (
+from amc_latency.android_bench.runner import Job, ParseError, Runner
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.android_bench.script import (
     Block,
     Poll,
     RunPaths,
@@ -25,9 +25,9 @@ from android_bench.script import (
     poll_command,
     stop_command,
 )
-from device.base import DeviceError
-from device.patient import RECONNECT_S
-from device.transport import Transport
+from amc_latency.device.base import DeviceError
+from amc_latency.device.patient import RECONNECT_S
+from amc_latency.device.transport import Transport
 
 _PUSH_BYTES = 16 << 20
 _LAUNCHES = 3

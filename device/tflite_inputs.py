@@ -16,11 +16,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-
-from android_bench.safe.records import RecordError, from_values
-from android_bench.safe.text import shown_line
-from device.measure import BadModelError
-from device.process import WorkerDied, WorkerProcess, confined, memory_for_workers
+from amc_latency.android_bench.safe.records import RecordError, from_values
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.device.measure import BadModelError
+from amc_latency.device.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 
 OPTION = "--input-shape"
 MOST_VALUES = 1 << 28
@@ -30,7 +29,7 @@ _SHAPES_S = 60.0
 
 
 class _Shapes(TypedDict, total=False):
-    """What the worker answers: see `device.shapes_worker`."""
+    """What the worker answers: see `amc_latency.device.shapes_worker`."""
 
     error: str
     shapes: list[tuple[int, tuple[int, ...]]]

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from amc_latency.device.tflite_file import TfliteFile, UnsupportedModelError
 from torch import Tensor
 from torch.nn import functional
-
-from device.tflite_file import TfliteFile, UnsupportedModelError
 
 Function = Callable[..., Tensor]
 Source = int | np.ndarray | None

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from amc_latency.device.tflite_file import TfliteFile, UnsupportedModelError
+from amc_latency.device.tflite_ops import ACTIVATIONS, BUILDERS, Function, Source
 from torch import Tensor, nn
-
-from device.tflite_file import TfliteFile, UnsupportedModelError
-from device.tflite_ops import ACTIVATIONS, BUILDERS, Function, Source
 
 
 def load_module(model: bytes) -> TfliteModule:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from device.base import DeviceError
+from amc_latency.device.base import DeviceError
 
 
 class TransportError(DeviceError):

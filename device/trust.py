@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from android_bench.runner import Sample
-from android_bench.state import PhoneState
+from amc_latency.android_bench.runner import Sample
+from amc_latency.android_bench.state import PhoneState
 
 _REMEMBERED = 9
 """Blocks whose sentinels say how fast the phone is."""

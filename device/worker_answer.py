@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypedDict
 
+from amc_latency.android_bench.safe.records import RecordError, from_values
+from amc_latency.android_bench.safe.text import shown_line
 from msgspec import Meta
-
-from android_bench.safe.records import RecordError, from_values
-from android_bench.safe.text import shown_line
 
 _Ns = Annotated[int, Meta(ge=0, le=10**15)]
 _SentinelNs = Annotated[int, Meta(ge=1, le=10**15)]
 
 
 class HostAnswer(TypedDict, total=False):
-    """See `device.host_worker`."""
+    """See `amc_latency.device.host_worker`."""
 
     error: str
     chunk: list[Annotated[int, Meta(ge=0)]]
@@ -29,7 +28,7 @@ class HostAnswer(TypedDict, total=False):
 
 
 class GpuAnswer(TypedDict, total=False):
-    """See `device.cuda_worker`."""
+    """See `amc_latency.device.cuda_worker`."""
 
     error: str | None
     fatal: bool

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lut.shape import LayerShape, NetworkShape
+from amc_latency.lut.shape import LayerShape, NetworkShape
 
 Part = tuple[int, int]
 """A coupled group, and how many values a layer has for each of the group's channels (49 after flattening 7x7)."""

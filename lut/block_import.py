@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.block_predict import is_block_table
-from lut.block_tables import BLOCK_RUNTIMES, Block, BlockFile, read_blocks
-from lut.import_log import ImportLogError
-from lut.importers import MODEL, check_device_name, check_folder
-from lut.row_conditions import sha256_of
-from lut.shape import network_text
-from lut.table import LatencyTable
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.block_predict import is_block_table
+from amc_latency.lut.block_tables import BLOCK_RUNTIMES, Block, BlockFile, read_blocks
+from amc_latency.lut.import_log import ImportLogError
+from amc_latency.lut.importers import MODEL, check_device_name, check_folder
+from amc_latency.lut.row_conditions import sha256_of
+from amc_latency.lut.shape import network_text
+from amc_latency.lut.table import LatencyTable
 
 
 @dataclass(frozen=True)

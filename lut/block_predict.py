@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lut.block_tables import BLOCK_RUNTIMES
-from lut.headers import origin
-from lut.predict import MissingShapeError
-from lut.shape import LayerShape, NetworkShape, network_text, parse_network
-from lut.table import LatencyTable
+from amc_latency.lut.block_tables import BLOCK_RUNTIMES
+from amc_latency.lut.headers import origin
+from amc_latency.lut.predict import MissingShapeError
+from amc_latency.lut.shape import LayerShape, NetworkShape, network_text, parse_network
+from amc_latency.lut.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import LOG_BYTES
-from lut.import_log import ImportLogError
-from lut.shape import LayerShape, NetworkShape
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import LOG_BYTES
+from amc_latency.lut.import_log import ImportLogError
+from amc_latency.lut.shape import LayerShape, NetworkShape
 
 BLOCK_RUNTIMES = {"proxylessnas": "ProxylessNAS block table", "ofa": "Once-for-all block table"}
 """By format: what stands as runtime in the header of a table that was imported from one."""

@@ -10,16 +10,16 @@ from functools import partial
 from itertools import islice
 from typing import Literal
 
-from device.base import Device, Workload, shuffled
-from device.conditions import calm_of, is_busy
-from lut.architecture import Architecture
-from lut.learn import Check, Learner
-from lut.plan import Choices, input_shapes, reachable_shapes, sweep_shapes
-from lut.predict import missing_shapes
-from lut.shape import NOOP, LayerShape, NetworkShape, network_text
-from lut.steps import Steps
-from lut.table import LatencyTable
-from lut.uncertainty import relative_variance
+from amc_latency.device.base import Device, Workload, shuffled
+from amc_latency.device.conditions import calm_of, is_busy
+from amc_latency.lut.architecture import Architecture
+from amc_latency.lut.learn import Check, Learner
+from amc_latency.lut.plan import Choices, input_shapes, reachable_shapes, sweep_shapes
+from amc_latency.lut.predict import missing_shapes
+from amc_latency.lut.shape import NOOP, LayerShape, NetworkShape, network_text
+from amc_latency.lut.steps import Steps
+from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.uncertainty import relative_variance
 
 Progress = Callable[[int, int, float, str], None]
 """Called after each timing with: done, total, seconds to go, and the workload's name."""
@@ -182,7 +182,7 @@ def layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
 
 
 def _layer_file(shape: LayerShape) -> bytes:
-    from lut.layer_model import layer_model
+    from amc_latency.lut.layer_model import layer_model
 
     return layer_model(shape)
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-from lut.family import family
-from lut.shape import LayerShape
-from lut.uncertainty import FitError, fit_error
+from amc_latency.lut.family import family
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.uncertainty import FitError, fit_error
 
 Term = Literal["none", "offset", "outputs", "weights"]
 Traffic = Mapping[str, Sequence[float]]

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from device.base import Timing
-from lut.calibration import FEWEST_NETWORKS
-from lut.check_figures import figure_findings
-from lut.finding import Finding
-from lut.headers import differences, differences_text, foreign_rows, header_of
-from lut.measurements import NETWORK, kind_of, label
-from lut.reference_speed import references
-from lut.scan import JOINT, DamagedRow, Scan, scan
-from lut.shape import NOOP
-from lut.table import LatencyTable, TableError
-from lut.table_text import missing_table
+from amc_latency.device.base import Timing
+from amc_latency.lut.calibration import FEWEST_NETWORKS
+from amc_latency.lut.check_figures import figure_findings
+from amc_latency.lut.finding import Finding
+from amc_latency.lut.headers import differences, differences_text, foreign_rows, header_of
+from amc_latency.lut.measurements import NETWORK, kind_of, label
+from amc_latency.lut.reference_speed import references
+from amc_latency.lut.scan import JOINT, DamagedRow, Scan, scan
+from amc_latency.lut.shape import NOOP
+from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.table_text import missing_table
 
 AGAIN = "profile again: the same command times only what is missing"
 

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
-from device.conditions import commonest_suspicion, measured_by, suspicions
-from lut.finding import Finding
-from lut.measurements import label
-from lut.shape import parse_network
-from lut.sweeps import sweeps
-from lut.table import LatencyTable
-from lut.table_text import Row
+from amc_latency.device.conditions import commonest_suspicion, measured_by, suspicions
+from amc_latency.lut.finding import Finding
+from amc_latency.lut.measurements import label
+from amc_latency.lut.shape import parse_network
+from amc_latency.lut.sweeps import sweeps
+from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.table_text import Row
 
 FAR_RATIO = 1.3
 """Beyond what alignment and noise do to sound layers: at most 1.23 in three tables of some 1,500 layers each."""

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lut.headers import differences, foreign_text, header_of
-from lut.measurements import NETWORK, kind_of, percentile
-from lut.table import LatencyTable, TableError
+from amc_latency.lut.headers import differences, foreign_text, header_of
+from amc_latency.lut.measurements import NETWORK, kind_of, percentile
+from amc_latency.lut.table import LatencyTable, TableError
 
 MOST_DEVIATIONS = 10
 _FEWEST_RANKED = 3

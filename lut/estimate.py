@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import CONFIG_BYTES
-from android_bench.safe.records import from_toml, from_values
-from lut.shape import LayerShape
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import CONFIG_BYTES
+from amc_latency.android_bench.safe.records import from_toml, from_values
+from amc_latency.lut.shape import LayerShape
 
 FOLDER = Path(__file__).with_name("estimates")
 INPUT_BLOCK = 248

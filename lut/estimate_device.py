@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from lut.estimate import CostModel
-from lut.shape import ShapeError, parse_network
-from lut.table import LatencyTable
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.lut.estimate import CostModel
+from amc_latency.lut.shape import ShapeError, parse_network
+from amc_latency.lut.table import LatencyTable
 
 
 class EstimateDevice(Device):

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any, TextIO
 
-from device.base import Summary, Timing
-from device.conditions import measured_by, suspicions
-from device.measure import summarise
-from lut.headers import origin
-from lut.measurements import NETWORK, timed_rows
-from lut.shape import LayerShape, parse_network
-from lut.table import LatencyTable
+from amc_latency.device.base import Summary, Timing
+from amc_latency.device.conditions import measured_by, suspicions
+from amc_latency.device.measure import summarise
+from amc_latency.lut.headers import origin
+from amc_latency.lut.measurements import NETWORK, timed_rows
+from amc_latency.lut.shape import LayerShape, parse_network
+from amc_latency.lut.table import LatencyTable
 
 _SHAPE = tuple(field.name for field in fields(LayerShape))
 _STATISTICS = tuple(field.name for field in fields(Summary))

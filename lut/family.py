@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from lut.shape import LayerShape
+from amc_latency.lut.shape import LayerShape
 
 Family = tuple[str, int, int, int, int, int, str, str, int, int, int, int, int, int, int]
 """A layer shape without its channels."""

@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from android_bench.safe.records import from_json
-from device import base
-from device.base import DeviceIdentity, Protocol, Timing
-from lut import row_conditions
-from lut.table import LatencyTable
+from amc_latency.android_bench.safe.records import from_json
+from amc_latency.device import base
+from amc_latency.device.base import DeviceIdentity, Protocol, Timing
+from amc_latency.lut import row_conditions
+from amc_latency.lut.table import LatencyTable
 
 _FROM = "from"
 _MOST_NAMED = 4

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_bench.counts import parse_counts
-from android_bench.log_lines import printed
-from android_bench.op_profile import Op, OpProfile, parse_op_profile
-from android_bench.runner import ParseError
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import LOG_BYTES
-from lut.op_join import Join, JoinError, join
-from lut.shape import NetworkShape
+from amc_latency.android_bench.counts import parse_counts
+from amc_latency.android_bench.log_lines import printed
+from amc_latency.android_bench.op_profile import Op, OpProfile, parse_op_profile
+from amc_latency.android_bench.runner import ParseError
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import LOG_BYTES
+from amc_latency.lut.op_join import Join, JoinError, join
+from amc_latency.lut.shape import NetworkShape
 
 
 class ImportLogError(ValueError):

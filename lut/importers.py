@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.import_log import ImportLogError, OpLog, read_log
-from lut.op_join import Join, LayerOps
-from lut.predict import MissingShapeError, Predictor
-from lut.row_conditions import sha256_of
-from lut.shape import NOOP, LayerShape, NetworkShape, network_text
-from lut.table import LatencyTable
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.import_log import ImportLogError, OpLog, read_log
+from amc_latency.lut.op_join import Join, LayerOps
+from amc_latency.lut.predict import MissingShapeError, Predictor
+from amc_latency.lut.row_conditions import sha256_of
+from amc_latency.lut.shape import NOOP, LayerShape, NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable
 
 MODEL = "model not known"
 """Logs don't say what they were made on."""

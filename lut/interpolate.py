@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-
-from lut.family import TWO_FIGURE_KINDS, Family, grid_of, related
-from lut.gaussian import Process, process
-from lut.shape import LayerShape
+from amc_latency.lut.family import TWO_FIGURE_KINDS, Family, grid_of, related
+from amc_latency.lut.gaussian import Process, process
+from amc_latency.lut.shape import LayerShape
 
 _WIDEST_STEP = 64
 _PERIODS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)

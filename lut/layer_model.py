@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-
-from lut.shape import LayerShape, ShapeError
-from lut.writer import TfliteGraph
+from amc_latency.lut.shape import LayerShape, ShapeError
+from amc_latency.lut.writer import TfliteGraph
 
 _ENDS_IN_NOTHING = ("concat", "slice", "shuffle", "softmax", "global_pool", "nearest", "bilinear", "noop")
 _RANDOM_BLOCK = 1 << 20

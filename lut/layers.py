@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-
-from lut.family import TWO_FIGURE_KINDS, Family, family, grid_of, related
-from lut.interpolate import Staircase, channels, fit_points
-from lut.shape import LayerShape
-from lut.timed_layers import Points, TimedLayers
+from amc_latency.lut.family import TWO_FIGURE_KINDS, Family, family, grid_of, related
+from amc_latency.lut.interpolate import Staircase, channels, fit_points
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.timed_layers import Points, TimedLayers
 
 _FEWEST_POINTS = {True: 3, False: 5}
 """Timed shapes that a family is read between, by whether it has two channel figures."""

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from lut.family import TWO_FIGURE_KINDS, Family, family, related
-from lut.interpolate import Staircase, channels, fit_staircases
-from lut.shape import NOOP, LayerShape
+from amc_latency.lut.family import TWO_FIGURE_KINDS, Family, family, related
+from amc_latency.lut.interpolate import Staircase, channels, fit_staircases
+from amc_latency.lut.shape import NOOP, LayerShape
 
 Timed = Mapping[LayerShape, tuple[float, float]]
 """Of each shape: microseconds, and how far they are off by chance, as a share of them."""

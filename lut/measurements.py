@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from device.base import Timing
-from device.measure import Measurement, summarise
-from lut.family import TWO_FIGURE_KINDS
-from lut.shape import parse_network
-from lut.table import LatencyTable
+from amc_latency.device.base import Timing
+from amc_latency.device.measure import Measurement, summarise
+from amc_latency.lut.family import TWO_FIGURE_KINDS
+from amc_latency.lut.shape import parse_network
+from amc_latency.lut.table import LatencyTable
 
 NETWORK = "network"
 _LONGEST = 72

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.base import Timing
-from lut.headers import differences, differences_text, header_of, marked
-from lut.table import LatencyTable, TableError
+from amc_latency.device.base import Timing
+from amc_latency.lut.headers import differences, differences_text, header_of, marked
+from amc_latency.lut.table import LatencyTable, TableError
 
 
 @dataclass(frozen=True)

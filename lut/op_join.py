@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from android_bench.op_profile import Op
-from lut.shape import AVG_POOLS, MAX_POOLS, LayerShape
+from amc_latency.android_bench.op_profile import Op
+from amc_latency.lut.shape import AVG_POOLS, MAX_POOLS, LayerShape
 
 PAD = "pad"
 """Belongs to the padded layer after it, whose shape holds the padding."""

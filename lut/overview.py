@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from device.conditions import measured_by, suspicions
-from device.measure import spread_pct, statistic_text
-from lut.headers import foreign_rows
-from lut.measurements import NETWORK, kind_of, percentile
-from lut.table import LatencyTable
+from amc_latency.device.conditions import measured_by, suspicions
+from amc_latency.device.measure import spread_pct, statistic_text
+from amc_latency.lut.headers import foreign_rows
+from amc_latency.lut.measurements import NETWORK, kind_of, percentile
+from amc_latency.lut.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lut.architecture import Architecture, Choices
-from lut.family import TWO_FIGURE_KINDS
-from lut.shape import NOOP, LayerShape
-from lut.steps import Steps, representatives
+from amc_latency.lut.architecture import Architecture, Choices
+from amc_latency.lut.family import TWO_FIGURE_KINDS
+from amc_latency.lut.shape import NOOP, LayerShape
+from amc_latency.lut.steps import Steps, representatives
 
 
 def spread(counts: Sequence[int], points: int) -> list[int]:

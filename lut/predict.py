@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lut.calibration import Calibration, calibration_error, fit_calibration, network_family, traffic_of
-from lut.headers import holds_estimates
-from lut.layers import LayerLatencies, MissingShapeError
-from lut.shape import NOOP, LayerShape, NetworkShape, is_network, parse_network
-from lut.table import LatencyTable, no_garbage_collection
-from lut.timed_layers import TimedLayers
-from lut.uncertainty import FitError, RowErrors, sum_variance
+from amc_latency.lut.calibration import Calibration, calibration_error, fit_calibration, network_family, traffic_of
+from amc_latency.lut.headers import holds_estimates
+from amc_latency.lut.layers import LayerLatencies, MissingShapeError
+from amc_latency.lut.shape import NOOP, LayerShape, NetworkShape, is_network, parse_network
+from amc_latency.lut.table import LatencyTable, no_garbage_collection
+from amc_latency.lut.timed_layers import TimedLayers
+from amc_latency.lut.uncertainty import FitError, RowErrors, sum_variance
 
 __all__ = ["Calibration", "Coverage", "MissingShapeError", "Predictor", "fit_calibration", "missing_shapes"]
 

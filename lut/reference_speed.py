@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from device.base import Device
-from device.conditions import reference_hot_us, reference_us
-from lut.headers import origin
-from lut.table import LatencyTable
+from amc_latency.device.base import Device
+from amc_latency.device.conditions import reference_hot_us, reference_us
+from amc_latency.lut.headers import origin
+from amc_latency.lut.table import LatencyTable
 
 
 def references(table: LatencyTable) -> Counter[float | None]:

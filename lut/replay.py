@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from device.base import Device, DeviceError, Protocol, Summary, Timing, Workload
-from lut.predict import MissingShapeError, Predictor
-from lut.shape import NOOP, ShapeError, parse_network
-from lut.table import LatencyTable
+from amc_latency.device.base import Device, DeviceError, Protocol, Summary, Timing, Workload
+from amc_latency.lut.predict import MissingShapeError, Predictor
+from amc_latency.lut.shape import NOOP, ShapeError, parse_network
+from amc_latency.lut.table import LatencyTable
 
 
 class ReplayDevice(Device):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from device.base import Device, shuffled
-from lut.build import layer_workloads
-from lut.predict import Predictor
-from lut.shape import NOOP, LayerShape
-from lut.table import LatencyTable
+from amc_latency.device.base import Device, shuffled
+from amc_latency.lut.build import layer_workloads
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import NOOP, LayerShape
+from amc_latency.lut.table import LatencyTable
 
 MOST_LAYERS = 8
 

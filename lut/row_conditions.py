@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-
-from android_bench.safe.records import reader
-from device import conditions
-from device.base import Protocol
+from amc_latency.android_bench.safe.records import reader
+from amc_latency.device import conditions
+from amc_latency.device.base import Protocol
 
 
 class Origin(msgspec.Struct, frozen=True):

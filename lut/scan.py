@@ -7,11 +7,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import TABLE_BYTES
-from lut.headers import Header
-from lut.table import TableError
-from lut.table_text import TITLE, Row, RowReader, columns, first_lines, parse_header, schema_of
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import TABLE_BYTES
+from amc_latency.lut.headers import Header
+from amc_latency.lut.table import TableError
+from amc_latency.lut.table_text import TITLE, Row, RowReader, columns, first_lines, parse_header, schema_of
 
 JOINT = "another table begins here"
 _QUOTED = 120

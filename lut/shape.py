@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from android_bench.safe.limits import LAYER_SIZE
-from android_bench.safe.text import shown_line
+from amc_latency.android_bench.safe.limits import LAYER_SIZE
+from amc_latency.android_bench.safe.text import shown_line
 
 WEIGHTED_KINDS = ("conv", "depthwise", "grouped", "linear")
 MAX_POOLS = ("max_pool", "signed_max_pool")

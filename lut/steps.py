@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from lut.family import TWO_FIGURE_KINDS, Family, family
-from lut.shape import LayerShape
+from amc_latency.lut.family import TWO_FIGURE_KINDS, Family, family
+from amc_latency.lut.shape import LayerShape
 
 Sweep = Mapping[int, float]
 """Microseconds by output channels, all else equal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from lut.sweeps import Sweep
+from amc_latency.lut.sweeps import Sweep
 
 _HEIGHT = 16
 _MOST_LINES = 16

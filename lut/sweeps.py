@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from lut.family import TWO_FIGURE_KINDS, family, grid_of, related
-from lut.interpolate import channels, fit_points
-from lut.shape import LayerShape, ShapeError, parse_shape
-from lut.table import LatencyTable, TableError
-from lut.timed_layers import TimedLayers
+from amc_latency.lut.family import TWO_FIGURE_KINDS, family, grid_of, related
+from amc_latency.lut.interpolate import channels, fit_points
+from amc_latency.lut.shape import LayerShape, ShapeError, parse_shape
+from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.timed_layers import TimedLayers
 
 FEWEST_POINTS = 3
 _MOST_BETWEEN = 50_000

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from android_bench.safe.files import regular_file, replacing
-from android_bench.safe.limits import TABLE_BYTES
-from device.base import DeviceIdentity, Protocol, Timing, differences
-from device.conditions import calm_of
-from lut.table_file import TableFile, TableGoneError, TableWriteError
-from lut.table_text import (
+from amc_latency.android_bench.safe.files import regular_file, replacing
+from amc_latency.android_bench.safe.limits import TABLE_BYTES
+from amc_latency.device.base import DeviceIdentity, Protocol, Timing, differences
+from amc_latency.device.conditions import calm_of
+from amc_latency.lut.table_file import TableFile, TableGoneError, TableWriteError
+from amc_latency.lut.table_text import (
     SCHEMA,
     TITLE,
     Row,
@@ -191,7 +191,7 @@ class LatencyTable:
     def rounds_us(self, key: str) -> list[float]:
         """The protocol's figure of each round that counts, in microseconds; empty for a key not timed.
 
-        Rounds beside a neighbour are left out where there are enough others (`device.conditions.calm_of`).
+        Rounds beside a neighbour are left out where there are enough others (`amc_latency.device.conditions.calm_of`).
         """
         rows = [row for row in self._rows.get(key, {}).values() if row.counted_us is not None]
         if len(rows) == 1:

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from android_bench.safe.files import is_still
-from lut.table_text import TableError
+from amc_latency.android_bench.safe.files import is_still
+from amc_latency.lut.table_text import TableError
 
 
 class TableWriteError(TableError):

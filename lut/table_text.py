@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from android_bench.safe.limits import FIGURE
-from android_bench.safe.records import from_json, from_values
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from device.conditions import is_busy
-from lut import row_conditions
-from lut.shape import frame_of, parse_network
+from amc_latency.android_bench.safe.limits import FIGURE
+from amc_latency.android_bench.safe.records import from_json, from_values
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.device.conditions import is_busy
+from amc_latency.lut import row_conditions
+from amc_latency.lut.shape import frame_of, parse_network
 
 SCHEMA = 3
 _MOST_HEADER_LINES = 32

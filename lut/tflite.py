@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lut.native_log import without_chatter
+from amc_latency.lut.native_log import without_chatter
 
 if TYPE_CHECKING:
     import numpy as np

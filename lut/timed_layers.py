@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 import numpy as np
-
-from lut.family import Family, family
-from lut.shape import NOOP, LayerShape, frame_of, is_network, parse_shape
+from amc_latency.lut.family import Family, family
+from amc_latency.lut.shape import NOOP, LayerShape, frame_of, is_network, parse_shape
 
 _Members = tuple[list[tuple[int, int]], list[float]]
 Points = tuple[np.ndarray, np.ndarray]

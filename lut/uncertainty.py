@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from lut.shape import LayerShape, parse_shape
-from lut.table import LatencyTable
+from amc_latency.lut.shape import LayerShape, parse_shape
+from amc_latency.lut.table import LatencyTable
 
 _POOLED_WEIGHT = 4
 """A kind's pooled variance counts as much as this many of a layer's own, which comes from two or three figures."""

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-
-from lut.builder import TfliteBuilder
-from lut.window import Window
+from amc_latency.lut.builder import TfliteBuilder
+from amc_latency.lut.window import Window
 
 _OP, _OPTIONS, _PADDING = schema.BuiltinOperator, schema.BuiltinOptions, schema.Padding
 _FUSED = {

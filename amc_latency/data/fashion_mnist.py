@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from amc_latency.android_bench.safe.files import read_bytes
+from amc_latency.android_bench.safe.limits import IDX_BYTES
 from amc_latency.data.splits import NORMALISATIONS, ImageData, Split
 from amc_latency.data.torchvision_folder import download_with, torchvision_root
 from amc_latency.errors import UserError
-from android_bench.safe.files import read_bytes
-from android_bench.safe.limits import IDX_BYTES
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amc_latency.android_bench.safe.files import regular_file
+from amc_latency.android_bench.safe.limits import MB, PHOTO_BYTES, PHOTO_PIXELS
+from amc_latency.android_bench.safe.memory import available_bytes
 from amc_latency.console import Console
 from amc_latency.data.pixel_modes import as_bytes, levels_of
 from amc_latency.data.room import Room
 from amc_latency.errors import UserError
-from android_bench.safe.files import regular_file
-from android_bench.safe.limits import MB, PHOTO_BYTES, PHOTO_PIXELS
-from android_bench.safe.memory import available_bytes
 
 if TYPE_CHECKING:
     import torch

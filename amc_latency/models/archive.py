@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from amc_latency.android_bench.safe.limits import COUNT, MB, PICKLE_BYTES
 from amc_latency.models.pickles import why_not_run
-from android_bench.safe.limits import COUNT, MB, PICKLE_BYTES
 
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from amc_latency.android_bench.safe.limits import COUNT, LAYER_SIZE, PARAMETERS
+from amc_latency.android_bench.safe.records import RecordError, from_json
 from amc_latency.errors import UserError
 from amc_latency.models.file_kinds import weights_advice
 from amc_latency.models.registry import ModelSpec, build_model, names_own_file
 from amc_latency.models.tensor_kinds import converted
 from amc_latency.models.weights import check_fit, read_tensors, write_tensors
-from android_bench.safe.limits import COUNT, LAYER_SIZE, PARAMETERS
-from android_bench.safe.records import RecordError, from_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

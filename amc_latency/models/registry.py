@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from amc_latency.android_bench.safe.limits import INPUT_VALUES, PARAMETERS
 from amc_latency.errors import UserError
-from android_bench.safe.limits import INPUT_VALUES, PARAMETERS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from amc_latency.android_bench.safe.limits import PARAMETERS
+from amc_latency.android_bench.safe.memory import available_bytes
 from amc_latency.errors import UserError
-from android_bench.safe.limits import PARAMETERS
-from android_bench.safe.memory import available_bytes
 
 if TYPE_CHECKING:
     from torch import nn

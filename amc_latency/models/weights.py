@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.android_bench.safe.files import replacing
+from amc_latency.android_bench.safe.limits import CHECKPOINT_BYTES
+from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.archive import is_archive, why_not_stored
 from amc_latency.models.file_kinds import WEIGHTS_SUFFIXES, foreign_kind
 from amc_latency.models.pickles import why_not_old
 from amc_latency.models.size import check_memory
-from android_bench.safe.files import replacing
-from android_bench.safe.limits import CHECKPOINT_BYTES
-from android_bench.safe.text import shown_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from amc_latency.errors import UserError
+from amc_latency.lut.plan import nearest_counts
 from amc_latency.search.clamp import Budget, Clamp, up
 from amc_latency.search.costs import Counts, LatencyCosts, LayerCosts
-from lut.plan import nearest_counts
 
 
 def uniform_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budget] = ()) -> Counts:

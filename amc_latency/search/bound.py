@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from amc_latency.errors import UserError
+from amc_latency.lut.predict import Predictor
 from amc_latency.search.baselines import uniform_policies
 from amc_latency.search.clamp import Clamp, up
 from amc_latency.search.costs import Counts
-from lut.predict import Predictor
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from amc_latency.errors import UserError
 from amc_latency.keep import bound_text
+from amc_latency.lut.architecture import Choices
 from amc_latency.models.load import Network
 from amc_latency.profiling import Grid
 from amc_latency.search.clamp import OutOfReachError
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.weights import WeightGrid, weight_layers
-from lut.architecture import Choices
 
 
 def grid_of(config: SearchConfig) -> Grid:

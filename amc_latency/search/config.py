@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import UserError
 from amc_latency.intervals import Comparison, interval_pct
 from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
@@ -16,7 +17,6 @@ from amc_latency.models.load import BUNDLED, NetworkOptions
 from amc_latency.models.registry import nearest
 from amc_latency.search.amounts import Amount, amount_text, percent_of
 from amc_latency.search.densities import check_densities, check_end
-from android_bench.safe.records import exactly
 
 LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"

@@ -11,10 +11,10 @@ from typing import NoReturn
 import numpy as np
 
 from amc_latency.errors import UserError
-from lut.architecture import Architecture, Layer
-from lut.plan import reachable_shapes
-from lut.predict import Predictor
-from lut.shape import LayerShape
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.plan import reachable_shapes
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import LayerShape
 
 PS_PER_MS = 10**9
 Counts = tuple[int, ...]

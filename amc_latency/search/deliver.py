@@ -15,6 +15,7 @@ from torch import nn
 from amc_latency.console import Console
 from amc_latency.export import ExportReport, export
 from amc_latency.intervals import Comparison, compare, interval_pct
+from amc_latency.lut.shape import network_text
 from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.registry import ModelSpec
 from amc_latency.outcome import Outcome
@@ -24,7 +25,6 @@ from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge import FinetuneOptions, Judge, Tested
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.timing import CONSTANT, PolicyTimer, TimedNetwork
-from lut.shape import network_text
 
 EQUAL_PCT = 2.0
 """Networks whose measured milliseconds differ by no more are of equal latency."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from amc_latency.device.base import Device
 from amc_latency.errors import JobError
+from amc_latency.lut.correction import LEAST_PRIOR, Miss, shift
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.retime import decisive_layers, retime
+from amc_latency.lut.table import TableError
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.folder import TimedFile
-from device.base import Device
-from lut.correction import LEAST_PRIOR, Miss, shift
-from lut.predict import Predictor
-from lut.retime import decisive_layers, retime
-from lut.table import TableError
 
 MOST_DRIFT_PCT = 30.0
 """A device whose uncut network differs by more from the table is another one than was profiled."""

@@ -15,14 +15,14 @@ from typing import Annotated, Any, TextIO
 import msgspec
 import tomli_w
 
+from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, replacing
+from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
+from amc_latency.android_bench.safe.records import from_json, from_toml
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.search.config import SearchReport
 from amc_latency.search.costs import Counts
 from amc_latency.search.loop import EpisodeRecord
-from android_bench.safe.files import read_bytes, remove_leftovers, replacing
-from android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
-from android_bench.safe.records import from_json, from_toml
 
 CONFIG = "config.toml"
 REPORT = "report.json"

@@ -17,6 +17,9 @@ from typing import Any
 
 import torch
 
+from amc_latency.android_bench.safe.files import read_bytes, replacing
+from amc_latency.android_bench.safe.limits import CONFIG_BYTES
+from amc_latency.android_bench.safe.records import RecordError, from_json
 from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, read_lines
@@ -26,9 +29,6 @@ from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.training import TrainConfig, fit, judged
-from android_bench.safe.files import read_bytes, replacing
-from android_bench.safe.limits import CONFIG_BYTES
-from android_bench.safe.records import RecordError, from_json
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from rich.table import Table
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console, put
+from amc_latency.device.phone import PhoneOptions
 from amc_latency.errors import JobError, UserError
 from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
 from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.run import search
-from android_bench.safe.files import replacing
-from device.phone import PhoneOptions
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from amc_latency.lut.architecture import Architecture
 from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Elimination
 from amc_latency.search.costs import PS_PER_MS, Counts, LatencyCosts, LayerCosts
 from amc_latency.search.env import Reward, negative_error
-from lut.architecture import Architecture
 
 NS_PER_MS = 1e6
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console
+from amc_latency.device.phone import PhoneOptions
 from amc_latency.errors import JobError
 from amc_latency.intervals import with_interval
 from amc_latency.report import console as result_console
@@ -17,8 +19,6 @@ from amc_latency.search.amounts import absolute
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.report import search_text
 from amc_latency.search.run import search
-from android_bench.safe.files import replacing
-from device.phone import PhoneOptions
 
 
 @dataclass(frozen=True)

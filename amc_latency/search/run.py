@@ -12,9 +12,15 @@ from functools import cached_property
 from pathlib import Path
 
 from amc_latency.console import Console
+from amc_latency.device.base import Device
+from amc_latency.device.phone import PhoneOptions
 from amc_latency.errors import JobError, UserError
 from amc_latency.estimating import bench_advice, estimate_device
 from amc_latency.export import export
+from amc_latency.lut.predict import MissingShapeError, Predictor
+from amc_latency.lut.reference_speed import go_on_at_reference
+from amc_latency.lut.shape import network_text
+from amc_latency.lut.table import LatencyTable
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.own_module import from_checkpoint
 from amc_latency.models.registry import MODULE, names_own_file
@@ -44,12 +50,6 @@ from amc_latency.search.timing import CONSTANT, PolicyTimer
 from amc_latency.search.weights import weight_network
 from amc_latency.search.zipped import zipped_bytes
 from amc_latency.task import ImageTask, Task
-from device.base import Device
-from device.phone import PhoneOptions
-from lut.predict import MissingShapeError, Predictor
-from lut.reference_speed import go_on_at_reference
-from lut.shape import network_text
-from lut.table import LatencyTable
 
 
 def search(

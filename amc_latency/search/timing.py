@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device.base import Device, Protocol
-from device.measure import Measurement
-from device.paired import PairedTimings, Ratio, Verdict
-from lut.estimate_device import EstimateDevice
-from lut.replay import ReplayDevice
+from amc_latency.device.base import Device, Protocol
+from amc_latency.device.measure import Measurement
+from amc_latency.device.paired import PairedTimings, Ratio, Verdict
+from amc_latency.lut.estimate_device import EstimateDevice
+from amc_latency.lut.replay import ReplayDevice
 
 MOST_ROUNDS = 3
 """Rounds are added until a target is met or not, up to so many times those of the protocol."""

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from amc_latency.errors import UserError
 from amc_latency.graph import NetworkGraph, with_tensors
 from amc_latency.keep import check_used, layer_kinds
+from amc_latency.lut.architecture import Architecture, Choices, Layer
+from amc_latency.lut.shape import LayerShape
 from amc_latency.models.load import Network
 from amc_latency.models.registry import ModelSpec
 from amc_latency.profiling import Grid
 from amc_latency.search.costs import Counts, LayerCosts
 from amc_latency.search.damage import Damage, balanced, measured
 from amc_latency.search.judge import Judge
-from lut.architecture import Architecture, Choices, Layer
-from lut.shape import LayerShape
 
 STEPS = 20
 """Choices of a layer: what stays is a multiple of a 20th of its weights."""

@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
+from amc_latency.lut.architecture import Choices
+from amc_latency.lut.shape import LayerShape
 from amc_latency.models.load import Network
 from amc_latency.operations import BATCH_NORMS
 from amc_latency.search.costs import LayerCosts
 from amc_latency.search.weights import SparseShape, masked, weight_layers
-from lut.architecture import Choices
-from lut.shape import LayerShape
 
 ZIPPED = "bytes zipped"
 """The budget's name, as a message has it."""

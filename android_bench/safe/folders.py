@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from android_bench.safe.files import is_still
+from amc_latency.android_bench.safe.files import is_still
 
 _MARKER = "made-by-amc-latency"
 

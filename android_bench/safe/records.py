@@ -11,9 +11,8 @@ from dataclasses import fields
 from typing import Any, TypeVar, cast
 
 import msgspec
-
-from android_bench.safe.limits import JSON_BYTES, JSON_DEPTH
-from android_bench.safe.text import shown_line
+from amc_latency.android_bench.safe.limits import JSON_BYTES, JSON_DEPTH
+from amc_latency.android_bench.safe.text import shown_line
 
 T = TypeVar("T")
 _LONG = re.compile(rb"[0-9]{19}")

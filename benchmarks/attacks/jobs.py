@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from benchmarks.attacks.harness import Wrong
 
 if TYPE_CHECKING:
+    from amc_latency.device.base import Device
+
     from amc_latency.models.load import Network
-    from device.base import Device
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TABLE = _ROOT / "lut/tables/host-epyc-zen4.tsv"
@@ -144,10 +145,11 @@ class Profile(Work):
         return folder / "t.tsv"
 
     def do(self, folder: Path) -> None:
+        from amc_latency.device.base import Protocol
+        from amc_latency.lut.build import Plan
+
         from amc_latency.console import Console
         from amc_latency.profiling import Grid, complete_table, open_table
-        from device.base import Protocol
-        from lut.build import Plan
 
         device = _device()
         protocol = Protocol(rounds=2, clock="cpu", statistic="median")
@@ -161,16 +163,17 @@ class Profile(Work):
         return {line for line in lines if not line.startswith(("#", "key\t"))}
 
     def result(self, folder: Path) -> Any:
-        from lut.table import LatencyTable
+        from amc_latency.lut.table import LatencyTable
 
         table = LatencyTable.open(self.table(folder))
         return {(timing.workload, timing.round): (timing.cpu, timing.error) for timing in table.rows}
 
 
 def _device() -> Device:
+    from amc_latency.device.base import Protocol, Timing, Workload
+    from amc_latency.device.host import built
+
     from benchmarks.synthetic_device import SyntheticDevice
-    from device.base import Protocol, Timing, Workload
-    from device.host import built
 
     class Building(SyntheticDevice):
         """Builds whole networks, as a device that times them does."""

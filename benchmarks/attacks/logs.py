@@ -90,10 +90,11 @@ def attacks() -> list[Attack]:
 
 
 def _logs(folder: Path) -> Callable[[Case], None]:
+    from amc_latency.lut.table import LatencyTable, TableError
+
     from amc_latency.errors import UserError
     from amc_latency.importing import import_into
     from amc_latency.models.load import NetworkOptions, load_network
-    from lut.table import LatencyTable, TableError
 
     network = load_network(NetworkOptions())
     texts = [(_ROOT / "tests/lut/fixtures" / name).read_bytes() for name in _LOGS]
@@ -163,8 +164,9 @@ def _sometimes(draw: random.Random, text: bytes) -> bytes:
 
 
 def _block_tables(folder: Path) -> Callable[[Case], None]:
+    from amc_latency.lut.table import LatencyTable
+
     from amc_latency.importing import import_block_tables
-    from lut.table import LatencyTable
 
     path, out = folder / "x.yaml", folder / "x.tsv"
 
@@ -192,9 +194,9 @@ def _block_tables(folder: Path) -> Callable[[Case], None]:
 
 
 def _profiles(folder: Path) -> Callable[[Case], None]:
-    from device.profiles import ProfileError, load_profile
+    from amc_latency.device.profiles import ProfileError, load_profile
 
-    texts = [path.read_text() for path in sorted((_ROOT / "device/profiles").glob("*.toml"))]
+    texts = [path.read_text() for path in sorted((_ROOT / "device/known").glob("*.toml"))]
     path = folder / "own.toml"
 
     def try_case(case: Case) -> None:

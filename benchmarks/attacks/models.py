@@ -13,7 +13,7 @@ from benchmarks.attacks.harness import Attack, Case, Wrong
 from benchmarks.attacks.mutate import damaged
 
 if TYPE_CHECKING:
-    from device.base import Timing, Workload
+    from amc_latency.device.base import Timing, Workload
 
 _WHOLE_EVERY = 100
 """One case of so many is an undamaged file, which must be timed: the worker is there again, whatever was before."""
@@ -42,10 +42,11 @@ def attacks() -> list[Attack]:
 
 
 def _models() -> list[bytes]:
+    from amc_latency.lut.layer_model import layer_model
+    from amc_latency.lut.shape import parse_shape
+
     from amc_latency.export import to_tflite
     from amc_latency.models.load import NetworkOptions, load_network, settled
-    from lut.layer_model import layer_model
-    from lut.shape import parse_shape
 
     network = settled(load_network(NetworkOptions("lenet5", 0.3, weights="random")))
     return [*(layer_model(parse_shape(text)) for text in _SHAPES), to_tflite(network.model, (1, 28, 28))]
@@ -76,16 +77,16 @@ class _Endless:
         return 1
 
     def __iter__(self) -> Iterator[Workload]:
-        from device.base import Workload
+        from amc_latency.device.base import Workload
 
         while True:
             yield Workload("file", lambda: self.model)
 
 
 def _in_worker(folder: Path) -> Callable[[Case], None]:
-    from device.base import Protocol
-    from device.host import HostDevice
-    from device.reference import ReferenceSpeeds
+    from amc_latency.device.base import Protocol
+    from amc_latency.device.host import HostDevice
+    from amc_latency.device.reference import ReferenceSpeeds
 
     class Known(ReferenceSpeeds):
         """No time is spent on this computer's speed."""
@@ -125,10 +126,10 @@ def _in_worker(folder: Path) -> Callable[[Case], None]:
 
 
 def _in_readers(folder: Path) -> Callable[[Case], None]:
-    from device.measure import BadModelError
-    from device.tflite_inputs import sized, tflite_inputs
-    from device.tflite_torch import UnsupportedModelError, load_module
-    from lut.tflite import TfliteError, tflite_ops
+    from amc_latency.device.measure import BadModelError
+    from amc_latency.device.tflite_inputs import sized, tflite_inputs
+    from amc_latency.device.tflite_torch import UnsupportedModelError, load_module
+    from amc_latency.lut.tflite import TfliteError, tflite_ops
 
     models = _models()
     readers: tuple[Callable[[bytes], object], ...] = (

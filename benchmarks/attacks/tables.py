@@ -17,9 +17,10 @@ from benchmarks.attacks.harness import Attack, Case, Wrong
 from benchmarks.attacks.mutate import NINES, damaged, odd_number, odd_place
 
 if TYPE_CHECKING:
+    from amc_latency.device.base import Timing
+    from amc_latency.lut.table import LatencyTable
+
     from amc_latency.models.load import Network
-    from device.base import Timing
-    from lut.table import LatencyTable
 
 _BY_COMMAND = 200
 """One case of so many is also given to the commands themselves, which costs as much as all the rest."""
@@ -49,12 +50,13 @@ class _Base:
     """A small table that predicts a network, as bytes, and what it says."""
 
     def __init__(self, path: Path, network: Network) -> None:
+        from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+        from amc_latency.lut.headers import header_of, marked
+        from amc_latency.lut.plan import uniform_counts
+        from amc_latency.lut.shape import NOOP, network_text
+        from amc_latency.lut.table import LatencyTable
+
         from benchmarks.synthetic_device import layer_us
-        from device.base import DeviceIdentity, Protocol, Summary, Timing
-        from lut.headers import header_of, marked
-        from lut.plan import uniform_counts
-        from lut.shape import NOOP, network_text
-        from lut.table import LatencyTable
 
         identity = DeviceIdentity("host", "steps of arithmetic", "runtime 1")
         protocol = Protocol(rounds=2, clock="cpu", statistic="median", state="frame")
@@ -204,7 +206,7 @@ def _dumped(value: Any) -> str:
 
 
 def _opened(path: Path) -> LatencyTable | None:
-    from lut.table import LatencyTable, TableError
+    from amc_latency.lut.table import LatencyTable, TableError
 
     try:
         return LatencyTable.open(path)
@@ -214,7 +216,7 @@ def _opened(path: Path) -> LatencyTable | None:
 
 def _use(case: Case, path: Path, table: LatencyTable | None, base: _Base) -> None:
     """All that the commands do with a table. A sum of figures that were allowed in is to be a figure too."""
-    from lut.check import check
+    from amc_latency.lut.check import check
 
     finite(asdict(check(path)))
     if table is None:
@@ -227,12 +229,13 @@ def _use(case: Case, path: Path, table: LatencyTable | None, base: _Base) -> Non
 
 
 def _look(case: Case, table: LatencyTable, base: _Base) -> None:
+    from amc_latency.lut.export_csv import write_csv
+    from amc_latency.lut.predict import MissingShapeError
+    from amc_latency.lut.sweeps import staircases
+    from amc_latency.lut.table import TableError
+
     from amc_latency.lut_show import show_report
     from amc_latency.prediction import predict
-    from lut.export_csv import write_csv
-    from lut.predict import MissingShapeError
-    from lut.sweeps import staircases
-    from lut.table import TableError
 
     with allowed():
         finite(show_report(table, staircases(table, None, None), []))
@@ -246,9 +249,9 @@ def _look(case: Case, table: LatencyTable, base: _Base) -> None:
 
 
 def _merge(path: Path, base: _Base, case: Case) -> None:
-    from lut.compare import diff
-    from lut.merge import merge
-    from lut.table import LatencyTable
+    from amc_latency.lut.compare import diff
+    from amc_latency.lut.merge import merge
+    from amc_latency.lut.table import LatencyTable
 
     out = case.folder / "merged.tsv"
     for pair in ((base.path, path), (path, base.path)):

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.lut.tflite import tflite_ops, tflite_outputs
 from torch import Tensor, nn
 from torch.nn import functional
 
 import amc_latency as amc
 from amc_latency.errors import UserError
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from lut.tflite import tflite_ops, tflite_outputs
 
 IMAGE = (3, 16, 16)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.device.cuda import CudaDevice
+from amc_latency.device.cuda_worker import CpuClock, answered
+from amc_latency.device.tflite_inputs import tflite_inputs
+from amc_latency.lut.writer import TfliteGraph
 
 from amc_latency.bench import BenchConfig, bench
 from amc_latency.bench_text import bench_text
 from amc_latency.console import Console
 from amc_latency.errors import UserError
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from device.cuda import CudaDevice
-from device.cuda_worker import CpuClock, answered
-from device.tflite_inputs import tflite_inputs
-from lut.writer import TfliteGraph
 
 # `amc_latency.bench` is the function of that name.
 bench_module = import_module("amc_latency.bench")

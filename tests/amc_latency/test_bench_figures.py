@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.lut.writer import TfliteGraph
 
 from amc_latency.bench import BenchConfig, BenchReport, bench, check_speedup
 from amc_latency.bench_text import bench_text
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
-from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
-from lut.writer import TfliteGraph
 
 # `amc_latency.bench` is the function of that name.
 bench_module = import_module("amc_latency.bench")

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Protocol, Summary, Timing
+from amc_latency.device.registry import get_device
+from amc_latency.lut.shape import network_text
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.cli import main
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import table_path
-from device.base import Protocol, Summary, Timing
-from device.registry import get_device
-from lut.shape import network_text
-from lut.table import LatencyTable
 
 # amc-models, models/mobilenet_v1.py: outputs of the first convolution and the 13 pointwise layers.
 AMC_50_FLOPS = "24,48,96,80,192,200,328,352,368,360,328,400,736,752"
@@ -294,8 +294,7 @@ def test_pixels_that_nobody_can_normalise_are_refused(run, tmp_path: Path, pixel
 def test_a_file_that_takes_pixels_says_what_the_network_says_of_the_normalised_image(run, tmp_path: Path) -> None:
     import numpy as np
     import torch
-
-    from lut.tflite import run_tflite
+    from amc_latency.lut.tflite import run_tflite
 
     assert run("export", "--out", tmp_path / "x.tflite", "--pixels", "0.25/0.5", "--json").code == 0
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 1, 64, 64)).astype(np.float32)

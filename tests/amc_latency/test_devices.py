@@ -7,12 +7,12 @@ import sys
 from types import ModuleType
 
 import pytest
+from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.device.host import cpu_model
+from amc_latency.device.registry import AttachedPhone
 
 from amc_latency.cli import main
 from amc_latency.devices import devices_report, devices_text
-from android_bench.state import PhoneInfo, PhoneState
-from device.host import cpu_model
-from device.registry import AttachedPhone
 
 PIXEL = AttachedPhone(
     "R5CX",
@@ -97,7 +97,7 @@ def test_a_phone_s_words_are_not_markup(attached, capsys) -> None:
 
 def test_this_computer_is_asked_for_real_phones(monkeypatch, capsys) -> None:
     """The whole way down to what looks for phones."""
-    adb = ModuleType("device.adb")
+    adb = ModuleType("amc_latency.device.adb")
     adb.attached, adb.open_transport = list, None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "device.adb", adb)
+    monkeypatch.setitem(sys.modules, "amc_latency.device.adb", adb)
     assert json.loads(run(monkeypatch, capsys, "--json"))["attached"] == []

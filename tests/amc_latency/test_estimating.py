@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.estimate import cost_model
+from amc_latency.lut.shape import parse_shape
 
 from amc_latency.cli import main
 from amc_latency.errors import JobError, UserError
@@ -16,8 +18,6 @@ from amc_latency.search.config import Row, SearchConfig, SearchReport
 from amc_latency.search.folder import TimedFile
 from amc_latency.search.report import search_html, search_text
 from amc_latency.search.run import check_met
-from lut.estimate import cost_model
-from lut.shape import parse_shape
 
 # amc-models, models/mobilenet_v1.py.
 CHANNELS = "24,48,96,80,192,200,328,352,368,360,328,400,736,752"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from amc_latency.lut.tflite import run_tflite, tflite_ops
 from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.errors import JobError
 from amc_latency.export import ExportError, export, to_tflite
 from amc_latency.models.mobilenet_v1 import mobilenet_v1
-from lut.tflite import run_tflite, tflite_ops
 
 # Outputs of the stem and the 13 pointwise layers, and MACs in millions: shared/research/amc.md 1.2, from amc-models.
 HALF_FLOPS = (24, 48, 96, 80, 192, 200, 328, 352, 368, 360, 328, 400, 736, 752)

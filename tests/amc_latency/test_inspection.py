@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.table import LatencyTable
 from torch import Tensor, nn
 
 from amc_latency.graph import trace
 from amc_latency.inspection import inspect, inspection_text
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec
-from lut.table import LatencyTable
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amc_latency.android_bench.safe.records import exactly
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import append_line, read_lines
-from android_bench.safe.records import exactly
 
 Counts = tuple[int, ...]
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.shape import NOOP
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.cli import main
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.shape import NOOP
-from lut.table import LatencyTable
 
 IDENTITY = DeviceIdentity("host", "a model", "runtime 1")
 
@@ -213,7 +213,7 @@ def test_a_table_is_read_without_pytorch(command: str, tmp_path: Path) -> None:
         f"import sys; sys.argv = {arguments!r}; from amc_latency.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "assert 'lut.table' in str(sorted(sys.modules)) and 'torch' not in sys.modules"
+        "assert 'amc_latency.lut.table' in str(sorted(sys.modules)) and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency import opening, profiling
 from amc_latency.cli import main
-from device.base import DeviceIdentity, Protocol
-from lut.table import LatencyTable
 
 PIXEL1 = Path(__file__).resolve().parents[2] / "../shared/pixel1"
 FIXTURES = Path(__file__).parents[1] / "lut" / "fixtures"

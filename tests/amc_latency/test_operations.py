@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.tflite import tflite_ops
 from op_networks import CASES, Written, in_a_row
 from torch import Tensor, nn
 
@@ -21,8 +23,6 @@ from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.search.forward import CutForward
 from amc_latency.writing import write
-from lut.layer_model import layer_model
-from lut.tflite import tflite_ops
 
 
 @pytest.mark.parametrize("name", CASES)

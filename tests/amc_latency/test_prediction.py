@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.shape import NOOP
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.prediction import Prediction, predict, share_text
 from amc_latency.report import prediction_text
-from lut.shape import NOOP
-from lut.table import LatencyTable
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
 PREDICTION = Prediction(

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.device.fleet import Fleet
+from amc_latency.device.host import HostDevice, Speed
+from amc_latency.device.reference import ReferenceSpeeds
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import NOOP, parse_network
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import Grid, complete_table, open_device, open_table, prediction_table, table_path
 from amc_latency.search.costs import predicted_costs
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from device.fleet import Fleet
-from device.host import HostDevice, Speed
-from device.reference import ReferenceSpeeds
-from lut.predict import Predictor
-from lut.shape import NOOP, parse_network
-from lut.table import LatencyTable
 from tests.amc_latency.search.test_bounds import small_network
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"

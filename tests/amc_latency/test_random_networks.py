@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from amc_latency.lut.tflite import run_tflite
 from random_networks import MIXING, MIXING_MAPS, random_network
 from torch import Tensor, nn
 
@@ -19,7 +20,6 @@ from amc_latency.export import to_tflite
 from amc_latency.graph import NetworkGraph, trace
 from amc_latency.models.normal_form import normal_form
 from amc_latency.prune.cut import cut
-from lut.tflite import run_tflite
 
 COUNT = int(os.environ.get("RANDOM_NETWORKS", "20"))
 TOLERANCE = 2e-4

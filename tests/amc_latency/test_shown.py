@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.table import LatencyTable
 from rich.table import Table
 
 from amc_latency.cli import main
 from amc_latency.console import Console, put, rich_console
 from amc_latency.errors import JobError, error_text, exit_code
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.table import LatencyTable
 
 EVIL = "\x1b]0;owned\x07\x9b2J\u202e[/x][red]:smile:"
 WRITTEN = r"\x1b]0;owned\x07\x9b2J\u202e[/x][red]:smile:"

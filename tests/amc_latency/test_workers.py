@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
+from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.device.fleet import Fleet
+from amc_latency.device.host import allowed_cores
+from amc_latency.lut.shape import LayerShape, network_text
 
 from amc_latency.cli import main
 from amc_latency.console import Console
 from amc_latency.errors import UserError
 from amc_latency.opening import open_device
 from amc_latency.workers import AgreementLimits, check_agreement, reference_shapes, settle_workers
-from device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
-from device.fleet import Fleet
-from device.host import allowed_cores
-from lut.shape import LayerShape, network_text
 from tests.lut.scripted_device import latency_us, mobilenet_v1
 
 SHAPES = mobilenet_v1().shapes()

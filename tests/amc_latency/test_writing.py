@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from amc_latency.lut.tflite import run_tflite, tflite_ops
 from op_networks import CASES, Written, conv, ending, in_a_row
 from torch import Tensor, nn
 
@@ -13,7 +14,6 @@ from amc_latency.errors import UserError
 from amc_latency.export import converted, frozen
 from amc_latency.graph import trace
 from amc_latency.writing import ExportError, write
-from lut.tflite import run_tflite, tflite_ops
 
 COLOURS = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amc_latency.android_bench.amc_bench import NOT_REACHED, AmcBench
+from amc_latency.android_bench.build import amc_bench_files
+from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
+from amc_latency.device.tflite_inputs import sized
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.writer import TfliteGraph
 from hypothesis import given
 from hypothesis import strategies as st
-
-from android_bench.amc_bench import NOT_REACHED, AmcBench
-from android_bench.build import amc_bench_files
-from android_bench.runner import Job, ParseError, RunnerError, Sample
-from device.tflite_inputs import sized
-from lut.layer_model import layer_model
-from lut.shape import LayerShape
-from lut.writer import TfliteGraph
 
 if shutil.which("cc") is None and shutil.which("gcc") is None:
     pytest.skip("needs a C compiler (Debian: gcc)", allow_module_level=True)

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from android_bench.log_lines import printed
-from android_bench.op_profile import parse_op_profile
-from android_bench.runner import ParseError
+from amc_latency.android_bench.log_lines import printed
+from amc_latency.android_bench.op_profile import parse_op_profile
+from amc_latency.android_bench.runner import ParseError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 IMPORTED = Path(__file__).parents[1] / "lut" / "fixtures"

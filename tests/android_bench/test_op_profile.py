@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from amc_latency.android_bench.counts import Counts
+from amc_latency.android_bench.op_profile import Op, OpProfile, parse_op_profile
+from amc_latency.android_bench.runner import ParseError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutation import damaged
-
-from android_bench.counts import Counts
-from android_bench.op_profile import Op, OpProfile, parse_op_profile
-from android_bench.runner import ParseError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PIXEL1 = Path(__file__).resolve().parents[2] / "../shared/pixel1"

@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from android_bench.runner import Job, ParseError, Runner, Sample
-from android_bench.script import (
+from amc_latency.android_bench.runner import Job, ParseError, Runner, Sample
+from amc_latency.android_bench.script import (
     Block,
     RunPaths,
     block_script,
@@ -24,7 +21,9 @@ from android_bench.script import (
     poll_command,
     stop_command,
 )
-from android_bench.state import STATE_COMMAND
+from amc_latency.android_bench.state import STATE_COMMAND
+from hypothesis import given
+from hypothesis import strategies as st
 
 SHELLS = [shell for shell in ("dash", "mksh", "bash") if shutil.which(shell)]
 

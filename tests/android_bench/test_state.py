@@ -11,12 +11,15 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from android_bench.runner import ParseError
-from android_bench.settings import FormerSettings, parse_prepared, parse_restored, prepare_command, restore_command
-from android_bench.state import (
+from amc_latency.android_bench.runner import ParseError
+from amc_latency.android_bench.settings import (
+    FormerSettings,
+    parse_prepared,
+    parse_restored,
+    prepare_command,
+    restore_command,
+)
+from amc_latency.android_bench.state import (
     INFO_COMMAND,
     STATE_COMMAND,
     TOPOLOGY_COMMAND,
@@ -30,6 +33,8 @@ from android_bench.state import (
     values_command,
     zone_c,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 GETPROP = """case "$1" in
 ro.product.model) echo "Pixel 8";; ro.product.manufacturer) echo Google;; ro.product.device) echo shiba;;

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amc_latency.device.adb_direct import DirectTransport
+from amc_latency.device.adb_server import ServerTransport
+from amc_latency.device.adb_transport import AdbTransport
+from amc_latency.device.base import DeviceError
+from amc_latency.device.transport import CommandResult, CommandTimeout, PullError, PushError, TransportError
 
-from device.adb_direct import DirectTransport
-from device.adb_server import ServerTransport
-from device.adb_transport import AdbTransport
-from device.base import DeviceError
-from device.transport import CommandResult, CommandTimeout, PullError, PushError, TransportError
 from tests.fake_phone.adbd import FakeAdbd
 from tests.fake_phone.faults import Fault
 

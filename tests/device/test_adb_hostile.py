@@ -8,16 +8,17 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
+from amc_latency.android_bench.safe.limits import ANSWER_BYTES
+from amc_latency.device.adb_direct import DirectTransport
+from amc_latency.device.adb_server import ServerTransport, server_phones
+from amc_latency.device.adb_transport import AdbTransport
+from amc_latency.device.base import DeviceError
+from amc_latency.device.exchange import BoundedPeer, Exchange, TooMuchError
+from amc_latency.device.transport import TransportError
 
-from android_bench.safe.limits import ANSWER_BYTES
-from device.adb_direct import DirectTransport
-from device.adb_server import ServerTransport, server_phones
-from device.adb_transport import AdbTransport
-from device.base import DeviceError
-from device.exchange import BoundedPeer, Exchange, TooMuchError
-from device.transport import TransportError
 from tests.device.hostile import exactly, listening, next_packet, packet, phone, server
 
 pytestmark = [pytest.mark.usefixtures("own_adb"), pytest.mark.timeout(60)]
@@ -27,7 +28,7 @@ BLOCK = b"x" * (1 << 20)
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of small packets is not given its 16 seconds."""
-    monkeypatch.setattr("device.exchange.SLOWEST_ANSWER_BYTES_S", 5e6)
+    monkeypatch.setattr(import_module("amc_latency.device.exchange"), "SLOWEST_ANSWER_BYTES_S", 5e6)
 
 
 def failed(act: Callable[[], object]) -> str:
@@ -281,9 +282,9 @@ def test_a_served_phone_s_files(data: bytes, words: str, monkeypatch: pytest.Mon
 
 def test_time_and_bytes_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("device.exchange.SLOWEST_PUSH_BYTES_S", 100_000)
-    monkeypatch.setattr("device.exchange.SLOWEST_ANSWER_BYTES_S", 100_000)
-    monkeypatch.setattr("device.exchange.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(import_module("amc_latency.device.exchange"), "SLOWEST_PUSH_BYTES_S", 100_000)
+    monkeypatch.setattr(import_module("amc_latency.device.exchange"), "SLOWEST_ANSWER_BYTES_S", 100_000)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     exchange = Exchange(10.0, sends=500_000, most_bytes=300_000)
     assert exchange.left_s() == pytest.approx(15.0)  # 500,000 / 100,000 a second
     exchange.received(200_000)

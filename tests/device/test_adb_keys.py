@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from amc_latency.device.adb_direct import DirectTransport
+from amc_latency.device.adb_keys import signer
+from amc_latency.device.transport import TransportError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from device.adb_direct import DirectTransport
-from device.adb_keys import signer
-from device.transport import TransportError
 from tests.fake_phone.adbd import FakeAdbd, parse_public_key, signature_fits
 
 TOKEN = bytes(range(20))
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 FIRST_USER = """
 import sys
-from device.adb_keys import signer
+from amc_latency.device.adb_keys import signer
 print("ready", flush=True)
 sys.stdin.readline()
 made = signer()
@@ -144,6 +144,9 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytes
 
 def test_neither_rsa_nor_pyasn1_is_loaded() -> None:
     """The adb library requires both, for a way to sign that is not used here."""
-    program = "import sys, device.adb, device.adb_keys; print([m for m in ('rsa', 'pyasn1') if m in sys.modules])"
+    program = (
+        "import sys; from amc_latency.device import adb, adb_keys; "
+        "print([m for m in ('rsa', 'pyasn1') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

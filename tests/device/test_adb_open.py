@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from adb_shell.auth.keygen import keygen
+from amc_latency.device import adb, adb_direct
+from amc_latency.device.adb import Attached, attached, open_transport
+from amc_latency.device.adb_direct import DirectTransport, TcpLink, address_of
+from amc_latency.device.adb_server import ServerTransport, server_phones
+from amc_latency.device.transport import TransportError, UnauthorizedError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.adb import Attached, attached, open_transport
-from device.adb_direct import DirectTransport, TcpLink, address_of
-from device.adb_server import ServerTransport, server_phones
-from device.transport import TransportError, UnauthorizedError
 from tests.fake_phone.adbd import FakeAdbd
 from tests.fake_phone.faults import Fault
 
@@ -220,8 +221,8 @@ def test_states_are_told_apart(scripted_server: Callable[..., None]) -> None:
 
 def on_usb(monkeypatch: pytest.MonkeyPatch, phones: dict[str, object]) -> None:
     """What libusb would find; a socket takes a cable's place."""
-    for module in ("device.adb", "device.adb_direct"):
-        monkeypatch.setattr(f"{module}.usb_phones", lambda: phones)
+    for module in (adb, adb_direct):
+        monkeypatch.setattr(module, "usb_phones", lambda: phones)
 
 
 def test_a_phone_on_usb_needs_no_server(tmp_path: Path, no_server: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,16 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
+from amc_latency.device.conditions import suspicions
+from amc_latency.lut.build import layer_workloads
+from amc_latency.lut.shape import LayerShape
 from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
 from fake_phone.opened import HELP, QUICK, OpenedPhone, open_device, opened, quick_profile
 from fake_phone.programs import make_phone
 from fake_phone.stand_in import install_stand_in, stand_in_us
-
-from device.base import DeviceError, Protocol, Timing, Workload
-from device.conditions import suspicions
-from lut.build import layer_workloads
-from lut.shape import LayerShape
 
 SHAPES = [LayerShape("conv", 8, 8 * width, 4, 4) for width in range(1, 8)]
 WORKLOADS = layer_workloads(SHAPES)
@@ -61,7 +60,7 @@ def test_a_round_of_layers_and_what_they_were_measured_under(tmp_path: Path) -> 
 
 
 def test_the_sentinel_file_is_the_layer_that_it_is_said_to_be() -> None:
-    from lut.layer_model import layer_model
+    from amc_latency.lut.layer_model import layer_model
 
     sentinel = Path(__file__).resolve().parents[2] / "android_bench/sentinel.tflite"
     assert sentinel.read_bytes() == layer_model(LayerShape("conv", 32, 32, 28, 28, 3, 1, 1, "relu6"))
@@ -311,8 +310,8 @@ def test_what_a_killed_session_had_timed_is_taken_up_by_the_next(tmp_path: Path)
     source = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from fake_phone.opened import QUICK, open_device, quick_profile\n"
-        "from lut.build import layer_workloads\n"
-        "from lut.shape import LayerShape\n"
+        "from amc_latency.lut.build import layer_workloads\n"
+        "from amc_latency.lut.shape import LayerShape\n"
         "device = open_device(sys.argv[1], quick_profile(sentinel_every=2))\n"
         "shapes = [LayerShape('conv', 8, 8 * width, 4, 4) for width in range(1, 8)]\n"
         "timings = device.time_round(layer_workloads(shapes), QUICK, 0)\n"

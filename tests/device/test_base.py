@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from amc_latency.device.base import DeviceError, Protocol, Summary, Timing, shuffled
 from hypothesis import given
 from hypothesis import strategies as st
-
-from device.base import DeviceError, Protocol, Summary, Timing, shuffled
 
 CPU = Summary(min_us=1.0, median_us=2.0, mean_us=3.0, std_us=4.0)
 WALL = Summary(min_us=5.0, median_us=6.0, mean_us=7.0, std_us=8.0)

@@ -6,8 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-
-from device.conditions import Conditions, calm_of, is_busy, measured_by, suspicions
+from amc_latency.device.conditions import Conditions, calm_of, is_busy, measured_by, suspicions
 
 CONDITIONS = Conditions(
     serial="FA6A1\t\n",

@@ -10,24 +10,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-from android_bench.safe.limits import WORKER_ANSWER_BYTES
-from device.base import Workload
-from device.environment import worker_environment
-from device.host import HostDevice
-from device.process import WorkerDied, WorkerProcess, confined
-from device.profiles import HOST_PROTOCOL
-from device.reference import ReferenceSpeeds
-from device.tflite_inputs import BadModelError, _shapes_at
-from device.worker_answer import believed, believed_gpu
-from lut.layer_model import layer_model
-from lut.shape import LayerShape
-from lut.writer import TfliteGraph
+from amc_latency.android_bench.safe.limits import WORKER_ANSWER_BYTES
+from amc_latency.device.base import Workload
+from amc_latency.device.environment import worker_environment
+from amc_latency.device.host import HostDevice
+from amc_latency.device.process import WorkerDied, WorkerProcess, confined
+from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.reference import ReferenceSpeeds
+from amc_latency.device.tflite_inputs import BadModelError, _shapes_at
+from amc_latency.device.worker_answer import believed, believed_gpu
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.writer import TfliteGraph
 
 MB = 1 << 20
 ANSWER = """
@@ -152,7 +152,7 @@ def test_what_could_not_be_limited_is_told_once(monkeypatch: pytest.MonkeyPatch,
         def __init__(self, *_: object) -> None:
             self.ready = {"unlimited": "it may use the network"}
 
-    monkeypatch.setattr("device.host.WorkerProcess", Unlimited)
+    monkeypatch.setattr(import_module("amc_latency.device.host"), "WorkerProcess", Unlimited)
     for _ in range(2):
         device._start_worker(1)
     assert said == ["the process that runs models is not fully confined on this system: it may use the network"]
@@ -232,7 +232,7 @@ def test_a_file_that_crashes_litert_is_a_bad_model(tmp_path: Path, monkeypatch: 
     assert _shapes_at(model, {0: (1, 14, 14, 16)})[0] == (1, 14, 14, 16)
     crashing = tmp_path / "worker.py"
     crashing.write_text(ANSWER + "os.abort()\n")
-    monkeypatch.setattr("device.tflite_inputs._WORKER", crashing)
+    monkeypatch.setattr(import_module("amc_latency.device.tflite_inputs"), "_WORKER", crashing)
     with pytest.raises(BadModelError, match=r"the file can't be run at 1x14x14x16: the process ended by SIGABRT"):
         _shapes_at(model, {0: (1, 14, 14, 16)})
 

@@ -10,26 +10,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from amc_latency.device import cuda_worker
+from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
+from amc_latency.device.conditions import measured_by, suspicions
+from amc_latency.device.cuda import CudaDevice
+from amc_latency.device.cuda_worker import CudaClock, about
+from amc_latency.device.profiles import GPU_PROTOCOL, DeviceProfile, ProfileError, get_profile, load_profile
+from amc_latency.device.registry import get_device, known_devices
+from amc_latency.device.tflite_torch import load_module
+from amc_latency.device.trust import Trust
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import NOOP, LayerShape
+from amc_latency.lut.table import LatencyTable
 from typer.testing import CliRunner
-
-from device import cuda_worker
-from device.base import DeviceError, Protocol, Timing, Workload
-from device.conditions import measured_by, suspicions
-from device.cuda import CudaDevice
-from device.cuda_worker import CudaClock, about
-from device.profiles import GPU_PROTOCOL, DeviceProfile, ProfileError, get_profile, load_profile
-from device.registry import get_device, known_devices
-from device.tflite_torch import load_module
-from device.trust import Trust
-from lut.layer_model import layer_model
-from lut.shape import NOOP, LayerShape
-from lut.table import LatencyTable
 
 POINTWISE = LayerShape("conv", 8, 16, 7, 7, activation="relu6")
 QUICK = replace(GPU_PROTOCOL, warmup=1, warmup_ms=0.0, runs=3, min_time_ms=0.0, rounds=1, timeout_s=60.0)
@@ -399,7 +399,7 @@ def test_profile_predict_and_bench_run_unchanged(
 
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr("device.cuda.CudaDevice", OnCpu)
+    monkeypatch.setattr(import_module("amc_latency.device.cuda"), "CudaDevice", OnCpu)
     lut, file = tmp_path / "t.tsv", tmp_path / "conv.tflite"
     LatencyTable.create(lut, device.identity, QUICK)
 

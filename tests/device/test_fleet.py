@@ -11,17 +11,25 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import (
+    Device,
+    DeviceError,
+    DeviceIdentity,
+    Interrupted,
+    Protocol,
+    Summary,
+    Timing,
+    Workload,
+)
+from amc_latency.device.conditions import measured_by
+from amc_latency.device.fleet import Fleet, shares
+from amc_latency.device.host import HostDevice, allowed_cores
+from amc_latency.lut.build import layer_workloads
+from amc_latency.lut.shape import LayerShape
 from fake_phone.opened import QUICK, opened
 from fake_phone.stand_in import stand_in_us
 from hypothesis import given
 from hypothesis import strategies as st
-
-from device.base import Device, DeviceError, DeviceIdentity, Interrupted, Protocol, Summary, Timing, Workload
-from device.conditions import measured_by
-from device.fleet import Fleet, shares
-from device.host import HostDevice, allowed_cores
-from lut.build import layer_workloads
-from lut.shape import LayerShape
 
 IDENTITY = DeviceIdentity("arithmetic", "a model", "runtime 1")
 PROTOCOL = Protocol()

@@ -8,12 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from device.base import DeviceError
-from device.conditions import measured_by, suspicions
-from device.gpu_state import (
+from amc_latency.device.base import DeviceError
+from amc_latency.device.conditions import measured_by, suspicions
+from amc_latency.device.gpu_state import (
     GpuProcess,
     GpuState,
     GpuWatch,
@@ -22,6 +19,8 @@ from device.gpu_state import (
     parse_processes,
     parse_state,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 UUID = "GPU-0a1b2c3d-1111-2222-3333-444455556666"
 H100 = f"{UUID}, 550.54.15, 1980, 2619, 34, 0, Disabled, 0x0000000000000001"

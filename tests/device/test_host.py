@@ -10,19 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from device.base import DeviceError, Protocol, Timing, Workload
-from device.host import HostDevice, cpu_model, summary_of
-from device.host_cores import timing_order
-from device.host_state import HostConditions, HostState
-from device.host_worker import input_values
-from device.measure import measure_many
-from lut.layer_model import layer_model
-from lut.shape import NOOP, LayerShape
+from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
+from amc_latency.device.host import HostDevice, cpu_model, summary_of
+from amc_latency.device.host_cores import timing_order
+from amc_latency.device.host_state import HostConditions, HostState
+from amc_latency.device.host_worker import input_values
+from amc_latency.device.measure import measure_many
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import NOOP, LayerShape
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)
@@ -204,7 +204,7 @@ def test_what_the_user_should_know_is_said_once_before_the_first_timing(monkeypa
         asked.append(asks)
         return HostState(HostConditions(), ("on battery", "busy"))
 
-    monkeypatch.setattr("device.host.host_state", look)
+    monkeypatch.setattr(import_module("amc_latency.device.host"), "host_state", look)
     device = HostDevice()
     said: list[str] = []
     device.say = said.append
@@ -253,18 +253,18 @@ def test_a_measurement_that_fails_leaves_no_process(workers: Callable[[], set[in
 PARENT = """
 import sys
 from pathlib import Path
-import device.host
-from device.base import Protocol, Workload
+from amc_latency.device import host
+from amc_latency.device.base import Protocol, Workload
 
-class Announced(device.host.WorkerProcess):
+class Announced(host.WorkerProcess):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         print(self.pid, flush=True)
 
-device.host.WorkerProcess = Announced
+host.WorkerProcess = Announced
 model = Path(sys.argv[1]).read_bytes()
 plan = [Workload("noop", lambda: model)] * 10**6
-for _ in device.host.HostDevice().time_round(plan, Protocol(runs=100), 0):
+for _ in host.HostDevice().time_round(plan, Protocol(runs=100), 0):
     pass
 """
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+from amc_latency.device.host_cores import CoreKind, core_kinds, core_list, listed, siblings, timing_order
 from hypothesis import given
 from hypothesis import strategies as st
-
-from device.host_cores import CoreKind, core_kinds, core_list, listed, siblings, timing_order
 
 
 def tree(root: Path, files: Mapping[str, object]) -> Path:

@@ -9,20 +9,20 @@ import statistics
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
+from amc_latency.device.fleet import Fleet
+from amc_latency.device.host import HostDevice
+from amc_latency.device.host_state import HostConditions, HostState
+from amc_latency.device.process import WorkerDied
+from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.reference import ReferenceSpeeds
+from amc_latency.lut.shape import LayerShape
 from worker_answers import answer, framed
-
-from device.base import DeviceError, Protocol, Timing, Workload
-from device.fleet import Fleet
-from device.host import HostDevice
-from device.host_state import HostConditions, HostState
-from device.process import WorkerDied
-from device.profiles import HOST_PROTOCOL
-from device.reference import ReferenceSpeeds
-from lut.shape import LayerShape
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTINEL = ROOT / "device" / "sentinel.tflite"
@@ -62,14 +62,16 @@ class Scripted:
 @pytest.fixture
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostDevice:
     """Nothing is wrong with its computer, and its reference lies in a folder of the test's."""
-    monkeypatch.setattr("device.host.host_state", lambda *asked: HostState(HostConditions(), ()))
+    monkeypatch.setattr(
+        import_module("amc_latency.device.host"), "host_state", lambda *asked: HostState(HostConditions(), ())
+    )
     return HostDevice(references=ReferenceSpeeds(tmp_path / "speeds.json"))
 
 
 def one_timing(
     device: HostDevice, worker: Scripted, monkeypatch: pytest.MonkeyPatch, protocol: Protocol = FRAME
 ) -> Timing:
-    monkeypatch.setattr("device.host.WorkerProcess", worker)
+    monkeypatch.setattr(import_module("amc_latency.device.host"), "WorkerProcess", worker)
     (timing,) = device.time_round([Workload("a", lambda: b"model")], protocol, 0)
     return timing
 
@@ -250,7 +252,7 @@ def test_a_second_run_that_was_never_timed_is_set_to_the_speed_that_is_known(
     references.keep(key, 200.0)
     device = HostDevice(references=references)
     worker = Scripted(framed([1_000] * 5, [300_000] * 5))
-    monkeypatch.setattr("device.host.WorkerProcess", worker)
+    monkeypatch.setattr(import_module("amc_latency.device.host"), "WorkerProcess", worker)
     for _ in range(2):
         assert device.speed(FRAME) == pytest.approx((200.0, 120.0))
     kept = json.loads((tmp_path / "speeds.json").read_text())
@@ -269,7 +271,9 @@ def test_a_sentinel_that_cannot_be_timed_is_a_device_error(
 
 
 def test_a_reference_that_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device.host.host_state", lambda *asked: HostState(HostConditions(), ()))
+    monkeypatch.setattr(
+        import_module("amc_latency.device.host"), "host_state", lambda *asked: HostState(HostConditions(), ())
+    )
     (tmp_path / "file").write_text("")
     device = HostDevice(references=ReferenceSpeeds(tmp_path / "file" / "speeds.json"))
     said: list[str] = []
@@ -287,7 +291,9 @@ def test_a_tables_reference_is_gone_on_at_and_the_users_own_stays(
     references = ReferenceSpeeds(tmp_path / "speeds.json")
     device = HostDevice(references=references)
     if own_us is not None:
-        monkeypatch.setattr("device.host.WorkerProcess", Scripted(framed([1_000], [round(1000 * own_us)])))
+        monkeypatch.setattr(
+            import_module("amc_latency.device.host"), "WorkerProcess", Scripted(framed([1_000], [round(1000 * own_us)]))
+        )
         assert device.reference_us(FRAME) == own_us
     before = (tmp_path / "speeds.json").read_bytes() if own_us else None
     line = device.use_reference(FRAME, 200.0, 125.0)
@@ -308,7 +314,7 @@ def test_a_table_without_second_runs_gets_one_at_its_own_speed(
     device = HostDevice(references=ReferenceSpeeds(tmp_path / "speeds.json"))
     own = [] if own_us is None else [answer([1_000], [240_000], hot_ns=[1_000], sentinel_hot_ns=[200_000])]
     worker = Scripted(*own, framed([1_000], [300_000]))
-    monkeypatch.setattr("device.host.WorkerProcess", worker)
+    monkeypatch.setattr(import_module("amc_latency.device.host"), "WorkerProcess", worker)
     if own_us is not None:
         assert device.speed(FRAME) == (240.0, 200.0)
     # Not the one of another table before it either.
@@ -327,7 +333,7 @@ def test_a_table_without_second_runs_gets_one_at_its_own_speed(
 def test_the_cores_of_a_fleet_go_on_at_it_too_and_say_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references = ReferenceSpeeds(tmp_path / "speeds.json")
     members = {name: HostDevice(references=references) for name in ("core 0", "core 1")}
-    monkeypatch.setattr("device.host.WorkerProcess", Scripted(framed([1_000], [300_000])))
+    monkeypatch.setattr(import_module("amc_latency.device.host"), "WorkerProcess", Scripted(framed([1_000], [300_000])))
     assert members["core 0"].reference_us(FRAME) == 300.0
     said = Fleet(members).use_reference(FRAME, 200.0, 125.0)
     assert [member.reference_us(FRAME) for member in members.values()] == [200.0, 200.0]
@@ -363,7 +369,7 @@ def test_the_sentinel_is_the_bundled_network_at_half_its_channels() -> None:
 def test_the_sentinel_ships_with_the_package() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         data = tomllib.load(file)["tool"]["setuptools"]["package-data"]
-    assert SENTINEL.name in data["device"]
+    assert SENTINEL.name in data["amc_latency.device"]
 
 
 def test_what_counts_on_this_computer_is_the_median_in_a_frame() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from amc_latency.device.host import Speed, _wandering, at_reference, smoothed, summary_of
 from hypothesis import given
 from hypothesis import strategies as st
 from worker_answers import answer
-
-from device.host import Speed, _wandering, at_reference, smoothed, summary_of
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from amc_latency.device.conditions import measured_by
+from amc_latency.device.host_state import (
+    HostConditions,
+    HostState,
+    busy_pct,
+    host_conditions,
+    host_state,
+    on_battery,
+    quota_cores,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device.conditions import measured_by
-from device.host_state import HostConditions, HostState, busy_pct, host_conditions, host_state, on_battery, quota_cores
 from tests.device.test_host_cores import HYBRID, per_core, tree
 
 CGROUP = "sys/fs/cgroup"

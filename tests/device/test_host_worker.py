@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-
-from device import host_worker
-from device.base import Workload
-from device.host import HostDevice
-from device.profiles import HOST_PROTOCOL
-from device.reference import ReferenceSpeeds
-from lut.layer_model import layer_model
-from lut.shape import LayerShape
+from amc_latency.device import host_worker
+from amc_latency.device.base import Workload
+from amc_latency.device.host import HostDevice
+from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.reference import ReferenceSpeeds
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import LayerShape
 
 SENTINEL = Path(host_worker.__file__).with_name("sentinel.tflite")
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)

@@ -7,10 +7,9 @@ import random
 
 import numpy as np
 import pytest
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.device.paired import PairedTimings, Ratio, paired_ratio
 from scipy.stats import wilcoxon
-
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing
-from device.paired import PairedTimings, Ratio, paired_ratio
 
 
 def drawn(rng: random.Random, rounds: int, ratio: float, drift: float, noise: float) -> list[tuple[float, float]]:

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from android_bench.state import PhoneInfo, Topology, parse_topology
-from device.base import DeviceError
-from device.patient import PatientTransport
-from device.phone import Phone, Preparation, cores_of, read_info, read_state, read_topology
-from device.profiles import DeviceProfile, get_profile
-from device.transport import CommandResult, Transport, TransportError
+from amc_latency.android_bench.state import PhoneInfo, Topology, parse_topology
+from amc_latency.device.base import DeviceError
+from amc_latency.device.patient import PatientTransport
+from amc_latency.device.phone import Phone, Preparation, cores_of, read_info, read_state, read_topology
+from amc_latency.device.profiles import DeviceProfile, get_profile
+from amc_latency.device.transport import CommandResult, Transport, TransportError
 
 ANDROID = get_profile("android")
 SETTINGS = """f=$STORE/$3

@@ -7,9 +7,8 @@ import signal
 import sys
 
 import pytest
-
-from device.base import DeviceError
-from device.process import WorkerDied, WorkerProcess
+from amc_latency.device.base import DeviceError
+from amc_latency.device.process import WorkerDied, WorkerProcess
 
 START = "import json, sys, time\nprint('{}', flush=True)\n"
 ECHO = """

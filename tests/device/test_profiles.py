@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from android_bench.state import PhoneInfo, PhoneState
-from device.profiles import (
+from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.device.profiles import (
     HOST_PROTOCOL,
     PHONE_PROTOCOL,
     DeviceProfile,
@@ -21,8 +20,8 @@ from device.profiles import (
     profile_for,
     profiles,
 )
-from device.registry import get_device
-from device.trust import hottest_c
+from amc_latency.device.registry import get_device
+from amc_latency.device.trust import hottest_c
 
 PIXEL_8 = PhoneInfo(model="Pixel 8", device="shiba", soc="Tensor G3", platform="zuma")
 S24 = PhoneInfo(model="SM-S921B", device="e1s", soc="s5e9945", platform="erd9945")

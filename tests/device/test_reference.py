@@ -10,8 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-
-from device.reference import ReferenceSpeeds, reference_path
+from amc_latency.device.reference import ReferenceSpeeds, reference_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,7 +104,7 @@ def test_cores_that_end_their_first_timing_together_agree(path: Path) -> None:
 
 def test_two_processes_agree(path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from device.reference import ReferenceSpeeds\n"
+        "import sys; from pathlib import Path; from amc_latency.device.reference import ReferenceSpeeds\n"
         "print(ReferenceSpeeds(Path(sys.argv[1])).keep('hot', float(sys.argv[2])))"
     )
     processes = [

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from amc_latency.device.base import Protocol
 
 from benchmarks.repeatability_figures import (
     CLOCKS,
@@ -29,7 +30,6 @@ from benchmarks.repeatability_figures import (
     shown_candidates,
     table_lines,
 )
-from device.base import Protocol
 
 MEDIAN = Candidate("frame", "median", "median", "cpu", "reference", 3)
 NETWORKS = {"small": ["a"], "large": ["a", "b", "b"]}

@@ -7,12 +7,11 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.device.measure import BadModelError
+from amc_latency.device.tflite_inputs import sized, tflite_inputs
+from amc_latency.device.tflite_torch import load_module
+from amc_latency.lut.writer import TfliteGraph
 from torch.nn import functional as F
-
-from device.measure import BadModelError
-from device.tflite_inputs import sized, tflite_inputs
-from device.tflite_torch import load_module
-from lut.writer import TfliteGraph
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.uniform(-1, 1, (8, 3, 3, 3)).astype(np.float32)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.device.tflite_file import UnsupportedModelError
+from amc_latency.device.tflite_torch import TfliteModule, load_module
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import ACTIVATIONS, NOOP, LayerShape
+from amc_latency.lut.writer import TfliteGraph
 
 from amc_latency.export import to_tflite
 from amc_latency.models.load import NetworkOptions, load_network, settled
-from device.tflite_file import UnsupportedModelError
-from device.tflite_torch import TfliteModule, load_module
-from lut.layer_model import layer_model
-from lut.shape import ACTIVATIONS, NOOP, LayerShape
-from lut.writer import TfliteGraph
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,

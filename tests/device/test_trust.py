@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-
-from android_bench.runner import Sample
-from android_bench.state import PhoneState
-from device.trust import (
+from amc_latency.android_bench.runner import Sample
+from amc_latency.android_bench.state import PhoneState
+from amc_latency.device.trust import (
     CoolDown,
     Reference,
     Trust,

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device.adb_direct import DirectTransport
-from device.android import AndroidDevice
-from device.phone import PhoneOptions
-from device.profiles import DeviceProfile, get_profile
-from device.session import Patience
-from device.transport import CommandResult, Transport
+from amc_latency.device.adb_direct import DirectTransport
+from amc_latency.device.android import AndroidDevice
+from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.profiles import DeviceProfile, get_profile
+from amc_latency.device.session import Patience
+from amc_latency.device.transport import CommandResult, Transport
+
 from fake_phone.adbd import FakeAdbd
 from fake_phone.programs import PhoneState, make_phone
 from fake_phone.stand_in import install_stand_in

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import LayerShape
 
 from fake_phone.arm64.elf import ANDROID_LINKER, for_glibc, is_arm64, loader
 from fake_phone.arm64.emulator import Emulator, arm64_phone_missing, benchmark_model, build_system
 from fake_phone.programs import PhoneState, make_phone
-from lut.layer_model import layer_model
-from lut.shape import LayerShape
 
 MISSING = arm64_phone_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from device.base import Protocol
-from device.registry import get_device
-from lut.table import LatencyTable
+from amc_latency.device.base import Protocol
+from amc_latency.device.registry import get_device
+from amc_latency.lut.table import LatencyTable
 
 _ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from amc_latency.device import profiles as profiles_module
+from amc_latency.device.profiles import profiles
 
-import device
 from amc_latency.cli import main
-from device.profiles import profiles
 from tests.device.conftest import adb, adb_environment, adb_home
 from tests.integration.command_line import PLACES, Cli, Outcome
 
@@ -28,7 +28,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
         (home / name).mkdir()
     own = home / "XDG_CONFIG_HOME" / "amc-latency" / "profiles" / "pixel1.toml"
     own.parent.mkdir(parents=True)
-    shipped = Path(device.__file__).parent / "profiles" / own.name
+    shipped = Path(profiles_module.__file__).with_name("known") / own.name
     own.write_text(
         f"{shipped.read_text()}\n[timing]\nwarmup_ms = 0.0\nmin_time_ms = 1.0\n[trust]\ndrift_pct = 10000.0\n"
     )

@@ -6,14 +6,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from amc_latency.device.android import AndroidDevice
+from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.session import Patience
+from amc_latency.lut.build import Plan, build_table
+from amc_latency.lut.table import LatencyTable
 from fake_phone.opened import Impatient, quick_profile
 from scripted_device import all_choices, small_architecture
-
-from device.android import AndroidDevice
-from device.phone import PhoneOptions
-from device.session import Patience
-from lut.build import Plan, build_table
-from lut.table import LatencyTable
 
 
 def main() -> None:

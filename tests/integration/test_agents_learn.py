@@ -7,8 +7,10 @@ import statistics
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.table import LatencyTable
 
-import lut
+from amc_latency import lut
 from amc_latency.data import load_data
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.profiling import Grid
@@ -17,8 +19,6 @@ from amc_latency.search.costs import LatencyCosts, predicted_costs
 from amc_latency.search.env import negative_error
 from amc_latency.search.judge import Judge, JudgeConfig
 from amc_latency.search.methods import AgentOptions, Problem, search_episodes
-from lut.predict import Predictor
-from lut.table import LatencyTable
 
 TABLE = Path(lut.__file__).parent / "tables" / "host-epyc-zen4.tsv"
 LAST = 50

@@ -7,15 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity
+from amc_latency.lut.estimate import cost_model
+from amc_latency.lut.shape import parse_network
+from amc_latency.lut.table import LatencyTable, TableError
 
 from amc_latency.console import Console
 from amc_latency.profiling import tables_folder
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.run import search
-from device.base import DeviceIdentity
-from lut.estimate import cost_model
-from lut.shape import parse_network
-from lut.table import LatencyTable, TableError
 from tests.integration.test_search import FEW_IMAGES
 
 pytestmark = pytest.mark.slow

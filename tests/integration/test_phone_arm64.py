@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.table import LatencyTable
 from fake_phone.adbd import FakeAdbd
 from fake_phone.arm64 import emulator
 from fake_phone.programs import PhoneState, make_phone
 
-import android_bench
+from amc_latency import android_bench
 from amc_latency.export import to_tflite
 from amc_latency.models.load import NetworkOptions, load_network
-from lut.layer_model import layer_model
-from lut.shape import LayerShape
-from lut.table import LatencyTable
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 
 Run = Callable[..., Outcome]

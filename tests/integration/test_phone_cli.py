@@ -16,10 +16,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from amc_latency.device.adb import open_transport
+from amc_latency.device.adb_direct import usb_phones
+from amc_latency.device.registry import get_device
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.plan import reachable_shapes
+from amc_latency.lut.predict import missing_shapes
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.table import LatencyTable
 from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
 from fake_phone.opened import HELP
@@ -30,14 +39,6 @@ from amc_latency.models.checkpoint import save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec, build_model
 from amc_latency.profiling import Grid
-from device.adb import open_transport
-from device.adb_direct import usb_phones
-from device.registry import get_device
-from lut.layer_model import layer_model
-from lut.plan import reachable_shapes
-from lut.predict import missing_shapes
-from lut.shape import LayerShape
-from lut.table import LatencyTable
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 from tests.integration.test_search import FEW_IMAGES
 
@@ -360,7 +361,9 @@ def test_a_full_disk_is_said_so(here: Here, tmp_path: Path, matching: str) -> No
 def test_phones_that_do_not_let_us_in_are_given_up_on(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("device.adb.open_transport", partial(open_transport, answer_s=1.0))  # a user waits for ten
+    monkeypatch.setattr(
+        import_module("amc_latency.device.adb"), "open_transport", partial(open_transport, answer_s=1.0)
+    )  # a user waits for ten
     with FakeAdbd(tmp_path, auth="known") as stranger:
         outcome = here.bench("--device", stranger.address)
         check_refused(outcome, 1, f"{stranger.address} does not know this computer yet", "tap Allow")

@@ -11,16 +11,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from amc_latency.device.conditions import suspicions
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import parse_shape
+from amc_latency.lut.table import LatencyTable
 from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
 from fake_phone.opened import HELP
 from fake_phone.programs import make_phone
 from fake_phone.stand_in import install_stand_in, stand_in_us
-
-from device.conditions import suspicions
-from lut.layer_model import layer_model
-from lut.shape import parse_shape
-from lut.table import LatencyTable
 
 CLIENT = Path(__file__).with_name("phone_client.py")
 TESTS = CLIENT.parents[1]

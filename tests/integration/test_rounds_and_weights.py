@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from amc_latency.device.base import Device, Protocol, Summary, Timing, Workload
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.data import load_data
@@ -23,8 +25,6 @@ from amc_latency.search.report import search_text
 from amc_latency.search.rounds import rounds_text, search_rounds
 from amc_latency.search.run import check_met, search
 from amc_latency.search.weights import weight_layers
-from device.base import Device, Protocol, Summary, Timing, Workload
-from lut.table import LatencyTable
 from tests.integration.test_search import SMALL, TABLE
 
 QUICK = replace(SMALL, agent="hill", warmup=0, episodes=3, images=50, baselines="uniform", finetune_epochs=1)

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from amc_latency.device.base import Protocol, Summary, Timing, Workload
+from amc_latency.lut.replay import ReplayDevice
+from amc_latency.lut.shape import network_text
+from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.tflite import run_tflite
 
 from amc_latency.console import Console
 from amc_latency.data import load_data, parse_normalisation
@@ -31,11 +36,6 @@ from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import Judge, Tested
 from amc_latency.search.run import check_met, search
-from device.base import Protocol, Summary, Timing, Workload
-from lut.replay import ReplayDevice
-from lut.shape import network_text
-from lut.table import LatencyTable
-from lut.tflite import run_tflite
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
 FEW_IMAGES = f"{Path(__file__).with_name('few_images.py')}:few_images"

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.errors import UserError
@@ -17,8 +19,6 @@ from amc_latency.search.pareto import front_text, pareto_search
 from amc_latency.search.report import search_text
 from amc_latency.search.rounds import rounds_text, search_rounds
 from amc_latency.search.run import check_met, search
-from lut.predict import Predictor
-from lut.table import LatencyTable
 from tests.integration.test_search import NINE_OF_TEN, SMALL, TABLE, Judge, slow_device
 
 pytestmark = pytest.mark.slow

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from amc_latency.lut.shape import ACTIVATIONS, FUSED_ACTIVATIONS, KINDS, WINDOW_KINDS, LayerShape
 from hypothesis import strategies as st
-
-from lut.shape import ACTIVATIONS, FUSED_ACTIVATIONS, KINDS, WINDOW_KINDS, LayerShape
 
 
 @st.composite

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from lut.architecture import Architecture, Layer, channel_choices
-from lut.build import BuildReport, NetworkWorkload, Plan, build_table
-from lut.plan import uniform_counts
-from lut.shape import LayerShape, NetworkShape, network_text, parse_network
-from lut.table import LatencyTable
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.lut.architecture import Architecture, Layer, channel_choices
+from amc_latency.lut.build import BuildReport, NetworkWorkload, Plan, build_table
+from amc_latency.lut.plan import uniform_counts
+from amc_latency.lut.shape import LayerShape, NetworkShape, network_text, parse_network
+from amc_latency.lut.table import LatencyTable
 
 IDENTITY = DeviceIdentity("scripted", "a model of arithmetic", "runtime 1")
 PROTOCOL = Protocol(runs=5, rounds=3)

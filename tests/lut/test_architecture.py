@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer, channel_choices
+from amc_latency.lut.shape import LayerShape
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_device import mobilenet_v1, small_architecture
-
-from lut.architecture import Architecture, Layer, channel_choices
-from lut.shape import LayerShape
 
 
 def test_counts_reach_both_sides_of_every_layer() -> None:

@@ -7,17 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.block_import import import_blocks
+from amc_latency.lut.block_predict import cover, is_block_table
+from amc_latency.lut.block_tables import looks_like_blocks, read_blocks
+from amc_latency.lut.import_log import ImportLogError
+from amc_latency.lut.predict import MissingShapeError
+from amc_latency.lut.shape import LayerShape, NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable, TableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from device.base import Summary, Timing
-from lut.block_import import import_blocks
-from lut.block_predict import cover, is_block_table
-from lut.block_tables import looks_like_blocks, read_blocks
-from lut.import_log import ImportLogError
-from lut.predict import MissingShapeError
-from lut.shape import LayerShape, NetworkShape, network_text
-from lut.table import LatencyTable, TableError
 
 PROXYLESS = """\
 Conv-input:224x224x3-output:112x112x32:

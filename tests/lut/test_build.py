@@ -12,6 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Summary, Timing
+from amc_latency.lut.build import NetworkWorkload, Plan, build_table
+from amc_latency.lut.plan import reachable_shapes, sweep_shapes
+from amc_latency.lut.predict import missing_shapes
+from amc_latency.lut.shape import network_text
+from amc_latency.lut.table import LatencyTable, TableError
 from scripted_device import (
     IDENTITY,
     PROTOCOL,
@@ -23,13 +29,6 @@ from scripted_device import (
     small_architecture,
     uniform_networks,
 )
-
-from device.base import DeviceIdentity, Summary, Timing
-from lut.build import NetworkWorkload, Plan, build_table
-from lut.plan import reachable_shapes, sweep_shapes
-from lut.predict import missing_shapes
-from lut.shape import network_text
-from lut.table import LatencyTable, TableError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from lut.calibration import Calibration, calibration_error, fit_calibration, outputs_mb, weights_mb
-from lut.shape import LayerShape
+from amc_latency.lut.calibration import Calibration, calibration_error, fit_calibration, outputs_mb, weights_mb
+from amc_latency.lut.shape import LayerShape
 
 
 def networks(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.check import CheckReport, check
+from amc_latency.lut.shape import NOOP, LayerShape, network_text
+from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.table_text import header_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_device import IDENTITY, PROTOCOL, built, key_of
-
-from device.base import Summary, Timing
-from lut.check import CheckReport, check
-from lut.shape import NOOP, LayerShape, network_text
-from lut.table import LatencyTable, TableError
-from lut.table_text import header_lines
 
 ROW = 8
 """Line of the first row: after six lines of header and the column names."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from amc_latency.device.paired import Ratio
 
 from benchmarks.close_pairs import PairTest, pair_test, pairs_within, partners, within
-from device.paired import Ratio
 
 
 def test_within_is_the_same_both_ways_and_holds_its_edge() -> None:

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.compare import diff
+from amc_latency.lut.merge import merge
+from amc_latency.lut.table import LatencyTable, TableError
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import Summary, Timing
-from lut.compare import diff
-from lut.merge import merge
-from lut.table import LatencyTable, TableError
 
 CONVS = [key_of("conv", 8, c_out) for c_out in range(8, 96, 8)]
 DEPTHWISE = [key_of("depthwise", c, c, kernel=3, padding=1) for c in (8, 16, 24)]

@@ -7,8 +7,7 @@ import random
 import statistics
 
 import pytest
-
-from lut.correction import LEAST_PRIOR, Miss, shift
+from amc_latency.lut.correction import LEAST_PRIOR, Miss, shift
 
 
 def test_nothing_timed_shifts_nothing() -> None:

@@ -9,15 +9,15 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceError, Workload
+from amc_latency.device.profiles import profiles
+from amc_latency.lut.estimate import CostModel, NoCostModelError, cost_model, cost_models, features
+from amc_latency.lut.estimate_device import EstimateDevice
+from amc_latency.lut.shape import KINDS, NOOP, LayerShape, network_text
 from any_shape import layer_shapes
 from hypothesis import given
 
 from benchmarks import estimate as fitting
-from device.base import DeviceError, Workload
-from device.profiles import profiles
-from lut.estimate import CostModel, NoCostModelError, cost_model, cost_models, features
-from lut.estimate_device import EstimateDevice
-from lut.shape import KINDS, NOOP, LayerShape, network_text
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/pixel1"
 needs_figures = pytest.mark.skipif(

@@ -8,14 +8,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from amc_latency.device.base import DeviceIdentity, Summary, Timing
+from amc_latency.lut.export_csv import LAYER_COLUMNS, ROW_COLUMNS, write_csv
+from amc_latency.lut.merge import merge
+from amc_latency.lut.table import LatencyTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import DeviceIdentity, Summary, Timing
-from lut.export_csv import LAYER_COLUMNS, ROW_COLUMNS, write_csv
-from lut.merge import merge
-from lut.table import LatencyTable
 
 CONV = key_of("conv", 8, 16, activation="relu6")
 POOL = key_of("global_pool", 8, 8)

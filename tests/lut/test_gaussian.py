@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from lut.family import family
-from lut.gaussian import MOST_WHOLE, NEIGHBOURS, LocalProcess, WholeProcess, process
-from lut.interpolate import channels, fit_staircases
-from lut.shape import LayerShape
+from amc_latency.lut.family import family
+from amc_latency.lut.gaussian import MOST_WHOLE, NEIGHBOURS, LocalProcess, WholeProcess, process
+from amc_latency.lut.interpolate import channels, fit_staircases
+from amc_latency.lut.shape import LayerShape
 
 
 def kernel(points: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.check import check
+from amc_latency.lut.headers import Header, marked, origin
+from amc_latency.lut.scan import scan
+from amc_latency.lut.steps import step_width
+from amc_latency.lut.table import LatencyTable, TableError, is_table
+from amc_latency.lut.table_text import header_lines
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import Summary, Timing
-from lut.check import check
-from lut.headers import Header, marked, origin
-from lut.scan import scan
-from lut.steps import step_width
-from lut.table import LatencyTable, TableError, is_table
-from lut.table_text import header_lines
 
 KEY = key_of("conv", 8, 16)
 FIGURES = "\t".join(["1.00", "2.00", "3.00", "0.50", "", "", ""])

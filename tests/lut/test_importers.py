@@ -12,17 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol
+from amc_latency.lut.import_log import ImportLogError
+from amc_latency.lut.importers import MODEL, ImportReport, import_logs
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.replay import ReplayDevice
+from amc_latency.lut.shape import NOOP, LayerShape, NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_device import mobilenet_v1
-
-from device.base import DeviceIdentity, Protocol
-from lut.import_log import ImportLogError
-from lut.importers import MODEL, ImportReport, import_logs
-from lut.predict import Predictor
-from lut.replay import ReplayDevice
-from lut.shape import NOOP, LayerShape, NetworkShape, network_text
-from lut.table import LatencyTable
 
 PIXEL1 = Path(__file__).resolve().parents[2] / "../shared/pixel1"
 FIXTURES = Path(__file__).parent / "fixtures"

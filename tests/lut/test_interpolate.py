@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from amc_latency.lut.family import family, grid_of
+from amc_latency.lut.interpolate import Staircase, channels, fit_staircases
+from amc_latency.lut.shape import LayerShape
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lut.family import family, grid_of
-from lut.interpolate import Staircase, channels, fit_staircases
-from lut.shape import LayerShape
 
 
 def pointwise(c_in: int, c_out: int, size: int = 14) -> LayerShape:

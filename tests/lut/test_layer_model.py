@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-
-from lut.layer_model import layer_model
-from lut.shape import ACTIVATIONS, NOOP, WEIGHTED_KINDS, LayerShape, ShapeError
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import ACTIVATIONS, NOOP, WEIGHTED_KINDS, LayerShape, ShapeError
 
 
 def run(shape: LayerShape) -> tuple[Interpreter, list[dict[str, Any]], dict[str, Any]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from lut.layers import LayerLatencies, MissingShapeError
-from lut.shape import LayerShape
+from amc_latency.lut.layers import LayerLatencies, MissingShapeError
+from amc_latency.lut.shape import LayerShape
 
 WHERE = Path("t.tsv")
 

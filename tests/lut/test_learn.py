@@ -11,6 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Protocol
+from amc_latency.lut.architecture import Architecture, Layer, channel_choices
+from amc_latency.lut.build import BuildReport, NetworkWorkload, Plan, build_table
+from amc_latency.lut.family import family
+from amc_latency.lut.learn import Learner
+from amc_latency.lut.plan import input_shapes, reachable_shapes, sweep_shapes
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import NOOP, LayerShape, network_text
+from amc_latency.lut.steps import Steps
+from amc_latency.lut.table import LatencyTable
 from scripted_device import (
     IDENTITY,
     PROTOCOL,
@@ -23,16 +33,6 @@ from scripted_device import (
 )
 
 from benchmarks.synthetic_device import SyntheticDevice, layer_us
-from device.base import Protocol
-from lut.architecture import Architecture, Layer, channel_choices
-from lut.build import BuildReport, NetworkWorkload, Plan, build_table
-from lut.family import family
-from lut.learn import Learner
-from lut.plan import input_shapes, reachable_shapes, sweep_shapes
-from lut.predict import Predictor
-from lut.shape import NOOP, LayerShape, network_text
-from lut.steps import Steps
-from lut.table import LatencyTable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,7 +143,7 @@ def test_noise_above_the_goal_ends_the_learning_and_is_named(tmp_path: Path) -> 
 
         @staticmethod
         def shapes(key: str) -> tuple[LayerShape, ...]:
-            from lut.shape import parse_network
+            from amc_latency.lut.shape import parse_network
 
             return parse_network(key)
 

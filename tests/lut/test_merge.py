@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.check import check
+from amc_latency.lut.headers import Header, differences, foreign_rows, foreign_text, holds_estimates, marked, origin
+from amc_latency.lut.merge import merge
+from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.table_text import header_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.check import check
-from lut.headers import Header, differences, foreign_rows, foreign_text, holds_estimates, marked, origin
-from lut.merge import merge
-from lut.table import LatencyTable, TableError
-from lut.table_text import header_lines
 
 A, B, C = (key_of("conv", 8, c_out) for c_out in (8, 16, 24))
 

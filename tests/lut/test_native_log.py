@@ -7,11 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-
-from lut.layer_model import layer_model
-from lut.native_log import without_chatter
-from lut.shape import LayerShape
-from lut.tflite import TfliteError, run_tflite
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.native_log import without_chatter
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.tflite import TfliteError, run_tflite
 
 
 def test_litert_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from amc_latency.android_bench.op_profile import Op, parse_op_profile
+from amc_latency.lut.op_join import JoinError, join, op_kinds
+from amc_latency.lut.shape import AVG_POOLS, LayerShape
 from hypothesis import assume, given
 from hypothesis import strategies as st
-
-from android_bench.op_profile import Op, parse_op_profile
-from lut.op_join import JoinError, join, op_kinds
-from lut.shape import AVG_POOLS, LayerShape
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -6,12 +6,11 @@ import random
 from itertools import pairwise
 
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.plan import input_shapes, nearest_counts, spread, sweep_shapes, uniform_counts
+from amc_latency.lut.shape import NOOP, LayerShape
+from amc_latency.lut.steps import Steps, representatives, step_width
 from scripted_device import all_choices, mobilenet_v1, small_architecture
-
-from lut.architecture import Architecture, Layer
-from lut.plan import input_shapes, nearest_counts, spread, sweep_shapes, uniform_counts
-from lut.shape import NOOP, LayerShape
-from lut.steps import Steps, representatives, step_width
 
 
 def staircase(width: int, counts: range, noise: float, seed: int, offset: float = 20.0) -> dict[int, float]:

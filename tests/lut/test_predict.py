@@ -6,6 +6,13 @@ import random
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.architecture import Architecture, Layer, channel_choices
+from amc_latency.lut.plan import input_shapes, reachable_shapes, sweep_shapes
+from amc_latency.lut.predict import MissingShapeError, Predictor, fit_calibration, missing_shapes
+from amc_latency.lut.shape import NOOP, LayerShape, NetworkShape, network_text, parse_network
+from amc_latency.lut.steps import Steps
+from amc_latency.lut.table import LatencyTable
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_device import (
@@ -22,14 +29,6 @@ from scripted_device import (
     small_architecture,
     uniform_networks,
 )
-
-from device.base import Summary, Timing
-from lut.architecture import Architecture, Layer, channel_choices
-from lut.plan import input_shapes, reachable_shapes, sweep_shapes
-from lut.predict import MissingShapeError, Predictor, fit_calibration, missing_shapes
-from lut.shape import NOOP, LayerShape, NetworkShape, network_text, parse_network
-from lut.steps import Steps
-from lut.table import LatencyTable
 
 ARCHITECTURE = small_architecture()
 CHOICES = all_choices(ARCHITECTURE)

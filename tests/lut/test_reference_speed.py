@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Device, Protocol, Summary, Timing
+from amc_latency.device.conditions import reference_hot_us, reference_us
+from amc_latency.lut.headers import Header, marked
+from amc_latency.lut.reference_speed import go_on_at_reference, references
+from amc_latency.lut.table import LatencyTable
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import Device, Protocol, Summary, Timing
-from device.conditions import reference_hot_us, reference_us
-from lut.headers import Header, marked
-from lut.reference_speed import go_on_at_reference, references
-from lut.table import LatencyTable
 
 SUMMARY = Summary(1.0, 1.0, 1.0, 0.0)
 AT = {us: json.dumps({"core": 3, "sentinel_us": 260.0, "reference_us": us}) for us in (200.0, 251.37)}

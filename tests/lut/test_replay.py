@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceError, Timing, Workload
+from amc_latency.lut.replay import ReplayDevice
+from amc_latency.lut.shape import LayerShape, network_text
+from amc_latency.lut.table import LatencyTable
 from scripted_device import OFFSET_US, PROTOCOL, SCALE, built, net_us, small_architecture, uniform_networks
-
-from device.base import DeviceError, Timing, Workload
-from lut.replay import ReplayDevice
-from lut.shape import LayerShape, network_text
-from lut.table import LatencyTable
 
 ARCHITECTURE = small_architecture()
 

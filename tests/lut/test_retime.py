@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Device, Protocol, Summary, Timing
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.retime import decisive_layers, retime
+from amc_latency.lut.shape import NOOP, LayerShape
+from amc_latency.lut.table import LatencyTable
 from scripted_device import IDENTITY
-
-from device.base import Device, Protocol, Summary, Timing
-from lut.predict import Predictor
-from lut.retime import decisive_layers, retime
-from lut.shape import NOOP, LayerShape
-from lut.table import LatencyTable
 
 PROTOCOL = Protocol(statistic="median")
 SURE, UNSURE, SMALL = (LayerShape("conv", 8, channels, 8, 8) for channels in (16, 24, 32))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from amc_latency.lut.shape import NOOP, LayerShape, ShapeError, network_text, parse_network, parse_shape
 from any_shape import layer_shapes
 from hypothesis import given
 from hypothesis import strategies as st
-
-from lut.shape import NOOP, LayerShape, ShapeError, network_text, parse_network, parse_shape
 
 STEM = LayerShape("conv", 3, 32, 224, 224, 3, 2, 1, "relu6")
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.overview import overview
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.sweep_plot import png_plot, text_plot
+from amc_latency.lut.sweeps import Sweep, staircases, sweeps
+from amc_latency.lut.table import LatencyTable, TableError
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import Summary, Timing
-from lut.overview import overview
-from lut.shape import LayerShape
-from lut.sweep_plot import png_plot, text_plot
-from lut.sweeps import Sweep, staircases, sweeps
-from lut.table import LatencyTable, TableError
 
 
 def timing(key: str, us: float, index: int = 0) -> Timing:

@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.table_text import header_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_device import IDENTITY, PROTOCOL, built, key_of
-
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.table import LatencyTable, TableError
-from lut.table_text import header_lines
 
 KEY = key_of("conv", 8, 16)
 OTHER = key_of("depthwise", 8, 8, kernel=3, padding=1)
@@ -265,8 +264,8 @@ def test_a_full_disk_keeps_the_rows_before(table: LatencyTable) -> None:
 
 def test_no_table_is_left_where_none_could_be_written(tmp_path: Path) -> None:
     script = (
-        "import resource, sys; from pathlib import Path; from lut.table import *\n"
-        "from device.base import *\n"
+        "import resource, sys; from pathlib import Path; from amc_latency.lut.table import *\n"
+        "from amc_latency.device.base import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"
         "try: LatencyTable.create(Path(sys.argv[1]), DeviceIdentity('a', 'b', 'c'), Protocol())\n"
         "except TableError as error: print(error)\n"

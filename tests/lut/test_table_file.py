@@ -10,18 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.merge import merge
+from amc_latency.lut.table import LatencyTable, TableError, TableWriteError
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import Summary, Timing
-from lut.merge import merge
-from lut.table import LatencyTable, TableError, TableWriteError
 
 KEYS = [key_of("conv", 8, 8 * n) for n in range(1, 6)]
 WRITER = """
 import sys
 from pathlib import Path
-from device.base import Summary, Timing
-from lut.table import LatencyTable, TableError
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.table import LatencyTable, TableError
 try:
     with LatencyTable.open(Path(sys.argv[1]), writing=True) as table:
         print("open", flush=True)

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.table_text import RowReader, header_lines, parse_header, row_line
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_device import IDENTITY, PROTOCOL, key_of
-
-from device.base import DeviceIdentity, Protocol, Summary, Timing
-from lut.table import LatencyTable, TableError
-from lut.table_text import RowReader, header_lines, parse_header, row_line
 
 KEY = key_of("conv", 8, 16)
 KEYS = (KEY, key_of("depthwise", 8, 8, kernel=3, padding=1), f"{KEY} + {KEY}")

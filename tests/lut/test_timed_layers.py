@@ -1,6 +1,6 @@
-from lut.family import family
-from lut.shape import NOOP, frame_of, parse_shape
-from lut.timed_layers import TimedLayers
+from amc_latency.lut.family import family
+from amc_latency.lut.shape import NOOP, frame_of, parse_shape
+from amc_latency.lut.timed_layers import TimedLayers
 
 A, B, C = (f"conv {c_in}x8x8>{c_out} k1 s1 p0 relu6 float32" for c_in, c_out in ((8, 16), (24, 32), (24, 48)))
 DEPTHWISE = "depthwise 24x8x8>24 k3 s1 p1 relu6 float32"

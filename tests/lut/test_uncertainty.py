@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amc_latency.device.base import Summary, Timing
+from amc_latency.lut.calibration import calibration_error, fit_calibration
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import NOOP, LayerShape, NetworkShape, network_text
+from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.uncertainty import RowErrors, relative_variance, sum_variance
 from scripted_device import IDENTITY, OFFSET_US, PROTOCOL, SCALE, small_architecture
-
-from device.base import Summary, Timing
-from lut.calibration import calibration_error, fit_calibration
-from lut.predict import Predictor
-from lut.shape import NOOP, LayerShape, NetworkShape, network_text
-from lut.table import LatencyTable
-from lut.uncertainty import RowErrors, relative_variance, sum_variance
 
 WIDE, NARROW = LayerShape("conv", 8, 32, 8, 8), LayerShape("conv", 8, 16, 8, 8)
 

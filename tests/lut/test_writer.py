@@ -10,15 +10,14 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import FUSED_ACTIVATIONS, LayerShape
+from amc_latency.lut.tflite import TfliteError, run_tflite, tflite_ops
+from amc_latency.lut.writer import TfliteGraph
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
-
-from lut.layer_model import layer_model
-from lut.shape import FUSED_ACTIVATIONS, LayerShape
-from lut.tflite import TfliteError, run_tflite, tflite_ops
-from lut.writer import TfliteGraph
 
 PYTORCH_ACTIVATIONS = {"none": lambda x: x, "relu": functional.relu, "relu6": functional.relu6}
 

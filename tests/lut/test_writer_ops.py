@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.shape import ACTIVATIONS
+from amc_latency.lut.tflite import run_tflite, tflite_ops
+from amc_latency.lut.writer import TfliteGraph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
-
-from lut.shape import ACTIVATIONS
-from lut.tflite import run_tflite, tflite_ops
-from lut.writer import TfliteGraph
 
 PYTORCH: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,

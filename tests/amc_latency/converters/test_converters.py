@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from amc_latency.lut.tflite import run_tflite, tflite_ops
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from amc_latency.errors import UserError
 from amc_latency.export import Conversion, ExportError, export, to_tflite
 from amc_latency.models.load import NetworkOptions, load_model, load_network
 from amc_latency.tracing import UntraceableError
-from lut.tflite import run_tflite, tflite_ops
 
 INPUT = (3, 12, 10)
 

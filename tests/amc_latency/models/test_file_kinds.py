@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from amc_latency.lut.layer_model import layer_model
+from amc_latency.lut.shape import LayerShape
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,8 +21,6 @@ from amc_latency.data import load_data
 from amc_latency.errors import UserError
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.weights import read_weights
-from lut.layer_model import layer_model
-from lut.shape import LayerShape
 
 
 class Net(nn.Sequential):

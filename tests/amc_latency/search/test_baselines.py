@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 
 from amc_latency.errors import UserError
 from amc_latency.search.baselines import (
@@ -20,8 +22,6 @@ from amc_latency.search.baselines import (
 )
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import LatencyCosts
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 TWO_GROUPS = Architecture(
     (

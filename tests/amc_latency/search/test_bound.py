@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.errors import UserError
@@ -21,8 +23,6 @@ from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs import predicted_costs
 from amc_latency.search.judge import Judge, Tested
 from amc_latency.search.report import search_text
-from lut.predict import Predictor
-from lut.table import LatencyTable
 from tests.integration.test_search import FEW_IMAGES
 
 TABLE = Path(__file__).parents[3] / "lut" / "tables" / "host-epyc-zen4.tsv"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +18,6 @@ from amc_latency.errors import UserError
 from amc_latency.search import clamp as clamp_module
 from amc_latency.search.clamp import Budget, Clamp
 from amc_latency.search.costs import LatencyCosts, LayerCosts
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 CHAIN = ((None, 0), (0, 0), (0, 1), (1, 1), (1, 2), (2, None))
 RESIDUAL = ((None, 0), (0, 1), (1, 0), (0, 0), (0, 2), (2, 0), (0, 3), (0, 4), (4, 3), (3, 3), (3, None))

@@ -9,13 +9,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from amc_latency.lut.architecture import Architecture, Channels, Layer
+from amc_latency.lut.shape import LayerShape
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
 from amc_latency.search.costs import LatencyCosts
-from lut.architecture import Architecture, Channels, Layer
-from lut.shape import LayerShape
 
 CHOICES = ((2, 4, 8), (3, 6), (1, 2, 5))
 JOINED = ((0, 1), (1, 2))

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,8 +23,6 @@ from amc_latency.search.costs import Counts, LayerCosts
 from amc_latency.search.damage import balanced, measured, refit_error, taylor
 from amc_latency.search.iterated import iterated
 from amc_latency.search.programme import solve
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 CHOICES = [(2, 4, 6), (1, 3, 8)]
 

@@ -9,6 +9,9 @@ import statistics
 import numpy as np
 import pytest
 import torch
+from amc_latency.android_bench.safe.records import exactly
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 from scipy.stats import truncnorm
 
 from amc_latency.errors import UserError
@@ -19,9 +22,6 @@ from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.ddpg import DDPGAgent, DDPGConfig, truncated_normal
 from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
-from android_bench.safe.records import exactly
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 GROUPS = 5
 CHANNELS = 80

@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 from gymnasium.utils.env_checker import check_env
 
 from amc_latency.errors import UserError
@@ -14,8 +16,6 @@ from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Clamp
 from amc_latency.search.costs import LatencyCosts
 from amc_latency.search.env import FEATURES, STATES, ChannelEnv
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 ARCHITECTURE = Architecture(
     (

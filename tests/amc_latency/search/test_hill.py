@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 
 from amc_latency.errors import UserError
 from amc_latency.search.agent import Score
@@ -16,8 +18,6 @@ from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.env import ChannelEnv
 from amc_latency.search.hill import HillClimber, HillConfig
 from amc_latency.search.loop import run_episodes
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 CHOICES = tuple(range(8, 65, 8))
 WORTH = (1.0, 3.0, 1.0, 9.0)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 
 from amc_latency.data import Normalisation, Split
 from amc_latency.errors import UserError
@@ -25,8 +27,6 @@ from amc_latency.search.netadapt import (
     refitted,
     winner_path,
 )
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 TWO_GROUPS = Architecture(
     (

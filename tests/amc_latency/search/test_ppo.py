@@ -9,6 +9,8 @@ import statistics
 import numpy as np
 import pytest
 import torch
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 from scipy.stats import truncnorm
 
 from amc_latency.search.agent import Score
@@ -17,8 +19,6 @@ from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.loop import EpisodeRecord, run_episodes
 from amc_latency.search.ppo import PPOAgent, PPOConfig, clipped_objective, log_density, standardised
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 GROUPS = 5
 CHANNELS = 80

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.predict import Predictor
+from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.table import LatencyTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +22,6 @@ from amc_latency.search import programme
 from amc_latency.search.baselines import uniform_policy
 from amc_latency.search.costs import LatencyCosts, LayerCosts, predicted_costs
 from amc_latency.search.programme import solve
-from lut.architecture import Architecture, Layer
-from lut.predict import Predictor
-from lut.shape import LayerShape
-from lut.table import LatencyTable
 
 CHAIN = ((None, 0), (0, 0), (0, 1), (1, 1), (1, 2), (2, None))
 LOOSE = ((None, 0), (0, None), (None, 1), (1, None), (None, None))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 
 from amc_latency.search.agent import Score
 from amc_latency.search.config import REWARDS, TRADED
 from amc_latency.search.costs import LatencyCosts
 from amc_latency.search.rewards import bytes_costs, macs_costs, make_reward, params_costs
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 ARCHITECTURE = Architecture(
     (

@@ -10,6 +10,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from amc_latency.android_bench.safe.records import exactly
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 
 from amc_latency.errors import UserError
 from amc_latency.search.agent import Score
@@ -18,9 +21,6 @@ from amc_latency.search.costs import Counts, LatencyCosts
 from amc_latency.search.env import ChannelEnv
 from amc_latency.search.loop import EpisodeRecord
 from amc_latency.search.sb3 import AGENTS, run_sb3
-from android_bench.safe.records import exactly
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 GROUPS = 3
 CHANNELS = 80

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing
+from amc_latency.lut.table import TableError
 
 from amc_latency.errors import JobError
 from amc_latency.search import evidence as evidence_module
@@ -17,8 +19,6 @@ from amc_latency.search.deliver import EQUAL_PCT, Delivery
 from amc_latency.search.evidence import Evidence
 from amc_latency.search.folder import TimedFile
 from amc_latency.search.timing import MOST_ROUNDS, PolicyTimer
-from device.base import Device, DeviceIdentity, Protocol, Summary, Timing
-from lut.table import TableError
 
 ROUNDS = 9
 PROTOCOL = Protocol(rounds=ROUNDS, statistic="median")

@@ -6,6 +6,8 @@ import itertools
 import math
 
 import numpy as np
+from amc_latency.lut.architecture import Architecture, Layer
+from amc_latency.lut.shape import LayerShape
 
 from amc_latency.search.agent import Score
 from amc_latency.search.clamp import Budget, Clamp
@@ -14,8 +16,6 @@ from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
 from amc_latency.search.env import FEATURES, ChannelEnv
 from amc_latency.search.loop import run_episodes
 from amc_latency.search.warm import clone, led_through, start_policies
-from lut.architecture import Architecture, Layer
-from lut.shape import LayerShape
 
 ARCHITECTURE = Architecture(
     (

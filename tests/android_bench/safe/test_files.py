@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from android_bench.safe.files import read_bytes, replacing, sidecar
+from amc_latency.android_bench.safe.files import read_bytes, replacing, sidecar
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
@@ -36,7 +35,7 @@ def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
 HOLDING = """
 import sys, time
 from pathlib import Path
-from android_bench.safe.files import replacing
+from amc_latency.android_bench.safe.files import replacing
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print(temporary, flush=True)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
-from android_bench.safe.records import RecordError, from_json, from_toml, from_values
+from amc_latency.android_bench.safe.records import RecordError, from_json, from_toml, from_values
 
 
 @dataclass(frozen=True)

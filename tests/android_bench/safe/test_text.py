@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import unicodedata
 
+from amc_latency.android_bench.safe.text import shown, shown_line
 from hypothesis import given
 from hypothesis import strategies as st
-
-from android_bench.safe.text import shown, shown_line
 
 
 def test_a_terminal_gets_no_commands() -> None:

@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from android_bench.safe.folders import WorkingFolder
+from amc_latency.android_bench.safe.folders import WorkingFolder
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from android_bench.safe.folders import WorkingFolder
+from amc_latency.android_bench.safe.folders import WorkingFolder
 (WorkingFolder(Path(sys.argv[1])).path() / "half").write_text("done")
 os.kill(os.getpid(), 9)
 """

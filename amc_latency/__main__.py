@@ -1,14 +1,14 @@
 """`amc-latency`, and `python -m amc_latency`: the command line, which a signal ends cleanly from the first moment."""
 
-from amc_latency.stopping import Stopped, stop_by_signals
+from amc_latency.cli.stopping import Stopped, stop_by_signals
 
 
 def main() -> None:
-    """Run a command; see `amc_latency.cli.main`."""
+    """Run a command; see `amc_latency.cli.main.main`."""
     # Before the imports, which take a while.
     stop = stop_by_signals()
     try:
-        from amc_latency.cli import main as run_command
+        from amc_latency.cli.main import main as run_command
 
         run_command()
     except BaseException:

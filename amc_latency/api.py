@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from amc_latency.bench import BenchConfig, BenchReport
-from amc_latency.bench import bench as time_file
 from amc_latency.console import Console
 from amc_latency.errors import UserError
-from amc_latency.export import ExportReport
-from amc_latency.export import export as export_to
-from amc_latency.lut.table import LatencyTable
+from amc_latency.export.export import ExportReport
+from amc_latency.export.export import export as export_to
+from amc_latency.lut.table.table import LatencyTable
+from amc_latency.measuring.bench import BenchConfig, BenchReport
+from amc_latency.measuring.bench import bench as time_file
+from amc_latency.measuring.opening import open_device
+from amc_latency.measuring.prediction import Prediction
+from amc_latency.measuring.prediction import predict as predict_network
+from amc_latency.measuring.profiling import Grid, complete_table, open_table, plan_of
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.own_module import from_checkpoint, network_of
-from amc_latency.opening import open_device
-from amc_latency.prediction import Prediction
-from amc_latency.prediction import predict as predict_network
-from amc_latency.profiling import Grid, complete_table, open_table, plan_of
 from amc_latency.search.config import SearchReport, config_of, run_name
 from amc_latency.task import ImageTask, Task
 

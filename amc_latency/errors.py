@@ -19,9 +19,9 @@ def exit_code(error: Exception) -> int | None:
     from amc_latency.device.measure import BadModelError
     from amc_latency.device.profiles import ProfileError
     from amc_latency.device.registry import UnknownDeviceError
-    from amc_latency.lut.predict import MissingShapeError
-    from amc_latency.lut.shape import ShapeError
-    from amc_latency.lut.table import TableError, TableWriteError
+    from amc_latency.lut.prediction.predict import MissingShapeError
+    from amc_latency.lut.shapes.shape import ShapeError
+    from amc_latency.lut.table.table import TableError, TableWriteError
 
     if isinstance(error, ProfileError):
         return 2

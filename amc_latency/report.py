@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from amc_latency.console import put, rich_console
-from amc_latency.lut.learn import NOISE_ROOM
-from amc_latency.prediction import Prediction, share_text
-from amc_latency.profiling import ProfileReport
+from amc_latency.lut.building.learn import NOISE_ROOM
+from amc_latency.measuring.prediction import Prediction, share_text
+from amc_latency.measuring.profiling import ProfileReport
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from amc_latency.android_bench import SOURCES
 from amc_latency.android_bench.runner import RunnerError
 from amc_latency.android_bench.safe.files import read_bytes, replacing
 from amc_latency.android_bench.safe.limits import PROGRAM_BYTES
@@ -110,7 +111,7 @@ def _program(compiler: Path, flags: tuple[str, ...]) -> bytes:
     """The program, from the cache or built; the cache is keyed by source, compiler and flags."""
     from platformdirs import user_cache_path
 
-    folder = Path(__file__).parent
+    folder = SOURCES
     sources = sorted(folder.glob("*.c"))
     command = [str(compiler), *_COMPILE_FLAGS, *flags]
     key = hashlib.sha256("\n".join([*command, *_LINK_FLAGS, _output([str(compiler), "--version"])]).encode())

@@ -164,7 +164,7 @@ def poll_command(run: str, launch: str) -> str:
         f"else p=$(cat pid-{launch}); grep -q run-{launch}.sh /proc/$p/cmdline 2>/dev/null && echo {_MARK} running || "
         # It may have finished between the two looks.
         f"{{ [ -e done-{launch} ] && echo {_MARK} done || echo {_MARK} dead; }}; fi; "
-        # A sign of life for other computers: see `amc_latency.device.lock`.
+        # A sign of life for other computers: see `amc_latency.device.phone.lock`.
         "cat blocks/*.sum 2>/dev/null; touch ../owner; }"
     )
 

@@ -67,17 +67,17 @@ class Options:
 def run(options: Options, job: Job) -> float:
     """Make one run; return its seconds. Its file is there when it is whole, and not before."""
     import torch
-    from amc_latency.lut.predict import Predictor
-    from amc_latency.lut.table import LatencyTable
+    from amc_latency.lut.prediction.predict import Predictor
+    from amc_latency.lut.table.table import LatencyTable
 
     from amc_latency.data import load_data
+    from amc_latency.measuring.profiling import Grid
     from amc_latency.models.load import NetworkOptions, load_network
-    from amc_latency.profiling import Grid
-    from amc_latency.search.clamp import Clamp
-    from amc_latency.search.costs import predicted_costs
-    from amc_latency.search.judge import Judge, JudgeConfig
+    from amc_latency.search.costs.clamp import Clamp
+    from amc_latency.search.costs.costs import predicted_costs
+    from amc_latency.search.costs.rewards import make_reward
+    from amc_latency.search.judge.judge import Judge, JudgeConfig
     from amc_latency.search.methods import AgentOptions, Problem, search_episodes
-    from amc_latency.search.rewards import make_reward
 
     torch.set_num_threads(1)
     began = time.monotonic()

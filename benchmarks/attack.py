@@ -71,7 +71,7 @@ def main() -> None:
 def _preload() -> None:
     """What most attacks import: each runs in a fork, which need not import it again. Nothing is computed here."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    for name in ("amc_latency.cli", "amc_latency.search.run", "amc_latency.train", "scipy.stats"):
+    for name in ("amc_latency.cli.main", "amc_latency.search.run", "amc_latency.training.train", "scipy.stats"):
         importlib.import_module(name)
 
 

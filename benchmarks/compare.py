@@ -119,9 +119,9 @@ class Worker:
     def run(self, job: Job) -> Iterator[Result]:
         """The rows of a job."""
         from amc_latency.errors import UserError
-        from amc_latency.search.clamp import Clamp
+        from amc_latency.search.costs.clamp import Clamp
+        from amc_latency.search.costs.rewards import make_reward
         from amc_latency.search.methods import Problem
-        from amc_latency.search.rewards import make_reward
 
         judge, costs = self.network(job.network)
         for share in job.shares:
@@ -142,14 +142,14 @@ class Worker:
 
     def network(self, name: str):
         """Judge and costs of a network."""
-        from amc_latency.lut.predict import Predictor
-        from amc_latency.lut.table import LatencyTable
+        from amc_latency.lut.prediction.predict import Predictor
+        from amc_latency.lut.table.table import LatencyTable
 
         from amc_latency.data import load_data
+        from amc_latency.measuring.profiling import Grid
         from amc_latency.models.load import NetworkOptions, load_network
-        from amc_latency.profiling import Grid
-        from amc_latency.search.costs import predicted_costs
-        from amc_latency.search.judge import Judge, JudgeConfig
+        from amc_latency.search.costs.costs import predicted_costs
+        from amc_latency.search.judge.judge import Judge, JudgeConfig
 
         if name not in self._made:
             checkpoint, table = self.options.networks[name]
@@ -160,10 +160,10 @@ class Worker:
         return self._made[name]
 
     def _choose(self, method: str, share: float, problem):
-        from amc_latency.search.clamp import Budget, Clamp
         from amc_latency.search.config import BASELINES
+        from amc_latency.search.costs.clamp import Budget, Clamp
+        from amc_latency.search.costs.rewards import macs_costs, make_reward
         from amc_latency.search.methods import AgentOptions, choose, search_episodes
-        from amc_latency.search.rewards import macs_costs, make_reward
 
         if method in BASELINES:
             choice = choose(problem, method, self.options.evaluations)
@@ -185,8 +185,8 @@ class Worker:
         return best.counts, len(problem.judge.asked)
 
     def _netadapt(self, job: Job, problem):
-        from amc_latency.models.checkpoint import load_checkpoint
-        from amc_latency.search.netadapt import NetAdaptConfig, briefly_trained, netadapt, reached, winner_path
+        from amc_latency.models.files.checkpoint import load_checkpoint
+        from amc_latency.search.solvers.netadapt import NetAdaptConfig, briefly_trained, netadapt, reached, winner_path
 
         judge, costs = problem.judge, problem.clamp.costs
         config = NetAdaptConfig(steps=NETADAPT_STEPS, seed=job.seed)
@@ -200,9 +200,9 @@ class Worker:
         return winner.counts, winner.evaluations, model
 
     def _finished(self, job, share, costs, judge, counts, evaluations, model, search_minutes, began) -> Result:
-        from amc_latency.export import export
-        from amc_latency.finetune import finetune_config
-        from amc_latency.training import fit
+        from amc_latency.export.export import export
+        from amc_latency.training.finetune import finetune_config
+        from amc_latency.training.loop import fit
 
         size, data = judge.image_size, judge.data
         seen, final = judge(counts), judge.final(counts)
@@ -265,7 +265,7 @@ def prepare(name: str, out: Path) -> tuple[str, str]:
     if name not in TRAINED:
         sys.exit(f"error: there is no network '{name}'; there are bundled, {', '.join(TRAINED)}")
     checkpoint, table = out / f"{name}.safetensors", out / f"{name}.tsv"
-    command = [sys.executable, "-c", "from amc_latency.cli import main; main()"]
+    command = [sys.executable, "-c", "from amc_latency.cli.main import main; main()"]
     if not checkpoint.exists():
         subprocess.run([*command, "train", *TRAINED[name], "--out", str(checkpoint)], check=True, cwd=ROOT)
     if not table.exists():
@@ -323,10 +323,10 @@ def append(path: Path, result: Result) -> None:
 def measure(out: Path, rounds: int) -> None:
     """Time every exported network on this computer, in the same rounds, into `measured.csv`."""
     from amc_latency.device.measure import measure_many
-    from amc_latency.device.phone import PhoneOptions
+    from amc_latency.device.phone.phone import PhoneOptions
 
     from amc_latency.console import Console
-    from amc_latency.opening import open_device
+    from amc_latency.measuring.opening import open_device
 
     files = sorted({row["file"] for row in compare_report.read_rows(out / "compare.csv")})
     with open_device("host", None, PhoneOptions(), Console()) as device:

@@ -28,8 +28,8 @@ if __name__ == "__main__":
     # A script's own folder comes first otherwise, and `lut` would be the benchmark beside this one.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from amc_latency.lut.estimate import FOLDER, CostModel, features, model_of, sizes, sort_of
-from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.prediction.estimate import FOLDER, CostModel, features, model_of, sizes, sort_of
+from amc_latency.lut.shapes.shape import LayerShape
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/pixel1"
 IRREGULAR = (24, 48, 96, 80, 192, 200, 328, 352, 368, 360, 328, 400, 736, 752)

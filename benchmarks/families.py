@@ -19,13 +19,13 @@ from pathlib import Path
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from amc_latency.lut.plan import uniform_counts
+from amc_latency.lut.building.plan import uniform_counts
 
-from amc_latency.converters.choose import export_with
 from amc_latency.errors import JobError, UserError
-from amc_latency.export import ExportReport
+from amc_latency.export.choose import export_with
+from amc_latency.export.export import ExportReport
+from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, cut_to, load_model, load_network, settled, settled_model
-from amc_latency.profiling import Grid
 
 FAMILIES = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),

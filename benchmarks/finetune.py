@@ -79,17 +79,17 @@ def key(row: dict[str, str] | Result) -> tuple[str, ...]:
 
 def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, object, object]]:
     """Speedup, policy, the judge and the policy's counts; what has to be searched is kept in `--out`."""
-    from amc_latency.lut.predict import Predictor
-    from amc_latency.lut.table import LatencyTable
+    from amc_latency.lut.prediction.predict import Predictor
+    from amc_latency.lut.table.table import LatencyTable
 
     from amc_latency.data import data_for
+    from amc_latency.measuring.profiling import Grid
     from amc_latency.models.load import NetworkOptions, load_network
-    from amc_latency.profiling import Grid
-    from amc_latency.search.clamp import Clamp
-    from amc_latency.search.costs import predicted_costs
-    from amc_latency.search.judge import Judge, JudgeConfig
+    from amc_latency.search.costs.clamp import Clamp
+    from amc_latency.search.costs.costs import predicted_costs
+    from amc_latency.search.costs.rewards import make_reward
+    from amc_latency.search.judge.judge import Judge, JudgeConfig
     from amc_latency.search.methods import AgentOptions, Problem, choose, search_episodes
-    from amc_latency.search.rewards import make_reward
 
     network = load_network(NetworkOptions(options.model))
     data = data_for(network, "bundled")
@@ -112,8 +112,8 @@ def run(options: argparse.Namespace) -> None:
     """Run what is left, a row each: seed by seed, so that whatever is there at any time covers all networks."""
     import torch
 
-    from amc_latency.finetune import finetune_config, settle
-    from amc_latency.training import accuracy, fit, judged
+    from amc_latency.training.finetune import finetune_config, settle
+    from amc_latency.training.loop import accuracy, fit, judged
 
     torch.set_num_threads(options.threads)
     path, images = options.out / "finetune.csv", options.images

@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
-from amc_latency.lut.family import family
-from amc_latency.lut.shape import NOOP, LayerShape, parse_shape
-from amc_latency.lut.table_text import header_lines, row_line
+from amc_latency.lut.shapes.family import family
+from amc_latency.lut.shapes.shape import NOOP, LayerShape, parse_shape
+from amc_latency.lut.table.table_text import header_lines, row_line
 
 from benchmarks.synthetic_device import NOISE, layer_us
 

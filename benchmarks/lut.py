@@ -29,15 +29,15 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
 from amc_latency.device.conditions import Conditions
-from amc_latency.device.host import cpu_model
-from amc_latency.lut.predict import Predictor
-from amc_latency.lut.shape import NOOP, LayerShape, network_text, parse_shape
-from amc_latency.lut.table import LatencyTable
-from amc_latency.lut.table_text import header_lines, row_line
+from amc_latency.device.host.host import cpu_model
+from amc_latency.lut.prediction.predict import Predictor
+from amc_latency.lut.shapes.shape import NOOP, LayerShape, network_text, parse_shape
+from amc_latency.lut.table.table import LatencyTable
+from amc_latency.lut.table.table_text import header_lines, row_line
 
+from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.profiling import Grid
-from amc_latency.search.costs import LatencyCosts
+from amc_latency.search.costs.costs import LatencyCosts
 
 IDENTITY = DeviceIdentity("made-up", "arithmetic", "none")
 PHONE = Protocol(clock="wall", statistic="median")

@@ -22,13 +22,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from amc_latency.device.android import AndroidDevice
 from amc_latency.device.base import Protocol, Workload
-from amc_latency.device.host import cpu_model
-from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.host.host import cpu_model
+from amc_latency.device.phone.android import AndroidDevice
+from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.registry import get_device
-from amc_latency.lut.build import layer_workloads
-from amc_latency.lut.shape import LayerShape
+from amc_latency.lut.building.build import layer_workloads
+from amc_latency.lut.shapes.shape import LayerShape
 
 
 def main() -> None:

@@ -24,19 +24,19 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.device.base import Device, Protocol, Workload
-from amc_latency.device.host import HostDevice
+from amc_latency.device.host.host import HostDevice
 from amc_latency.device.measure import statistic_text, summarise
-from amc_latency.lut.build import Plan, layer_workloads
-from amc_latency.lut.family import family
-from amc_latency.lut.plan import reachable_shapes
-from amc_latency.lut.predict import Predictor
-from amc_latency.lut.shape import LayerShape, NetworkShape, network_text
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.building.build import Plan, layer_workloads
+from amc_latency.lut.building.plan import reachable_shapes
+from amc_latency.lut.prediction.predict import Predictor
+from amc_latency.lut.shapes.family import family
+from amc_latency.lut.shapes.shape import LayerShape, NetworkShape, network_text
+from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.console import Console
-from amc_latency.export import to_tflite
+from amc_latency.export.export import to_tflite
+from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
-from amc_latency.profiling import Grid, complete_table
 from benchmarks.prediction import random_networks
 from benchmarks.synthetic_device import SyntheticDevice
 

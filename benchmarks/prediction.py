@@ -40,17 +40,17 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.device.base import Protocol, Timing, Workload
-from amc_latency.device.host import HostDevice
+from amc_latency.device.host.host import HostDevice
 from amc_latency.device.measure import statistic_text, summarise
-from amc_latency.lut.architecture import Architecture
-from amc_latency.lut.plan import Choices, nearest_counts, uniform_counts
-from amc_latency.lut.predict import Predictor, network_family
-from amc_latency.lut.shape import NetworkShape, network_text, parse_network
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
+from amc_latency.lut.prediction.predict import Predictor, network_family
+from amc_latency.lut.shapes.architecture import Architecture
+from amc_latency.lut.shapes.shape import NetworkShape, network_text, parse_network
+from amc_latency.lut.table.table import LatencyTable
 
-from amc_latency.export import to_tflite
+from amc_latency.export.export import to_tflite
+from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
-from amc_latency.profiling import Grid, complete_table
 from benchmarks.close_pairs import Counts, pair_test, partners
 from benchmarks.peak_memory import Meter, PeakMemory
 

@@ -22,7 +22,7 @@ from typing import Any
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from amc_latency.device.host import cpu_model
+from amc_latency.device.host.host import cpu_model
 
 from amc_latency.console import Console
 from amc_latency.search.config import SearchConfig, SearchReport

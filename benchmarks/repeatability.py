@@ -35,20 +35,20 @@ from typing import Any
 # `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from amc_latency.device import host
 from amc_latency.device.base import DeviceError, Protocol, shuffled
-from amc_latency.device.host import HostDevice, Speed, at_reference, summary_of
-from amc_latency.device.process import WorkerDied, WorkerProcess
-from amc_latency.lut.layer_model import layer_model
-from amc_latency.lut.plan import uniform_counts
-from amc_latency.lut.shape import NOOP as NOOP_SHAPE
-from amc_latency.lut.shape import LayerShape
+from amc_latency.device.host import host
+from amc_latency.device.host.host import HostDevice, Speed, at_reference, summary_of
+from amc_latency.device.workers.process import WorkerDied, WorkerProcess
+from amc_latency.lut.building.plan import uniform_counts
+from amc_latency.lut.shapes.shape import NOOP as NOOP_SHAPE
+from amc_latency.lut.shapes.shape import LayerShape
+from amc_latency.lut.tflite.layer_model import layer_model
 
 from amc_latency.errors import UserError
-from amc_latency.export import to_tflite
+from amc_latency.export.export import to_tflite
 from amc_latency.jsonl import append_line, read_lines
+from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
-from amc_latency.profiling import Grid
 from benchmarks.prediction import random_networks
 from benchmarks.repeatability_figures import (
     CLOCKS,

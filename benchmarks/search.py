@@ -25,24 +25,24 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from amc_latency.lut.predict import Predictor
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.prediction.predict import Predictor
+from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.data import load_data
 from amc_latency.errors import UserError
+from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import BUNDLED, Network, NetworkOptions, load_network
-from amc_latency.profiling import Grid
 from amc_latency.prune.refit import RankedRefit
-from amc_latency.search import evaluator
-from amc_latency.search.baselines import random_policies, uniform_policy
-from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import LatencyCosts, predicted_costs
-from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.env import FEATURES, ChannelEnv
-from amc_latency.search.evaluator import NetworkEvaluator
-from amc_latency.search.forward import CutForward
-from amc_latency.search.judge import Judge, JudgeConfig
-from amc_latency.search.loop import EpisodeRecord, best_of, run_episodes
+from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
+from amc_latency.search.agents.env import FEATURES, ChannelEnv
+from amc_latency.search.agents.loop import EpisodeRecord, best_of, run_episodes
+from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
+from amc_latency.search.judge import evaluator
+from amc_latency.search.judge.evaluator import NetworkEvaluator
+from amc_latency.search.judge.forward import CutForward
+from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.solvers.baselines import random_policies, uniform_policy
 
 MACS_PER_MS = 10e6
 AMC_S = 2.9

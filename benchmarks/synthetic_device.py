@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from amc_latency.lut.shape import LayerShape, parse_network
+from amc_latency.lut.shapes.shape import LayerShape, parse_network
 
 NOISE = 0.003
 _CACHE_BYTES = 1 << 20

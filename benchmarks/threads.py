@@ -5,7 +5,7 @@
 
 Each measurement is a process of its own, since OpenMP reads its variables once, when torch is loaded; those of a round
 follow each other, so that whatever else the machine does meets all of them. A neighbour is a process that only counts.
-`default` leaves OpenMP's own waiting policy, `passive` is what the command line sets, see `amc_latency/threads.py`.
+`default` leaves OpenMP's own waiting policy, `passive` is what the command line sets, see `amc_latency/cli/threads.py`.
 """
 
 from __future__ import annotations

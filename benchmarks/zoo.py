@@ -28,19 +28,19 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.device.base import Device, Protocol
-from amc_latency.device.host import HostDevice, cpu_model
+from amc_latency.device.host.host import HostDevice, cpu_model
 from amc_latency.device.measure import Measurement, measure_many
-from amc_latency.lut.predict import Predictor
+from amc_latency.lut.prediction.predict import Predictor
 
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
 from amc_latency.errors import JobError, UserError
-from amc_latency.export import ExportReport, export
+from amc_latency.export.export import ExportReport, export
+from amc_latency.measuring.profiling import Grid, complete_table, open_table, plan_of
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, settled
-from amc_latency.profiling import Grid, complete_table, open_table, plan_of
-from amc_latency.search.baselines import uniform_policy
-from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
+from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
+from amc_latency.search.solvers.baselines import uniform_policy
 
 NETWORKS = (
     *("mobilenet_v1", "mobilenet_v2", "vgg16", "vgg16_bn", "resnet18", "resnet50"),

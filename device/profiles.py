@@ -17,7 +17,7 @@ from amc_latency.android_bench.safe.limits import CONFIG_BYTES, COUNT, SECONDS
 from amc_latency.android_bench.safe.records import from_toml
 from amc_latency.android_bench.state import PhoneInfo
 from amc_latency.device.base import DeviceError, Protocol, ProtocolError
-from amc_latency.device.trust import CoolDown, Trust
+from amc_latency.device.phone.trust import CoolDown, Trust
 
 ANY_PHONE = "android"
 """The profile of a phone that no other recognises."""

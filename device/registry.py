@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.device.adb.transport import Transport, UnauthorizedError
 from amc_latency.device.base import Device, DeviceError
-from amc_latency.device.host import HostDevice, cpu_model, separate_cores
-from amc_latency.device.phone import PhoneOptions, read_info, read_state
+from amc_latency.device.host.host import HostDevice, cpu_model, separate_cores
+from amc_latency.device.phone.phone import PhoneOptions, read_info, read_state
 from amc_latency.device.profiles import (
     ANY_PHONE,
     DeviceProfile,
@@ -22,10 +23,9 @@ from amc_latency.device.profiles import (
     profiles,
     unknown_device,
 )
-from amc_latency.device.transport import Transport, UnauthorizedError
 
 if TYPE_CHECKING:
-    from amc_latency.device.adb import Attached
+    from amc_latency.device.adb.adb import Attached
 
 __all__ = [
     "AttachedPhone",
@@ -146,7 +146,7 @@ def attached_phones(addresses: Iterable[str] = ()) -> list[AttachedPhone]:
 
     A phone's own trouble is its `problem`; where this computer cannot look for phones, that is a line of its own.
     """
-    from amc_latency.device.adb import attached
+    from amc_latency.device.adb.adb import attached
 
     failed = []
     try:
@@ -161,7 +161,7 @@ def attached_phones(addresses: Iterable[str] = ()) -> list[AttachedPhone]:
 def _asked(serial: str, state: str, via: str) -> AttachedPhone:
     if state != "device":
         return AttachedPhone(serial, state, via, problem=_STATES.get(state, "it does not answer"))
-    from amc_latency.device.adb import open_transport
+    from amc_latency.device.adb.adb import open_transport
 
     try:
         transport = open_transport(serial, answer_s=_GLANCE_S)
@@ -183,7 +183,7 @@ def _words(profile: DeviceProfile) -> str:
 
 def _open_gpu(profile: DeviceProfile, index: str) -> Device:
     """CUDA's GPU of this number, the first if there is none."""
-    from amc_latency.device.cuda import CudaDevice
+    from amc_latency.device.gpu.cuda import CudaDevice
 
     if index and not index.isdecimal():
         raise DeviceError(f"a GPU goes by its number, as --device {profile.name}@1, not '{index}'")
@@ -191,7 +191,7 @@ def _open_gpu(profile: DeviceProfile, index: str) -> Device:
 
 
 def _check_serial(name: str) -> None:
-    from amc_latency.device.adb import attached
+    from amc_latency.device.adb.adb import attached
 
     if not _ADDRESS.fullmatch(name):
         try:
@@ -222,8 +222,8 @@ def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> str:
 
 def _phones(profile: DeviceProfile, options: PhoneOptions) -> list[str]:
     """The phones attached that the profile may mean, at least one."""
-    from amc_latency.device.adb import attached
-    from amc_latency.device.adb_server import server_phones
+    from amc_latency.device.adb.adb import attached
+    from amc_latency.device.adb.adb_server import server_phones
 
     phones = attached()
     if options.transport == "server":
@@ -262,14 +262,14 @@ def _info_of(serial: str, options: PhoneOptions) -> PhoneInfo:
 
 
 def _transport(serial: str, options: PhoneOptions) -> Transport:
-    from amc_latency.device.adb import open_transport
+    from amc_latency.device.adb.adb import open_transport
 
     return open_transport(serial, options.transport)
 
 
 def _open(transport: Transport, profile: DeviceProfile | None, options: PhoneOptions) -> Device:
     """The device at the other end, with the profile that recognises it unless one is given, which it must match."""
-    from amc_latency.device.android import AndroidDevice
+    from amc_latency.device.phone.android import AndroidDevice
 
     try:
         info = read_info(transport)

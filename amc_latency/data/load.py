@@ -58,20 +58,20 @@ def load_data(
         raise UserError(f"--data-dir is where torchvision keeps its sets: not for {source}")
     check_source(source)
     if source in FASHION_MNIST:
-        from amc_latency.data.fashion_mnist import load_fashion_mnist
+        from amc_latency.data.sets.fashion_mnist import load_fashion_mnist
 
         data = load_fashion_mnist(source, data_dir, download)
         if data_dir is not None and data.source != "torchvision":
             console.say(f"--data-dir {data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
         return data
     if source in CIFAR:
-        from amc_latency.data.cifar import load_cifar
+        from amc_latency.data.sets.cifar import load_cifar
 
         return load_cifar(source, data_dir, download)
     if kind in ("folder", "imagenet"):
-        from amc_latency.data.folders import load_folder
+        from amc_latency.data.sets.folders import load_folder
 
         return load_folder(Path(place), size, console, imagenet=kind == "imagenet")
-    from amc_latency.data.own import load_own
+    from amc_latency.data.sets.own import load_own
 
     return load_own(source, size)

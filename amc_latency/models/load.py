@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
-from amc_latency.models.file_kinds import check_network_name
+from amc_latency.graph.outputs import tensors_of
+from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
+from amc_latency.models.files.file_kinds import check_network_name
+from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
 from amc_latency.models.registry import (
     LITE0,
     ModelSpec,
@@ -24,16 +26,14 @@ from amc_latency.models.registry import (
     timm_name,
     torchvision_name,
 )
-from amc_latency.models.weights import SUFFIXES, put_weights, read_weights
-from amc_latency.outputs import tensors_of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from amc_latency.data import Normalisation
-    from amc_latency.graph import NetworkGraph
-    from amc_latency.known_networks import KnownGraph, KnownNetwork
+    from amc_latency.graph.trace import NetworkGraph
+    from amc_latency.models.known_networks import KnownGraph, KnownNetwork
 
 BUNDLED = "bundled"
 BUNDLED_PIXELS = "fashion_mnist"
@@ -86,7 +86,7 @@ class Network:
 
 def load_network(options: NetworkOptions) -> Network:
     """Build or load what `options` name. Raises `UserError` saying what exists, or what doesn't fit."""
-    from amc_latency.graph import trace
+    from amc_latency.graph.trace import trace
 
     # What the user's own code prints is no result.
     with redirect_stdout(sys.stderr):
@@ -98,7 +98,7 @@ def load_network(options: NetworkOptions) -> Network:
 
 def checked_form(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """The normal form of a network, which was seen to compute the same; `UserError` if it doesn't, or has none."""
-    from amc_latency.models.normal_form import normal_form
+    from amc_latency.graph.normal_form import normal_form
 
     expected = _outputs(model.eval(), spec)
     model = normal_form(model, spec.input)
@@ -122,7 +122,7 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[list[torch.Tensor]]:
 
 def _check_same(expected: list[list[torch.Tensor]], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
-    from amc_latency.closeness import close
+    from amc_latency.export.closeness import close
 
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
         alike = len(other) == len(expected[0]) and all(
@@ -144,7 +144,7 @@ def load_model(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Nor
 
     Raises `UserError` as `load_network` does.
     """
-    from amc_latency.models.normal_form import check_accepts
+    from amc_latency.graph.normal_form import check_accepts
 
     with redirect_stdout(sys.stderr):
         model, spec, trained, pixels = _load(options)
@@ -201,7 +201,7 @@ def random_weights(model: str, what: str) -> str:
 
 def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalisation | None]:
     from amc_latency.models.own_network import classes_made
-    from amc_latency.models.wrappers import folded
+    from amc_latency.models.zoo.wrappers import folded
 
     check_network_name(options.model)
     if is_checkpoint(options.model):
@@ -317,7 +317,7 @@ def cut_to(network: Network, counts: tuple[int, ...]) -> Network:
 
     Raises `UserError` for a wrong number of counts, or one that its group doesn't have.
     """
-    from amc_latency.graph import trace
+    from amc_latency.graph.trace import trace
     from amc_latency.prune.cut import cut
     from amc_latency.prune.rank import consumer_l1, keep_indices
 
@@ -372,15 +372,15 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
         _put_file(Path(name), model)
         return "file"
     if torchvision is not None:
-        from amc_latency.models.torchvision_zoo import pretrained as from_torchvision
+        from amc_latency.models.zoo.torchvision_zoo import pretrained as from_torchvision
 
         tensors = from_torchvision(torchvision, name)
     elif timm is not None:
-        from amc_latency.models.timm_zoo import pretrained as from_timm
+        from amc_latency.models.zoo.timm_zoo import pretrained as from_timm
 
         tensors = from_timm(timm, name)
     elif spec.name == LITE0 and name == "pretrained":
-        from amc_latency.models.efficientnet_lite import pretrained
+        from amc_latency.models.zoo.efficientnet_lite import pretrained
 
         tensors = pretrained()
     else:
@@ -394,7 +394,7 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
 
 def _put_file(path: Path, model: nn.Module) -> None:
     """The file's weights: as the network keeps them, or, of one that computes some from others, what they come to."""
-    from amc_latency.models.wrappers import folded, is_folded
+    from amc_latency.models.zoo.wrappers import folded, is_folded
 
     tensors = read_weights(path)
     try:

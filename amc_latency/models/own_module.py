@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from amc_latency.data.splits import Normalisation, parse_normalisation
 from amc_latency.errors import UserError
-from amc_latency.graph import trace
-from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint
+from amc_latency.graph.trace import trace
+from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint
 from amc_latency.models.load import Network, checked_form
 from amc_latency.models.registry import MODULE, ModelSpec, with_counts
-from amc_latency.models.wrappers import plain_copy
+from amc_latency.models.zoo.wrappers import plain_copy
 
 _WHAT = "model"
 """What messages call it: the argument's name."""

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
+from amc_latency.models.own_file import load_function
 from amc_latency.models.registry import ModelSpec
-from amc_latency.own_file import load_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ def build(spec: ModelSpec) -> nn.Module:
     """
     import torch
 
-    from amc_latency.models.wrappers import unwrapped
+    from amc_latency.models.zoo.wrappers import unwrapped
 
     function = load_function(spec.name)
     # Networks compute with numbers while they are built, which a device without values can't.
@@ -56,8 +56,8 @@ def classes_made(model: nn.Module, spec: ModelSpec) -> int | None:
 
     Raises UserError if it rejects the image, or returns something that is no tensor.
     """
-    from amc_latency.models.normal_form import check_accepts
-    from amc_latency.outputs import tensors_of
+    from amc_latency.graph.normal_form import check_accepts
+    from amc_latency.graph.outputs import tensors_of
 
     output = check_accepts(model, spec.input)
     found = tensors_of(output)

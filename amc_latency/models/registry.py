@@ -90,7 +90,7 @@ def default_spec(name: str) -> ModelSpec:
     if torchvision_name(name) == "inception_v3":
         return replace(spec, input=(3, 299, 299))
     if timm := timm_name(name):
-        from amc_latency.models.timm_zoo import default_input
+        from amc_latency.models.zoo.timm_zoo import default_input
 
         return replace(spec, input=default_input(timm))
     return spec
@@ -99,15 +99,15 @@ def default_spec(name: str) -> ModelSpec:
 def normalisation_of(name: str) -> "Normalisation | None":
     """What the published weights of the network `name` expect of pixels; None for a network without any."""
     if torchvision := torchvision_name(name):
-        from amc_latency.models.torchvision_zoo import normalisation as of_torchvision
+        from amc_latency.models.zoo.torchvision_zoo import normalisation as of_torchvision
 
         return of_torchvision(torchvision)
     if timm := timm_name(name):
-        from amc_latency.models.timm_zoo import normalisation as of_timm
+        from amc_latency.models.zoo.timm_zoo import normalisation as of_timm
 
         return of_timm(timm)
     if name == LITE0:
-        from amc_latency.models.efficientnet_lite import normalisation
+        from amc_latency.models.zoo.efficientnet_lite import normalisation
 
         return normalisation()
     return None
@@ -120,8 +120,8 @@ def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
     """
     if spec.name == "mobilenet_v1":
         return build_original(spec, most_weights)
-    from amc_latency.models.normal_form import normal_form
-    from amc_latency.models.wrappers import folded
+    from amc_latency.graph.normal_form import normal_form
+    from amc_latency.models.zoo.wrappers import folded
 
     model = normal_form(folded(build_original(spec, most_weights)), spec.input)
     return model if spec.channels is None else with_counts(model, spec, spec.channels)
@@ -170,38 +170,38 @@ def _original(spec: ModelSpec) -> "nn.Module":
             f"for another width or input use one of {', '.join(SCALABLE_MODELS)}"
         )
     if torchvision is not None:
-        from amc_latency.models.torchvision_zoo import build as build_torchvision
+        from amc_latency.models.zoo.torchvision_zoo import build as build_torchvision
 
         return build_torchvision(torchvision, spec.classes)
     if timm is not None:
-        from amc_latency.models.timm_zoo import build as build_timm
+        from amc_latency.models.zoo.timm_zoo import build as build_timm
 
         return build_timm(timm, spec.classes, spec.input[0])
-    from amc_latency.models.efficientnet_lite import build as build_lite
+    from amc_latency.models.zoo.efficientnet_lite import build as build_lite
 
     return build_lite(spec.classes)
 
 
 def _scalable(spec: ModelSpec) -> "nn.Module":
     if spec.name == "mobilenet_v1":
-        from amc_latency.models.mobilenet_v1 import mobilenet_v1
+        from amc_latency.models.zoo.mobilenet_v1 import mobilenet_v1
 
         return mobilenet_v1(spec.width, spec.classes, spec.input[0], spec.channels)
     if spec.name == "mobilenet_v2":
-        from amc_latency.models.mobilenet_v2 import mobilenet_v2
+        from amc_latency.models.zoo.mobilenet_v2 import mobilenet_v2
 
         return mobilenet_v2(spec.width, spec.classes, spec.input[0])
     if spec.name == "lenet5":
-        from amc_latency.models.lenet import lenet5
+        from amc_latency.models.zoo.lenet import lenet5
 
         return lenet5(spec.width, spec.classes, spec.input)
-    from amc_latency.models.resnet_cifar import resnet_cifar
+    from amc_latency.models.zoo.resnet_cifar import resnet_cifar
 
     return resnet_cifar(spec.name, spec.width, spec.classes, spec.input[0])
 
 
 def _unknown(name: str) -> str:
-    from amc_latency.models.torchvision_zoo import classifiers
+    from amc_latency.models.zoo.torchvision_zoo import classifiers
 
     shown = {**{other: TORCHVISION + other for other in classifiers()}, **{known: known for known in known_models()}}
     return (
@@ -218,7 +218,7 @@ def with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...]) 
     """
     import torch
 
-    from amc_latency.graph import trace
+    from amc_latency.graph.trace import trace
     from amc_latency.prune.cut import cut
 
     graph = trace(model, spec.input)

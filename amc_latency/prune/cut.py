@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from amc_latency.coupling import Member
-from amc_latency.graph import NetworkGraph, with_tensors
+from amc_latency.graph.coupling import Member
+from amc_latency.graph.trace import NetworkGraph, with_tensors
 
 Places = tuple[str, int]
 """A module's name, and 0 for its outputs (or what it hands on), 1 for its inputs."""

@@ -12,9 +12,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from amc_latency.graph import NetworkGraph, traced_on_meta
-from amc_latency.lut.shape import FUSED_ACTIVATIONS
-from amc_latency.operations import BATCH_NORMS, OUT_OF_PLACE, activation_of
+from amc_latency.graph.operations import BATCH_NORMS, OUT_OF_PLACE, activation_of
+from amc_latency.graph.trace import NetworkGraph, traced_on_meta
+from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS
 
 Values = dict[fx.Node, Any]
 """What later steps still read: feature maps, and sizes that a view() takes."""

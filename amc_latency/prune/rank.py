@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amc_latency.graph import NetworkGraph
+from amc_latency.graph.trace import NetworkGraph
 
 
 def consumer_l1(model: nn.Module, graph: NetworkGraph) -> list[Tensor]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amc_latency.coupling import Member
-from amc_latency.graph import NetworkGraph
-from amc_latency.operations import BATCH_NORMS
+from amc_latency.graph.coupling import Member
+from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 
 RIDGE = 1e-6

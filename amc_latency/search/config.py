@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import UserError
-from amc_latency.intervals import Comparison, interval_pct
-from amc_latency.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.models.load import BUNDLED, NetworkOptions
 from amc_latency.models.registry import nearest
-from amc_latency.search.amounts import Amount, amount_text, percent_of
-from amc_latency.search.densities import check_densities, check_end
+from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
+from amc_latency.search.series.densities import check_densities, check_end
+from amc_latency.search.targets.amounts import Amount, amount_text, percent_of
+from amc_latency.training.intervals import Comparison, interval_pct
 
 LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
@@ -37,7 +37,7 @@ PRUNINGS = ("channels", "weights")
 """What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
 
 if TYPE_CHECKING:
-    from amc_latency.search.judge import Tested
+    from amc_latency.search.judge.judge import Tested
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from amc_latency.errors import UserError
-from amc_latency.search.agent import Agent
-from amc_latency.search.baselines import RandomAgent, deep_policy, shallow_policy, uniform_policy
-from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import Counts
-from amc_latency.search.damage import Damage
-from amc_latency.search.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.env import STATES, ChannelEnv, Reward, negative_error
-from amc_latency.search.hill import HillClimber, HillConfig
-from amc_latency.search.iterated import iterated
-from amc_latency.search.judge import Judge
-from amc_latency.search.loop import EpisodeRecord, run_episodes
-from amc_latency.search.netadapt import netadapt, reached, refitted
-from amc_latency.search.warm import clone, led_through, solutions, start_policies
+from amc_latency.search.agents.agent import Agent
+from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
+from amc_latency.search.agents.env import STATES, ChannelEnv, Reward, negative_error
+from amc_latency.search.agents.hill import HillClimber, HillConfig
+from amc_latency.search.agents.loop import EpisodeRecord, run_episodes
+from amc_latency.search.agents.warm import clone, led_through, solutions, start_policies
+from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.costs.costs import Counts
+from amc_latency.search.judge.damage import Damage
+from amc_latency.search.judge.judge import Judge
+from amc_latency.search.solvers.baselines import RandomAgent, deep_policy, shallow_policy, uniform_policy
+from amc_latency.search.solvers.iterated import iterated
+from amc_latency.search.solvers.netadapt import netadapt, reached, refitted
 
 EVALUATIONS_A_GROUP = 2.3
 """That a round of the iterated programme takes, about."""
@@ -110,7 +110,7 @@ def search_episodes(
     evaluate = judge if gives_up else lambda counts, _: judge(counts)
     env = ChannelEnv(clamp, evaluate, reward, state=options.state, by_layer=options.layer_rewards)
     if options.name.startswith("sb3-"):
-        from amc_latency.search.sb3 import run_sb3
+        from amc_latency.search.agents.sb3 import run_sb3
 
         limit_ms, seed, warmup = clamp.target_ms, problem.seed, options.warmup
         return run_sb3(options.name, env, options.episodes, limit_ms, log, starts, on_episode, seed, warmup)
@@ -177,7 +177,7 @@ def _agent(problem: Problem, options: AgentOptions, damages: Sequence[Damage]) -
     learner: DDPGAgent | PPOAgent
     features = len(STATES[options.state])
     if options.name == "ppo":
-        from amc_latency.search.ppo import PPOAgent, PPOConfig
+        from amc_latency.search.agents.ppo import PPOAgent, PPOConfig
 
         ppo = PPOConfig(
             warmup=options.warmup, lowest=problem.lowest, highest=problem.highest, actors=options.ppo_actors

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 
 from amc_latency.console import rich_console
-from amc_latency.estimating import bench_advice
-from amc_latency.intervals import with_interval
+from amc_latency.measuring.estimating import bench_advice
 from amc_latency.report import WIDTH, console, right
 from amc_latency.search.config import ACCURACY, Row, SearchReport
 from amc_latency.search.folder import TimedFile
+from amc_latency.training.intervals import with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,42 +13,42 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.device.base import Device
-from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.errors import JobError, UserError
-from amc_latency.estimating import bench_advice, estimate_device
-from amc_latency.export import export
-from amc_latency.lut.predict import MissingShapeError, Predictor
-from amc_latency.lut.reference_speed import go_on_at_reference
-from amc_latency.lut.shape import network_text
-from amc_latency.lut.table import LatencyTable
+from amc_latency.export.export import export
+from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
+from amc_latency.lut.shapes.shape import network_text
+from amc_latency.lut.table.reference_speed import go_on_at_reference
+from amc_latency.lut.table.table import LatencyTable
+from amc_latency.measuring.estimating import bench_advice, estimate_device
+from amc_latency.measuring.opening import device_text, open_device
+from amc_latency.measuring.profiling import Grid, complete_table, open_table
+from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.own_module import from_checkpoint
 from amc_latency.models.registry import MODULE, names_own_file
-from amc_latency.models.weights import weights_digest
-from amc_latency.opening import device_text, open_device
-from amc_latency.profiling import Grid, complete_table, open_table
 from amc_latency.report import held_out_text, suspect_text
-from amc_latency.search.baselines import uniform_policies, uniform_policy
-from amc_latency.search.bound import UpperBound
-from amc_latency.search.bounds import bounds_named, bounds_text, check_choices, grid_of
-from amc_latency.search.budgets import budget_rows, budgets_of
-from amc_latency.search.clamp import Clamp
+from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, SearchReport
-from amc_latency.search.contest import contest
-from amc_latency.search.costs import Counts, LatencyCosts, predicted_costs
-from amc_latency.search.deliver import Delivery
-from amc_latency.search.evidence import Evidence
+from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
+from amc_latency.search.costs.rewards import make_reward
+from amc_latency.search.delivery.deliver import Delivery
+from amc_latency.search.delivery.evidence import Evidence
+from amc_latency.search.delivery.timing import CONSTANT, PolicyTimer
 from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.judge import FINALISTS
-from amc_latency.search.judging import MakeJudge, judged_by
-from amc_latency.search.loop import EpisodeRecord
+from amc_latency.search.judge.judge import FINALISTS
+from amc_latency.search.judge.judging import MakeJudge, judged_by
+from amc_latency.search.judge.weights import weight_network
 from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
-from amc_latency.search.programme import solve
 from amc_latency.search.report import search_html
-from amc_latency.search.rewards import make_reward
-from amc_latency.search.timing import CONSTANT, PolicyTimer
-from amc_latency.search.weights import weight_network
-from amc_latency.search.zipped import zipped_bytes
+from amc_latency.search.solvers.baselines import uniform_policies, uniform_policy
+from amc_latency.search.solvers.contest import contest
+from amc_latency.search.solvers.programme import solve
+from amc_latency.search.targets.bound import UpperBound
+from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
+from amc_latency.search.targets.budgets import budget_rows, budgets_of
+from amc_latency.search.targets.zipped import zipped_bytes
 from amc_latency.task import ImageTask, Task
 
 

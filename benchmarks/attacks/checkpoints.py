@@ -63,7 +63,7 @@ class Trap:
 
 
 def _checkpoint(path: Path) -> bytes:
-    from amc_latency.models.checkpoint import save_checkpoint
+    from amc_latency.models.files.checkpoint import save_checkpoint
     from amc_latency.models.registry import ModelSpec, build_model
 
     spec = ModelSpec("lenet5", 0.2, input=(1, 28, 28), classes=10)
@@ -90,7 +90,7 @@ def described(content: bytes, **spec: Any) -> bytes:
 
 
 def _checkpoints(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.models.checkpoint import load_checkpoint
+    from amc_latency.models.files.checkpoint import load_checkpoint
 
     path, trap = folder / "net.safetensors", Trap()
     whole = _checkpoint(path)
@@ -145,9 +145,9 @@ def _texts(value: Any) -> Any:
 def _weights(folder: Path) -> Callable[[Case], None]:
     import torch
 
+    from amc_latency.models.files.weights import read_weights
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.models.registry import ModelSpec, build_model
-    from amc_latency.models.weights import read_weights
 
     tensors = build_model(ModelSpec("lenet5", 0.2, input=(1, 28, 28), classes=10)).state_dict()
     wholes = []

@@ -24,7 +24,7 @@ class Said(NamedTuple):
 
 def command(*arguments: object) -> Said:
     """Run `amc-latency`. Raises what is a traceback to a user, and `Wrong` for words that are bad."""
-    from amc_latency.cli import main
+    from amc_latency.cli.main import main
 
     out, err, argv = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["amc-latency", *map(str, arguments)]

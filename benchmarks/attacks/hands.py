@@ -73,8 +73,8 @@ def _in_the_middle(case: Case, work: Profile, job: Job, undisturbed: Undisturbed
 
 
 def _merge_over(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.lut.merge import merge
-    from amc_latency.lut.table import LatencyTable
+    from amc_latency.lut.table.merge import merge
+    from amc_latency.lut.table.table import LatencyTable
 
     work = Profile()
     undisturbed = Undisturbed(work, folder)
@@ -159,7 +159,7 @@ def _two_searches(folder: Path) -> Callable[[Case], None]:
 
 
 def _three_keys(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.device.adb_direct import DirectTransport
+    from amc_latency.device.adb.adb_direct import DirectTransport
     from amc_latency.device.base import DeviceError
 
     def connect(port: int) -> None:

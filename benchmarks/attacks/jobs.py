@@ -146,10 +146,10 @@ class Profile(Work):
 
     def do(self, folder: Path) -> None:
         from amc_latency.device.base import Protocol
-        from amc_latency.lut.build import Plan
+        from amc_latency.lut.building.build import Plan
 
         from amc_latency.console import Console
-        from amc_latency.profiling import Grid, complete_table, open_table
+        from amc_latency.measuring.profiling import Grid, complete_table, open_table
 
         device = _device()
         protocol = Protocol(rounds=2, clock="cpu", statistic="median")
@@ -163,7 +163,7 @@ class Profile(Work):
         return {line for line in lines if not line.startswith(("#", "key\t"))}
 
     def result(self, folder: Path) -> Any:
-        from amc_latency.lut.table import LatencyTable
+        from amc_latency.lut.table.table import LatencyTable
 
         table = LatencyTable.open(self.table(folder))
         return {(timing.workload, timing.round): (timing.cpu, timing.error) for timing in table.rows}
@@ -171,7 +171,7 @@ class Profile(Work):
 
 def _device() -> Device:
     from amc_latency.device.base import Protocol, Timing, Workload
-    from amc_latency.device.host import built
+    from amc_latency.device.host.host import built
 
     from benchmarks.synthetic_device import SyntheticDevice
 
@@ -197,9 +197,9 @@ class Search(Work):
     def prepare(self) -> None:
         import torch
 
-        from amc_latency.outcome import Outcome
-        from amc_latency.search import judge
         from amc_latency.search.config import SearchConfig
+        from amc_latency.search.judge import judge
+        from amc_latency.training.outcome import Outcome
 
         torch.set_num_threads(1)
         # Most of the time of a short search goes into judging it on test images, of which nothing here is seen.
@@ -251,22 +251,22 @@ class Train(Work):
     def prepare(self) -> None:
         import torch
 
-        import amc_latency.train  # noqa: F401
+        import amc_latency.training.train  # noqa: F401
         from amc_latency.data import load_data
 
         torch.set_num_threads(1)
         load_data("bundled")
 
     def do(self, folder: Path) -> None:
-        from amc_latency.train import TrainCommandConfig, train
-        from amc_latency.training import TrainConfig
+        from amc_latency.training.loop import TrainConfig
+        from amc_latency.training.train import TrainCommandConfig, train
 
         training = TrainConfig(epochs=3, image_size=(16, 16), low_resolution_epochs=0)
         train(TrainCommandConfig(folder / "net.safetensors", "lenet5", 0.3, FEW_IMAGES, training=training))
 
     def result(self, folder: Path) -> Any:
-        from amc_latency.models.checkpoint import load_checkpoint
-        from amc_latency.models.weights import weights_digest
+        from amc_latency.models.files.checkpoint import load_checkpoint
+        from amc_latency.models.files.weights import weights_digest
 
         model, spec, extra = load_checkpoint(folder / "net.safetensors")
         return weights_digest(model), spec, extra

@@ -90,10 +90,10 @@ def attacks() -> list[Attack]:
 
 
 def _logs(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.lut.table import LatencyTable, TableError
+    from amc_latency.lut.table.table import LatencyTable, TableError
 
     from amc_latency.errors import UserError
-    from amc_latency.importing import import_into
+    from amc_latency.measuring.importing import import_into
     from amc_latency.models.load import NetworkOptions, load_network
 
     network = load_network(NetworkOptions())
@@ -164,9 +164,9 @@ def _sometimes(draw: random.Random, text: bytes) -> bytes:
 
 
 def _block_tables(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.lut.table import LatencyTable
+    from amc_latency.lut.table.table import LatencyTable
 
-    from amc_latency.importing import import_block_tables
+    from amc_latency.measuring.importing import import_block_tables
 
     path, out = folder / "x.yaml", folder / "x.tsv"
 

@@ -42,10 +42,10 @@ def attacks() -> list[Attack]:
 
 
 def _models() -> list[bytes]:
-    from amc_latency.lut.layer_model import layer_model
-    from amc_latency.lut.shape import parse_shape
+    from amc_latency.lut.shapes.shape import parse_shape
+    from amc_latency.lut.tflite.layer_model import layer_model
 
-    from amc_latency.export import to_tflite
+    from amc_latency.export.export import to_tflite
     from amc_latency.models.load import NetworkOptions, load_network, settled
 
     network = settled(load_network(NetworkOptions("lenet5", 0.3, weights="random")))
@@ -85,8 +85,8 @@ class _Endless:
 
 def _in_worker(folder: Path) -> Callable[[Case], None]:
     from amc_latency.device.base import Protocol
-    from amc_latency.device.host import HostDevice
-    from amc_latency.device.reference import ReferenceSpeeds
+    from amc_latency.device.host.host import HostDevice
+    from amc_latency.device.host.reference import ReferenceSpeeds
 
     class Known(ReferenceSpeeds):
         """No time is spent on this computer's speed."""
@@ -126,10 +126,10 @@ def _in_worker(folder: Path) -> Callable[[Case], None]:
 
 
 def _in_readers(folder: Path) -> Callable[[Case], None]:
+    from amc_latency.device.gpu.tflite_torch import UnsupportedModelError, load_module
     from amc_latency.device.measure import BadModelError
-    from amc_latency.device.tflite_inputs import sized, tflite_inputs
-    from amc_latency.device.tflite_torch import UnsupportedModelError, load_module
-    from amc_latency.lut.tflite import TfliteError, tflite_ops
+    from amc_latency.device.tflite.tflite_inputs import sized, tflite_inputs
+    from amc_latency.lut.tflite.run import TfliteError, tflite_ops
 
     models = _models()
     readers: tuple[Callable[[bytes], object], ...] = (

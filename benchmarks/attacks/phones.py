@@ -43,8 +43,8 @@ def _spread(number: int, count: int) -> int:
 
 def _act(transport: object, action: str) -> None:
     """Connect and do it; what a transport raises for a bad peer is a right answer."""
+    from amc_latency.device.adb.transport import Transport
     from amc_latency.device.base import DeviceError
-    from amc_latency.device.transport import Transport
 
     assert isinstance(transport, Transport)
     try:
@@ -63,7 +63,7 @@ def _act(transport: object, action: str) -> None:
 
 
 def _direct(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.device.adb_direct import DirectTransport
+    from amc_latency.device.adb.adb_direct import DirectTransport
 
     def try_case(case: Case) -> None:
         greeting, service, action = _DIRECT[_spread(case.number, len(_DIRECT))]
@@ -75,7 +75,7 @@ def _direct(folder: Path) -> Callable[[Case], None]:
 
 
 def _by_server(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.device.adb_server import ServerTransport
+    from amc_latency.device.adb.adb_server import ServerTransport
 
     def try_case(case: Case) -> None:
         honest, name, action = _SERVER[_spread(case.number, len(_SERVER))]

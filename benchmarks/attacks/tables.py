@@ -18,7 +18,7 @@ from benchmarks.attacks.mutate import NINES, damaged, odd_number, odd_place
 
 if TYPE_CHECKING:
     from amc_latency.device.base import Timing
-    from amc_latency.lut.table import LatencyTable
+    from amc_latency.lut.table.table import LatencyTable
 
     from amc_latency.models.load import Network
 
@@ -51,10 +51,10 @@ class _Base:
 
     def __init__(self, path: Path, network: Network) -> None:
         from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
-        from amc_latency.lut.headers import header_of, marked
-        from amc_latency.lut.plan import uniform_counts
-        from amc_latency.lut.shape import NOOP, network_text
-        from amc_latency.lut.table import LatencyTable
+        from amc_latency.lut.building.plan import uniform_counts
+        from amc_latency.lut.shapes.shape import NOOP, network_text
+        from amc_latency.lut.table.headers import header_of, marked
+        from amc_latency.lut.table.table import LatencyTable
 
         from benchmarks.synthetic_device import layer_us
 
@@ -206,7 +206,7 @@ def _dumped(value: Any) -> str:
 
 
 def _opened(path: Path) -> LatencyTable | None:
-    from amc_latency.lut.table import LatencyTable, TableError
+    from amc_latency.lut.table.table import LatencyTable, TableError
 
     try:
         return LatencyTable.open(path)
@@ -216,7 +216,7 @@ def _opened(path: Path) -> LatencyTable | None:
 
 def _use(case: Case, path: Path, table: LatencyTable | None, base: _Base) -> None:
     """All that the commands do with a table. A sum of figures that were allowed in is to be a figure too."""
-    from amc_latency.lut.check import check
+    from amc_latency.lut.audit.check import check
 
     finite(asdict(check(path)))
     if table is None:
@@ -229,13 +229,13 @@ def _use(case: Case, path: Path, table: LatencyTable | None, base: _Base) -> Non
 
 
 def _look(case: Case, table: LatencyTable, base: _Base) -> None:
-    from amc_latency.lut.export_csv import write_csv
-    from amc_latency.lut.predict import MissingShapeError
-    from amc_latency.lut.sweeps import staircases
-    from amc_latency.lut.table import TableError
+    from amc_latency.lut.audit.export_csv import write_csv
+    from amc_latency.lut.audit.sweeps import staircases
+    from amc_latency.lut.prediction.predict import MissingShapeError
+    from amc_latency.lut.table.table import TableError
 
-    from amc_latency.lut_show import show_report
-    from amc_latency.prediction import predict
+    from amc_latency.cli.lut_show import show_report
+    from amc_latency.measuring.prediction import predict
 
     with allowed():
         finite(show_report(table, staircases(table, None, None), []))
@@ -249,9 +249,9 @@ def _look(case: Case, table: LatencyTable, base: _Base) -> None:
 
 
 def _merge(path: Path, base: _Base, case: Case) -> None:
-    from amc_latency.lut.compare import diff
-    from amc_latency.lut.merge import merge
-    from amc_latency.lut.table import LatencyTable
+    from amc_latency.lut.audit.compare import diff
+    from amc_latency.lut.table.merge import merge
+    from amc_latency.lut.table.table import LatencyTable
 
     out = case.folder / "merged.tsv"
     for pair in ((base.path, path), (path, base.path)):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from amc_latency.lut.tflite import tflite_ops, tflite_outputs
+from amc_latency.lut.tflite.run import tflite_ops, tflite_outputs
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -321,7 +321,7 @@ def test_networks_by_name(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_module_is_refused(net: amc.Network, model: Segmenter, tmp_path: Path) -> None:
-    from amc_latency.models.checkpoint import save_checkpoint
+    from amc_latency.models.files.checkpoint import save_checkpoint
 
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, net.model, net.spec, build=net.build)
@@ -361,7 +361,7 @@ def test_the_door_opens_at_once_and_names_are_functions() -> None:
     code = (
         "import sys, time; began = time.perf_counter(); import amc_latency as amc; took = time.perf_counter() - began\n"
         "loaded = [name for name in ('torch', 'numpy', 'typer', 'rich', 'scipy') if name in sys.modules]\n"
-        "import amc_latency.search.run, amc_latency.bench, amc_latency.export\n"
+        "import amc_latency.search.run, amc_latency.measuring.bench, amc_latency.export.export\n"
         "from amc_latency import search, export, bench, device\n"
         "kinds = [type(getattr(amc, name)).__name__ for name in ('search', 'export', 'bench', 'device', 'profile')]\n"
         "import json; print(json.dumps([loaded, kinds, amc.search is search, sorted(amc.__all__)[:3]]))"

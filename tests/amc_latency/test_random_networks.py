@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from amc_latency.lut.tflite import run_tflite
-from random_networks import MIXING, MIXING_MAPS, random_network
+from amc_latency.lut.tflite.run import run_tflite
 from torch import Tensor, nn
 
 from amc_latency.errors import UserError
-from amc_latency.export import to_tflite
-from amc_latency.graph import NetworkGraph, trace
-from amc_latency.models.normal_form import normal_form
+from amc_latency.export.export import to_tflite
+from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.prune.cut import cut
+from tests.amc_latency.random_networks import MIXING, MIXING_MAPS, random_network
 
 COUNT = int(os.environ.get("RANDOM_NETWORKS", "20"))
 TOLERANCE = 2e-4

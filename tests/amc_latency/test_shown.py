@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.table.table import LatencyTable
 from rich.table import Table
 
-from amc_latency.cli import main
+from amc_latency.cli.main import main
 from amc_latency.console import Console, put, rich_console
 from amc_latency.errors import JobError, error_text, exit_code
 

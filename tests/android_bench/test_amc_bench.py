@@ -19,10 +19,10 @@ import pytest
 from amc_latency.android_bench.amc_bench import NOT_REACHED, AmcBench
 from amc_latency.android_bench.build import amc_bench_files
 from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
-from amc_latency.device.tflite_inputs import sized
-from amc_latency.lut.layer_model import layer_model
-from amc_latency.lut.shape import LayerShape
-from amc_latency.lut.writer import TfliteGraph
+from amc_latency.device.tflite.tflite_inputs import sized
+from amc_latency.lut.shapes.shape import LayerShape
+from amc_latency.lut.tflite.layer_model import layer_model
+from amc_latency.lut.tflite.writer import TfliteGraph
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyt
 def test_the_sources_compile_without_a_warning(compiler: str, tmp_path: Path) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler} (Debian: gcc or gcc-aarch64-linux-gnu)")
-    sources = sorted((ROOT / "android_bench").glob("*.c"))
+    sources = sorted((ROOT / "android_bench" / "program").glob("*.c"))
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"]
     command = [compiler, *flags, *map(str, sources), "-o", str(tmp_path / "out"), "-ldl", "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -197,7 +197,9 @@ def test_cmake_builds_it_too(tool: str, tmp_path: Path) -> None:
     generator = ["-G", "Ninja"] if tool == "ninja" else []
     if not generator and shutil.which("make") is None:
         pytest.skip("needs make (Debian: make)")
-    subprocess.run(["cmake", "-S", ROOT / "android_bench", "-B", tmp_path, *generator], check=True, capture_output=True)
+    subprocess.run(
+        ["cmake", "-S", ROOT / "android_bench" / "program", "-B", tmp_path, *generator], check=True, capture_output=True
+    )
     subprocess.run(["cmake", "--build", tmp_path], check=True, capture_output=True)
     done = subprocess.run([tmp_path / "amc_bench", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "amc_bench 1\n")

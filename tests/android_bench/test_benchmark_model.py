@@ -15,7 +15,8 @@ from amc_latency.android_bench.op_profile import parse_op_profile
 from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutation import damaged
+
+from tests.android_bench.mutation import damaged
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODEL = "/data/local/tmp/m.tflite"

@@ -12,7 +12,8 @@ from amc_latency.android_bench.op_profile import Op, OpProfile, parse_op_profile
 from amc_latency.android_bench.runner import ParseError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutation import damaged
+
+from tests.android_bench.mutation import damaged
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PIXEL1 = Path(__file__).resolve().parents[2] / "../shared/pixel1"

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from amc_latency.device.adb.transport import CommandResult, Transport, TransportError, UnauthorizedError
 from amc_latency.device.base import DeviceError, DeviceIdentity
-from amc_latency.device.host import HostDevice, allowed_cores, separate_cores
-from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.host.host import HostDevice, allowed_cores, separate_cores
+from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.profiles import DeviceProfile
 from amc_latency.device.registry import UnknownDeviceError, attached_phones, get_device, get_devices, known_devices
-from amc_latency.device.transport import CommandResult, Transport, TransportError, UnauthorizedError
 
 PIXEL_8 = ("Pixel 8", "shiba", "Tensor G3")
 PIXEL_9 = ("Pixel 9", "tokay", "Tensor G4")
@@ -87,7 +87,7 @@ class FakePhone:
 
 @dataclass
 class World:
-    """What is attached, in place of `amc_latency.device.adb` and `amc_latency.device.android`."""
+    """What is attached, in place of `amc_latency.device.adb.adb` and `amc_latency.device.phone.android`."""
 
     phones: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
@@ -110,11 +110,11 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    adb, android = ModuleType("amc_latency.device.adb"), ModuleType("amc_latency.device.android")
+    adb, android = ModuleType("amc_latency.device.adb.adb"), ModuleType("amc_latency.device.phone.android")
     adb.attached, adb.open_transport = world.attached, world.open_transport  # type: ignore[attr-defined]
     android.AndroidDevice = type("AndroidDevice", (), {"open": staticmethod(FakePhone)})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "amc_latency.device.adb", adb)
-    monkeypatch.setitem(sys.modules, "amc_latency.device.android", android)
+    monkeypatch.setitem(sys.modules, "amc_latency.device.adb.adb", adb)
+    monkeypatch.setitem(sys.modules, "amc_latency.device.phone.android", android)
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     return world
 
@@ -283,7 +283,7 @@ def test_workers_of_the_host_are_cores() -> None:
 
 
 def test_hyperthreads_of_one_core_are_taken_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("amc_latency.device.host"), "allowed_cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(import_module("amc_latency.device.host.host"), "allowed_cores", lambda: [0, 1, 2, 3])
     for core, siblings in enumerate(["0-1", "0-1", "2-3", "2-3"]):
         folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/topology"
         folder.mkdir(parents=True)
@@ -295,7 +295,7 @@ def test_hyperthreads_of_one_core_are_taken_last(tmp_path: Path, monkeypatch: py
 
 
 def test_workers_take_fast_cores_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("amc_latency.device.host"), "allowed_cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(import_module("amc_latency.device.host.host"), "allowed_cores", lambda: [0, 1, 2, 3])
     for core, capacity in enumerate([1024, 1024, 381, 381]):
         folder = tmp_path / f"sys/devices/system/cpu/cpu{core}"
         folder.mkdir(parents=True)

@@ -23,9 +23,9 @@ from amc_latency.device.base import (
 )
 from amc_latency.device.conditions import measured_by
 from amc_latency.device.fleet import Fleet, shares
-from amc_latency.device.host import HostDevice, allowed_cores
-from amc_latency.lut.build import layer_workloads
-from amc_latency.lut.shape import LayerShape
+from amc_latency.device.host.host import HostDevice, allowed_cores
+from amc_latency.lut.building.build import layer_workloads
+from amc_latency.lut.shapes.shape import LayerShape
 from fake_phone.opened import QUICK, opened
 from fake_phone.stand_in import stand_in_us
 from hypothesis import given

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.device.phone.trust import hottest_c
 from amc_latency.device.profiles import (
     HOST_PROTOCOL,
     PHONE_PROTOCOL,
@@ -21,7 +22,6 @@ from amc_latency.device.profiles import (
     profiles,
 )
 from amc_latency.device.registry import get_device
-from amc_latency.device.trust import hottest_c
 
 PIXEL_8 = PhoneInfo(model="Pixel 8", device="shiba", soc="Tensor G3", platform="zuma")
 S24 = PhoneInfo(model="SM-S921B", device="e1s", soc="s5e9945", platform="erd9945")

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from amc_latency.device.adb_direct import DirectTransport
-from amc_latency.device.android import AndroidDevice
-from amc_latency.device.phone import PhoneOptions
+from amc_latency.device.adb.adb_direct import DirectTransport
+from amc_latency.device.adb.transport import CommandResult, Transport
+from amc_latency.device.phone.android import AndroidDevice
+from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.phone.session import Patience
 from amc_latency.device.profiles import DeviceProfile, get_profile
-from amc_latency.device.session import Patience
-from amc_latency.device.transport import CommandResult, Transport
 
 from fake_phone.adbd import FakeAdbd
 from fake_phone.programs import PhoneState, make_phone

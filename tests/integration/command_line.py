@@ -13,11 +13,11 @@ from typing import Any
 
 from amc_latency.device.base import Protocol
 from amc_latency.device.registry import get_device
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.table.table import LatencyTable
 
 _ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
-_MAIN = "from amc_latency.cli import main; main()"
+_MAIN = "from amc_latency.cli.main import main; main()"
 
 
 @dataclass(frozen=True)

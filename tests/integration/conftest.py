@@ -10,7 +10,7 @@ import pytest
 from amc_latency.device import profiles as profiles_module
 from amc_latency.device.profiles import profiles
 
-from amc_latency.cli import main
+from amc_latency.cli.main import main
 from tests.device.conftest import adb, adb_environment, adb_home
 from tests.integration.command_line import PLACES, Cli, Outcome
 

@@ -6,13 +6,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from amc_latency.device.android import AndroidDevice
-from amc_latency.device.phone import PhoneOptions
-from amc_latency.device.session import Patience
-from amc_latency.lut.build import Plan, build_table
-from amc_latency.lut.table import LatencyTable
+from amc_latency.device.phone.android import AndroidDevice
+from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.phone.session import Patience
+from amc_latency.lut.building.build import Plan, build_table
+from amc_latency.lut.table.table import LatencyTable
 from fake_phone.opened import Impatient, quick_profile
-from scripted_device import all_choices, small_architecture
+
+from tests.lut.scripted_device import all_choices, small_architecture
 
 
 def main() -> None:

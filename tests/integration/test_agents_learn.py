@@ -7,17 +7,17 @@ import statistics
 from pathlib import Path
 
 import pytest
-from amc_latency.lut.predict import Predictor
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.prediction.predict import Predictor
+from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency import lut
 from amc_latency.data import load_data
+from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.profiling import Grid
-from amc_latency.search.clamp import Clamp
-from amc_latency.search.costs import LatencyCosts, predicted_costs
-from amc_latency.search.env import negative_error
-from amc_latency.search.judge import Judge, JudgeConfig
+from amc_latency.search.agents.env import negative_error
+from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
+from amc_latency.search.judge.judge import Judge, JudgeConfig
 from amc_latency.search.methods import AgentOptions, Problem, search_episodes
 
 TABLE = Path(lut.__file__).parent / "tables" / "host-epyc-zen4.tsv"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from amc_latency.device.base import DeviceIdentity
-from amc_latency.lut.estimate import cost_model
-from amc_latency.lut.shape import parse_network
-from amc_latency.lut.table import LatencyTable, TableError
+from amc_latency.lut.prediction.estimate import cost_model
+from amc_latency.lut.shapes.shape import parse_network
+from amc_latency.lut.table.table import LatencyTable, TableError
 
 from amc_latency.console import Console
-from amc_latency.profiling import tables_folder
+from amc_latency.measuring.profiling import tables_folder
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.run import search
 from tests.integration.test_search import FEW_IMAGES

@@ -13,14 +13,14 @@ from amc_latency.console import Console
 from amc_latency.data import Normalisation, load_data
 from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
-from amc_latency.finetune import finetune_checkpoint
-from amc_latency.models.checkpoint import load_checkpoint
+from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.search import judge as judge_module
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.judge import judge as judge_module
 from amc_latency.search.run import search
-from amc_latency.train import TrainCommandConfig, train
-from amc_latency.training import TrainConfig
+from amc_latency.training.finetune import finetune_checkpoint
+from amc_latency.training.loop import TrainConfig
+from amc_latency.training.train import TrainCommandConfig, train
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from amc_latency.lut.layer_model import layer_model
-from amc_latency.lut.shape import LayerShape
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.shapes.shape import LayerShape
+from amc_latency.lut.table.table import LatencyTable
+from amc_latency.lut.tflite.layer_model import layer_model
 from fake_phone.adbd import FakeAdbd
 from fake_phone.arm64 import emulator
 from fake_phone.programs import PhoneState, make_phone
 
 from amc_latency import android_bench
-from amc_latency.export import to_tflite
+from amc_latency.export.export import to_tflite
 from amc_latency.models.load import NetworkOptions, load_network
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 
@@ -70,7 +70,7 @@ def wheel(cli: Cli) -> None:
 def small_sentinel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that the emulator runs at once: the shipped one takes 0.1 s a run there, which was most of the time here."""
     (tmp_path / "sentinel.tflite").write_bytes(layer_model(LayerShape("conv", 8, 8, 8, 8)))
-    monkeypatch.setattr(android_bench, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(android_bench, "SENTINEL", tmp_path / "sentinel.tflite")
 
 
 def test_a_profile_by_the_official_program(run_here: Run, phone: Phone, tmp_path: Path) -> None:

@@ -21,24 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amc_latency.device.adb import open_transport
-from amc_latency.device.adb_direct import usb_phones
+from amc_latency.device.adb.adb import open_transport
+from amc_latency.device.adb.adb_direct import usb_phones
 from amc_latency.device.registry import get_device
-from amc_latency.lut.layer_model import layer_model
-from amc_latency.lut.plan import reachable_shapes
-from amc_latency.lut.predict import missing_shapes
-from amc_latency.lut.shape import LayerShape
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.building.plan import reachable_shapes
+from amc_latency.lut.prediction.predict import missing_shapes
+from amc_latency.lut.shapes.shape import LayerShape
+from amc_latency.lut.table.table import LatencyTable
+from amc_latency.lut.tflite.layer_model import layer_model
 from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
 from fake_phone.opened import HELP
 from fake_phone.programs import PhoneState, make_phone
 from fake_phone.stand_in import install_stand_in
 
-from amc_latency.models.checkpoint import save_checkpoint
+from amc_latency.measuring.profiling import Grid
+from amc_latency.models.files.checkpoint import save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec, build_model
-from amc_latency.profiling import Grid
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 from tests.integration.test_search import FEW_IMAGES
 
@@ -362,7 +362,7 @@ def test_phones_that_do_not_let_us_in_are_given_up_on(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        import_module("amc_latency.device.adb"), "open_transport", partial(open_transport, answer_s=1.0)
+        import_module("amc_latency.device.adb.adb"), "open_transport", partial(open_transport, answer_s=1.0)
     )  # a user waits for ten
     with FakeAdbd(tmp_path, auth="known") as stranger:
         outcome = here.bench("--device", stranger.address)

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from amc_latency.device.base import Device, Protocol, Summary, Timing, Workload
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.data import load_data
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import load_checkpoint
+from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search import run as search_run
+from amc_latency.search.judge.weights import weight_layers
 from amc_latency.search.report import search_text
-from amc_latency.search.rounds import rounds_text, search_rounds
 from amc_latency.search.run import check_met, search
-from amc_latency.search.weights import weight_layers
+from amc_latency.search.series.rounds import rounds_text, search_rounds
 from tests.integration.test_search import SMALL, TABLE
 
 QUICK = replace(SMALL, agent="hill", warmup=0, episodes=3, images=50, baselines="uniform", finetune_epochs=1)

@@ -16,26 +16,26 @@ from pathlib import Path
 import pytest
 import torch
 from amc_latency.device.base import Protocol, Summary, Timing, Workload
-from amc_latency.lut.replay import ReplayDevice
-from amc_latency.lut.shape import network_text
-from amc_latency.lut.table import LatencyTable
-from amc_latency.lut.tflite import run_tflite
+from amc_latency.lut.prediction.replay import ReplayDevice
+from amc_latency.lut.shapes.shape import network_text
+from amc_latency.lut.table.table import LatencyTable
+from amc_latency.lut.tflite.run import run_tflite
 
 from amc_latency.console import Console
 from amc_latency.data import load_data, parse_normalisation
 from amc_latency.data.splits import NORMALISATIONS
 from amc_latency.errors import JobError, UserError
-from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
+from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.outcome import Outcome
-from amc_latency.search import deliver as deliver_module
-from amc_latency.search import judge as judge_module
 from amc_latency.search import run as search_run
-from amc_latency.search import timing as timing_module
 from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.delivery import deliver as deliver_module
+from amc_latency.search.delivery import timing as timing_module
 from amc_latency.search.folder import RunFolder
-from amc_latency.search.judge import Judge, Tested
+from amc_latency.search.judge import judge as judge_module
+from amc_latency.search.judge.judge import Judge, Tested
 from amc_latency.search.run import check_met, search
+from amc_latency.training.outcome import Outcome
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"
 FEW_IMAGES = f"{Path(__file__).with_name('few_images.py')}:few_images"
@@ -362,7 +362,7 @@ def command(out: Path) -> list[str]:
         "--agent ddpg --cold-start --baselines uniform,random --correction-episodes 2 --images 100 "
         "--calibration-images 64 --finetune-epochs 1 --timing-rounds 1"
     )
-    script = "from amc_latency.cli import main; main()"
+    script = "from amc_latency.cli.main import main; main()"
     return [sys.executable, "-c", script, *options.split(), "--out", str(out)]
 
 

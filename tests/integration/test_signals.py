@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import Cli
+
+from tests.integration.command_line import Cli
 
 MOMENTS_S = [float(text) for text in os.environ.get("AMC_SIGNAL_MOMENTS", "0.5").split(",")]
 """after it began to work"""

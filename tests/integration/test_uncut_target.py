@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from amc_latency.lut.predict import Predictor
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.prediction.predict import Predictor
+from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import bundled_checkpoint, load_checkpoint
+from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpoint
+from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.models.weights import weights_digest
 from amc_latency.search.config import SearchConfig, SearchReport
-from amc_latency.search.pareto import front_text, pareto_search
 from amc_latency.search.report import search_text
-from amc_latency.search.rounds import rounds_text, search_rounds
 from amc_latency.search.run import check_met, search
+from amc_latency.search.series.pareto import front_text, pareto_search
+from amc_latency.search.series.rounds import rounds_text, search_rounds
 from tests.integration.test_search import NINE_OF_TEN, SMALL, TABLE, Judge, slow_device
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.graph import trace
+from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network, settled
 from amc_latency.models.registry import ModelSpec, build_model, parse_input
 from amc_latency.prune.cut import cut

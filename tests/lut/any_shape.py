@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amc_latency.lut.shape import ACTIVATIONS, FUSED_ACTIVATIONS, KINDS, WINDOW_KINDS, LayerShape
+from amc_latency.lut.shapes.shape import ACTIVATIONS, FUSED_ACTIVATIONS, KINDS, WINDOW_KINDS, LayerShape
 from hypothesis import strategies as st
 
 

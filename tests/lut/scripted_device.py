@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from amc_latency.lut.architecture import Architecture, Layer, channel_choices
-from amc_latency.lut.build import BuildReport, NetworkWorkload, Plan, build_table
-from amc_latency.lut.plan import uniform_counts
-from amc_latency.lut.shape import LayerShape, NetworkShape, network_text, parse_network
-from amc_latency.lut.table import LatencyTable
+from amc_latency.lut.building.build import BuildReport, NetworkWorkload, Plan, build_table
+from amc_latency.lut.building.plan import uniform_counts
+from amc_latency.lut.shapes.architecture import Architecture, Layer, channel_choices
+from amc_latency.lut.shapes.shape import LayerShape, NetworkShape, network_text, parse_network
+from amc_latency.lut.table.table import LatencyTable
 
 IDENTITY = DeviceIdentity("scripted", "a model of arithmetic", "runtime 1")
 PROTOCOL = Protocol(runs=5, rounds=3)

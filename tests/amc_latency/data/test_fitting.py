@@ -14,7 +14,7 @@ from amc_latency.data import ImageData, Normalisation, Split, data_for, fitted, 
 from amc_latency.data.fitting import labelled_by
 from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
-from amc_latency.graph import trace
+from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.models.registry import ModelSpec, build_model
 

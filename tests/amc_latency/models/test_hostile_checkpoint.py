@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
+from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
+from amc_latency.models.files.weights import read_weights
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from amc_latency.models.registry import ModelSpec, build_model
 from amc_latency.models.size import check_memory
-from amc_latency.models.weights import read_weights
 
 ROOT = Path(__file__).parents[3]
 CODE = """
@@ -93,7 +93,7 @@ def test_code_is_loaded_in_one_place_alone() -> None:
         if loads.search(line)
     }
     # The other starts the product's own workers, whose paths the parent process gives.
-    assert found == {"amc_latency/own_file.py", "device/confined.py"}
+    assert found == {"amc_latency/models/own_file.py", "device/workers/confined.py"}
 
 
 @pytest.mark.timeout(30)

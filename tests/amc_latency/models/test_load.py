@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from amc_latency.errors import UserError
-from amc_latency.models.checkpoint import load_checkpoint, save_checkpoint
+from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import NetworkOptions, cut_to, load_network, parse_counts
 
 SMALL = NetworkOptions("mobilenet_v1", width=0.25, input="3x32x32", classes=5)

@@ -14,11 +14,11 @@ from torch import nn
 from amc_latency.console import Console
 from amc_latency.data import Normalisation
 from amc_latency.errors import JobError, UserError
-from amc_latency.models.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
-from amc_latency.models.lenet import lenet5
+from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
+from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from amc_latency.models.registry import ModelSpec, build_model, build_original, default_spec, normalisation_of
-from amc_latency.models.weights import weights_digest
+from amc_latency.models.zoo.lenet import lenet5
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.run import search
 

@@ -13,13 +13,13 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, Normalisation, Split
 from amc_latency.data.fitting import labelled_by
 from amc_latency.errors import UserError
-from amc_latency.export import export
-from amc_latency.graph import trace
+from amc_latency.export.export import export
+from amc_latency.graph.trace import trace
 from amc_latency.models.load import NetworkOptions, check_logits, load_network
 from amc_latency.prune.refit import collect
-from amc_latency.search.damage import taylor
-from amc_latency.search.evaluator import NetworkEvaluator, RankedCut
-from amc_latency.training import TrainConfig, fit, judged
+from amc_latency.search.judge.damage import taylor
+from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut
+from amc_latency.training.loop import TrainConfig, fit, judged
 
 OWN = """
 import torch

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from amc_latency.errors import UserError
-from amc_latency.finetune import finetune_checkpoint
+from amc_latency.models.files.weights import put_weights
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.models.weights import put_weights
+from amc_latency.training.finetune import finetune_checkpoint
 
 OWN = """
 import torch

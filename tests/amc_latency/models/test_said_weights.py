@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from amc_latency.cli import main
+from amc_latency.cli.main import main
 from amc_latency.errors import UserError
-from amc_latency.finetune import finetune_checkpoint
 from amc_latency.models.load import NetworkOptions
 from amc_latency.models.own_network import build
 from amc_latency.models.registry import ModelSpec
+from amc_latency.training.finetune import finetune_checkpoint
 
 OWN = """
 import torch

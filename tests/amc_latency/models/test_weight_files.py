@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from amc_latency.errors import UserError
-from amc_latency.models.weights import check_fit, put_weights, read_weights, weights_digest
+from amc_latency.models.files.weights import check_fit, put_weights, read_weights, weights_digest
 
 
 def network(seed: int = 0) -> nn.Sequential:

@@ -11,8 +11,8 @@ import torch_pruning
 import torchvision
 from torch import Tensor, nn
 
-from amc_latency.graph import NetworkGraph, trace
-from amc_latency.models.mobilenet_v1 import mobilenet_v1
+from amc_latency.graph.trace import NetworkGraph, trace
+from amc_latency.models.zoo.mobilenet_v1 import mobilenet_v1
 from amc_latency.prune.cut import cut
 
 IMAGE = (3, 32, 32)

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from amc_latency.graph import trace
-from amc_latency.models.mobilenet_v1 import mobilenet_v1
+from amc_latency.graph.trace import trace
+from amc_latency.models.zoo.mobilenet_v1 import mobilenet_v1
 from amc_latency.prune import fused
 from amc_latency.prune.fused import fused_steps
 from amc_latency.prune.refit import recalibrate_batch_norm

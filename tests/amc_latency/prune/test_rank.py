@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from amc_latency.graph import trace
+from amc_latency.graph.trace import trace
 from amc_latency.prune.rank import consumer_l1, keep_indices
 
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.data import load_data
-from amc_latency.graph import trace
+from amc_latency.graph.trace import trace
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.models.mobilenet_v1 import mobilenet_v1
+from amc_latency.models.zoo.mobilenet_v1 import mobilenet_v1
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import InputStatistics, RankedRefit, collect, recalibrate_batch_norm, refit, ridge_for
-from amc_latency.training import accuracy
+from amc_latency.training.loop import accuracy
 
 IMAGE = (3, 8, 8)
 ALL = 10**9

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from amc_latency.search.ddpg import _two_hidden, move
+from amc_latency.search.agents.ddpg import _two_hidden, move
 
 
 def test_a_target_network_moves_a_share_of_the_way() -> None:

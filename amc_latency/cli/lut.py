@@ -1,0 +1,164 @@
+"""`amc-latency lut ...`: the commands for latency tables."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from amc_latency.cli.options import (
+    ChannelsOption,
+    ClassesOption,
+    InputOption,
+    JsonOption,
+    WidthOption,
+    check_out,
+    print_json,
+    refuse_unused,
+    show,
+)
+from amc_latency.console import put
+
+lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
+
+
+@lut_app.command("import")
+def import_(
+    context: typer.Context,
+    logs: Annotated[
+        list[Path], typer.Argument(help="op-profile logs of one network, or ProxylessNAS or OFA block tables")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="latency table to make or add to")],
+    model: Annotated[str | None, typer.Option("--model", help="whose logs these are; a block table needs none")] = None,
+    width: WidthOption = None,
+    input_size: InputOption = None,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
+    format: Annotated[
+        Literal["auto", "op-profile", "proxylessnas", "ofa"], typer.Option("--format", help="what the files are")
+    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="whose timings these are")] = "imported",
+    force: Annotated[bool, typer.Option("--force", help="take logs that look like another network's")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a latency table of op-profile logs or block tables that are there already, without any device."""
+    from amc_latency.measuring.importing import (
+        block_import_text,
+        holds_blocks,
+        import_block_tables,
+        import_into,
+        import_text,
+        named_model,
+    )
+    from amc_latency.models.load import NetworkOptions, load_network, parse_counts
+
+    if holds_blocks(logs, format):
+        of_networks = ("model", "width", "input_size", "classes", "channels", "force")
+        refuse_unused(context, dict.fromkeys(of_networks, "block tables are of no network"))
+        show(import_block_tables(logs, out, device, format), as_json, block_import_text)
+        return
+    counts = None if channels is None else parse_counts(channels)
+    network = load_network(NetworkOptions(named_model(model, logs), width, input_size, classes))
+    show(import_into(network, counts, logs, out, device, force), as_json, import_text)
+
+
+TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="latency table")]
+
+
+@lut_app.command("show")
+def show_(
+    table: TableArgument,
+    kind: Annotated[str | None, typer.Option("--kind", help="the staircases of this kind of layer only")] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="those whose title has this text, or of the layer with this key")
+    ] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="draw them into this file")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="draw each into a file of its own in this folder")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a table holds, and its staircases: latency over channels; the longest of each kind unless told."""
+    from amc_latency.cli.lut_show import show_report, show_text, write_pictures
+    from amc_latency.lut.audit.sweeps import staircases
+    from amc_latency.lut.table.table import LatencyTable
+
+    if png is not None:
+        check_out(png, "--png")
+    opened = LatencyTable.open(table)
+    chosen = staircases(opened, kind, layer)
+    pictures = write_pictures(opened, chosen, png, out)
+    if as_json:
+        print_json(show_report(opened, chosen, pictures))
+    else:
+        show_text(opened, chosen, pictures)
+
+
+@lut_app.command("check")
+def check_(table: TableArgument, as_json: JsonOption = False) -> None:
+    """Whether a table can be trusted: damage, duplicates, outliers, drift, what it was measured under."""
+    from amc_latency.cli.lut_text import check_text
+    from amc_latency.lut.audit.check import check
+
+    report = check(table)
+    show(report, as_json, check_text)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@lut_app.command("diff")
+def diff_(
+    first: Annotated[Path, typer.Argument(metavar="A", help="latency table")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="another, of a second device or runtime")],
+    as_json: JsonOption = False,
+) -> None:
+    """Two tables side by side: ratio by kind, rank correlation, what stands out."""
+    from amc_latency.cli.lut_text import diff_text
+    from amc_latency.lut.audit.compare import diff
+    from amc_latency.lut.table.table import LatencyTable
+
+    show(diff(LatencyTable.open(first), LatencyTable.open(second)), as_json, diff_text)
+
+
+@lut_app.command("merge")
+def merge_(
+    tables: Annotated[list[Path], typer.Argument(metavar="A B...", help="latency tables; the first one's rows win")],
+    out: Annotated[Path, typer.Option("--out", help="the table to write")],
+    force: Annotated[bool, typer.Option("--force", help="merge across headers that differ, and replace --out")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Several tables of one device, runtime and protocol as one."""
+    from amc_latency.cli.lut_text import merge_text
+    from amc_latency.lut.table.merge import merge
+
+    check_out(out, over_table=True)
+    show(merge(tables, out, force), as_json, merge_text)
+
+
+@lut_app.command("export")
+def export_(
+    table: TableArgument,
+    csv: Annotated[str, typer.Option("--csv", metavar="FILE|-", help="file to write, - for standard output")],
+    rows: Annotated[bool, typer.Option("--rows", help="a line a timing, not one a layer")] = False,
+) -> None:
+    """A table as CSV, for spreadsheets and data frames."""
+    from amc_latency.android_bench.safe.files import replacing
+    from amc_latency.lut.audit.export_csv import write_csv
+    from amc_latency.lut.table.table import LatencyTable
+
+    opened = LatencyTable.open(table)
+    if csv == "-":
+        if sys.stdout.isatty():
+            page = io.StringIO(newline="\n")
+            write_csv(opened, page, rows)
+            put(page.getvalue().replace("\r\n", "\n").rstrip("\n"))
+        else:
+            write_csv(opened, sys.stdout, rows)
+        return
+    path = Path(csv)
+    check_out(path, "--csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        lines = write_csv(opened, file, rows)
+    put(f"{path}: {lines:,} {'timings' if rows else 'layers and networks'}")

@@ -1,1 +1,0 @@
-"""PyTorch -> `.tflite` by others' converters, and the choice between them and ours."""

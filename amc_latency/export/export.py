@@ -1,0 +1,225 @@
+"""PyTorch network -> `.tflite`, checked against PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amc_latency.android_bench.safe.files import replacing
+from amc_latency.errors import UserError
+from amc_latency.export.closeness import ABSOLUTE, allowed, difference, output_range
+from amc_latency.export.writing import ExportError, write
+from amc_latency.graph.outputs import tensors_of
+from amc_latency.graph.trace import NetworkGraph, trace
+from amc_latency.lut.tflite.run import TfliteError, tflite_ops, tflite_outputs
+
+if TYPE_CHECKING:
+    from amc_latency.data import Normalisation
+
+OURS = "ours"
+TOLERANCE = 1e-4
+_AT_ZERO = ABSOLUTE / TOLERANCE
+"""Outputs of this size are as far off as larger ones: what they are sums of is larger than they."""
+_RANDOM_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an exported file is, and how far it is from PyTorch."""
+
+    macs: int | None
+    """None, like the parameters, where only another converter could read the network"""
+    params: int | None
+    max_abs_error: float
+    """largest difference between an output of the file and of PyTorch, over all images"""
+    output_range: float
+    """what that error is to be seen beside: largest less smallest output of PyTorch, zero counted in"""
+    ops: dict[str, int]
+    """how often each TFLite operator occurs"""
+    bytes: int
+    converter: str = OURS
+    """who wrote the file: see `amc_latency.export.choose`"""
+    note: str | None = None
+    """what the user should know of it"""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A `.tflite` that nobody has checked yet."""
+
+    content: bytes
+    graph: NetworkGraph | None
+    """None where the network can't be traced"""
+    converter: str = OURS
+    note: str | None = None
+    pixels: Normalisation | None = None
+    """if the file takes values of 0..255: the normalisation that is folded into it"""
+
+
+def to_tflite(model: nn.Module, input_chw: tuple[int, int, int]) -> bytes:
+    """The network as a float32 `.tflite` with input [1, H, W, C]; `model` is not changed.
+
+    Raises ExportError that names the first module or operation which is not supported.
+    """
+    return converted(frozen(model), input_chw).content
+
+
+def export(
+    model: nn.Module,
+    input_chw: tuple[int, int, int],
+    path: Path,
+    images: Tensor | None = None,
+    tolerance: float = TOLERANCE,
+    pixels: Normalisation | None = None,
+) -> ExportReport:
+    """Write `model` to `path` with our own converter, once the file's outputs equal PyTorch's on `images` [N, C, H, W].
+
+    Random images if there are none; `tolerance` is relative to the range of PyTorch's outputs (see `closeness`). Raises
+    ExportError if they differ by more, if the network is not supported, or if the file can't be written; `path` then
+    keeps what it held. With `pixels` the file takes values of 0..255 and normalises them itself.
+    `amc_latency.export.choose.export_with` does the same with any converter.
+    """
+    images = check_images(images, input_chw)
+    model = frozen(model)
+    return save_checked(model, converted(model, input_chw, pixels), Path(path), images, tolerance)
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy that is ready for a converter: eval mode, float32, on the CPU."""
+    return copy.deepcopy(model).eval().float().cpu()
+
+
+def converted(model: nn.Module, input_chw: tuple[int, int, int], pixels: Normalisation | None = None) -> Conversion:
+    """Our own converter on a frozen network. Raises ExportError that names what is not supported."""
+    graph = _traced(model, input_chw)
+    return Conversion(write(model, graph, pixels), graph, pixels=pixels)
+
+
+def check_images(images: Tensor | None, input_chw: tuple[int, int, int]) -> Tensor:
+    """Images [N, C, H, W] that a file can be checked on, random ones for None. Raises ExportError for a wrong shape."""
+    if images is None:
+        return torch.randn(_RANDOM_IMAGES, *input_chw, generator=torch.Generator().manual_seed(0))
+    if not len(images) or tuple(images.shape[1:]) != tuple(input_chw):
+        raise ExportError(f"images {list(images.shape)} can't check a network with input [N, *{input_chw}]")
+    return images.detach().float().cpu()
+
+
+def save_checked(
+    model: nn.Module, conversion: Conversion, path: Path, images: Tensor, tolerance: float = TOLERANCE
+) -> ExportReport:
+    """Keep a converted file if its outputs equal those of the frozen `model` on `images`; errors as `export`'s."""
+    try:
+        with replacing(path) as unchecked:
+            unchecked.write_bytes(conversion.content)
+            error, found_range = _checked_error(model, images, unchecked, tolerance, conversion.pixels)
+    except OSError as failure:
+        raise ExportError(f"can't write {path}: {failure.strerror}") from failure
+    shapes = None if conversion.graph is None else conversion.graph.architecture.shapes()
+    notes = [conversion.note] if conversion.note else []
+    if found_range <= ABSOLUTE:
+        near = "is 0" if found_range == 0 else f"is within {ABSOLUTE:g} of 0"
+        notes.append(f"every output {near}, so equal outputs show nothing: load weights")
+    return ExportReport(
+        macs=None if shapes is None else sum(shape.macs for shape in shapes),
+        params=None if conversion.graph is None else sum(conversion.graph.architecture.params()),
+        max_abs_error=error,
+        output_range=found_range,
+        ops=tflite_ops(conversion.content),
+        bytes=len(conversion.content),
+        converter=conversion.converter,
+        note="; ".join(notes) or None,
+    )
+
+
+def output_of(model: nn.Module, image: Tensor) -> Tensor:
+    """What a frozen network returns for one image [1, C, H, W]. Raises ExportError if that is not one tensor."""
+    with torch.inference_mode():
+        output = model(image.clone())  # It may change it in place.
+    if not isinstance(output, Tensor):
+        raise ExportError(f"the network returns a {type(output).__name__}; it must return one tensor to be exported")
+    return output
+
+
+def outputs_of(model: nn.Module, image: Tensor) -> list[Tensor]:
+    """All that a frozen network returns for one image [1, C, H, W], each tensor once.
+
+    Raises ExportError if there is anything else in it.
+    """
+    with torch.inference_mode():
+        found = tensors_of(model(image.clone()))  # It may change it in place.
+    if not found:
+        raise ExportError("the network must return tensors, alone or in tuples, lists and dicts, to be exported")
+    return list({id(each): each for each in found}.values())
+
+
+def _traced(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
+    try:
+        return trace(model, input_chw)
+    except UserError as error:
+        raise ExportError(f"the network can't be exported: {error}") from error
+
+
+def _checked_error(
+    model: nn.Module, images: Tensor, path: Path, tolerance: float, pixels: Normalisation | None
+) -> tuple[float, float]:
+    """Largest difference of any output, and the largest range of one. Raises ExportError where one is off by more."""
+    expected = _outputs(model, images)
+    try:
+        found = tflite_outputs(path, images.numpy() if pixels is None else _as_pixels(images, pixels).numpy())
+    except (TfliteError, RuntimeError) as failure:  # LiteRT's own, of an operator that fails as it runs
+        raise ExportError(f"the exported file can't be run: {str(failure).strip()}") from failure
+    shapes = [[list(each.shape) for each in outputs] for outputs in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise ExportError(f"the exported file returns {_listed(shapes[0])}, PyTorch {_listed(shapes[1])}")
+    errors = []
+    for number, (got, wanted) in enumerate(zip(found, expected, strict=True)):
+        error, most = difference(got, wanted), allowed(wanted, tolerance, _AT_ZERO * tolerance)
+        if not error <= most:  # also for NaN
+            which = f" in output {number + 1} of {len(found)}" if len(found) > 1 else ""
+            raise ExportError(
+                f"the exported file differs from PyTorch by {error:.2g}{which} where {most:.2g} is allowed; "
+                f"it was not kept. {_why(model, images, wanted, number, error)}"
+            )
+        errors.append(error)
+    return max(errors), max(map(output_range, expected))
+
+
+def _outputs(model: nn.Module, images: Tensor) -> list[np.ndarray]:
+    """Each output [N, ...] of a frozen network, a tensor that is returned twice once."""
+    # One by one, as the file takes them: a network may have a batch of one built in.
+    each = [outputs_of(model, image[None]) for image in images]
+    return [torch.cat(list(found)).numpy() for found in zip(*each, strict=True)]
+
+
+def _listed(shapes: list[list[int]]) -> str:
+    return ", ".join(map(str, shapes))
+
+
+def _why(model: nn.Module, images: Tensor, expected: np.ndarray, number: int, error: float) -> str:
+    """What an error of this size in the output of that number may come from."""
+    exact = copy.deepcopy(model).double()
+    try:
+        rounding = max(
+            difference(outputs_of(exact, image[None].double())[number].numpy(), row[None])
+            for image, row in zip(images, expected, strict=True)
+        )
+    except RuntimeError:  # its code insists on float32
+        rounding = 0.0
+    if 10 * rounding > error:
+        return (
+            f"PyTorch's own rounding is off by {rounding:.2g} from what it computes in float64: this network enlarges "
+            "small differences, as one with random weights may"
+        )
+    return "An in-place operation on a tensor that is read again may have this effect, or chance."
+
+
+def _as_pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """Values of 0..255 that are normalised to `images` [N, C, H, W]."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
+    return (images * std + mean) * 255

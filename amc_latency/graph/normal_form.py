@@ -1,0 +1,349 @@
+"""Any traceable network -> the same network of plain torch.nn modules, which the walk, the cut and the exporter know.
+
+timm's `BatchNormAct2d`, TensorFlow's "same" padding and the like call `functional.batch_norm` and `functional.conv2d`
+with parameters of their own. A channel can only be cut from a layer that is a module, so each such call becomes an
+`nn.BatchNorm2d` or `nn.Conv2d` in the place of the module that owned the parameters, with the very same parameters.
+Hard swishes that are written out become one operation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from itertools import chain
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from amc_latency.errors import UserError
+from amc_latency.graph.operations import MULS, OUT_OF_PLACE, names_channels
+from amc_latency.graph.trace import put_sizes, with_tensors
+from amc_latency.graph.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic, where
+from amc_latency.graph.written_out import merge_written_out
+
+_DROPS = (
+    functional.dropout,
+    functional.dropout2d,
+    functional.alpha_dropout,
+    functional.feature_alpha_dropout,
+    "contiguous",
+)
+# torchvision and timm wrap these, so that they stay whole; named, because neither needs to be imported for them.
+_NAMED_DROPS = ("stochastic_depth", "drop_path")
+_CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_LINEAR = ("input", "weight", "bias")
+_BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+
+
+def normal_form(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
+    """`model` in eval mode, for images [N, *input_chw], with every weight in a plain torch.nn module.
+
+    What has that form already is returned as it is, but for `inplace`, which is switched off. Otherwise the result is a
+    `fx.GraphModule` with the very same parameters under the same names, as far as the logits depend on them: dropout,
+    stochastic depth and identities are gone, operations make new tensors, hard swishes are one operation, modules that
+    have the same tensors are one that is called several times, and sizes are those of this input, but for numbers of
+    channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
+    Raises `UntraceableError`, or `UserError` with the network's own reason if it rejects the input.
+    """
+    model.eval()
+    try:
+        traced = symbolic(model, torch.empty(OPEN_BATCH, *input_chw, device="meta"))
+    except UntraceableError:
+        check_accepts(model, input_chw)
+        raise
+    rewriting = _Rewriting(model, traced, input_chw)
+    if not rewriting.changed and not traced.meta[EXAMPLE_READ]:
+        return model
+    return rewriting.result(type(model).__name__)
+
+
+def check_accepts(model: nn.Module, input_chw: tuple[int, int, int]) -> Tensor:
+    """What `model` answers to one black image; `UserError` with the network's own reason if it raises."""
+    tensor = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    try:
+        with torch.no_grad():
+            return model(torch.zeros(1, *input_chw, device=tensor.device))
+    except Exception as error:  # whatever a network's own code raises
+        reason = (str(error).strip().splitlines() or [""])[0]
+        # "'a'" alone says little of a KeyError.
+        reason = reason if isinstance(error, RuntimeError) and reason else f"{type(error).__name__} {reason}".strip()
+        size = "x".join(map(str, input_chw))
+        advice = "give another with --input CxHxW"
+        if tensor.dtype != torch.float32:
+            advice = f"its weights are {tensor.dtype}: call .float() on it"
+        elif isinstance(error, (TypeError, KeyError)):
+            advice = "its forward must take one image [N, C, H, W] alone"
+        raise UserError(
+            f"the network can't be run on a {size} input: {reason}, at {where(error, model)}; {advice}"
+        ) from error
+
+
+class _Rewriting:
+    """One pass over the graph, from the image to the logits."""
+
+    def __init__(self, model: nn.Module, traced: fx.GraphModule, input_chw: tuple[int, int, int]) -> None:
+        self.model = model
+        self.traced = traced
+        self.graph = graph = traced.graph
+        self.changed = self._merge_tied()
+        self._free_channels(input_chw)
+        self.order = {node: index for index, node in enumerate(graph.nodes)}
+        self.plain: dict[str, nn.Module] = {}
+        """the modules that are made, by name"""
+        self._calls: dict[str, list[Any]] = {}
+        for node in list(graph.nodes):
+            if not self._dropped(node):
+                self._out_of_place(node)
+        self.changed |= merge_written_out(graph, traced)
+        for node in list(graph.nodes):
+            self._as_module(node)
+        self.changed |= graph.eliminate_dead_code()
+
+    def result(self, name: str) -> fx.GraphModule:
+        """The rewritten network in eval mode."""
+        for node in list(self.graph.nodes):
+            if node.op == "call_module" and type(self.model.get_submodule(node.target)) is nn.Identity:
+                self._bypass(node)
+            elif node.op == "call_method" and node.target == "view":
+                node.target = "reshape"  # A view wants a contiguous tensor, and `contiguous` is dropped.
+        self._join_padding()
+        self.graph.eliminate_dead_code()
+        targets = {str(node.target) for node in self.graph.nodes if node.op in ("call_module", "get_attr")}
+        found = {target: self.plain.get(target) or self._attribute(target) for target in targets}
+        return fx.GraphModule(found, self.graph, name).eval()
+
+    def _merge_tied(self) -> bool:
+        """Modules with the very same tensors and settings become calls of the first; whether there were any."""
+        first_of: dict[Any, str] = {}
+        for node in self.graph.nodes:
+            if node.op != "call_module":
+                continue
+            module = self.model.get_submodule(str(node.target))
+            tensors = tuple(id(tensor) for tensor in chain(module.parameters(), module.buffers()))
+            if tensors:
+                node.target = first_of.setdefault((type(module), tensors, repr(module)), str(node.target))
+        names = [name for name, _ in self.model.named_parameters(remove_duplicate=False)]
+        return len(names) > len(list(self.model.parameters()))
+
+    def _free_channels(self, input_chw: tuple[int, int, int]) -> None:
+        """Reshape without numbers of channels, which hold in the uncut network alone."""
+        told = [node for node in self.graph.nodes if names_channels(node)]
+        if not told:
+            return
+        skeleton = with_tensors(self.traced, lambda _, tensor: torch.empty_like(tensor, device="meta"))
+        assert isinstance(skeleton, fx.GraphModule)
+        try:
+            put_sizes(skeleton, input_chw)  # The nodes are those of `self.graph`.
+        except UserError:
+            return  # Another converter may take it; `trace` says why it can't be cut.
+        for node in told:
+            x = node.all_input_nodes[0]
+            (images, *before), (batch, *after) = (each.meta["tensor_meta"].shape for each in (x, node))
+            with self.graph.inserting_before(node):
+                if images != batch:
+                    continue
+                if before == after:
+                    new = x
+                elif after == [prod(before)]:
+                    new = self.graph.call_method("flatten", (x, 1))
+                elif after == [*before, 1, 1]:
+                    new = self.graph.call_method("reshape", (x, self.graph.call_method("size", (x, 0)), -1, 1, 1))
+                else:
+                    continue
+            new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
+            node.replace_all_uses_with(new)
+            self.graph.erase_node(node)
+            self.changed = True
+
+    def _attribute(self, target: str) -> Any:
+        owner, _, name = target.rpartition(".")
+        # A constant that the network makes on the way is the traced module's alone.
+        model = self.model if hasattr(self.model.get_submodule(owner), name) else self.traced
+        return getattr(model.get_submodule(owner), name)
+
+    def _bypass(self, node: fx.Node) -> None:
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        self.graph.erase_node(node)
+        self.changed = True
+
+    def _dropped(self, node: fx.Node) -> bool:
+        """Whether `node` did nothing to its input in eval mode, and is gone."""
+        if node.op not in ("call_function", "call_method"):
+            return False
+        if node.target is torch._assert:
+            self.graph.erase_node(node)
+            self.changed = True
+            return True
+        idle = node.target in _DROPS or getattr(node.target, "__name__", "") in _NAMED_DROPS
+        if node.target in ("expand_as", Tensor.expand_as):
+            # A product repeats its smaller factor by itself.
+            whole = node.args[1]
+            idle = all(user.target in MULS and whole in user.all_input_nodes for user in node.users)
+        if node.target is functional.pad:
+            idle = not any(_pad_sizes(node) or (1,))
+        if idle:
+            self._bypass(node)
+        return idle
+
+    def _out_of_place(self, node: fx.Node) -> None:
+        if node.op == "call_module":
+            module = self.model.get_submodule(str(node.target))
+            if not getattr(module, "inplace", False):
+                return
+            # Another call of the same module has to find it set still.
+            calls = [other for other in self.graph.nodes if other.op == "call_module" and other.target == node.target]
+            if node is calls[-1]:
+                module.inplace = False  # type: ignore[assignment]
+        elif node.op == "call_method":
+            name = str(node.target)
+            if not name.endswith("_") or name.endswith("__"):
+                return
+            node.target = name.removesuffix("_")
+            self.changed = True
+        elif node.op == "call_function":
+            if not self._function_out_of_place(node):
+                return
+            self.changed = True
+        else:
+            return
+        # Who reads the input later on has so far read what this made of it.
+        source = node.all_input_nodes[0]
+        for user in list(source.users):
+            if self.order[user] > self.order[node]:
+                user.replace_input_with(source, node)
+                self.changed = True
+
+    def _function_out_of_place(self, node: fx.Node) -> bool:
+        target: Any = node.target
+        if target in OUT_OF_PLACE:
+            # Only then does it matter; the rest of the code makes nothing of it.
+            source = node.all_input_nodes[0]
+            is_read = any(self.order[user] > self.order[node] for user in source.users)
+            node.target = OUT_OF_PLACE[target] if is_read else target
+            return is_read
+        name = getattr(target, "__name__", "")
+        for home in (torch, functional):
+            if name.endswith("_") and not name.endswith("__") and getattr(home, name, None) is target:
+                plain = getattr(home, name.removesuffix("_"), None) or getattr(torch, name.removesuffix("_"))
+                node.target = plain
+                return True
+        if not inspect.isfunction(target) or "inplace" not in inspect.signature(target).parameters:
+            return False
+        bound = inspect.signature(target).bind(*node.args, **node.kwargs)
+        if not bound.arguments.get("inplace"):
+            return False
+        bound.arguments["inplace"] = False
+        node.args, node.kwargs = bound.args, bound.kwargs
+        return True
+
+    def _as_module(self, node: fx.Node) -> None:
+        """A call with bare parameters that one module owns -> a call of a plain module in its place."""
+        if node.op != "call_function":
+            return
+        if node.target is functional.conv2d:
+            call = _arguments(node, _CONV)
+            names = {"weight": call["weight"], "bias": call.get("bias")}
+        elif node.target is functional.linear:
+            call = _arguments(node, _LINEAR)
+            names = {"weight": call["weight"], "bias": call.get("bias")}
+        elif node.target is functional.batch_norm:
+            call = _arguments(node, _BATCH_NORM)
+            names = {name: call.get(name) for name in ("weight", "bias", "running_mean", "running_var")}
+            if call.get("training", False) or names["running_mean"] is None or names["running_var"] is None:
+                return
+        else:
+            return
+        owner = _owner(names)
+        rest = {key: value for key, value in call.items() if key not in names and key != "input"}
+        if owner is None or any(isinstance(value, fx.Node) for value in _flat(rest)):
+            return
+        if self._calls.setdefault(owner, [node.target, rest]) != [node.target, rest]:
+            return
+        old = self.model.get_submodule(owner)
+        if owner not in self.plain:
+            self.plain[owner] = _plain(node.target, old, names, rest)
+        with self.graph.inserting_before(node):
+            new = self.graph.call_module(owner, (call["input"],))
+        new.meta = node.meta
+        node.replace_all_uses_with(new)
+        self.graph.erase_node(node)
+        self.changed = True
+
+    def _join_padding(self) -> None:
+        """Give the same padding on all four sides to the convolution that alone reads it, if this rewriting made it."""
+        for node in list(self.graph.nodes):
+            conv = self.plain.get(str(node.target)) if node.op == "call_module" else None
+            pad = node.all_input_nodes[0] if node.all_input_nodes else node
+            if not isinstance(conv, nn.Conv2d) or len(pad.users) != 1 or conv.padding not in (0, (0, 0)):
+                continue
+            if pad.op == "call_module" and type(module := self.model.get_submodule(str(pad.target))) is nn.ZeroPad2d:
+                sides = tuple(module.padding)
+            elif pad.target is functional.pad:
+                sides = _pad_sizes(pad) or ()
+            else:
+                continue
+            calls = [other for other in self.graph.nodes if other.op == "call_module" and other.target == node.target]
+            if len(calls) == 1 and len(sides) == 4 and len(set(sides)) == 1:
+                conv.padding = (sides[0], sides[0])
+                conv._reversed_padding_repeated_twice = list(sides)
+                self._bypass(pad)
+
+
+def _plain(function: Any, old: nn.Module, names: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    """The module whose forward is `function` with these settings, holding the tensors of `old`."""
+    tensors: dict[str, Any] = {name: None if node is None else getattr(old, name) for name, node in names.items()}
+    weight, has_bias = tensors["weight"], tensors["bias"] is not None
+    new: nn.Module
+    if function is functional.conv2d:
+        groups, size = settings.get("groups", 1), tuple(weight.shape[2:])
+        keys = {key: settings[key] for key in ("stride", "padding", "dilation", "groups") if key in settings}
+        new = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], size, bias=has_bias, device="meta", **keys)
+    elif function is functional.linear:
+        new = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device="meta")
+    else:
+        momentum = old.momentum if isinstance(old, _BatchNorm) else settings.get("momentum", 0.1)
+        features = len(tensors["running_mean"])
+        kind = nn.BatchNorm1d if isinstance(old, nn.BatchNorm1d) else nn.BatchNorm2d
+        new = kind(features, settings.get("eps", 1e-5), momentum, affine=weight is not None, device="meta")
+        tensors["num_batches_tracked"] = getattr(old, "num_batches_tracked", None)
+    for name, tensor in tensors.items():
+        if name in new._parameters and tensor is not None and not isinstance(tensor, nn.Parameter):
+            tensor = nn.Parameter(tensor, requires_grad=False)
+        setattr(new, name, tensor)
+    return new.eval()
+
+
+def _owner(names: Mapping[str, Any]) -> str | None:
+    """The one module that owns all these tensors, each under its plain name; None if there is no such module."""
+    owners = set()
+    for name, node in names.items():
+        if node is None:
+            continue
+        if not isinstance(node, fx.Node) or node.op != "get_attr":
+            return None
+        owner, _, attribute = str(node.target).rpartition(".")
+        if attribute != name or not owner:
+            return None
+        owners.add(owner)
+    return owners.pop() if len(owners) == 1 else None
+
+
+def _arguments(node: fx.Node, names: tuple[str, ...]) -> dict[str, Any]:
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _flat(settings: Mapping[str, Any]) -> list[Any]:
+    return [item for value in settings.values() for item in (value if isinstance(value, tuple | list) else (value,))]
+
+
+def _pad_sizes(node: fx.Node) -> tuple[int, ...] | None:
+    """The sizes of a `functional.pad` with zeros; None if it is another, or they are not known."""
+    call = _arguments(node, ("input", "pad", "mode", "value"))
+    if call.get("mode", "constant") != "constant" or call.get("value") not in (None, 0, 0.0):
+        return None
+    sizes = tuple(call["pad"])
+    return sizes if all(isinstance(size, int) for size in sizes) else None

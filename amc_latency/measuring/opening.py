@@ -1,0 +1,91 @@
+"""From what stands after `--device` to a device, and what people call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amc_latency.console import Console
+from amc_latency.device.base import Device, DeviceIdentity
+from amc_latency.device.fleet import Fleet
+from amc_latency.device.phone.android import AndroidDevice
+from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.profiles import profiles
+from amc_latency.device.registry import (
+    UnknownDeviceError,
+    check_name,
+    get_device,
+    get_devices,
+    known_devices,
+    unknown_device,
+)
+from amc_latency.errors import UserError
+from amc_latency.lut.imports.block_predict import is_block_table
+from amc_latency.lut.prediction.replay import ReplayDevice
+from amc_latency.lut.table.table import LatencyTable
+
+HOST = "host"
+REPLAY = "replay"
+
+
+def open_device(
+    name: str,
+    lut: Path | None = None,
+    phone: PhoneOptions | None = None,
+    console: Console | None = None,
+    workers: int | None = 1,
+) -> Device:
+    """The device called `name`; `replay` answers from the table `lut`. Raises what the registry and the table raise.
+
+    With several `workers`, or None for all that `name` means, it may be a `Fleet`: see
+    `amc_latency.device.registry.get_devices`.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is at least 1, not {workers}")
+    if (workers or 1) > 1 and (name == REPLAY or (name in profiles() and profiles()[name].kind == "cuda")):
+        raise UserError(f"--workers is for phones and for cores of this computer, not for {name}")
+    if name != REPLAY:
+        options = phone or PhoneOptions()
+        try:
+            found = {name: get_device(name, options)} if workers == 1 else get_devices(name, options, workers)
+        except UnknownDeviceError as error:
+            raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
+        one, *others = found.values()
+        if options != PhoneOptions() and not isinstance(one, AndroidDevice):
+            raise UserError(f"--force, --transport, --runner and the like are for phones, not for {name}")
+        device = Fleet(found) if others else one
+        if console is not None:
+            device.say = console.say
+        return device
+    if lut is None:
+        raise UserError("the replay device answers from a latency table: name one with --lut")
+    table = LatencyTable.open(lut)
+    if is_block_table(table):
+        raise UserError(f"{lut} holds estimates of blocks, which no device replays: only `predict --lut` reads it")
+    return ReplayDevice(table)
+
+
+def check_device(name: str, lut: Path | None = None) -> None:
+    """Raise what `open_device` would for a name that means nothing, or a replay without its table; opens no device."""
+    if name == REPLAY:
+        open_device(name, lut)
+        return
+    try:
+        check_name(name)
+    except UnknownDeviceError as error:
+        raise unknown_device(name.partition("@")[0], [*error.known, REPLAY]) from None
+
+
+def device_names() -> dict[str, str]:
+    """Every device's name, and what is there now in a few words."""
+    return {**known_devices(), REPLAY: "no hardware: answers from the table named by --lut"}
+
+
+def device_text(device: Device) -> str:
+    """Who measured, or whose measurements are replayed."""
+    who = identity_text(device.identity)
+    return f"replay of {who}" if isinstance(device, ReplayDevice) else who
+
+
+def identity_text(identity: DeviceIdentity) -> str:
+    """Name, hardware and runtime in a line."""
+    return ", ".join((identity.name, identity.model, identity.runtime))

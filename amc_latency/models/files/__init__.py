@@ -1,0 +1,1 @@
+"""Weights and checkpoints on disk, checked before anything is believed."""

@@ -1,0 +1,1 @@
+"""Agents that learn, their environment, and the loop that runs episodes."""

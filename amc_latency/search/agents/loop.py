@@ -1,0 +1,219 @@
+"""Running episodes, and running them again from the log: a search is resumed by replaying what it wrote."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from amc_latency.errors import UserError
+from amc_latency.search.agents.agent import Agent, Score
+from amc_latency.search.agents.env import ChannelEnv
+from amc_latency.search.costs.costs import Counts
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One finished episode: a line of the run folder's log."""
+
+    episode: int
+    """From 0, over all targets of a search."""
+    source: str
+    """`start` (a policy that was given), `warm-up` (random) or `learned`."""
+    counts: Counts
+    """Channels kept, one a coupled group."""
+    actions: tuple[float, ...]
+    """Keep ratios executed, after the clamp."""
+    reward: float
+    """Of the whole policy; what the agent was given, unless it is rewarded by layer."""
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """Of the cut, refitted network on held-back images, 0..1."""
+    loss: float
+    """Cross entropy in nats, on the same images."""
+    images: Annotated[int, msgspec.Meta(ge=1)]
+    """How many images these were."""
+    predicted_ms: float
+    """By the costs that the search ran under."""
+    target_ms: float | None
+    """The target that the clamp held it to; None where milliseconds were not limited."""
+    seconds: float
+    """Wall time it took."""
+
+    @property
+    def limit_ms(self) -> float:
+        """`target_ms`, infinite where there is none."""
+        return math.inf if self.target_ms is None else self.target_ms
+
+    @property
+    def score(self) -> Score:
+        """What it was judged to be."""
+        return Score(self.accuracy, self.loss, self.images)
+
+
+def run_episodes(
+    env: ChannelEnv,
+    agent: Agent,
+    episodes: int,
+    target_ms: float,
+    log: Sequence[EpisodeRecord] = (),
+    start_policies: Sequence[Counts] = (),
+    on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
+) -> list[EpisodeRecord]:
+    """Run until there are `episodes` in all, those of `log` included, and return every record in order.
+
+    An episode that `log` holds is replayed: the agent acts and learns as it did, only the score is read
+    instead of evaluated. So a log is the whole state of a search, and one that was killed goes on as if it
+    had never stopped. The log may hold episodes under earlier targets; each is replayed under its own.
+    Rewards by layer are not in the log: they are asked for again, of a judge that remembers its scores.
+
+    `start_policies` are executed before anything else under `target_ms`, the agent learning from them as from
+    its own: with the uniform policy there, a search starts from what a designer would do.
+
+    `on_episode` sees each new record before the next episode starts.
+    Raises `UserError` if a replayed episode differs from its record: the log belongs to another search.
+    """
+    records: list[EpisodeRecord] = []
+    for record in log:
+        _replay(env, agent, record, _age(records, record.limit_ms, agent.warmup))
+        records.append(record)
+    while len(records) < episodes:
+        given = next_given(records, start_policies, target_ms)
+        age = _age(records, target_ms, agent.warmup)
+        record = _episode(env, agent, len(records), age, target_ms, given)
+        records.append(record)
+        on_episode(record)
+    return records
+
+
+def best_of(records: Sequence[EpisodeRecord], target_ms: float, n: int = 1) -> list[EpisodeRecord]:
+    """The `n` best-rewarded records predicted at or under `target_ms`; of equal ones the faster, then the earlier.
+
+    Each policy is there once; those that were given up early come last.
+
+    Raises `UserError` if there is none.
+    """
+    feasible = [record for record in records if record.predicted_ms <= target_ms]
+    if not feasible:
+        raise UserError(f"no episode in the log is predicted at or under {target_ms:.6g} ms; run more episodes")
+    ranked = sorted(feasible, key=lambda record: (-record.images, -record.reward, record.predicted_ms, record.episode))
+    distinct: dict[Counts, EpisodeRecord] = {}
+    for record in ranked:
+        distinct.setdefault(record.counts, record)
+    return list(distinct.values())[:n]
+
+
+def _age(records: Sequence[EpisodeRecord], target_ms: float, warmup: int) -> int:
+    """Episodes since exploration began: since the warm-up, or since the target became another. Negative in the warm-up.
+
+    A new target asks for another policy, which an agent that no longer explores would not find.
+    """
+    same = next((i for i, record in enumerate(reversed(records)) if record.limit_ms != target_ms), len(records))
+    return len(records) - max(warmup, len(records) - same)
+
+
+def check_possible(env: ChannelEnv, record: EpisodeRecord) -> None:
+    """Raise `UserError` if this network can't have had such an episode."""
+    groups = env.clamp.costs.groups
+    if not len(record.counts) == len(record.actions) == groups or record.limit_ms < env.clamp.fastest_ms:
+        raise UserError(
+            f"{_foreign(record)} under {record.limit_ms:.6g} ms, which this network can't: {_ANOTHER_SEARCH}"
+        )
+
+
+def check_same(again: EpisodeRecord, record: EpisodeRecord) -> None:
+    """Raise `UserError` if an episode that was replayed is not the recorded one."""
+    same_ms = math.isclose(again.predicted_ms, record.predicted_ms, rel_tol=1e-9)
+    if again.counts != record.counts or again.source != record.source or not same_ms:
+        raise UserError(f"{_foreign(record)}, but replayed it keeps {_text(again)}: {_ANOTHER_SEARCH}")
+
+
+def finished(
+    episode: int,
+    source: str,
+    actions: Sequence[float],
+    info: dict[str, Any],
+    target_ms: float,
+    seconds: float,
+) -> EpisodeRecord:
+    """The record of an episode whose last step gave `info`."""
+    return EpisodeRecord(
+        episode=episode,
+        source=source,
+        counts=info["counts"],
+        actions=tuple(actions),
+        reward=info["reward"],
+        accuracy=info["score"].accuracy,
+        loss=info["score"].loss,
+        images=info["score"].images,
+        predicted_ms=info["predicted_ms"],
+        target_ms=target_ms if math.isfinite(target_ms) else None,
+        seconds=seconds,
+    )
+
+
+def check_given(given: Counts, counts: Counts, target_ms: float) -> None:
+    """Raise `UserError` if the clamp made other `counts` of a policy that was `given`."""
+    if counts != tuple(given):
+        raise UserError(f"the given policy {','.join(map(str, given))} is over the target of {target_ms:.6g} ms")
+
+
+def next_given(records: Sequence[EpisodeRecord], start_policies: Sequence[Counts], target_ms: float) -> Counts | None:
+    """The first of `start_policies` that was not executed under `target_ms` yet."""
+    started = sum(record.source == "start" and record.limit_ms == target_ms for record in records)
+    return start_policies[started] if started < len(start_policies) else None
+
+
+def _replay(env: ChannelEnv, agent: Agent, record: EpisodeRecord, age: int) -> None:
+    check_possible(env, record)
+    given = record.counts if record.source == "start" else None
+    check_same(_episode(env, agent, record.episode, age, record.limit_ms, given, record.score), record)
+
+
+def _episode(
+    env: ChannelEnv,
+    agent: Agent,
+    episode: int,
+    age: int,
+    target_ms: float,
+    given: Counts | None = None,
+    score: Score | None = None,
+) -> EpisodeRecord:
+    """One episode, `given` or the agent's, evaluated unless its `score` is known; the agent learns from it."""
+    started = time.perf_counter()
+    state, info = env.reset(options={"target_ms": target_ms, "score": score})
+    agent.begin(env.clamp)
+    states = [state]
+    actions: list[float] = []
+    rewards: list[float] = []
+    done = False
+    while not done:
+        if given is not None:
+            group = len(actions)
+            wanted = given[group] / env.clamp.costs.full[group]
+        else:
+            wanted = agent.act(state, age)
+        state, reward, done, _, info = env.step(np.array([wanted]))
+        states.append(state)
+        actions.append(info["action"])
+        rewards.append(reward)
+    if given is not None:
+        check_given(given, info["counts"], target_ms)
+    agent.learn(states, actions, rewards, age)
+    source = "start" if given is not None else "warm-up" if age < 0 else "learned"
+    return finished(episode, source, actions, info, target_ms, time.perf_counter() - started)
+
+
+_ANOTHER_SEARCH = "the log belongs to another config, table or version; start a new run folder"
+
+
+def _foreign(record: EpisodeRecord) -> str:
+    return f"episode {record.episode} of the log kept {_text(record)}"
+
+
+def _text(record: EpisodeRecord) -> str:
+    return f"{','.join(map(str, record.counts))} ({record.predicted_ms:.4f} ms)"

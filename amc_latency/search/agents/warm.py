@@ -1,0 +1,77 @@
+"""A warm start: the dynamic programme's policies, executed first, and an actor that begins as they would go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from amc_latency.search.agents.agent import Score
+from amc_latency.search.agents.env import ChannelEnv
+from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.costs.costs import Counts
+from amc_latency.search.judge.damage import Damage
+from amc_latency.search.solvers.programme import solve
+
+START_SHARES = (1.0, 0.97, 0.94)
+"""Shares of the target whose solutions are executed: at and a little under it."""
+CLONE_SHARES = (0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25)
+"""Shares of the target whose solutions the actor is fitted to, so that it knows more than one path."""
+
+
+class Cloner(Protocol):
+    """An agent whose actor can be fitted to others' actions."""
+
+    def clone(self, states: np.ndarray, actions: np.ndarray) -> None:
+        """Fit it to keep ratios [n] chosen in `states` [n, features]."""
+        ...
+
+
+def solutions(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Counts]:
+    """The programme's policies at these shares of the clamp's first budget, those that can be reached, each once."""
+    limits = [int(share * clamp.guide_limit) for share in shares]
+    found = [solve(clamp.guide, damage, limit).counts for limit in limits if limit >= clamp.guide_least]
+    return list(dict.fromkeys(found))
+
+
+def start_policies(clamp: Clamp, damages: Sequence[Damage]) -> list[Counts]:
+    """What a warm-started search executes first: for each proxy of damage the policies at `START_SHARES`."""
+    found = [led_through(clamp, counts) for damage in damages for counts in solutions(clamp, damage, START_SHARES)]
+    return list(dict.fromkeys(found))
+
+
+def led_through(clamp: Clamp, counts: Counts) -> Counts:
+    """The policy that the clamp makes of one: itself, unless it is over one of several budgets."""
+    executed: Counts = ()
+    for count, channels in zip(counts, clamp.costs.full, strict=True):
+        executed = (*executed, clamp.nearest(executed, count / channels))
+    return executed
+
+
+def clone(agent: Cloner, clamp: Clamp, damages: Sequence[Damage], state: str = "amc") -> None:
+    """Fit the agent's actor to the programme's policies at `CLONE_SHARES`, each seen as its own target's episode."""
+    states, actions = [], []
+    for damage in damages:
+        for counts in solutions(clamp, damage, CLONE_SHARES):
+            seen, taken = _episode(clamp, counts, state)
+            states += seen
+            actions += taken
+    agent.clone(np.array(states), np.array(actions))
+
+
+def _episode(clamp: Clamp, counts: Counts, features: str) -> tuple[list[np.ndarray], list[float]]:
+    """States and keep ratios of a policy's episode, which nobody judges and nothing clamps."""
+    unbounded = Clamp(clamp.costs, np.inf)
+    env = ChannelEnv(unbounded, _unjudged, guide=clamp.guide, state=features)
+    state, _ = env.reset()
+    states, actions = [], []
+    for count, channels in zip(counts, clamp.costs.full, strict=True):
+        states.append(state)
+        actions.append(count / channels)
+        state, *_ = env.step(np.array([actions[-1]]))
+    return states, actions
+
+
+def _unjudged(counts: Counts, best: float) -> Score:
+    return Score(0.0, 0.0, 0)

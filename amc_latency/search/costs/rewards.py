@@ -1,0 +1,78 @@
+"""What a search maximises: AMC's rewards (section 3.3), with milliseconds beside FLOPs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from amc_latency.lut.shapes.architecture import Architecture
+from amc_latency.search.agents.agent import Score
+from amc_latency.search.agents.env import Reward, negative_error
+from amc_latency.search.costs.clamp import Elimination
+from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts, LayerCosts
+
+NS_PER_MS = 1e6
+
+
+def make_reward(name: str, costs: LatencyCosts) -> Reward:
+    """The reward called `name`, one of `config.REWARDS`.
+
+    `error` is R_err = -error, `latency` R_latency = -error * log(ns), `macs` R_FLOPs and `params` R_Param. Latency
+    is in nanoseconds because the logarithm must be positive: below 1 ms that of milliseconds would pay for
+    errors. `loss` is the cross entropy's negative, in nats: ours, less noisy than a share of 1,000 images.
+    `two-stage` is R1 of the two-stage paper, see `TwoStage`.
+    """
+    if name == "error":
+        return negative_error
+    if name == "loss":
+        return lambda score, counts: -score.loss
+    if name == "latency":
+        return _traded(lambda counts: costs.ms(counts) * NS_PER_MS)
+    if name == "macs":
+        return _traded(macs_costs(costs.architecture, costs.choices).of)
+    if name == "params":
+        return _traded(params_costs(costs.architecture, costs.choices).of)
+    if name == "two-stage":
+        return TwoStage(costs)
+    raise ValueError(f"no reward is called {name!r}")
+
+
+class TwoStage:
+    """R1 of the two-stage paper (arXiv 1912.02254): accuracy less the cost, which is scaled into 0..1.
+
+    The paper scales FLOPs by the lowest and the highest seen so far; here milliseconds go by the least and the most
+    that any policy takes, which what is seen tends to: so a policy is worth the same whenever it comes, and rewards of
+    a log can be compared. The paper's formula is lost, this is our reading of its words.
+    """
+
+    def __init__(self, costs: LatencyCosts) -> None:
+        self._costs = costs
+        self._least_ms = Elimination(costs).least_total() / PS_PER_MS
+        self._most_ms = costs.ms(costs.widest)
+
+    def __call__(self, score: Score, counts: Counts) -> float:
+        """-1..1."""
+        span_ms = self._most_ms - self._least_ms
+        return score.accuracy - ((self._costs.ms(counts) - self._least_ms) / span_ms if span_ms else 0.0)
+
+
+def macs_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
+    """Multiply-accumulates of every policy."""
+    return LayerCosts(architecture, choices, lambda shape: shape.macs)
+
+
+def params_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
+    """Parameters of every policy's deployed network, batch norm folded."""
+    return LayerCosts(architecture, choices, lambda shape: shape.params, once=True)
+
+
+def bytes_costs(architecture: Architecture, choices: Sequence[Sequence[int]], overhead: int) -> LayerCosts:
+    """Bytes of every policy's `.tflite`: float32 parameters, and `overhead` for all else that is in the file."""
+    return LayerCosts(architecture, choices, lambda shape: 4 * shape.params, overhead, once=True)
+
+
+def _traded(cost: Callable[[Counts], float]) -> Reward:
+    def reward(score: Score, counts: Counts) -> float:
+        return -(1 - score.accuracy) * math.log(cost(counts))
+
+    return reward

@@ -1,0 +1,121 @@
+"""The fast forward pass, held against PyTorch's own modules before it is believed.
+
+Its kernels are private to PyTorch: nobody promises that they are right for every shape, nor that the next release has
+them. So the first networks of a search are run by both, and the modules take over where the two differ.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from amc_latency.data import Split
+from amc_latency.export.closeness import allowed, close, difference
+from amc_latency.graph.trace import NetworkGraph
+from amc_latency.prune.refit import recalibrate_batch_norm
+from amc_latency.search.costs.costs import Counts
+from amc_latency.search.judge.forward import CALIBRATION_BATCH, CutForward
+from amc_latency.training.scoring import correct, loss_of
+
+RELATIVE = 1e-3
+"""of the outputs' range and of the loss; a wrong kernel is off by more than a tenth"""
+ABSOLUTE = 1e-4
+"""of outputs and of the mean loss in nats"""
+LABELS = 0.01
+"""Share of the images, or one of them, that may be said to be something else: of two classes with equal logits."""
+
+
+class CheckedForward:
+    """What `CutForward` computes, or the plain modules once it was seen to compute something else.
+
+    Both are asked about the uncut network, the first cut one and the first that goes on from a beginning that was kept,
+    on the first two batches and the last, whose size is another; and likewise about the first networks in eval mode.
+    Outputs, accuracy and loss are compared. `say` is told of a difference once.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: NetworkGraph,
+        calibration: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        batch: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._fast = CutForward(model, graph, calibration, images, batch)
+        self._full = graph.architecture.group_channels
+        self._shapes = _shapes(model)
+        self._calibration = calibration
+        self._size = images.shape[-2:]
+        self._batches, self._labels = images.split(batch), labels.split(batch)
+        self._say = say
+        self._checked: set[str] = set()
+        self.is_plain = False
+        """whether the modules have taken over"""
+
+    def logits(self, small: nn.Module, counts: Counts) -> Iterator[Tensor]:
+        """As `CutForward.logits`."""
+        due = {"uncut" if counts == self._full else "cut"}
+        if self._fast.knows_beginning(counts):
+            due.add("beginning")
+        if not self.is_plain and not due <= self._checked:
+            self._checked |= due
+            fast = list(self._fast.logits(small, counts))
+            places = sorted({0, min(1, len(fast) - 1), len(fast) - 1})
+            plain = self._plain(small, [self._batches[i] for i in places])
+            self._compare([fast[i] for i in places], list(plain), [self._labels[i] for i in places])
+            if not self.is_plain:
+                return iter(fast)
+        return self._plain(small, self._batches) if self.is_plain else self._fast.logits(small, counts)
+
+    def frozen(self, network: nn.Module, parts: Sequence[Split]) -> Iterator[Tensor]:
+        """The logits of each part in turn, of a network of the model's structure in eval mode, cut or not."""
+        due = "uncut in eval mode" if _shapes(network) == self._shapes else "cut in eval mode"
+        if not self.is_plain and due not in self._checked:
+            self._checked.add(due)
+            some = [parts[i] for i in sorted({0, len(parts) - 1})]
+            fast = list(self._fast.frozen(network, self._inputs(some)))
+            self._compare(fast, list(_run(network, self._inputs(some))), [part.labels for part in some])
+        inputs = self._inputs(parts)
+        return _run(network, inputs) if self.is_plain else self._fast.frozen(network, inputs)
+
+    def _inputs(self, parts: Iterable[Split]) -> Iterator[Tensor]:
+        height, width = self._size
+        return (part.inputs((height, width)) for part in parts)
+
+    def _plain(self, small: nn.Module, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        network = copy.deepcopy(small)
+        recalibrate_batch_norm(network, self._calibration, CALIBRATION_BATCH)
+        return _run(network, batches)
+
+    def _compare(self, fast: Sequence[Tensor], plain: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        got, expected, wanted = torch.cat(list(fast)), torch.cat(list(plain)), torch.cat(list(labels))
+        right, expected_right = correct(got, wanted), correct(expected, wanted)
+        loss, expected_loss = (loss_of(logits, wanted).reshape(1) for logits in (got, expected))
+        is_same = close(got, expected, RELATIVE, ABSOLUTE) and close(loss, expected_loss, RELATIVE, ABSOLUTE)
+        if is_same and abs(right - expected_right) <= max(1, LABELS * len(wanted)):
+            return
+        self.is_plain = True
+        self._say(
+            "the fused forward pass doesn't compute what PyTorch's own modules do: outputs differ by "
+            f"{difference(got, expected):.2g} where {allowed(expected, RELATIVE, ABSOLUTE):.2g} is allowed, accuracy "
+            f"is {100 * right / len(wanted):.1f} in place of {100 * expected_right / len(wanted):.1f} %; "
+            "networks are judged by the modules from here on, which takes longer"
+        )
+
+
+def _run(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    network.eval()
+    for images in batches:
+        with torch.inference_mode():
+            # A copy: a network may change its input in place.
+            logits: Tensor = network(images.clone())
+        yield logits
+
+
+def _shapes(network: nn.Module) -> list[torch.Size]:
+    return [parameter.shape for parameter in network.parameters()]

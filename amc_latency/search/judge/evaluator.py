@@ -1,0 +1,120 @@
+"""What a policy is worth before fine-tuning: the accuracy of the network that is really cut to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from amc_latency.data import Split
+from amc_latency.graph.trace import NetworkGraph
+from amc_latency.prune.cut import cut
+from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
+from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
+from amc_latency.search.agents.agent import Score
+from amc_latency.search.costs.costs import Counts
+from amc_latency.search.judge.checked import CheckedForward
+from amc_latency.training.outcome import Outcome, outcome_of
+from amc_latency.training.scoring import correct, loss_of
+
+FIRST_IMAGES = 200
+"""After these, to the end of their batch, a policy may be given up; later there is little left to save."""
+STANDARD_ERRORS = 3.0
+"""How far below the best it must then be: of those that are as good, about one in 500 is by bad luck."""
+
+
+class NetworkEvaluator:
+    """Accuracy (0..1) of `model` cut to a policy, on held-back images; AMC's R_err is this less 1.
+
+    `prune` makes a policy's network of `model`, batch norm is recalibrated, and that network is run: without repairs
+    accuracy is near chance and says nothing. `calibration` are the images [N, C, H, W] for batch norm, `images` and
+    `labels` [M] those that are scored. `say` is told where the fast forward pass is wrong (see `checked.py`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: NetworkGraph,
+        prune: Callable[[Counts], nn.Module],
+        calibration: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        batch: int = 100,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.model = model.eval()
+        self.graph = graph
+        self.prune = prune
+        self.calibration = calibration.contiguous(memory_format=torch.channels_last)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.labels = labels
+        self.batch = batch
+        self._forward = CheckedForward(self.model, graph, self.calibration, self.images, labels, batch, say)
+
+    def __call__(self, counts: Counts, best: float = 0.0) -> Score:
+        """The score of one policy; by the first images only, where these show that `best` is out of its reach.
+
+        What is given up early has the accuracy and loss of the images seen. Raises `ValueError` for counts that don't
+        fit the network.
+        """
+        small = self.prune(counts)
+        right = seen = 0
+        loss = 0.0
+        for logits, labels in zip(self._forward.logits(small, counts), self.labels.split(self.batch), strict=True):
+            right += correct(logits, labels)
+            loss += float(loss_of(logits, labels, "sum"))
+            is_first = seen < FIRST_IMAGES <= seen + len(labels)
+            seen += len(labels)
+            if is_first and is_hopeless(right / seen, seen, best, len(self.labels)):
+                break
+        return Score(right / seen, loss / seen, seen)
+
+    def judged(self, network: nn.Module, split: Split) -> Score:
+        """The score of `network`, cut from the model or the model itself and perhaps fine-tuned, on all of `split`."""
+        found = self.outcome(network, split)
+        top5 = None if found.top5 is None else int(found.top5.sum()) / len(found)
+        return Score(int(found.right.sum()) / len(found), found.loss, len(found), top5)
+
+    def outcome(self, network: nn.Module, split: Split) -> Outcome:
+        """The same, image by image."""
+        parts = [split.at(slice(i, i + self.batch)) for i in range(0, len(split), self.batch)]
+        logits = self._forward.frozen(network, parts)
+        return outcome_of(zip(logits, (part.labels for part in parts), strict=True))
+
+    def network(self, counts: Counts) -> nn.Module:
+        """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""
+        small = self.prune(counts)
+        recalibrate_batch_norm(small, self.calibration)
+        return small
+
+
+class RankedCut:
+    """Cuts `model` to a policy: channels chosen by the L1 norm of what reads them (AMC), weights refitted.
+
+    `statistics` come from `refit.collect`. Raises `ValueError` for counts that don't fit the network.
+    """
+
+    def __init__(self, model: nn.Module, graph: NetworkGraph, statistics: Statistics) -> None:
+        self.model = model
+        self.graph = graph
+        self._importance = consumer_l1(model, graph)
+        rankings = [keep_order(importance) for importance in self._importance]
+        self._refit = RankedRefit(model, graph, statistics, rankings)
+
+    def __call__(self, counts: Counts) -> nn.Module:
+        """The sliced network, its batch norms not recalibrated yet."""
+        keep = [keep_indices(importance, count) for importance, count in zip(self._importance, counts, strict=True)]
+        small = cut(self.model, self.graph, keep)
+        self._refit.apply(small, keep)
+        return small
+
+
+def is_hopeless(accuracy: float, seen: int, best: float, images: int) -> bool:
+    """Whether a policy as good as `best` would hardly get only `accuracy` of the first `seen` of so many images right.
+
+    By `STANDARD_ERRORS` of a share of `seen` images drawn from them without replacement.
+    """
+    error = math.sqrt(max(best * (1 - best), 0) / seen * (1 - seen / images))
+    return accuracy < best - STANDARD_ERRORS * error and seen < images

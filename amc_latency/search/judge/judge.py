@@ -1,0 +1,323 @@
+"""Asks the evaluator, and writes down what it said: a full score is asked for once, over all sessions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from torch import Tensor, nn
+
+from amc_latency.console import Console
+from amc_latency.data import ImageData
+from amc_latency.data.fitting import network_line
+from amc_latency.jsonl import append_line, read_lines
+from amc_latency.models.load import Network
+from amc_latency.models.registry import ModelSpec
+from amc_latency.prune.refit import Statistics, collect
+from amc_latency.search.agents.agent import Score
+from amc_latency.search.agents.env import Reward
+from amc_latency.search.agents.loop import EpisodeRecord, best_of
+from amc_latency.search.config import ACCURACY
+from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
+from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
+from amc_latency.search.judge.original import check_original
+from amc_latency.training.finetune import finetune_config, settle, worse_text
+from amc_latency.training.loop import fit
+from amc_latency.training.outcome import Outcome
+
+FINALISTS = 10
+"""Policies that are judged once more, by all held-back images, before one is chosen."""
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """How many images judge a policy."""
+
+    images: int = 1000
+    """held-back images that an episode is judged by; finalists are by all of them"""
+    calibration_images: int = 512
+    """train images for refit, whose statistics are collected once"""
+    recalibration_images: int = 256
+    """how many of these recalibrate the batch norms of each policy's network"""
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """What a search says of fine-tuning; see `finetune_config`."""
+
+    epochs: int
+    seed: int = 0
+    learning_rate: float | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a network is worth, as it is shown: percent of images, or a task's own score."""
+
+    value: float
+    images: int = 0
+    """that it is a share of; 0 for a score"""
+    top5: float | None = None
+    """percent whose label is among the first five, where that is told"""
+    outcome: Outcome | None = None
+    """image by image"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How networks were judged, for a report."""
+
+    source: str
+    unlabelled: bool = False
+    test_images: int = 0
+    held_back_images: int = 0
+    pixels: str = ""
+    """by which figures the files' pixels must be normalised; empty where nobody knows"""
+    measure: str = ACCURACY
+
+
+@dataclass(frozen=True)
+class JudgedPolicy:
+    """A line of the log of scores."""
+
+    counts: Counts
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    loss: float
+    images: Annotated[int, msgspec.Meta(ge=1)]
+    final: bool
+    """whether by all held-back images"""
+    top5: float | None
+    """as in `Score`"""
+
+
+class Judge:
+    """Scores of policies: `judge(counts)` by the episodes' images, `judge.final(counts)` by all held-back ones.
+
+    A policy counts channels here, which are cut out; `WeightJudge` judges another kind. `original` is the network that
+    earlier rounds pruned, if `network` is what they made of it. With `log`, a file of JSON lines, what is known from
+    there is not asked again. `asked` holds the policies whose score by the episodes' images was wanted, known or not;
+    whoever counts empties it first. `say` is told what the user should know of the judging.
+    """
+
+    measure = ACCURACY
+    """what its figures are"""
+
+    def __init__(
+        self,
+        network: Network,
+        data: ImageData,
+        config: JudgeConfig,
+        log: Path | None = None,
+        original: Network | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.base = network
+        self.original = original or network
+        self.data = data
+        self.config = config
+        self.log = log
+        self.say = say
+        self.asked: set[Counts] = set()
+        self.on_asked: Callable[[], None] = lambda: None
+        self._known: dict[Counts, Score] = {}
+        self._final: dict[Counts, Score] = {}
+        for row in [] if log is None else read_lines(log, JudgedPolicy):
+            known = self._final if row.final else self._known
+            known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
+
+    def __call__(self, counts: Counts, best: float = 0.0) -> Score:
+        """The score by the episodes' images, or by the first of them where `best`, if given, is out of reach."""
+        self.asked.add(counts)
+        self.on_asked()
+        known = self._known.get(counts)
+        images = min(self.config.images, len(self.data.held_back))
+        # What was given up under a higher bar may be worth a look under this one.
+        if known is None or (known.images < images and not is_hopeless(known.accuracy, known.images, best, images)):
+            known = self._known[counts] = self._write(counts, self.evaluator(counts, best), final=False)
+        return known
+
+    def final(self, counts: Counts) -> Score:
+        """The score by all held-back images."""
+        if counts not in self._final:
+            score = self.evaluator.judged(self.network(counts), self.data.held_back)
+            self._final[counts] = self._write(counts, score, final=True)
+        return self._final[counts]
+
+    def finals(self, counts: Counts) -> Tested:
+        """`final` as figures that are shown."""
+        return self._shown(self.final(counts))
+
+    def original_final(self) -> Tested:
+        """The original's figures by all held-back images."""
+        return self._shown(self._original_final())
+
+    def _original_final(self) -> Score:
+        if self.original is self.base:
+            return self.final(self.base.graph.architecture.group_channels)
+        return self.evaluator.judged(self.original.model, self.data.held_back)
+
+    def test_pct(self, network: nn.Module) -> float:
+        """Percent of the test images that a network gets right, cut or not, as it is."""
+        return self.tested(network).value
+
+    def tested(self, network: nn.Module) -> Tested:
+        """What a network, cut or not, as it is, is worth by the test images."""
+        found = self.evaluator.outcome(network, self.data.test)
+        return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
+
+    def _shown(self, score: Score) -> Tested:
+        return Tested(100 * score.accuracy, score.images, None if score.top5 is None else 100 * score.top5)
+
+    def choose(self, records: Sequence[EpisodeRecord], target_ms: float, reward: Reward) -> EpisodeRecord:
+        """The finalist that does best on all held-back images; `UserError` if no record is under the target.
+
+        The best of hundreds of noisy scores is a lucky one; ten finalists judged by more images are fewer dice. Start
+        policies are among them where they are fast enough.
+        """
+        finalists = best_of(records, target_ms, FINALISTS)
+        finalists += [record for record in records if record.source == "start" and record.predicted_ms <= target_ms]
+        scores = {record.counts: reward(self.final(record.counts), record.counts) for record in finalists}
+        return max(finalists, key=lambda record: (scores[record.counts], -record.predicted_ms))
+
+    def network(self, counts: Counts) -> nn.Module:
+        """The network cut to a policy, refitted and recalibrated; the uncut one's copy, as it is, if nothing goes."""
+        if counts == self.base.graph.architecture.group_channels:
+            return copy.deepcopy(self.base.model)
+        return self.evaluator.network(counts)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that the network takes."""
+        return self.base.spec.input[1:]
+
+    def spec(self, counts: Counts) -> ModelSpec:
+        """What the checkpoint of a policy's network says of it."""
+        return replace(self.base.spec, channels=counts)
+
+    def introduce(self, images: int, min_accuracy_pct: float | None, console: Console) -> None:
+        """Say what is searched and what it is worth uncut; `UserError` where that means nothing."""
+        console.say(network_line(self.data, self.original))
+        if self.base.model is self.original.model:
+            check_original(self.original, self.data, images, min_accuracy_pct, console)
+
+    for_finalists, for_the_end = "all held-back images", "the test images"
+
+    def shown(self, accuracy: float) -> str:
+        """An episode's score, for a meter."""
+        return f"{100 * accuracy:.1f} %"
+
+    @property
+    def source_line(self) -> str:
+        """What policies are judged by, in a line."""
+        held_back, data = len(self.data.held_back), self.data
+        unlabelled = "; their labels are what the original says of them" if data.unlabelled else ""
+        return (
+            f"data: {data.source}, {len(data.train):,} train images, "
+            f"{min(self.config.images, held_back):,} of {held_back:,} held back to judge an episode by, "
+            f"{len(data.test):,} test images for the end{unlabelled}"
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """What a report says of how it was judged."""
+        data = self.data
+        pixels = data.normalisation.text
+        return Facts(data.source, data.unlabelled, len(data.test), len(data.held_back), pixels, self.measure)
+
+    def shortened(self) -> list[str]:
+        """What there is less of than was asked for."""
+        return [
+            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
+            for name, wanted, unset, images in (
+                ("images", self.config.images, JudgeConfig.images, self.data.held_back),
+                ("calibration-images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
+            )
+            if wanted > len(images) and wanted != unset
+        ]
+
+    def example_inputs(self, n: int) -> Tensor:
+        """A few inputs [n, C, H, W] that a file can be checked on."""
+        return self.data.train.take(n).inputs(self.image_size)
+
+    def fine_tune(
+        self, model: nn.Module, config: FinetuneOptions, checkpoint: Path, on_epoch: Callable[[int, str], None]
+    ) -> str | None:
+        """Train a policy's network in place, going on from `checkpoint`; what to say where that made it no better."""
+        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        train_config = finetune_config(
+            config.epochs, self.image_size, config.seed, config.learning_rate, config.batch_size
+        )
+        with self.training(model):
+            fit(
+                model,
+                self.data.train,
+                train_config,
+                checkpoint,
+                lambda epoch: on_epoch(epoch.epoch, f"{epoch.accuracy:.1f} % of train batches"),
+                teacher=self.original.model,
+            )
+
+        def score(network: nn.Module) -> tuple[float, float]:
+            judged = self.evaluator.judged(network, self.data.held_back)
+            return 100 * judged.accuracy, judged.loss
+
+        settled = settle(model, start, score)
+        return None if settled.share else worse_text("", settled)
+
+    def training(self, network: nn.Module) -> AbstractContextManager[None]:
+        """What a policy's network is fine-tuned within."""
+        return nullcontext()
+
+    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+        """The proxies of damage called `name`, one of `config.DAMAGES`, the better one first."""
+        base = self.base
+        if name == "taylor":
+            labels = self.data.train.take(self.config.calibration_images).labels
+            return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
+        if name == "measured":
+            return [measured(self, costs)[0]]
+        error = refit_error(base.model, base.graph, self.statistics, costs.choices)
+        return [balanced(error), error]
+
+    def pruner(self) -> Callable[[Counts], nn.Module]:
+        """What makes a policy's network, its batch norms not recalibrated yet."""
+        return RankedCut(self.base.model, self.base.graph, self.statistics)
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """The images [N, C, H, W] that repair a cut network."""
+        return self.data.train.take(self.config.calibration_images).inputs(self.image_size)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What refit knows of each layer's inputs."""
+        return collect(self.base.model, self.base.graph, self.calibration)
+
+    @cached_property
+    def evaluator(self) -> NetworkEvaluator:
+        """Made when the first policy must be judged: a resumed search may have none left."""
+        model, graph = self.base.model, self.base.graph
+        held_back = self.data.held_back.take(self.config.images)
+        return NetworkEvaluator(
+            model,
+            graph,
+            self.pruner(),
+            self.calibration[: self.config.recalibration_images],
+            held_back.inputs(self.image_size),
+            held_back.labels,
+            say=self.say,
+        )
+
+    def _write(self, counts: Counts, score: Score, final: bool) -> Score:
+        if self.log is not None:
+            row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
+            append_line(self.log, row)
+        return score

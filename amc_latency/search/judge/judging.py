@@ -1,0 +1,55 @@
+"""Who judges policies: by labelled images, or by a task of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from amc_latency.console import Console
+from amc_latency.data.labels import check_several
+from amc_latency.errors import UserError
+from amc_latency.models.load import Network, check_logits
+from amc_latency.search.config import BUDGETED, SearchConfig
+from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.task_judge import Asked, TaskJudge, TaskWeightJudge
+from amc_latency.search.judge.weights import WeightJudge
+from amc_latency.task import ImageTask, Task
+
+MakeJudge = Callable[[Network, Network, Path], Judge]
+"""From the network that is pruned, the original and the log of scores."""
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who judges, and what makes a resumed search the same one."""
+
+    judge: MakeJudge
+    identity: dict[str, str]
+
+
+def judged_by(task: Task | ImageTask, network: Network, config: SearchConfig, console: Console) -> Judging:
+    """The judge of a search's policies. Raises `UserError` for a task that can't judge, and what loading it raises."""
+    images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images)
+    is_sparse = config.prune == "weights"
+    if isinstance(task, ImageTask):
+        check_logits(network)
+        data = task.images(network, console)
+        check_several(data, config.model, console)
+        kind = WeightJudge if is_sparse else Judge
+
+        def of_images(base: Network, original: Network, log: Path) -> Judge:
+            return kind(base, data, images, log, original, console.say)
+
+        return Judging(of_images, {"data": data.source, "data_sha256": data.digest()})
+    asked = Asked(task)
+    if config.reward not in BUDGETED:
+        raise UserError(f"reward {config.reward!r} trades an accuracy of 0..1: with a task of your own give a target")
+    if config.damage == "taylor":
+        raise UserError("damage 'taylor' needs labels: with a task of your own it is 'refit' or 'measured'")
+    own = TaskWeightJudge if is_sparse else TaskJudge
+
+    def of_task(base: Network, original: Network, log: Path) -> Judge:
+        return own(base, asked, images, log, original, console.say)
+
+    return Judging(of_task, {"data": asked.name, "data_sha256": asked.digest()})

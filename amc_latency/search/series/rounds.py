@@ -1,0 +1,121 @@
+"""Pruning in rounds: prune, fine-tune, and prune what came of it again, as AMC does on ResNet-50."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.table import Table
+
+from amc_latency.android_bench.safe.files import replacing
+from amc_latency.console import Console
+from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.errors import JobError
+from amc_latency.report import console as result_console
+from amc_latency.report import right
+from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.report import search_text
+from amc_latency.search.run import search
+from amc_latency.search.targets.amounts import absolute
+from amc_latency.training.intervals import with_interval
+
+
+@dataclass(frozen=True)
+class Round:
+    """How one round ended."""
+
+    target_ms: float | None
+    """None where milliseconds were not limited"""
+    measured_ms: float
+    limits: dict[str, int]
+    """the other budgets, by name"""
+    actual: dict[str, int]
+    """what the round's network takes of them"""
+    accuracy: float
+    """percent of the test images, fine-tuned"""
+    accuracy_95: tuple[float, ...]
+    """both ends of its 95 % interval"""
+    met: bool
+    folder: str
+
+
+@dataclass(frozen=True)
+class RoundsReport:
+    """What `search --rounds` ends with: the last round's report is the result."""
+
+    rounds: list[Round]
+    report: SearchReport
+
+
+def search_rounds(
+    config: SearchConfig, out: Path, console: Console, phone: PhoneOptions = PhoneOptions()
+) -> RoundsReport:
+    """Search `config.rounds` times, each time pruning the fine-tuned network of the round before.
+
+    The budgets go from the original's figures to those of `config` in equal ratios, or by `rounds_density`. Each round
+    is a search with a folder of its own within `out`, which goes on where it stopped. Raises what `search` raises.
+    """
+    rounds: list[Round] = []
+    start: Path | None = None
+    for number in range(1, config.rounds + 1):
+        folder = out / f"round-{number}"
+        console.say(f"round {number} of {config.rounds}")
+        report = search(replace(config, round=number), folder, console, phone, start)
+        rounds.append(_round(report, folder))
+        start = folder / "model.safetensors"
+        if report.is_uncut and _meets_last(config, report):
+            break
+    result = RoundsReport(rounds, report)
+    path = out / "rounds.json"
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps([{**asdict(r), "folder": Path(r.folder).name} for r in rounds], indent=2))
+    except OSError as error:
+        raise JobError(f"cannot write {path}: {error.strerror}. Set it right and run again to go on") from error
+    return result
+
+
+def rounds_text(result: RoundsReport) -> None:
+    """A line a round, then the last one's report."""
+    told = "estimated" if result.report.estimated else "measured"
+    others = list(result.rounds[0].limits)
+    columns = [right("target ms"), right(f"{told} ms")]
+    columns += [right(text) for name in others for text in (f"{name} at most", name)]
+    table = Table("round", *columns, right("test %"), "folder", title="rounds of pruning and fine-tuning")
+    for number, each in enumerate(result.rounds, 1):
+        target = "" if each.target_ms is None else f"{each.target_ms:.4f}"
+        sizes = [f"{value:,}" for name in others for value in (each.limits[name], each.actual[name])]
+        table.add_row(
+            str(number),
+            target,
+            f"{each.measured_ms:.4f}",
+            *sizes,
+            with_interval(each.accuracy, each.accuracy_95),
+            each.folder,
+        )
+    result_console().print(table)
+    search_text(result.report)
+
+
+def _meets_last(config: SearchConfig, report: SearchReport) -> bool:
+    """Whether the uncut network, which met a round's budgets, meets the last round's too."""
+    limits = {"MACs": config.target_macs, "parameters": config.target_params}
+    actual = {row.name: row.actual for row in report.budgets}
+    others = [(uncut, limits.get(name, config.target_bytes)) for name, uncut in actual.items()]
+    return report.measured_ms <= config.target_of(report.original_ms) and all(
+        limit is None or uncut <= absolute(limit, uncut) for uncut, limit in others
+    )
+
+
+def _round(report: SearchReport, folder: Path) -> Round:
+    return Round(
+        target_ms=report.target_ms,
+        measured_ms=report.measured_ms,
+        limits={row.name: row.limit for row in report.budgets},
+        actual={row.name: row.actual for row in report.budgets},
+        accuracy=report.accuracy,
+        accuracy_95=report.rows[-1].accuracy_95,
+        met=report.met,
+        folder=str(folder),
+    )

@@ -1,0 +1,1 @@
+"""Ways to a policy that do not learn: dynamic programming, NetAdapt, baselines."""

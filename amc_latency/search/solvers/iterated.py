@@ -1,0 +1,68 @@
+"""The dynamic programme around an incumbent: measure what each group's neighbours do there, solve again, and so on.
+
+Damage from the uncut network on adds up to too little where all groups are cut at once: what a group's channels
+are worth depends on what is left of the others. Around a policy that is near the target it is nearly additive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from amc_latency.search.agents.agent import Score
+from amc_latency.search.agents.env import Reward
+from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
+from amc_latency.search.solvers.programme import solve
+
+STEPS = (1.0, 0.5, 0.25)
+"""Shares of the reach that one round's damage is solved for: what is measured alone is less true further out."""
+
+
+def negative_loss(score: Score, counts: Counts) -> float:
+    """Cross entropy's negative: tells apart policies that get the same images right."""
+    return -score.loss
+
+
+def iterated(
+    costs: LayerCosts,
+    evaluate: Evaluate,
+    target_units: int,
+    start: Counts,
+    rounds: int = 2,
+    points: int = 2,
+    reach: float = 0.25,
+    reward: Reward = negative_loss,
+    lead: Callable[[Counts], Counts] = lambda counts: counts,
+) -> Counts:
+    """The best policy found from `start` in `rounds` rounds, with `costs.of(counts) <= target_units`.
+
+    A round evaluates about `points` counts a group, at most `reach` of the group's choices away, and up to
+    three solutions under that damage: in the whole region, in half of it, in a quarter. The best becomes the
+    incumbent if its reward is better than the last one's; else the region shrinks to a quarter. Deterministic,
+    but for what `evaluate` says. `lead` is where a solution is brought
+    within further budgets. Raises what `solve` raises.
+    """
+    best, best_reward = start, reward(evaluate(start), start)
+    for _ in range(rounds):
+        damage, _ = measured(evaluate, costs, points, best, reach)
+        around, worked = best, STEPS[-1]
+        for step in STEPS:
+            counts = lead(solve(costs, _within(costs, damage, around, reach * step), target_units).counts)
+            value = reward(evaluate(counts), counts)
+            if value > best_reward:
+                best, best_reward, worked = counts, value, step
+        reach *= worked
+    return best
+
+
+def _within(costs: LayerCosts, damage: Damage, around: Counts, reach: float) -> Damage:
+    """`damage` with `inf` out of reach."""
+    narrowed = []
+    for values, here, choices in zip(damage, costs.indices(around), costs.choices, strict=True):
+        first, last = reachable(here, len(choices), reach)
+        near = np.full(len(choices), np.inf)
+        near[first : last + 1] = values[first : last + 1]
+        narrowed.append(near)
+    return narrowed

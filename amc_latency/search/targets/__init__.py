@@ -1,0 +1,1 @@
+"""The budgets of a search, and the bounds of its keep ratios."""

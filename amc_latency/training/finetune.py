@@ -1,0 +1,175 @@
+"""Fine-tuning: a few epochs that give a cut network back what the cut took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from amc_latency.android_bench.safe.files import sidecar
+from amc_latency.console import Console
+from amc_latency.data import data_for
+from amc_latency.data.labels import check_several
+from amc_latency.errors import UserError
+from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
+from amc_latency.models.files.weights import weights_digest
+from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.training.intervals import interval_pct
+from amc_latency.training.loop import EpochReport, TrainConfig, fit, judged
+from amc_latency.training.outcome import accuracy_line, outcome
+
+SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
+"""Of the way that training went, which the network may end at."""
+
+
+def finetune_config(
+    epochs: int,
+    image_size: tuple[int, int],
+    seed: int,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+) -> TrainConfig:
+    """How a cut network is trained: at full resolution throughout, and at a rate that its weights survive.
+
+    What is None follows from the number of images. Raises UserError for a rate that trains nothing.
+    """
+    if learning_rate == 0:
+        raise UserError("a learning rate is a positive number such as 0.005, not 0")
+    return TrainConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        drop_last=False,
+        learning_rate=learning_rate,
+        rate_of_128=0.005,
+        teacher_share=0.9,
+        warmup_epochs=0.5,
+        image_size=image_size,
+        low_resolution_epochs=0,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where fine-tuning ended: accuracies in percent of the held-back images."""
+
+    before: float
+    after: float
+    share: float
+    """of the way from the weights before to the trained ones; 0 where each of `SHARES` was worse than these"""
+    trained: float
+    """the accuracy at its whole length"""
+
+
+def settle(model: nn.Module, start: Mapping[str, Tensor], score: Callable[[nn.Module], tuple[float, float]]) -> Settled:
+    """Put a trained `model`, in place, on the line from the weights `start` to its own, where its loss is lowest.
+
+    `score` gives accuracy in percent and loss on held-back images; only what is as accurate as the start counts.
+    Averaging the weights from before and after keeps most of what training gains and sheds what it unlearns (Wortsman
+    et al., CVPR 2022, arXiv 2109.01903). The line leads to the last epoch's weights, not to those of the best epoch.
+    """
+    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scores = {}
+    for share in (0.0, *SHARES):
+        _move(model, start, trained, share)
+        scores[share] = score(model)
+    before = scores[0.0][0]
+    # Of like losses the furthest; a loss that is no number is no gain.
+    as_good = [share for share in (*SHARES, 0.0) if scores[share][0] >= before and math.isfinite(scores[share][1])]
+    best = min(as_good, key=lambda share: scores[share][1], default=0.0)
+    _move(model, start, trained, best)
+    return Settled(before, scores[best][0], best, scores[SHARES[0]][0])
+
+
+def _move(model: nn.Module, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> None:
+    model.load_state_dict({name: _between(start[name], tensor, share) for name, tensor in end.items()})
+
+
+def _between(start: Tensor, end: Tensor, share: float) -> Tensor:
+    # Exact at both ends; what only counts is no number to be averaged.
+    if share in (0.0, 1.0) or not end.is_floating_point():
+        return end if share else start
+    return start.lerp(end, share)
+
+
+def worse_text(name: str, settled: Settled) -> str:
+    """What is said where nothing on the line was as good as the network before."""
+    return (
+        f"fine-tuning {name}took the held-back images from {settled.before:.1f} to {settled.trained:.1f} %, "
+        "and no shorter way lowered their loss and told as many right: the network before it is kept"
+    )
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Accuracies in percent before and after."""
+
+    held_back_before: float
+    held_back: float
+    test: float
+    data: str
+    checkpoint: str
+    held_back_95: tuple[float, ...] = ()
+    """both ends of its 95 % interval"""
+    test_95: tuple[float, ...] = ()
+    held_back_top5: float | None = None
+    """label among the first five; None for 10 classes or fewer"""
+    test_top5: float | None = None
+
+
+def finetune_checkpoint(
+    options: NetworkOptions,
+    out: Path,
+    epochs: int,
+    source: str,
+    seed: int,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    console: Console | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+) -> FinetuneResult:
+    """Fine-tune the trained network of `options` and write `out`.
+
+    Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise.
+    """
+    config = finetune_config(epochs, (8, 8), seed, learning_rate, batch_size)  # refused before anything is loaded
+    network = load_network(options)
+    check_logits(network)
+    check_trained(network, options, "fine-tuning")
+    size = network.spec.input[1:]
+    data = data_for(network, source, console=console)
+    check_several(data, network.spec.name, console or Console(quiet=True))
+    origin = weights_digest(network.model)
+    before = outcome(network.model, data.held_back, size)
+    if console is not None:
+        console.say(accuracy_line(before))
+    start = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+    fit(
+        network.model,
+        data.train,
+        replace(config, image_size=size),
+        checkpoint=sidecar(out, ".resume"),
+        on_epoch=on_epoch,
+        origin=f"{origin} {data.digest()}",
+    )
+    settled = settle(network.model, start, lambda model: judged(model, data.held_back, size))
+    if not settled.share and console is not None:
+        console.say(worse_text("", settled))
+    extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
+    save_checkpoint(out, network.model, network.spec, extra)
+    sidecar(out, ".resume").unlink(missing_ok=True)
+    held_back, test = (outcome(network.model, split, size) for split in (data.held_back, data.test))
+    return FinetuneResult(
+        before.accuracy_pct,
+        held_back.accuracy_pct,
+        test.accuracy_pct,
+        data.source,
+        str(out),
+        interval_pct(held_back.accuracy_pct, len(held_back)),
+        interval_pct(test.accuracy_pct, len(test)),
+        held_back.top5_pct,
+        test.top5_pct,
+    )

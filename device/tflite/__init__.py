@@ -1,0 +1,1 @@
+"""What a `.tflite` of the user's says of itself."""

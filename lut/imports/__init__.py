@@ -1,0 +1,4 @@
+"""Tables and logs of others -> a latency table.
+
+Imports `table` and `shapes`.
+"""

@@ -1,0 +1,1 @@
+"""The layer shape, families of shapes, and a network as a list of them."""

@@ -1,0 +1,121 @@
+"""A network as the latency side sees it: layer shapes, and which coupled groups set each one's channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from amc_latency.lut.shapes.shape import LayerShape, NetworkShape
+
+Part = tuple[int, int]
+"""A coupled group, and how many values a layer has for each of the group's channels (49 after flattening 7x7)."""
+Channels = int | tuple[Part, ...] | None
+"""What sets a layer's channels: one group all of them, None if they never change, or parts, as after joining the
+channels of several groups; what no part sets never changes."""
+Choices = Sequence[Sequence[int]]
+"""For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer at full width, and what sets its channels in and out."""
+
+    shape: LayerShape
+    in_group: Channels
+    out_group: Channels
+    again: bool = False
+    """whether it is a later call of a module: its time and MACs count once more, its parameters don't"""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Layers in order of execution, and the full channel count of each coupled group in network order."""
+
+    layers: tuple[Layer, ...]
+    group_channels: tuple[int, ...]
+
+    def shape_of(self, layer: Layer, counts: Sequence[int]) -> LayerShape:
+        """The layer's shape when group `g` keeps `counts[g]` channels."""
+        shape = layer.shape
+        if layer.in_group is not None:
+            shape = replace(
+                shape,
+                c_in=self._size(layer.in_group, shape.c_in, counts),
+                c_out=self._size(layer.out_group, shape.c_out, counts),
+            )
+        elif layer.out_group is not None:
+            shape = replace(shape, c_out=self._size(layer.out_group, shape.c_out, counts))
+        return shape
+
+    def shapes(self, counts: Sequence[int] | None = None) -> NetworkShape:
+        """All layer shapes at `counts` (full width if none). Raises `ValueError` for a wrong number of counts."""
+        counts = self.group_channels if counts is None else counts
+        if len(counts) != len(self.group_channels):
+            raise ValueError(f"{len(counts)} channel counts for a network of {len(self.group_channels)} coupled groups")
+        return tuple(self.shape_of(layer, counts) for layer in self.layers)
+
+    def params(self, counts: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Parameters of each layer at `counts`: none for those that an earlier layer has already. As `shapes`."""
+        shapes = zip(self.layers, self.shapes(counts), strict=True)
+        return tuple(0 if layer.again else shape.params for layer, shape in shapes)
+
+    def scope(self, layer: Layer) -> tuple[int, ...]:
+        """The coupled groups that the layer's shape depends on, ascending."""
+        shape = layer.shape
+        sides = (*self._parts(layer.in_group, shape.c_in), *self._parts(layer.out_group, shape.c_out))
+        return tuple(sorted({group for group, _ in sides}))
+
+    def in_sizes(self, layer: Layer, choices: Choices) -> list[int]:
+        """Every number of channels in that the layer can have, ascending."""
+        return self._sizes(layer.in_group, layer.shape.c_in, choices)
+
+    def out_sizes(self, layer: Layer, choices: Choices) -> list[int]:
+        """Every number of channels out that the layer can have, ascending."""
+        return self._sizes(layer.out_group, layer.shape.c_out, choices)
+
+    def reachable(self, layer: Layer, choices: Choices) -> list[LayerShape]:
+        """Every shape that the layer can have, each once."""
+        shape, pairs = layer.shape, {(layer.shape.c_in, layer.shape.c_out)}
+        ins, outs = self._parts(layer.in_group, shape.c_in), self._parts(layer.out_group, shape.c_out)
+        # Group by group, so that sums which come out alike are told once.
+        for group in self.scope(layer):
+            in_values, out_values = (sum(values for part, values in side if part == group) for side in (ins, outs))
+            cuts = [self.group_channels[group] - count for count in choices[group]]
+            pairs = {(c_in - in_values * cut, c_out - out_values * cut) for c_in, c_out in pairs for cut in cuts}
+        return [replace(shape, c_in=c_in, c_out=c_out) for c_in, c_out in sorted(pairs)]
+
+    def makes(self, layer: Layer, group: int) -> bool:
+        """Whether the group's channels are among the layer's outputs."""
+        return any(part == group for part, _ in self._parts(layer.out_group, layer.shape.c_out))
+
+    def group_widths(self) -> tuple[int, ...]:
+        """How many channels of its layers each group's channels stand for: more than 1 in grouped convolutions."""
+        widths: dict[int, int] = {}
+        for layer in self.layers:
+            for group, values in self._parts(layer.out_group, layer.shape.c_out):
+                widths[group] = min(values, widths.get(group, values))
+        return tuple(widths.get(group, 1) for group in range(len(self.group_channels)))
+
+    def _parts(self, side: Channels, size: int) -> tuple[Part, ...]:
+        if side is None:
+            return ()
+        return ((side, size // self.group_channels[side]),) if isinstance(side, int) else side
+
+    def _size(self, side: Channels, size: int, counts: Sequence[int]) -> int:
+        for group, values in self._parts(side, size):
+            size -= values * (self.group_channels[group] - counts[group])
+        return size
+
+    def _sizes(self, side: Channels, size: int, choices: Choices) -> list[int]:
+        sizes = {size}
+        for group, values in self._parts(side, size):
+            cuts = [values * (self.group_channels[group] - count) for count in choices[group]]
+            sizes = {size - cut for size in sizes for cut in cuts}
+        return sorted(sizes)
+
+
+def channel_choices(channels: int, min_keep: float = 0.2, step: int = 8, least: int = 1) -> tuple[int, ...]:
+    """Counts that a group may keep: multiples of `step` from `min_keep * channels` and `least` up, and `channels`."""
+    smallest = max(1, math.ceil(max(least, channels * min_keep) / step - 1e-9)) * step
+    return (*range(smallest, channels, step), channels)

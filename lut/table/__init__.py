@@ -1,0 +1,4 @@
+"""The latency table: its file, its rows, its header.
+
+Imports `shapes`.
+"""

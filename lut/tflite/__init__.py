@@ -1,0 +1,4 @@
+"""`.tflite` files written straight from shapes, and run through LiteRT.
+
+Imports `shapes`; never torch.
+"""

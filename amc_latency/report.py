@@ -38,7 +38,7 @@ def layers_text(report: ProfileReport) -> str:
     if report.layers_mape_pct is None or report.goal_pct is None:
         return text
     text += (
-        f"; others, picked by chance, were foretold to {report.layers_mape_pct:.2f} "
+        f"; others, picked by chance, were predicted to {report.layers_mape_pct:.2f} "
         f"(+- {report.layers_standard_error_pct:.2f}) % on average, {report.layers_max_pct:.2f} % at most"
     )
     if report.layers_mape_pct <= report.goal_pct:

@@ -92,7 +92,7 @@ def run(options: Options, job: Job) -> float:
         reward = partial(reward)
     problem = Problem(Clamp(costs, target_ms), judge, reward, job.seed, 0.2)
     if job.agent == "iterated":
-        agent = AgentOptions("programme", True, 0, 100)
+        agent = AgentOptions("dp", True, 0, 100)
     else:
         agent = AgentOptions(job.agent, False, options.episodes // 4, options.episodes)
     records = search_episodes(problem, agent)

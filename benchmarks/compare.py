@@ -7,8 +7,8 @@
 
 A run is a network, a share of its milliseconds, a method and a seed: choose a policy, cut, refit, fine-tune (the same
 for all), judge by the 10,000 test images, export. It adds a row to `compare.csv`; a run that is there is not done
-again, so stop it when you like. `--quick` takes minutes. `iterated` is the programme around its own result, `-warm`
-starts from it, `-loss` has the cross entropy as its reward, `macs` is ddpg-warm under that share of MACs.
+again, so stop it when you like. `--quick` takes minutes. `iterated` is dynamic programming around its own result,
+`-warm` starts from it, `-loss` has the cross entropy as its reward, `macs` is ddpg-warm under that share of MACs.
 
 A network that is not bundled is trained first (`amc-latency train`), and its table built (`amc-latency profile`), in
 the `--out` folder. The seed is that of the agent and of fine-tuning; images and the trained network are the same.
@@ -42,7 +42,7 @@ TRAINED = {
     "mobilenet_v2": ["--model", "mobilenet_v2", "--image-size", "64", "--width", "0.5", "--epochs", "12"],
 }
 METHODS = (
-    "uniform", "shallow", "deep", "random", "hill", "netadapt", "programme",
+    "uniform", "shallow", "deep", "random", "hill", "netadapt", "dp",
     "iterated", "ddpg", "ddpg-warm", "ddpg-warm-loss", "ppo-warm", "hill-warm", "hill-warm-loss", "macs",
 )  # fmt: skip
 FINETUNE_IMAGES = 8000
@@ -171,7 +171,7 @@ class Worker:
         costs = problem.clamp.costs
         if method.endswith("-loss"):
             problem = replace(problem, reward=make_reward("loss", costs))
-        name = {"macs": "ddpg", "iterated": "programme"}.get(method, method.split("-")[0])
+        name = {"macs": "ddpg", "iterated": "dp"}.get(method, method.split("-")[0])
         warm = "-warm" in method or method in ("macs", "iterated")
         if method == "macs":
             macs = macs_costs(costs.architecture, costs.choices)
@@ -364,7 +364,7 @@ def main() -> None:
     if options.quick:
         options.networks, options.shares, options.seeds = ["bundled"], [0.35], 2
         options.evaluations, options.epochs, options.images = 20, 1, 500
-        options.methods = ["uniform", "random", "hill", "programme", "iterated", "ddpg", "ddpg-warm"]
+        options.methods = ["uniform", "random", "hill", "dp", "iterated", "ddpg", "ddpg-warm"]
         options.out = options.out.with_name(options.out.name + "-quick")
     if unknown := set(options.methods) - set(METHODS):
         sys.exit(f"error: there is no method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")

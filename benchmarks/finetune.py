@@ -1,6 +1,6 @@
 """What fine-tuning does to cut networks: recipes beside each other, over policies, speedups and seeds.
 
-    python benchmarks/finetune.py [--speedups 2,4] [--policies uniform,programme,iterated] [--recipes ...] [--seeds 5]
+    python benchmarks/finetune.py [--speedups 2,4] [--policies uniform,dp,iterated] [--recipes ...] [--seeds 5]
                                   [--epochs 6] [--table lut/tables/host-epyc-zen4.tsv] [--out runs/finetune]
     python benchmarks/finetune.py --report      the tables of what there is
 
@@ -26,7 +26,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.compare import BUNDLED_TABLE, csv_of
 
-POLICIES = ("uniform", "programme", "iterated")
+POLICIES = ("uniform", "dp", "iterated")
 RECIPES: dict[str, dict[str, float]] = {
     "default": {},
     "labels": {"teacher_share": 0.0},
@@ -101,7 +101,7 @@ def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, obje
         problem = Problem(clamp, judge, make_reward("loss", costs), 0, 0.2)
         for policy in options.policies:
             if policy == "iterated":
-                records = search_episodes(problem, AgentOptions("programme", episodes=100))
+                records = search_episodes(problem, AgentOptions("dp", episodes=100))
                 counts = judge.choose(records, clamp.target_ms, problem.reward).counts
             else:
                 counts = choose(problem, policy, 0).counts

@@ -70,9 +70,9 @@ def timed_ms(device: Device, workloads: Sequence[Workload], protocol: Protocol, 
     return {name: summarise(rounds, protocol).latency_ms for name, rounds in timings.items()}
 
 
-def errors_pct(foretold_ms: Sequence[float], measured_ms: Sequence[float]) -> str:
+def errors_pct(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> str:
     """Mean, 90th percentile (nearest rank) and largest of the relative errors."""
-    sizes = sorted(100 * abs(f / m - 1) for f, m in zip(foretold_ms, measured_ms, strict=True))
+    sizes = sorted(100 * abs(f / m - 1) for f, m in zip(predicted_ms, measured_ms, strict=True))
     return f"{statistics.fmean(sizes):7.2f}{sizes[-(-9 * len(sizes) // 10) - 1]:7.2f}{sizes[-1]:7.2f}"
 
 

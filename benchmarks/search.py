@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=512, help="train images for the refit's statistics")
     parser.add_argument("--recalibration", type=int, default=256, help="those of them that batch norm sees")
     parser.add_argument("--speedup", type=float, default=2.0, help="the target, as a share of the uncut network")
-    parser.add_argument("--random", type=int, default=0, help="random policies; as many as episodes unless told")
+    parser.add_argument("--random", type=int, default=0, help="random policies; as many as episodes unless set")
     parser.add_argument("--model", default=BUNDLED, help="`bundled`, or a checkpoint on Fashion-MNIST")
     parser.add_argument("--lut", type=Path, help="a latency table (.tsv)")
     parser.add_argument("--seed", type=int, default=0)

@@ -97,7 +97,7 @@ def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int 
     """All devices that `name` means, by what tells them apart.
 
     Every phone that could be a profile's, or those of a list, `A,B`, by serial number; cores of this computer, one
-    unless told, by number. With `workers`, so many of them. Raises as `get_device`, and `DeviceError` for too few.
+    unless set, by number. With `workers`, so many of them. Raises as `get_device`, and `DeviceError` for too few.
     """
     names = {part.partition("@")[2] or part: part for part in name.split(",")}
     profile = profiles().get(name)

@@ -79,7 +79,7 @@ def show_(
     out: Annotated[Path | None, typer.Option("--out", help="draw each into a file of its own in this folder")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a table holds, and its staircases: latency over channels; the longest of each kind unless told."""
+    """What a table holds, and its staircases: latency over channels; the longest of each kind unless set."""
     from amc_latency.cli.lut_show import show_report, show_text, write_pictures
     from amc_latency.lut.audit.sweeps import staircases
     from amc_latency.lut.table.table import LatencyTable

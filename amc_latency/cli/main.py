@@ -103,7 +103,7 @@ def profile(
     ] = "learn",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", help="phones, or cores of the host, at once; all phones and one core unless told"),
+        typer.Option("--workers", help="phones, or cores of the host, at once; all phones and one core unless set"),
     ] = None,
     force: ForceOption = False,
     transport: TransportOption = "auto",
@@ -145,7 +145,7 @@ def profile(
 @app.command()
 def predict(
     device: Annotated[
-        str | None, typer.Option("--device", help="whose table: host unless told, or whoever measured --lut")
+        str | None, typer.Option("--device", help="whose table: host unless set, or whoever measured --lut")
     ] = None,
     model: ModelOption = "bundled",
     width: WidthOption = None,
@@ -204,7 +204,7 @@ def inspect(
     classes: ClassesOption = None,
     weights: WeightsOption = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="whose table tells milliseconds: host unless told")
+        str | None, typer.Option("--device", help="whose table tells milliseconds: host unless set")
     ] = None,
     lut: LutOption = None,
     as_json: JsonOption = False,
@@ -265,7 +265,9 @@ def search(
     ] = SearchConfig.reward,
     agent: Annotated[
         str | None,
-        typer.Option("--agent", help=f"what searches, programme under a budget unless told: {', '.join(AGENTS)}"),
+        typer.Option(
+            "--agent", help=f"what searches, dp (dynamic programming) under a budget unless set: {', '.join(AGENTS)}"
+        ),
     ] = None,
     warm_start: Annotated[
         bool | None,
@@ -290,7 +292,7 @@ def search(
         ),
     ] = SearchConfig.critic_action_layer,
     damage: Annotated[
-        str, typer.Option("--damage", help=f"what the dynamic programme adds up: {', '.join(DAMAGES)}")
+        str, typer.Option("--damage", help=f"what dynamic programming adds up: {', '.join(DAMAGES)}")
     ] = SearchConfig.damage,
     baselines: Annotated[
         str, typer.Option("--baselines", help="what the result is shown beside")
@@ -315,10 +317,10 @@ def search(
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="run folder; a search that is there goes on")] = None,
     warmup: Annotated[
-        int | None, typer.Option("--warmup", help="random episodes: 100 in a cold start, else none, unless told")
+        int | None, typer.Option("--warmup", help="random episodes: 100 in a cold start, else none, unless set")
     ] = None,
     episodes: Annotated[
-        int | None, typer.Option("--episodes", help="those after it: 300 in a cold start, else 100, unless told")
+        int | None, typer.Option("--episodes", help="those after it: 300 in a cold start, else 100, unless set")
     ] = None,
     corrections: Annotated[
         int, typer.Option("--corrections", help="searches on if measured over the target")
@@ -479,7 +481,7 @@ def bench(
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="1 unless told; more than one is timed by the wall clock")
+        int | None, typer.Option("--threads", help="1 unless set; more than one is timed by the wall clock")
     ] = None,
     op_profile: Annotated[
         bool, typer.Option("--op-profile", help="also what each operator takes, on a phone, from a run of its own")

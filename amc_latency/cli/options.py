@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amc_latency.search.targets.amounts import Amount
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
-LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless told")]
+LutOption = Annotated[Path | None, typer.Option("--lut", help="latency table; in the user data folder unless set")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 ModelOption = Annotated[
     str,
@@ -39,10 +39,10 @@ WeightsOption = Annotated[
 ]
 WidthOption = Annotated[float | None, typer.Option("--width", help="channel multiplier of a named model")]
 InputOption = Annotated[
-    str | None, typer.Option("--input", help="CxHxW of a named model, its own unless told, mostly 3x224x224")
+    str | None, typer.Option("--input", help="CxHxW of a named model, its own unless set, mostly 3x224x224")
 ]
 ClassesOption = Annotated[
-    int | None, typer.Option("--classes", help="classes of a named model, its own unless told, mostly 1000")
+    int | None, typer.Option("--classes", help="classes of a named model, its own unless set, mostly 1000")
 ]
 NormalisationOption = Annotated[
     str | None,
@@ -96,7 +96,7 @@ RunnerOption = Annotated[
     Literal["auto", "benchmark_model", "amc_bench"], typer.Option("--runner", help="which program times on a phone")
 ]
 RunnerPathOption = Annotated[
-    Path | None, typer.Option("--runner-path", help="that program, built for the phone; found or built unless told")
+    Path | None, typer.Option("--runner-path", help="that program, built for the phone; found or built unless set")
 ]
 LibraryOption = Annotated[
     Path | None, typer.Option("--litert-library", help="libLiteRt.so for the phone, which amc_bench needs")

@@ -54,7 +54,7 @@ def import_text(report: ImportReport) -> None:
 
 
 def known_text(report: ImportReport) -> str:
-    """How well the table foretold the new logs, in words."""
+    """How well the table predicted the new logs, in words."""
     if not any(log.rows for log in report.logs):
         return "there was nothing new in these logs"
     if report.known_mean_error_pct is None or report.known_max_error_pct is None:

@@ -53,14 +53,14 @@ class NetworkOptions:
     model: str = BUNDLED
     """`bundled`, a checkpoint's path, or what `ModelSpec.name` may be"""
     width: float | None = None
-    """channel multiplier, 1.0 unless told"""
+    """channel multiplier, 1.0 unless set"""
     input: str | None = None
-    """CxHxW, the network's own unless told, mostly 3x224x224"""
+    """CxHxW, the network's own unless set, mostly 3x224x224"""
     classes: int | None = None
-    """the network's own unless told, mostly 1000"""
+    """the network's own unless set, mostly 1000"""
     weights: str | None = None
     """a file (.safetensors, .pt, .pth), torchvision's name of weights, `pretrained`, `own` for what an own function
-    loads itself, or `random`: that unless told, but for EfficientNet-Lite0, whose own come with it"""
+    loads itself, or `random`: that unless set, but for EfficientNet-Lite0, whose own come with it"""
     normalisation: str | None = None
     """what the weights expect of pixels, as `parse_normalisation` reads it; what is known of them unless set"""
 

@@ -41,7 +41,7 @@ Statistics = Mapping[str, InputStatistics]
 
 
 def ridge_for(inputs: InputStatistics) -> float:
-    """The ridge that refit takes unless told: `RIDGE`, and more where a layer has more features than rows.
+    """The ridge that refit takes unless set: `RIDGE`, and more where a layer has more features than rows.
 
     So it is where a classifier behind a global pool has one row an image. Without more ridge the least squares
     would hit the calibration images exactly, and miss others by more than no refit does.

@@ -22,10 +22,10 @@ LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
 """The measure that is a percentage of images; any other is a figure of its own."""
 DAMAGES = ("refit", "taylor", "measured")
-"""The dynamic programme's proxies of damage, see damage.py."""
-BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "programme")
+"""Dynamic programming's proxies of damage, see damage.py."""
+BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "dp")
 """Other ways to choose, see methods.py."""
-AGENTS = ("ddpg", "ppo", "hill", "random", "programme", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
+AGENTS = ("ddpg", "ppo", "hill", "random", "dp", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
 BUDGETED = ("error", "loss")
 """Resource-constrained rewards: they know no cost, so without a budget the uncut network would win."""
 TRADED = ("latency", "macs", "params", "two-stage")
@@ -65,11 +65,11 @@ class SearchConfig:
     reward: str = "loss"
     """what is maximised, one of `REWARDS`, see rewards.py"""
     agent: str | None = None
-    """what picks policies, one of `AGENTS`: unless told `programme` under a budget, and else `ddpg`"""
+    """what picks policies, one of `AGENTS`: unless set `dp` under a budget, and else `ddpg`"""
     baselines: str = ",".join(BASELINES)
     """what the result is shown beside, of `BASELINES`"""
     damage: str = "refit"
-    """what the dynamic programme adds up, one of `DAMAGES`"""
+    """what dynamic programming adds up, one of `DAMAGES`"""
     warm_start: bool | None = None
     """whether the agent starts from dynamic programming's policies, or from random ones; under a budget unless set"""
     state: str = STATES[0]
@@ -87,11 +87,11 @@ class SearchConfig:
     width: float | None = None
     """channel multiplier of a named network"""
     classes: int | None = None
-    """of a named network, its own unless told"""
+    """of a named network, its own unless set"""
     normalisation: str | None = None
-    """what the weights expect of pixels, as MEAN,.../STD,...; what is known of them unless told"""
+    """what the weights expect of pixels, as MEAN,.../STD,...; what is known of them unless set"""
     input: str | None = None
-    """CxHxW of a named network, its own unless told"""
+    """CxHxW of a named network, its own unless set"""
     device: str = "host"
     """which device counts"""
     lut: str | None = None
@@ -105,13 +105,13 @@ class SearchConfig:
     seed: int = 0
     """of agent, warm-up and fine-tuning"""
     warmup: int | None = None
-    """episodes of random policies: 100 in a cold start and none in a warm one, unless told"""
+    """episodes of random policies: 100 in a cold start and none in a warm one, unless set"""
     episodes: int | None = None
-    """episodes after the warm-up: 300 in a cold start and 100 in a warm one, unless told"""
+    """episodes after the warm-up: 300 in a cold start and 100 in a warm one, unless set"""
     corrections: int = 3
     """how often to search on when the device says that the result is over the target"""
     correction_episodes: int = 60
-    """episodes of each such continuation; what `programme` may try in it"""
+    """episodes of each such continuation; what `dp` may try in it"""
     margin_pct: float = 1.5
     """how far under the target to aim: about what a prediction is off by"""
     confidence: float | None = None
@@ -171,8 +171,8 @@ class SearchConfig:
             )
         if self.critic_action_layer not in (1, 2):
             raise UserError(f"--critic-action-layer is 1 or 2: the critic has two; not {self.critic_action_layer}")
-        if self.searcher == "programme" and not self.has_budget:
-            raise UserError(f"--agent programme needs a budget: a target, or another agent for --reward {self.reward}")
+        if self.searcher == "dp" and not self.has_budget:
+            raise UserError(f"--agent dp needs a budget: a target, or another agent for --reward {self.reward}")
         for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
             value = getattr(self, name)
             if isinstance(value, str) and name == "target_ms":
@@ -248,7 +248,7 @@ class SearchConfig:
     @property
     def searcher(self) -> str:
         """The agent that searches."""
-        return self.agent or ("programme" if self.has_budget else "ddpg")
+        return self.agent or ("dp" if self.has_budget else "ddpg")
 
     @property
     def baseline_names(self) -> list[str]:

@@ -23,9 +23,9 @@ from amc_latency.search.solvers.iterated import iterated
 from amc_latency.search.solvers.netadapt import netadapt, reached, refitted
 
 EVALUATIONS_A_GROUP = 2.3
-"""That a round of the iterated programme takes, about."""
+"""That a round of iterated dynamic programming takes, about."""
 WARM_NOISE = 0.1
-"""Sigma of a warm-started agent's first noise: it looks around the programme's policies, not everywhere."""
+"""Sigma of a warm-started agent's first noise: it looks around dynamic programming's policies, not everywhere."""
 WARM_ACTOR_FROM = 10
 """Episodes in which only the critic learns: an untrained one would pull a cloned actor away at once."""
 
@@ -41,7 +41,7 @@ class Problem:
     lowest: float
     """smallest keep ratio"""
     damage: str = "refit"
-    """the dynamic programme's proxy, one of `config.DAMAGES`"""
+    """dynamic programming's proxy, one of `config.DAMAGES`"""
     origin: Clamp | None = None
     """under which the search began, if a correction has changed the target since: what an actor is cloned from must
     stay the same, or the log could not be replayed"""
@@ -49,7 +49,7 @@ class Problem:
     """largest keep ratio; the clamp's choices hold each group to its own, so an agent may leave this out"""
 
     def damages(self) -> list[Damage]:
-        """The proxies of damage that the dynamic programme adds up, the better one first."""
+        """The proxies of damage that dynamic programming adds up, the better one first."""
         return self.judge.damages(self.damage, self.clamp.costs)
 
 
@@ -62,7 +62,7 @@ class AgentOptions:
     warmup: int = 0
     """random episodes"""
     episodes: int = 400
-    """in all, warm-up and start policies included; for `programme`, about how many policies it may try"""
+    """in all, warm-up and start policies included; for `dp`, about how many policies it may try"""
     state: str = "amc"
     """what it sees, one of `config.STATES`"""
     ppo_actors: int = 4
@@ -97,11 +97,11 @@ def search_episodes(
 ) -> list[EpisodeRecord]:
     """Run an agent under the problem's clamp until there are `options.episodes`, those of `log` included.
 
-    `first` are policies to execute before anything else; the programme's come after them in a warm start.
+    `first` are policies to execute before anything else; dynamic programming's come after them in a warm start.
     Raises what `run_episodes` and `run_sb3` raise.
     """
     clamp, judge, reward = problem.clamp, problem.judge, problem.reward
-    warm = options.warm_start or options.name == "programme"
+    warm = options.warm_start or options.name == "dp"
     damages = problem.damages() if warm else []
     starts = list(dict.fromkeys([*first, *start_policies(clamp, damages)]))
     # What is hopeless shows in the accuracy only where nothing else is rewarded; and a layer's reward is a difference
@@ -114,7 +114,7 @@ def search_episodes(
 
         limit_ms, seed, warmup = clamp.target_ms, problem.seed, options.warmup
         return run_sb3(options.name, env, options.episodes, limit_ms, log, starts, on_episode, seed, warmup)
-    if options.name == "programme":
+    if options.name == "dp":
         starts = list(dict.fromkeys([*starts, _iterated(problem, starts, options.episodes)]))
         # All episodes are given, so nobody acts.
         wanted = _earlier(log, clamp) + len(starts)
@@ -137,7 +137,7 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
     simple = {"uniform": uniform_policy, "shallow": shallow_policy, "deep": deep_policy}
     if name in simple:
         return Choice(simple[name](clamp.costs, clamp.target_ms, clamp.budgets), 0)
-    if name == "programme":
+    if name == "dp":
         return Choice(led_through(clamp, solutions(clamp, problem.damages()[0], (1.0,))[0]), 0)
     if name == "netadapt":
         if clamp.budgets or not math.isfinite(clamp.target_ms):
@@ -154,7 +154,7 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
 
 
 def _iterated(problem: Problem, starts: Sequence[Counts], evaluations: int) -> Counts:
-    """The programme around the best of `starts`, in as many rounds as the evaluations suffice for."""
+    """Dynamic programming around the best of `starts`, in as many rounds as the evaluations suffice for."""
     clamp, judge, reward = problem.clamp, problem.judge, problem.reward
     best = max(starts, key=lambda counts: reward(judge(counts), counts))
     rounds = max(1, int((evaluations - len(starts)) / (EVALUATIONS_A_GROUP * clamp.costs.groups)))

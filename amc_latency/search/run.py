@@ -44,7 +44,7 @@ from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Proble
 from amc_latency.search.report import search_html
 from amc_latency.search.solvers.baselines import uniform_policies, uniform_policy
 from amc_latency.search.solvers.contest import contest
-from amc_latency.search.solvers.programme import solve
+from amc_latency.search.solvers.dynamic import solve
 from amc_latency.search.targets.bound import UpperBound
 from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
 from amc_latency.search.targets.budgets import budget_rows, budgets_of
@@ -307,7 +307,7 @@ class _Search:
                 lines.append(
                     f"--margin-pct {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
                 )
-        if config.searcher == "programme" and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
+        if config.searcher == "dp" and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
             lines.append(
                 f"--episodes {config.total_episodes}: a round of dynamic programming takes about "
                 f"{EVALUATIONS_A_GROUP * self.costs.groups:.0f} policies, and one is made at least"
@@ -399,7 +399,7 @@ class _Search:
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
         wanted = config.total_episodes + attempt * config.correction_episodes
-        if config.searcher == "programme" and attempt:
+        if config.searcher == "dp" and attempt:
             wanted = config.correction_episodes
         # A new agent learns the whole log again: the log alone is the state of a search.
         # Targets only fall from one attempt to the next: what is below this one's is a later one's.
@@ -407,11 +407,11 @@ class _Search:
         if log:
             self.console.say(f"going on after {len(log)} episodes")
         self.judge.asked.clear()
-        if config.starts_warm or config.searcher == "programme":
+        if config.starts_warm or config.searcher == "dp":
             clamp, problem = self.clamp.with_target(limit_ms), self._problem(limit_ms)
             solution = solve(clamp.guide, problem.damages()[0], clamp.guide_limit)
             self.console.say(
-                f"dynamic programme: {','.join(map(str, solution.counts))}, damage {solution.damage:.4g}, "
+                f"dynamic programming: {','.join(map(str, solution.counts))}, damage {solution.damage:.4g}, "
                 f"optimality gap {solution.gap:.2g}"
             )
         first = self._uniform(limit_ms) if self.bound is None else self.bound.start(self.target_ms / factor)
@@ -423,10 +423,10 @@ class _Search:
                 self.folder.append_episode(record)
                 best = max(best, record.accuracy)
                 note = f"{self.judge.shown(record.accuracy)} held back, best {self.judge.shown(best)}"
-                done = record.episode + 1 if config.searcher != "programme" else len(self.judge.asked)
+                done = record.episode + 1 if config.searcher != "dp" else len(self.judge.asked)
                 meter.update(min(done, wanted), note=note)
 
-            if config.searcher == "programme":
+            if config.searcher == "dp":
                 self.judge.on_asked = lambda: meter.update(min(len(self.judge.asked), wanted), note="policies tried")
             options = AgentOptions(
                 config.searcher,
@@ -441,7 +441,7 @@ class _Search:
             starts = [] if first is None else [first]
             records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
         self.judge.on_asked = lambda: None
-        if config.searcher != "programme" and all(record.source == "start" for record in records):
+        if config.searcher != "dp" and all(record.source == "start" for record in records):
             say = self.console.say
             say(
                 f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: --episodes more"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amc_latency.search.config import SearchConfig
 
 _LEARN = ("ddpg", "ppo", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
-_NO_WARM_UP = ("programme", "hill", "random", "sb3-ppo")
+_NO_WARM_UP = ("dp", "hill", "random", "sb3-ppo")
 """Agents that take no random episodes first."""
 
 
@@ -16,10 +16,10 @@ def unused(config: SearchConfig) -> dict[str, str]:
         found["step"] = "it is of channels; --prune weights takes any share, by --min-keep and --max-keep"
     if config.searcher in _NO_WARM_UP:
         found["warmup"] = f"--agent {config.searcher} has no random episodes"
-    if config.searcher == "programme":
-        found["warm_start"] = "--agent programme is what the others are started from"
-    if config.searcher != "programme" and not config.starts_warm and "programme" not in config.baseline_names:
-        found["damage"] = "no dynamic programming takes part in a cold start without the baseline programme"
+    if config.searcher == "dp":
+        found["warm_start"] = "--agent dp is what the others are started from"
+    if config.searcher != "dp" and not config.starts_warm and "dp" not in config.baseline_names:
+        found["damage"] = "no dynamic programming takes part in a cold start without the baseline dp"
     if config.searcher not in _LEARN:
         found["state"] = f"--agent {config.searcher} sees no state"
     if config.searcher != "ppo":

@@ -216,7 +216,7 @@ def timed(clock: CudaClock | CpuClock, model: bytes, job: dict[str, Any]) -> dic
 
 
 def compute_in(precision: str) -> None:
-    """Let products of float32 use tf32, or forbid it: for convolutions PyTorch allows it unless told."""
+    """Let products of float32 use tf32, or forbid it: for convolutions PyTorch allows it unless set."""
     allowed = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cudnn.conv.fp32_precision = allowed  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = allowed

@@ -51,7 +51,7 @@ class PhoneOptions:
     transport: Literal["auto", "direct", "server"] = "auto"
     """how commands reach it: by our own connection, or through a running adb server"""
     runner: str = "auto"
-    """`auto`, `benchmark_model` or `amc_bench`; the profile's unless told"""
+    """`auto`, `benchmark_model` or `amc_bench`; the profile's unless set"""
     runner_path: Path | None = None
     """the program, on this computer"""
     library: Path | None = None
@@ -78,7 +78,7 @@ def cores_of(
 ) -> tuple[int, ...]:
     """The cores that timings are pinned to; none if the phone does not say which it has.
 
-    Raises `DeviceError` if the profile names a core that is not there, or for more threads (the profile's unless told)
+    Raises `DeviceError` if the profile names a core that is not there, or for more threads (the profile's unless set)
     than there are cores: they would wait for each other. Unless `force`, also if the profile names none and some core
     is offline: it may be one of the fastest.
     """

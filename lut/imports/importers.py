@@ -55,7 +55,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did, how far the logs differ, and how well the table foretold them."""
+    """What an import did, how far the logs differ, and how well the table predicted them."""
 
     table: str
     device: str
@@ -111,7 +111,7 @@ def import_logs(
         errors_pct = _errors_pct(table, [log.join for log in distinct if log.sha256 not in rounds])
         # Logs of this call were compared with each other: one that was killed can be finished.
         if not force and rounds.keys() - {log.sha256 for log in distinct}:
-            _check_foretold(table, errors_pct)
+            _check_predicted(table, errors_pct)
         added = _append(table, distinct, shapes, rounds)
         rows_added = sum(added.values())
         layers_ms = Predictor(table).raw_ms(shapes)
@@ -182,7 +182,7 @@ def _check_sums(logs: Sequence[OpLog]) -> None:
         )
 
 
-def _check_foretold(table: LatencyTable, errors_pct: Sequence[float]) -> None:
+def _check_predicted(table: LatencyTable, errors_pct: Sequence[float]) -> None:
     mean_pct = statistics.fmean(errors_pct) if errors_pct else 0.0
     if mean_pct > _LARGEST_DIFFERENCE_PCT:
         raise ImportLogError(

@@ -134,7 +134,7 @@ def test_a_warm_started_search_is_shown_beside_every_baseline(tmp_path: Path) ->
     assert report.met
     assert [row.name for row in report.baselines] == every.baseline_names
     evaluations = {row.name: row.evaluations for row in report.baselines}
-    assert evaluations["uniform"] == evaluations["programme"] == 0
+    assert evaluations["uniform"] == evaluations["dp"] == 0
     assert evaluations["random"] == evaluations["hill"] == 10
     # An iteration of NetAdapt asks about each group whose cut alone is enough.
     assert evaluations["netadapt"] > 5
@@ -161,7 +161,7 @@ def test_budgets_beside_milliseconds_are_held_by_what_is_exported(tmp_path: Path
 
 @pytest.mark.usefixtures("quick")
 def test_parameters_alone_are_a_budget_and_a_reward_that_trades_needs_none(tmp_path: Path) -> None:
-    smaller = run(tmp_path, replace(SMALL, speedup=None, target_params=300_000, agent="programme"), name="params")
+    smaller = run(tmp_path, replace(SMALL, speedup=None, target_params=300_000, agent="dp"), name="params")
     assert smaller.met
     assert smaller.target_ms is None
     assert smaller.budgets[0].actual <= 300_000

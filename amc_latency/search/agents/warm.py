@@ -1,4 +1,4 @@
-"""A warm start: the dynamic programme's policies, executed first, and an actor that begins as they would go on."""
+"""A warm start: dynamic programming's policies, executed first, and an actor that begins as they would go on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.damage import Damage
-from amc_latency.search.solvers.programme import solve
+from amc_latency.search.solvers.dynamic import solve
 
 START_SHARES = (1.0, 0.97, 0.94)
 """Shares of the target whose solutions are executed: at and a little under it."""
@@ -29,7 +29,7 @@ class Cloner(Protocol):
 
 
 def solutions(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Counts]:
-    """The programme's policies at these shares of the clamp's first budget, those that can be reached, each once."""
+    """Dynamic programming's policies at these shares of the clamp's first budget: the reachable ones, each once."""
     limits = [int(share * clamp.guide_limit) for share in shares]
     found = [solve(clamp.guide, damage, limit).counts for limit in limits if limit >= clamp.guide_least]
     return list(dict.fromkeys(found))
@@ -50,7 +50,7 @@ def led_through(clamp: Clamp, counts: Counts) -> Counts:
 
 
 def clone(agent: Cloner, clamp: Clamp, damages: Sequence[Damage], state: str = "amc") -> None:
-    """Fit the agent's actor to the programme's policies at `CLONE_SHARES`, each seen as its own target's episode."""
+    """Fit the agent's actor to dynamic programming's policies at `CLONE_SHARES`, each as its target's episode."""
     states, actions = [], []
     for damage in damages:
         for counts in solutions(clamp, damage, CLONE_SHARES):

@@ -1,4 +1,4 @@
-"""Proxies of the damage that cutting a coupled group does, as the dynamic programme adds them up.
+"""Proxies of the damage that cutting a coupled group does, as dynamic programming adds them up.
 
 Each gives one float64 array a group, a number for each of its choices, 0 where nothing is cut.
 """
@@ -62,7 +62,7 @@ def balanced(damage: Damage) -> Damage:
 
     Near the classifier a few directions hold nearly all of the variance, and what the logits need is not
     in them alone: there an error share of 1 % costs as much loss as one of 10 % further up. On the bundled
-    network the programme's policies lose less loss with this at 0.5, 0.35 and 0.25 of the milliseconds.
+    network dynamic programming's policies lose less loss with this at 0.5, 0.35 and 0.25 of the milliseconds.
     """
     return [values / np.sqrt(values.max()) if values.max() > 0 else values.copy() for values in damage]
 

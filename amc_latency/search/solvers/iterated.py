@@ -1,4 +1,4 @@
-"""The dynamic programme around an incumbent: measure what each group's neighbours do there, solve again, and so on.
+"""Dynamic programming around an incumbent: measure what each group's neighbours do there, solve again, and so on.
 
 Damage from the uncut network on adds up to too little where all groups are cut at once: what a group's channels
 are worth depends on what is left of the others. Around a policy that is near the target it is nearly additive.
@@ -14,7 +14,7 @@ from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
 from amc_latency.search.costs.costs import Counts, LayerCosts
 from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
-from amc_latency.search.solvers.programme import solve
+from amc_latency.search.solvers.dynamic import solve
 
 STEPS = (1.0, 0.5, 0.25)
 """Shares of the reach that one round's damage is solved for: what is measured alone is less true further out."""

@@ -205,7 +205,7 @@ def test_a_log_is_never_added_twice(tmp_path: Path) -> None:
     assert out.read_bytes() == before
     report = imported(out, log, other, force=True)
     assert [each.rows for each in report.logs] == [0, 4]
-    # Of what is new only: 2 was foretold as 1.
+    # Of what is new only: 2 was predicted as 1.
     assert report.known == 3
     assert report.known_mean_error_pct == report.known_max_error_pct == pytest.approx(50)
 
@@ -224,7 +224,7 @@ def test_an_import_that_was_killed_is_finished_by_the_same_call(tmp_path: Path) 
 def test_a_table_says_beforehand_what_it_would_have_told(tmp_path: Path) -> None:
     out, first = tmp_path / "t.tsv", log_2018(tmp_path / "a.txt")
     imported(out, first)
-    # Another network that shares the linear layer alone: 0.5 ms foretold, 0.4 ms measured.
+    # Another network that shares the linear layer alone: 0.5 ms predicted, 0.4 ms measured.
     wide = LayerShape("conv", 8, 8, 30, 30, 3, 1, 1)
     other = log_2018(
         tmp_path / "b.txt", [("CONV_2D", 9.0), ("MEAN", 0.5), ("CONV_2D", 0.4)], 10_000, inputs="[1,30,30,8]"

@@ -59,7 +59,7 @@ def test_without_a_latency_target_the_first_budget_leads() -> None:
     assert damage_of(first[0]) == min(map(damage_of, within))
 
 
-def test_a_cloned_actor_keeps_what_the_programme_keeps() -> None:
+def test_a_cloned_actor_keeps_what_dynamic_programming_keeps() -> None:
     clamp = Clamp(COSTS, 0.6 * COSTS.full_ms)
     best = start_policies(clamp, [DAMAGE])[0]
     agent = DDPGAgent(DDPGConfig(warmup=0, noise=1e-6, actor_from=10), len(FEATURES), seed=0)

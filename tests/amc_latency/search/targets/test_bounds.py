@@ -227,7 +227,7 @@ class ToyJudge:
         return best_of(records, limit_ms)[0]
 
 
-LEARNERS = tuple(name for name in AGENTS if name not in ("hill", "random", "programme"))
+LEARNERS = tuple(name for name in AGENTS if name not in ("hill", "random", "dp"))
 
 
 def run_agent(problem: Problem, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The dynamic programme against brute force, on chains and residual networks, and on the real table."""
+"""Dynamic programming against brute force, on chains and residual networks, and on the real table."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from amc_latency.errors import UserError
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search.costs.costs import LatencyCosts, LayerCosts, predicted_costs
-from amc_latency.search.solvers import programme
+from amc_latency.search.solvers import dynamic
 from amc_latency.search.solvers.baselines import uniform_policy
-from amc_latency.search.solvers.programme import solve
+from amc_latency.search.solvers.dynamic import solve
 
 CHAIN = ((None, 0), (0, 0), (0, 1), (1, 1), (1, 2), (2, None))
 LOOSE = ((None, 0), (0, None), (None, 1), (1, None), (None, None))
@@ -75,7 +75,7 @@ problems = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems, st.floats(0, 1), st.sampled_from([1, 4, programme.MAX_LABELS]))
+@given(problems, st.floats(0, 1), st.sampled_from([1, 4, dynamic.MAX_LABELS]))
 def test_nothing_within_the_budget_has_less_damage(made: Problem, tightness: float, max_labels: int) -> None:
     costs, damage = made
     policies = list(itertools.product(*costs.choices))
@@ -91,7 +91,7 @@ def test_nothing_within_the_budget_has_less_damage(made: Problem, tightness: flo
         assert solution.gap == 0
         assert solution.damage == pytest.approx(least, abs=1e-10 * scale)
     else:
-        assert max_labels < programme.MAX_LABELS
+        assert max_labels < dynamic.MAX_LABELS
         assert solution.gap > 0
 
 
@@ -147,7 +147,7 @@ def test_damage_must_fit_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (damage[1:], [*damage[1:], np.zeros(3)], [*damage[1:], np.full(4, np.nan)], [np.full(4, np.inf)] * 5):
         with pytest.raises(ValueError, match=r"damage|finite"):
             solve(costs, wrong, budget)
-    monkeypatch.setattr(programme, "MAX_TABLE_ENTRIES", 63)
+    monkeypatch.setattr(dynamic, "MAX_TABLE_ENTRIES", 63)
     with pytest.raises(UserError, match="groups 0, 2, 3 depend on each other: 64 combinations"):
         solve(costs, damage, budget)
 

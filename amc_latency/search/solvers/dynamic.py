@@ -1,4 +1,4 @@
-"""The exact dynamic programme: of all policies within a budget, the one of least summed damage.
+"""Exact dynamic programming: of all policies within a budget, the one of least summed damage.
 
 Damage is a number for each choice of each coupled group (`damage.py`) and adds up; costs are exact integers over
 one or two groups a layer (`costs.py`). Groups are decided in network order. All that the later ones need of the

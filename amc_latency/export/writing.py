@@ -13,9 +13,9 @@ import torch
 from torch import fx, nn
 
 from amc_latency.errors import ExportError
-from amc_latency.graph.kinds.in_file import as_map, as_vector
-from amc_latency.graph.kinds.registry import MADE, outputs_first
+from amc_latency.graph.in_file import as_map, as_vector
 from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.registry import MADE, outputs_first
 from amc_latency.graph.trace import NetworkGraph, traced_on_meta
 from amc_latency.lut.shapes.kind import Writing
 from amc_latency.lut.shapes.registry import KINDS

@@ -16,7 +16,7 @@ from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
 if TYPE_CHECKING:
-    from amc_latency.graph.kinds.record import Call, Made
+    from amc_latency.graph.kind import Call, Made
 
 _NON_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 

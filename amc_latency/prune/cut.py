@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph.coupling import Member
-from amc_latency.graph.kinds.registry import channels_of
+from amc_latency.graph.registry import channels_of
 from amc_latency.graph.trace import NetworkGraph, with_tensors
 
 Places = tuple[str, int]

@@ -56,7 +56,7 @@ def check_used(least: KeepBound | None, most: KeepBound | None, present: Iterabl
 def layer_kinds(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
     """Which of `KINDS` the modules `names` are."""
     # Imported here: the command line reads bounds without PyTorch.
-    from amc_latency.graph.kinds.registry import channels_of
+    from amc_latency.graph.registry import channels_of
 
     return frozenset(channels_of(model.get_submodule(name)).bound for name in names)
 

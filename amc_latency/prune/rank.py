@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amc_latency.graph.kinds.registry import outputs_first
+from amc_latency.graph.registry import outputs_first
 from amc_latency.graph.trace import NetworkGraph
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph.coupling import Member
-from amc_latency.graph.kinds.registry import channels_of, outputs_first
 from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.registry import channels_of, outputs_first
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 

@@ -1,20 +1,22 @@
-"""The kinds of layers by name."""
+"""The kinds of layers by name: what the modules in `kinds/` list as KINDS."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
+from amc_latency.lut.shapes import kinds
 from amc_latency.lut.shapes.kind import Kind
-from amc_latency.lut.shapes.kinds import convolutions, elementwise, moves, others, pools, resizing, transposed
 
-KINDS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        *(*convolutions.KINDS, *elementwise.KINDS, *moves.KINDS, *others.KINDS),
-        *(*pools.KINDS, *resizing.KINDS, *transposed.KINDS),
-    )
-}
+
+def _kinds() -> Iterator[Kind]:
+    for module in iter_modules(kinds.__path__):
+        yield from import_module(f"{kinds.__name__}.{module.name}").KINDS
+
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _kinds()}
 
 
 def kind_of(name: str) -> Kind:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from amc_latency.device.tflite.tflite_file import Sign
-from amc_latency.lut.shapes.window import Window
+from amc_latency.lut.shapes.window import Sides, Windows, windows
 from amc_latency.lut.tflite.builder import TfliteBuilder
 
 _ACTIVATIONS: Mapping[str, tuple[str, Sign]] = {
@@ -27,12 +27,6 @@ _RESIZES = {
     "nearest": ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
     "bilinear": ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
 }
-
-
-Sides = int | tuple[int, int]
-"""Of height and width, or of both alike."""
-Windows = tuple[Window, Window]
-"""Down and across."""
 
 
 class TfliteGraph(TfliteBuilder):
@@ -55,8 +49,8 @@ class TfliteGraph(TfliteBuilder):
         dilation: int = 1,
     ) -> int:
         """A convolution; `weight` is [out, height, width, in], with fewer channels in than `x` has if it is grouped."""
-        windows = _windows(weight.shape[1:3], stride, padding, end, dilation)
-        return self._convolve("CONV_2D", "Conv2DOptions", x, weight, bias, windows, activation)
+        sides = windows(weight.shape[1:3], stride, padding, end, dilation)
+        return self._convolve("CONV_2D", "Conv2DOptions", x, weight, bias, sides, activation)
 
     def depthwise(
         self,
@@ -70,9 +64,9 @@ class TfliteGraph(TfliteBuilder):
         dilation: int = 1,
     ) -> int:
         """A depthwise convolution, a filter a channel; `weight` is [1, height, width, channels], `bias` [channels]."""
-        windows = _windows(weight.shape[1:3], stride, padding, end, dilation)
+        sides = windows(weight.shape[1:3], stride, padding, end, dilation)
         options = "DepthwiseConv2DOptions"
-        return self._convolve("DEPTHWISE_CONV_2D", options, x, weight, bias, windows, activation, depthMultiplier=1)
+        return self._convolve("DEPTHWISE_CONV_2D", options, x, weight, bias, sides, activation, depthMultiplier=1)
 
     def linear(self, x: int, weight: np.ndarray, bias: np.ndarray, activation: str = "none") -> int:
         """A linear layer; `weight` is [out, in]. A [1, 1, 1, in] input needs no reshape before it."""
@@ -153,40 +147,6 @@ class TfliteGraph(TfliteBuilder):
         operator, sign = _ACTIVATIONS[name]
         return self.operator(operator, [x], self.shape(x), sign=sign)
 
-    def avg_pool(
-        self,
-        x: int,
-        kernel: Sides,
-        stride: int,
-        padding: Sides = 0,
-        activation: str = "none",
-        end: int = 0,
-        count_include_pad: bool = True,
-    ) -> int:
-        """An average pool; `padding` counts as zeros if `count_include_pad`, and `end` never counts: as in PyTorch."""
-        windows = _windows(_pair(kernel), stride, padding, end)
-        counted = [
-            window.counted(size, count_include_pad) for window, size in zip(windows, self.shape(x)[1:3], strict=True)
-        ]
-        if all((pixels == window.kernel).all() for window, pixels in zip(windows, counted, strict=True)):
-            return self._pool("AVERAGE_POOL_2D", self._pad(x, windows), windows, "VALID", activation)
-        if not (count_include_pad and any(_pair(padding))) and self._is_same(x, windows):
-            return self._pool("AVERAGE_POOL_2D", x, windows, "SAME", activation)
-        pooled = self._pool("AVERAGE_POOL_2D", self._pad(x, windows), windows, "VALID", "none")
-        share = windows[0].kernel * windows[1].kernel / np.multiply.outer(*counted)[None, :, :, None]
-        return self.mul(pooled, self.constant("share", share.astype(np.float32)), activation)
-
-    def max_pool(
-        self, x: int, kernel: Sides, stride: int, padding: Sides = 0, activation: str = "none", end: int = 0
-    ) -> int:
-        """A max pool; padding never wins, as in PyTorch."""
-        # XNNPACK takes PAD, which fills with zeros, but not PADV2; where nothing below zero is left they agree.
-        zeros_lose = self.is_non_negative(x) or activation != "none"
-        fill = 0.0 if zeros_lose else float(np.finfo(np.float32).min)
-        windows = _windows(_pair(kernel), stride, padding, end)
-        x, mode = self._padded(x, windows, fill)
-        return self._pool("MAX_POOL_2D", x, windows, mode, activation)
-
     def global_pool(self, x: int, keep_dims: bool = False) -> int:
         """The mean over height and width: [1, H, W, C] to [1, C], or to [1, 1, 1, C] if `keep_dims`."""
         inputs = [x, self.sizes("axes", [1, 2])]
@@ -215,75 +175,52 @@ class TfliteGraph(TfliteBuilder):
         x: int,
         weight: np.ndarray,
         bias: np.ndarray,
-        windows: Windows,
+        sides: Windows,
         activation: str,
         **settings: Any,
     ) -> int:
-        x, mode = self._padded(x, windows)
+        x, mode = self.padded(x, sides)
         inputs = [x, self.constant("weight", weight), self.constant("bias", bias)]
         return self.operator(
             name,
             inputs,
-            self._window_output(x, windows, mode, len(bias)),
+            self.window_output(x, sides, mode, len(bias)),
             options,
             padding=mode,
-            strideH=windows[0].stride,
-            strideW=windows[1].stride,
-            dilationHFactor=windows[0].dilation,
-            dilationWFactor=windows[1].dilation,
+            strideH=sides[0].stride,
+            strideW=sides[1].stride,
+            dilationHFactor=sides[0].dilation,
+            dilationWFactor=sides[1].dilation,
             fusedActivationFunction=activation,
             **settings,
         )
 
-    def _pool(self, name: str, x: int, windows: Windows, mode: str, activation: str) -> int:
-        return self.operator(
-            name,
-            [x],
-            self._window_output(x, windows, mode),
-            "Pool2DOptions",
-            "keeps",
-            padding=mode,
-            strideH=windows[0].stride,
-            strideW=windows[1].stride,
-            filterHeight=windows[0].kernel,
-            filterWidth=windows[1].kernel,
-            fusedActivationFunction=activation,
-        )
-
-    def _window_output(self, x: int, windows: Windows, mode: str, channels: int | None = None) -> tuple[int, ...]:
+    def window_output(self, x: int, sides: Windows, mode: str, channels: int | None = None) -> tuple[int, ...]:
+        """The shape of what a window makes of `x`, padded as TFLite's `mode`, SAME or VALID, says."""
         _, *h_w, c = self.shape(x)
-        reaches = [1 if mode == "SAME" else window.reach for window in windows]
-        out = [(n - reach) // window.stride + 1 for n, reach, window in zip(h_w, reaches, windows, strict=True)]
+        reaches = [1 if mode == "SAME" else window.reach for window in sides]
+        out = [(n - reach) // window.stride + 1 for n, reach, window in zip(h_w, reaches, sides, strict=True)]
         return (1, *out, channels or c)
 
-    def _padded(self, x: int, windows: Windows, fill: float = 0.0) -> tuple[int, str]:
+    def padded(self, x: int, sides: Windows, fill: float = 0.0) -> tuple[int, str]:
         """What a window reads and its padding mode: SAME only where TFLite pads just as PyTorch does."""
-        if any(window.padding or window.end for window in windows) and self._is_same(x, windows):
+        if any(window.padding or window.end for window in sides) and self.is_same(x, sides):
             return x, "SAME"
-        return self._pad(x, windows, fill), "VALID"
+        return self.pad(x, sides, fill), "VALID"
 
-    def _is_same(self, x: int, windows: Windows) -> bool:
-        return all(window.is_same(size) for window, size in zip(windows, self.shape(x)[1:3], strict=True))
+    def is_same(self, x: int, sides: Windows) -> bool:
+        """Whether TFLite's SAME pads `x` for this window just as PyTorch does."""
+        return all(window.is_same(size) for window, size in zip(sides, self.shape(x)[1:3], strict=True))
 
-    def _pad(self, x: int, windows: Windows, fill: float = 0.0) -> int:
+    def pad(self, x: int, sides: Windows, fill: float = 0.0) -> int:
+        """The padding of a window put around `x`, if there is any."""
         _, h, w, c = self.shape(x)
-        sides = np.array([(0, 0), windows[0].sides(h), windows[1].sides(w), (0, 0)], np.int32)
-        if not sides.any():
+        zeros = np.array([(0, 0), sides[0].sides(h), sides[1].sides(w), (0, 0)], np.int32)
+        if not zeros.any():
             return x
-        out = (1, h + int(sides[1].sum()), w + int(sides[2].sum()), c)
-        inputs = [x, self.constant("sides", sides)]
+        out = (1, h + int(zeros[1].sum()), w + int(zeros[2].sum()), c)
+        inputs = [x, self.constant("sides", zeros)]
         if fill == 0.0:
             return self.operator("PAD", inputs, out, "PadOptions", "keeps")
         inputs.append(self.constant("fill", np.array([fill], np.float32)))
         return self.operator("PADV2", inputs, out, "PadV2Options")
-
-
-def _pair(sides: Sides) -> tuple[int, int]:
-    return (sides, sides) if isinstance(sides, int) else sides
-
-
-def _windows(kernel: Sequence[int], stride: int, padding: Sides, end: int = 0, dilation: int = 1) -> Windows:
-    down, across = (
-        Window(size, stride, zeros, end, dilation) for size, zeros in zip(kernel, _pair(padding), strict=True)
-    )
-    return down, across

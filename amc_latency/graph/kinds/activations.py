@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.record import Call, Channels, Made, TorchKind
+from amc_latency.graph.kind import Call, Channels, Made, TorchKind
 from amc_latency.graph.layer_list import Value, check_no_pixels
 from amc_latency.graph.layer_shapes import plain_shape, settings
 from amc_latency.graph.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, CLAMPS, activation_of

@@ -6,8 +6,8 @@ import numpy as np
 from torch import fx
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.in_file import of_one_rank
-from amc_latency.graph.kinds.record import Call, Made, TorchKind
+from amc_latency.graph.in_file import of_one_rank
+from amc_latency.graph.kind import Call, Made, TorchKind
 from amc_latency.graph.layer_list import Value, check_alike
 from amc_latency.graph.layer_shapes import plain_shape
 from amc_latency.graph.operations import ADDS, DIVS, MULS, NEGATIVES, SUBS, operands_of, with_scalar

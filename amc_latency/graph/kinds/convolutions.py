@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.record import Call, Channels, Made, TorchKind
+from amc_latency.graph.kind import Call, Channels, Made, Plain, TorchKind
 from amc_latency.graph.layer_list import Value, check_inputs
 from amc_latency.graph.layer_shapes import Pad, Size, shaped, single, window
 from amc_latency.lut.shapes.shape import LayerShape
@@ -92,12 +93,19 @@ def _is_dense(module: Any) -> bool:
     return module.dilation == (1, 1)
 
 
+def _plain(old: nn.Module, tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    weight, has_bias = tensors["weight"], tensors["bias"] is not None
+    channels, size = weight.shape[1] * settings.get("groups", 1), tuple(weight.shape[2:])
+    return nn.Conv2d(channels, weight.shape[0], size, bias=has_bias, device="meta", **settings)
+
+
 KINDS = (
     TorchKind(
         "convolution",
         _visit,
         (nn.Conv2d,),
         takes_pad=True,
+        plain=Plain(functional.conv2d, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"), _plain),
         channels=Channels("out_channels", "in_channels", resize=_resize, bound="conv", rows=_rows, refits=_is_dense),
         made={
             "conv": Made(fuses=True, weight_axes=(0, 2, 3, 1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.in_file import as_vector
-from amc_latency.graph.kinds.record import Call, Channels, Made, TorchKind
+from amc_latency.graph.in_file import as_vector
+from amc_latency.graph.kind import Call, Channels, Made, Plain, TorchKind
 from amc_latency.graph.layer_list import Value, check_inputs, check_no_pixels, place
 from amc_latency.graph.layer_shapes import plain_shape, settings
 from amc_latency.lut.shapes.shape import LayerShape
@@ -33,6 +34,11 @@ def _rows(module: nn.Module, x: Tensor, points: int, generator: torch.Generator)
     return x
 
 
+def _plain(old: nn.Module, tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    outputs, inputs = tensors["weight"].shape
+    return nn.Linear(inputs, outputs, bias=tensors["bias"] is not None, device="meta")
+
+
 def _softmax(call: Call) -> Value:
     """Probabilities of features: each depends on all of them, so none is cut."""
     found, node, name, x = call.found, call.node, call.name, call.x
@@ -50,6 +56,7 @@ KINDS = (
         "linear",
         _visit,
         (nn.Linear,),
+        plain=Plain(functional.linear, ("input", "weight", "bias"), _plain),
         channels=Channels("out_features", "in_features", bound="linear", rows=_rows),
         made={"linear": Made(fuses=True, weight_axes=(0, 1))},
     ),

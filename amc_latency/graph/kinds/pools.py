@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.record import Call, Made, TorchKind
+from amc_latency.graph.kind import Call, Made, TorchKind
 from amc_latency.graph.layer_list import Value
 from amc_latency.graph.layer_shapes import NO_PAD, Pad, Size, pair, settings, shaped, single, window
 from amc_latency.lut.shapes.shape import LayerShape

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.record import Call, Made, TorchKind
+from amc_latency.graph.kind import Call, Made, TorchKind
 from amc_latency.graph.layer_list import LayerList, Value, check_no_pixels, place
 from amc_latency.graph.layer_shapes import plain_shape, settings
 from amc_latency.graph.operations import PERMUTES, RESHAPES, names_channels

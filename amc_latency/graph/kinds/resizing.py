@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.record import Call, Made, TorchKind
+from amc_latency.graph.kind import Call, Made, TorchKind
 from amc_latency.graph.layer_list import Value
 from amc_latency.graph.layer_shapes import plain_shape, settings
 from amc_latency.graph.operations import is_spatial_mean

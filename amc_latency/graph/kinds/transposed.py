@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
+from amc_latency.graph.kind import Call, Channels, Made, Plain, TorchKind
 from amc_latency.graph.kinds.convolutions import rows_under_windows
-from amc_latency.graph.kinds.record import Call, Channels, Made, TorchKind
 from amc_latency.graph.layer_list import Value, check_inputs
 from amc_latency.graph.layer_shapes import shaped, single, window
 
@@ -44,11 +45,22 @@ def _rows(module: Any, x: Tensor, points: int, generator: torch.Generator) -> Te
     return rows.view(-1, c, *module.kernel_size).flip(2, 3).flatten(1)
 
 
+def _plain(old: nn.Module, tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    weight, has_bias = tensors["weight"], tensors["bias"] is not None
+    channels, size = weight.shape[1] * settings.get("groups", 1), tuple(weight.shape[2:])
+    return nn.ConvTranspose2d(weight.shape[0], channels, size, bias=has_bias, device="meta", **settings)
+
+
 KINDS = (
     TorchKind(
         "transposed convolution",
         _visit,
         (nn.ConvTranspose2d,),
+        plain=Plain(
+            functional.conv_transpose2d,
+            ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
+            _plain,
+        ),
         channels=Channels("out_channels", "in_channels", weight_dims=(1, 0), bound="conv", rows=_rows),
         made={"transposed": Made(fuses=True, weight_axes=(0, 2, 3, 1))},
     ),

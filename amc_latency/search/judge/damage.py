@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.graph.coupling import Member
-from amc_latency.graph.kinds.registry import outputs_first
+from amc_latency.graph.registry import outputs_first
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.errors import UserError
-from amc_latency.graph.kinds.registry import is_weighted
+from amc_latency.graph.registry import is_weighted
 from amc_latency.graph.trace import NetworkGraph, with_tensors
 from amc_latency.lut.shapes.architecture import Architecture, Choices, Layer
 from amc_latency.lut.shapes.shape import LayerShape

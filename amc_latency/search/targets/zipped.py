@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from amc_latency.graph.kinds.registry import outputs_first
 from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.registry import outputs_first
 from amc_latency.lut.shapes.architecture import Choices
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.models.load import Network

@@ -5,19 +5,82 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amc_latency.lut.shapes.kind import Extra, Kind, Log, Work, Writing
+from amc_latency.lut.shapes.window import Sides, Windows, pair, windows
 
 if TYPE_CHECKING:
     from amc_latency.lut.shapes.shape import LayerShape
+    from amc_latency.lut.tflite.writer import TfliteGraph
+
+_LOWEST = -(2.0 - 2.0**-23) * 2.0**127
+"""of float32"""
+
+
+def avg_pool(
+    graph: TfliteGraph,
+    x: int,
+    kernel: Sides,
+    stride: int,
+    padding: Sides = 0,
+    activation: str = "none",
+    end: int = 0,
+    count_include_pad: bool = True,
+) -> int:
+    """An average pool; `padding` counts as zeros if `count_include_pad`, and `end` never counts: as in PyTorch."""
+    import numpy as np
+
+    sides = windows(kernel, stride, padding, end)
+    counted = [window.counted(size, count_include_pad) for window, size in zip(sides, graph.shape(x)[1:3], strict=True)]
+    if all((pixels == window.kernel).all() for window, pixels in zip(sides, counted, strict=True)):
+        return _pooled(graph, "AVERAGE_POOL_2D", graph.pad(x, sides), sides, "VALID", activation)
+    if not (count_include_pad and any(pair(padding))) and graph.is_same(x, sides):
+        return _pooled(graph, "AVERAGE_POOL_2D", x, sides, "SAME", activation)
+    pooled = _pooled(graph, "AVERAGE_POOL_2D", graph.pad(x, sides), sides, "VALID", "none")
+    share = sides[0].kernel * sides[1].kernel / np.multiply.outer(*counted)[None, :, :, None]
+    return graph.mul(pooled, graph.constant("share", share.astype(np.float32)), activation)
+
+
+def max_pool(
+    graph: TfliteGraph,
+    x: int,
+    kernel: Sides,
+    stride: int,
+    padding: Sides = 0,
+    activation: str = "none",
+    end: int = 0,
+) -> int:
+    """A max pool; padding never wins, as in PyTorch."""
+    # XNNPACK takes PAD, which fills with zeros, but not PADV2; where nothing below zero is left they agree.
+    zeros_lose = graph.is_non_negative(x) or activation != "none"
+    sides = windows(kernel, stride, padding, end)
+    x, mode = graph.padded(x, sides, 0.0 if zeros_lose else _LOWEST)
+    return _pooled(graph, "MAX_POOL_2D", x, sides, mode, activation)
+
+
+def _pooled(graph: TfliteGraph, name: str, x: int, sides: Windows, mode: str, activation: str) -> int:
+    return graph.operator(
+        name,
+        [x],
+        graph.window_output(x, sides, mode),
+        "Pool2DOptions",
+        "keeps",
+        padding=mode,
+        strideH=sides[0].stride,
+        strideW=sides[1].stride,
+        filterHeight=sides[0].kernel,
+        filterWidth=sides[1].kernel,
+        fusedActivationFunction=activation,
+    )
 
 
 def _write_avg(to: Writing) -> int:
-    window = (to.shape.kernel_hw, to.shape.stride, to.shape.padding_hw, to.shape.activation, to.shape.end)
-    return to.graph.avg_pool(to.x, *window, count_include_pad=to.shape.kind == "avg_pool")
+    shape = to.shape
+    window = (shape.kernel_hw, shape.stride, shape.padding_hw, shape.activation, shape.end)
+    return avg_pool(to.graph, to.x, *window, count_include_pad=shape.kind == "avg_pool")
 
 
 def _write_max(to: Writing) -> int:
-    window = (to.shape.kernel_hw, to.shape.stride, to.shape.padding_hw, to.shape.activation, to.shape.end)
-    return to.graph.max_pool(to.x, *window)
+    shape = to.shape
+    return max_pool(to.graph, to.x, shape.kernel_hw, shape.stride, shape.padding_hw, shape.activation, shape.end)
 
 
 def _work(shape: LayerShape, cache_bytes: float) -> Work:

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import TfliteModule, load_module
 from amc_latency.device.tflite.tflite_file import UnsupportedModelError
+from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
 from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
@@ -146,7 +147,7 @@ def test_a_max_pool_of_anything_is_never_won_by_its_padding() -> None:
     graph = TfliteGraph()
     x = graph.input(8, 8, 3)
     scaled = graph.conv(x, floats(3, 1, 1, 3), np.full(3, -50, np.float32))
-    module = check(graph.finish([graph.max_pool(scaled, 3, 2, 1)]))
+    module = check(graph.finish([max_pool(graph, scaled, 3, 2, 1)]))
     assert len(module._steps) == 2
 
 
@@ -154,7 +155,7 @@ def test_zeros_before_a_max_pool_that_may_be_negative_stay() -> None:
     graph = Graph()
     x = graph.conv(graph.input(8, 8, 3), floats(3, 1, 1, 3), np.full(3, -50, np.float32))
     padded = graph.op(OP.PAD, [x, graph.value(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], (1, 10, 10, 3))
-    check(graph.finish([graph.max_pool(padded, 3, 2)]))
+    check(graph.finish([max_pool(graph, padded, 3, 2)]))
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12)])
@@ -187,7 +188,7 @@ def test_zeros_before_a_max_pool_fold_where_a_gate_keeps_all_above_zero() -> Non
     graph = TfliteGraph()
     x = graph.activation(graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
     gated = graph.mul(x, graph.activation(graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
-    module = check(graph.finish([graph.max_pool(graph.concat([gated, x]), 3, 2, 1)]))
+    module = check(graph.finish([max_pool(graph, graph.concat([gated, x]), 3, 2, 1)]))
     # Two for the hard sigmoid, none for the padding.
     assert len(module._steps) == 8
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import to_tflite
-from amc_latency.graph.kinds.registry import channels_of, is_weighted, outputs_first
+from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.registry import channels_of, is_weighted, outputs_first
 from amc_latency.graph.trace import trace
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1
@@ -155,6 +156,22 @@ def test_a_size_that_is_told_is_refused() -> None:
 
     with pytest.raises(UserError, match=r"^up: .* told its output's size"):
         trace(Told(), IMAGE)
+
+
+def test_a_function_with_a_modules_own_parameters_is_a_module() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, 2, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.conv_transpose2d(x, self.weight, stride=2, padding=(0, 1))
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Own()).eval()
+    normal = normal_form(model, IMAGE)
+    assert str(trace(normal, IMAGE).architecture.layers[1].shape) == "transposed 4x6x8>3 k2x3 s2 p0x1 none float32"
+    with torch.inference_mode():
+        torch.testing.assert_close(normal(images()), model(images()))
 
 
 def test_modules_without_channels_are_named() -> None:

@@ -84,6 +84,21 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Plain:
+    """A function of bare parameters, and a module that computes the same with these as its own."""
+
+    function: Any
+    arguments: Sequence[str]
+    """their names, in order"""
+    build: Callable[[nn.Module, Mapping[str, Any], Mapping[str, Any]], nn.Module]
+    """the module, on the meta device: by that which owns the tensors, the tensors and the other settings"""
+    tensors: Sequence[str] = ("weight", "bias")
+    """those of the arguments that are the module's own"""
+    suits: Callable[[Mapping[str, Any]], bool] = lambda arguments: True
+    """whether the module computes the same for these arguments"""
+
+
+@dataclass(frozen=True)
 class TorchKind:
     """Modules and functions that do the same."""
 
@@ -98,5 +113,7 @@ class TorchKind:
     """whether zeros may have been put around its input"""
     channels: Channels | None = None
     """of its modules; None if they have none of their own"""
+    plain: Plain | None = None
+    """the function that takes its modules' parameters; None if there is none"""
     made: Mapping[str, Made] = field(default_factory=dict)
     """the kinds of layers that are its own"""

@@ -1,40 +1,35 @@
-"""The kinds of modules and functions, by their type, by what is called, and by the layers that they make."""
+"""The kinds of modules and functions that the modules in `kinds/` list as KINDS.
+
+By their type, by what is called, and by the layers that they make.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from torch import Tensor, nn
 
-from amc_latency.graph.kinds import (
-    activations,
-    arithmetic,
-    convolutions,
-    linear,
-    moves,
-    norms,
-    passing,
-    pools,
-    reshapes,
-    resizing,
-    transposed,
-)
-from amc_latency.graph.kinds.record import Channels, Made, TorchKind
+from amc_latency.graph import kinds
+from amc_latency.graph.kind import Channels, Made, Plain, TorchKind
 
-TORCH_KINDS: Mapping[str, TorchKind] = {
-    kind.name: kind
-    for home in (
-        *(activations, arithmetic, convolutions, linear, moves, norms, passing, pools, reshapes, resizing, transposed),
-    )
-    for kind in home.KINDS
-}
+
+def _kinds() -> Iterator[TorchKind]:
+    for module in iter_modules(kinds.__path__):
+        yield from import_module(f"{kinds.__name__}.{module.name}").KINDS
+
+
+TORCH_KINDS: Mapping[str, TorchKind] = {kind.name: kind for kind in _kinds()}
 MODULES: Mapping[type[nn.Module], TorchKind] = {
     module: kind for kind in TORCH_KINDS.values() for module in kind.modules
 }
 FUNCTIONS: Mapping[Any, TorchKind] = {function: kind for kind in TORCH_KINDS.values() for function in kind.functions}
 MADE: Mapping[str, Made] = {name: made for kind in TORCH_KINDS.values() for name, made in kind.made.items()}
 """By kind of layer."""
+PLAIN: Mapping[Any, Plain] = {kind.plain.function: kind.plain for kind in TORCH_KINDS.values() if kind.plain}
+"""By function."""
 
 
 def kind_of_module(module: nn.Module) -> TorchKind | None:

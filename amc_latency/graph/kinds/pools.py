@@ -1,4 +1,4 @@
-"""Max and average pools of a fixed window."""
+"""Max and average pools of a fixed window, means over all pixels, and adaptive pools."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Made, TorchKind
+from amc_latency.graph.kinds.resizing import upsampled
 from amc_latency.graph.layer_list import Value
-from amc_latency.graph.layer_shapes import NO_PAD, Pad, Size, pair, settings, shaped, single, window
+from amc_latency.graph.layer_shapes import NO_PAD, Pad, Size, pair, plain_shape, settings, shaped, single, window
+from amc_latency.graph.operations import is_spatial_mean
 from amc_latency.lut.shapes.shape import LayerShape
 
 MAX_POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
@@ -61,6 +63,31 @@ def _max(call: Call) -> Value:
     return call.found.add(call, shape, call.x.labels)
 
 
+def _mean(call: Call) -> Value | None:
+    return _global_pool(call) if is_spatial_mean(call.node) else None
+
+
+def _global_pool(call: Call) -> Value:
+    """A mean over all pixels, or an adaptive pool to a size that divides, or is a multiple."""
+    found, name, x, size = call.found, call.name, call.x, call.size
+    if x.size == size:
+        return replace(x, layer=None)
+    if size in (x.size[:1], (x.size[0], 1, 1)):
+        shape = plain_shape(name, "global_pool", x.size)
+        # What is flattened next needs no height and width.
+        users = call.node.users
+        made = [getattr(user.meta["tensor_meta"], "shape", ()) for user in users if "tensor_meta" in user.meta]
+        keeps = len(size) == 3 and any(len(shape) != 2 for shape in made)
+        return replace(found.add(call, shape, x.labels, size=(x.size[0], 1, 1), argument=keeps), size=size)
+    if len(size) == 3 and (factor := size[1] // x.size[1]) > 1 and size[1:] == tuple(factor * n for n in x.size[1:]):
+        # Each pixel of the input alone is the mean of several of the output: VGG's 7x7 of a small image's 1x1.
+        return upsampled(call, "nearest")
+    kernel = x.size[1] // size[1]
+    if len(size) != 3 or x.size[1:] != (size[1] * kernel, size[2] * kernel):
+        raise UserError(f"{name}: pools {x.size} to {size}; only sizes that divide the input's are supported")
+    return found.add(call, plain_shape(name, "avg_pool", x.size, kernel=kernel, stride=kernel), x.labels)
+
+
 KINDS = (
     TorchKind(
         "average pool",
@@ -82,4 +109,12 @@ KINDS = (
             "signed_max_pool": Made(fuses=True, rectified="max_pool"),
         },
     ),
+    TorchKind(
+        "adaptive pool",
+        _global_pool,
+        (nn.AdaptiveAvgPool2d,),
+        (functional.adaptive_avg_pool2d,),
+        made={"global_pool": Made()},
+    ),
+    TorchKind("mean", _mean, functions=(torch.mean, "mean")),
 )

@@ -39,7 +39,7 @@ class TfliteBuilder:
         self._subgraph = schema.SubGraphT(name="main", tensors=[], operators=[])
         self._buffers: list[Any] = [schema.BufferT()]
         self._stored: dict[tuple[Any, ...], tuple[int, np.ndarray]] = {}
-        self._codes: dict[int, int] = {}
+        self._codes: dict[tuple[int, int], int] = {}
         self._inputs: list[int] = []
         self._shapes: list[tuple[int, ...]] = []
         self._non_negative: set[int] = set()
@@ -73,7 +73,8 @@ class TfliteBuilder:
             version=3,
             description="amc-latency",
             operatorCodes=[
-                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127)) for code in self._codes
+                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127), version=version)
+                for code, version in self._codes
             ],
             subgraphs=[self._subgraph],
             buffers=self._buffers,
@@ -92,15 +93,19 @@ class TfliteBuilder:
         shape: tuple[int, ...],
         options: str = "",
         sign: Sign = "any",
+        version: int = 1,
         **settings: Any,
     ) -> int:
         """Add the operator called `name` in the schema, with `options` of this type, if any; its output, of `shape`.
 
-        `padding` is SAME or VALID, `fusedActivationFunction` none, relu or relu6; `sign` is that before the activation.
+        `padding` is SAME or VALID, `fusedActivationFunction` none, relu or relu6; `sign` is that before the activation;
+        `version` is the operator's, which a runtime too old for what is set refuses.
         """
         coded = {key: _CODED[key][value] if key in _CODED else value for key, value in settings.items()}
         made = getattr(schema, f"{options}T")(**coded) if options else None
-        return self._operator(getattr(_OP, name), inputs, shape, getattr(_OPTIONS, options or "NONE"), made, sign)
+        return self._operator(
+            getattr(_OP, name), inputs, shape, getattr(_OPTIONS, options or "NONE"), made, sign, version
+        )
 
     def _operator(
         self,
@@ -110,12 +115,13 @@ class TfliteBuilder:
         kind: int = 0,
         options: Any = None,
         sign: Sign = "any",
+        version: int = 1,
     ) -> int:
         operators = self._subgraph.operators
         out = self._tensor(f"op{len(operators):03d}_{_OP_NAMES[code]}", shape)
         operators.append(
             schema.OperatorT(
-                opcodeIndex=self._codes.setdefault(code, len(self._codes)),
+                opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
                 inputs=np.array(inputs, np.int32),
                 outputs=np.array([out], np.int32),
                 builtinOptionsType=kind,

@@ -66,6 +66,8 @@ def _write(to: Writing) -> int:
         [graph.sizes("output_shape", made), graph.constant("weight", weight), to.x, graph.constant("bias", bias)],
         made,
         "TransposeConvOptions",
+        # It has a bias since version 3, and an activation since 4; an older runtime would leave out what it can't do.
+        version=3 if shape.activation == "none" else 4,
         padding="SAME" if any(shape.padding_hw) and made == out else "VALID",
         strideH=shape.stride,
         strideW=shape.stride,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from amc_latency.android_bench.op_profile import Op
 from amc_latency.lut.building.plan import sweep_shapes
 from amc_latency.lut.imports.op_join import JoinError, join
 from amc_latency.lut.prediction.estimate import cost_model, features
+from amc_latency.lut.prediction.layers import LayerLatencies
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.kind import Writing
 from amc_latency.lut.shapes.registry import KINDS, kind_of
@@ -128,6 +131,19 @@ def test_its_staircase_has_two_axes() -> None:
     timed = [shape.c_out for shape in sweep_shapes(architecture, [(8, 16, 24)]) if shape.kind == "transposed"]
     assert sorted(timed) == [8, 16, 24]
     assert DOUBLED.two_figures
+
+
+def test_what_was_not_timed_is_read_off_its_staircase() -> None:
+    def us(c_in: int, c_out: int) -> float:
+        return 5 + (2 + 0.5 * c_in) * -(-c_out // 16)
+
+    def shape(c_in: int, c_out: int) -> LayerShape:
+        return LayerShape("transposed", c_in, c_out, 7, 7, 2, 2)
+
+    timed = {shape(c_in, c_out): us(c_in, c_out) for c_in in (8, 32, 64) for c_out in range(8, 129, 8)}
+    latencies = LayerLatencies(timed, {}, Path("table.tsv"))
+    assert shape(48, 88) not in timed
+    assert latencies.latency_us(shape(48, 88)) == pytest.approx(us(48, 88), rel=0.03)  # 6 steps of 16
 
 
 def test_its_work_is_a_product_that_makes_each_pixels_patch() -> None:

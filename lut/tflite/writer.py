@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from amc_latency.device.tflite.tflite_file import Sign
-from amc_latency.lut.shapes.window import Sides, Windows, windows
 from amc_latency.lut.tflite.builder import TfliteBuilder
+from amc_latency.lut.tflite.window import Sides, Windows, windows
 
 _ACTIVATIONS: Mapping[str, tuple[str, Sign]] = {
     "relu": ("RELU", "non_negative"),

@@ -20,9 +20,9 @@ from amc_latency.android_bench.amc_bench import NOT_REACHED, AmcBench
 from amc_latency.android_bench.build import amc_bench_files
 from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
 from amc_latency.device.tflite.tflite_inputs import sized
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amc_latency.lut.shapes.kind import Extra, Kind, Log, Work, Writing
-from amc_latency.lut.shapes.window import Sides, Windows, pair, windows
+from amc_latency.lut.tflite.window import Sides, Windows, pair, windows
 
 if TYPE_CHECKING:
     from amc_latency.lut.shapes.shape import LayerShape

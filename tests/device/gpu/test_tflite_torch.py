@@ -12,9 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import TfliteModule, load_module
 from amc_latency.device.tflite.tflite_file import UnsupportedModelError
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 from amc_latency.export.export import to_tflite

@@ -11,9 +11,9 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.kinds.pools import avg_pool, max_pool
 from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS, LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.run import TfliteError, run_tflite, tflite_ops
 from amc_latency.lut.tflite.writer import TfliteGraph
 from hypothesis import assume, given, settings

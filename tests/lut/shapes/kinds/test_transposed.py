@@ -9,6 +9,7 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from amc_latency.android_bench.op_profile import Op
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.building.plan import sweep_shapes
 from amc_latency.lut.imports.op_join import JoinError, join
 from amc_latency.lut.prediction.estimate import cost_model, features
@@ -17,7 +18,6 @@ from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.kind import Writing
 from amc_latency.lut.shapes.registry import KINDS, kind_of
 from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS, LayerShape, ShapeError, parse_shape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.run import run_tflite, tflite_ops
 from amc_latency.lut.tflite.writer import TfliteGraph
 from hypothesis import assume, given, settings

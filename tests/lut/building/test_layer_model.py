@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape, ShapeError
-from amc_latency.lut.tflite.layer_model import layer_model
 
 
 def run(shape: LayerShape) -> tuple[Interpreter, list[dict[str, Any]], dict[str, Any]]:

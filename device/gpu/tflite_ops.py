@@ -59,26 +59,40 @@ def _convolution(file: TfliteFile, operator: Any, weight: np.ndarray, groups: in
 
 
 def _transpose_conv(file: TfliteFile, operator: Any) -> Built:
-    # OHWI in the file, and PyTorch's transposed convolution has IOHW.
-    options, source = operator.builtinOptions, int(operator.inputs[2])
-    weight = np.ascontiguousarray(file.needed_constant(operator, 1).transpose(3, 0, 1, 2))
-    out, stride, kernel = file.shape(int(operator.outputs[0]))[1:3], _stride(options), weight.shape[2:]
-    whole = [(n - 1) * step + side for n, step, side in zip(file.shape(source)[1:3], stride, kernel, strict=True)]
-    # SAME leaves out what is over, the smaller half at the start; what no patch reaches is the bias alone.
+    out = file.shape(int(operator.outputs[0]))[1:3]
+    whole = _patches(file, operator)
     over = [max(0, size - wanted) for size, wanted in zip(whole, out, strict=True)]
-    if any(over) and options.padding == schema.Padding.VALID:
+    if any(over) and operator.builtinOptions.padding == schema.Padding.VALID:
         raise UnsupportedModelError(f"it makes {list(out)} of {whole} without padding")
-    (top, left), more = [each // 2 for each in over], [max(0, n - size) for n, size in zip(out, whole, strict=True)]
-    if any(rest >= step for rest, step in zip(more, stride, strict=True)):
-        raise UnsupportedModelError(f"it makes {list(out)}, which is more than {whole} and a stride")
-    convolve = partial(functional.conv_transpose2d, stride=stride, output_padding=tuple(more))
+    # SAME leaves out what is over, the smaller half at the start.
+    return _cropped_patches(file, operator, (over[0] // 2, over[1] // 2), out)
+
+
+def _cropped_patches(file: TfliteFile, operator: Any, starts: tuple[int, int], out: Sequence[int]) -> Built:
+    """A transposed convolution, of whose sum of patches `out` rows and columns from `starts` on are left."""
+    # OHWI in the file, and PyTorch's transposed convolution has IOHW.
+    weight = np.ascontiguousarray(file.needed_constant(operator, 1).transpose(3, 0, 1, 2))
+    stride, (height, width), (top, left) = _stride(operator.builtinOptions), out, starts
+    # What PyTorch leaves out at the end is as much as at the start, less its output padding.
+    more = [n - size + 2 * start for n, size, start in zip(out, _patches(file, operator), starts, strict=True)]
+    sources: list[Source] = [int(operator.inputs[2]), weight, file.optional_constant(operator, 3)]
+    convolve = partial(functional.conv_transpose2d, stride=stride)
+    if all(0 <= rest < step for rest, step in zip(more, stride, strict=True)):
+        return partial(convolve, padding=starts, output_padding=tuple(more)), sources
+    if any(rest - start > 0 for rest, start in zip(more, starts, strict=True)):
+        raise UnsupportedModelError(f"it makes {list(out)}, more than its patches reach")
 
     def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return convolve(x, weight, bias)[:, :, top : top + out[0], left : left + out[1]]
+        return convolve(x, weight, bias)[:, :, top : top + height, left : left + width]
 
-    if all(each % 2 == 0 for each in over):
-        function = partial(convolve, padding=(top, left))
-    return function, [source, weight, file.optional_constant(operator, 3)]
+    return function, sources
+
+
+def _patches(file: TfliteFile, operator: Any) -> list[int]:
+    """Rows and columns of the whole sum of patches."""
+    kernel, inputs = file.needed_constant(operator, 1).shape[1:3], file.shape(int(operator.inputs[2]))[1:3]
+    stride = _stride(operator.builtinOptions)
+    return [(n - 1) * step + side for n, step, side in zip(inputs, stride, kernel, strict=True)]
 
 
 def _avg_pool(file: TfliteFile, operator: Any) -> Built:
@@ -188,6 +202,12 @@ def _slice(file: TfliteFile, operator: Any) -> Built:
     starts = file.needed_constant(operator, 1).tolist()
     if starts[0] != 0 or file.shape(source)[0] != out[0]:
         raise UnsupportedModelError("it takes some images only")
+    name, maker = file.maker(source)
+    if name == "TRANSPOSE_CONV" and (starts[3], out[3]) == (0, file.shape(source)[3]):
+        # The padding of a transposed convolution, for which PyTorch makes no copy.
+        whole, sources = _cropped_patches(file, maker, (starts[1], starts[2]), out[1:3])
+        activation = ACTIVATIONS.get(maker.builtinOptions.fusedActivationFunction)
+        return whole if activation is None else lambda *values: activation(whole(*values)), sources
     window = (slice(None), *(slice(start, start + size) for start, size in zip(starts[1:], out[1:], strict=True)))
 
     def function(x: Tensor) -> Tensor:

@@ -93,6 +93,11 @@ class TfliteFile:
             return index, (0, 0)
         return source, (int(sides[1, 0]), int(sides[2, 0]))
 
+    def maker(self, index: int) -> tuple[str, Any]:
+        """The name of the operator that makes a tensor, and the operator; "" and None for inputs and constants."""
+        number = self._producer.get(index)
+        return ("", None) if number is None else (self.names[number], self.operators[number])
+
     def is_non_negative(self, index: int) -> bool:
         """Whether a tensor can't be below zero; an input is taken to be so, and kept in mind."""
         if index in self.inputs:

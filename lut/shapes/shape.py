@@ -41,7 +41,7 @@ class LayerShape:
     inputs, a scale multiplies each channel by its own figure (squeeze-and-excitation), `add_scalar` and `mul_scalar`
     take one figure for all, and a global pool averages its whole input. Pointwise is a `conv` with `kernel = 1`; a
     batch norm that no layer can take in is a `depthwise` with `kernel = 1`. An `activation` is one that no layer
-    could end in. `nearest` and `bilinear` upsample by `stride`.
+    could end in. `nearest` and `bilinear` upsample by `stride`; a `transposed` convolution does by what it adds up.
     Raises `ShapeError`.
     """
 
@@ -56,7 +56,8 @@ class LayerShape:
     activation: str = "none"
     dtype: str = "float32"
     end: int = 0
-    """padding at the bottom and the right beyond `padding`: TensorFlow's SAME, PyTorch's ceil_mode"""
+    """padding at the bottom and the right beyond `padding`: TensorFlow's SAME, PyTorch's ceil_mode; of a `transposed`
+    convolution, whose padding is what its output lacks, PyTorch's output padding"""
     dilation: int = 1
     per_group: int = 0
     """channels in of each group of a `grouped` convolution"""

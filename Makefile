@@ -1,13 +1,15 @@
 # make env    .venv and no more
 # make run    the main job on the bundled network: ends in a .tflite that meets its target
 # make test   lint, types and the whole suite
+# make examples     the scripts in examples/, each under three minutes on two cores
+# make wheel-check  a wheel, its real dependencies in a fresh environment outside the checkout, and a search there (network)
 # make lock   requirements.lock anew, from pyproject.toml and constraints.txt (needs uv)
 # make audit  known vulnerabilities of what make env installs (needs pip-audit and the network; else says that it can't)
 # make phone  what the phone tests need: fetches what it can, names the Debian packages that only root can install
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env run test phone lint format lock audit clean
+.PHONY: env run test examples wheel-check phone lint format lock audit clean
 
 env: .venv/.ready
 
@@ -20,6 +22,16 @@ env: .venv/.ready
 
 run: env
 	$(BIN)/amc-latency search --speedup 2 --data bundled --out runs/first-light
+
+examples: env
+	for name in ssdlite_backbone unet timm_script; do $(BIN)/python examples/$$name.py --out runs/examples/$$name || exit 1; done
+
+wheel-check: env
+	rm -rf .venv/wheel && mkdir -p .venv/wheel/empty
+	$(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir .venv/wheel .
+	$(PYTHON) -m venv .venv/wheel/env
+	.venv/wheel/env/bin/python -m pip install --disable-pip-version-check --quiet .venv/wheel/*.whl
+	cd .venv/wheel/empty && ../env/bin/python -m pip check && ../env/bin/amc-latency search --speedup 2
 
 test: env phone lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10 --numprocesses=2 --dist=worksteal

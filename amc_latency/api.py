@@ -21,6 +21,7 @@ from amc_latency.export.export import export as export_to
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.bench import BenchConfig, BenchReport
 from amc_latency.measuring.bench import bench as time_file
+from amc_latency.measuring.estimating import estimate_device
 from amc_latency.measuring.opening import open_device
 from amc_latency.measuring.prediction import Prediction
 from amc_latency.measuring.prediction import predict as predict_network
@@ -95,15 +96,19 @@ def network(
     return load_network(NetworkOptions(model, width, size, classes, weights, normalisation))
 
 
-def device(name: str = "host", *, table: AnyPath | None = None, quiet: bool = False) -> Device:
+def device(
+    name: str = "host", *, table: AnyPath | None = None, estimate: bool = False, quiet: bool = False
+) -> Device:
     """The device called `name`: `host`, a phone's profile, `cuda`, HOST:PORT of a phone, or `replay` of a `table`.
 
         with amc.device("pixel1") as phone:
             ...
 
-    Raises UserError for a name that nothing has, DeviceError for a device that isn't there.
+    With `estimate` a cost model answers for a phone that nobody has at hand, and needs no table.
+    Raises UserError for a name that nothing has or that can't be estimated, DeviceError for a device that isn't there.
     """
-    return open_device(name, None if table is None else Path(table), console=Console(quiet=quiet))
+    path = None if table is None else Path(table)
+    return estimate_device(name, path) if estimate else open_device(name, path, console=Console(quiet=quiet))
 
 
 def profile(
@@ -166,7 +171,8 @@ def search(
     if not net.trained:
         raise UserError(f"{net.spec.name} has random weights, and a search needs trained ones: say which by weights")
     lut = None if table is None else str(table.path if isinstance(table, LatencyTable) else Path(table))
-    config = config_of(options, model=net.spec.name, device=on.identity.name, lut=lut)
+    who = on.identity
+    config = config_of(options, model=net.spec.name, device=who.name, lut=lut, estimate=who.estimated)
     folder = Path("runs") / run_name(config) if out is None else Path(out)
     console = Console(quiet=quiet)
     report = search_for(config, net, task, folder, console, lambda: nullcontext(on))

@@ -1,6 +1,6 @@
 """What agents learn: the mean reward of their last episodes and the best, over seeds, beside random policies.
 
-    python benchmarks/agents.py [--agents random,ddpg,ppo] [--speedups 2,4] [--seeds 5] [--episodes 400] [--workers 2]
+    python -m benchmarks.agents [--agents random,ddpg,ppo] [--speedups 2,4] [--seeds 5] [--episodes 400] [--workers 2]
                                 [--reward error] [--whole] [--model bundled --lut TABLE] [--out runs/agents] [--report]
 
 Cold searches on the bundled network under a share of the milliseconds of its shipped table: nothing is fine-tuned,
@@ -14,24 +14,18 @@ them, and its best counts.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import multiprocessing
 import os
-import platform
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+from benchmarks.common import BUNDLED_TABLE, machine, parser_of, read_rows, versions
 
-BUNDLED_TABLE = Path(__file__).resolve().parents[1] / "lut" / "tables" / "host-epyc-zen4.tsv"
 FIELDS = ("episode", "source", "reward", "accuracy", "loss", "images", "predicted_ms", "counts", "seconds")
 LAST = 50
 """Episodes at the end whose mean says what an agent has learned."""
@@ -111,11 +105,11 @@ def run(options: Options, job: Job) -> float:
 
 def report(options: Options, jobs: list[Job]) -> None:
     """A line an agent and speed-up: the mean over seeds, and the spread, of each seed's last episodes and best."""
-    print(f"{platform.processor() or platform.machine()}, torch {version('torch')}, reward {options.reward}")
+    print(f"{machine()}; {versions('torch')}; reward {options.reward}")
     print(f"{'':20}{f'mean of the last {LAST}':>20}{'best':>18}{'seeds':>7}{'policies':>10}{'s a run':>9}")
     for agent, speedup in dict.fromkeys((job.agent, job.speedup) for job in jobs):
         paths = [options.path(job) for job in jobs if (job.agent, job.speedup) == (agent, speedup)]
-        runs = [read(path) for path in paths if path.exists()]
+        runs = [read_rows(path) for path in paths if path.exists()]
         if not runs:
             continue
         rewards = [[float(row["reward"]) for row in rows] for rows in runs]
@@ -127,12 +121,6 @@ def report(options: Options, jobs: list[Job]) -> None:
         print(f"{'':20}by seed: {', '.join(f'{value:.3f}' for value in last)}")
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The episodes of a run."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def spread(numbers: list[float]) -> str:
     """Mean and standard deviation."""
     deviation = f" ({statistics.stdev(numbers):.4f})" if len(numbers) > 1 else ""
@@ -141,7 +129,7 @@ def spread(numbers: list[float]) -> str:
 
 def main() -> None:
     """Read the options, run what is left, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--agents", default="random,ddpg,ppo,iterated")
     parser.add_argument("--speedups", default="2,4", help="0: no budget")
     parser.add_argument("--seeds", type=int, default=5)

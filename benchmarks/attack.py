@@ -1,6 +1,6 @@
 """Attacks the product and prints a row an attack: tried, failed, peak memory, seconds. Exit code 1 if anything failed.
 
-    python benchmarks/attack.py [--quick] [--only NAME] [--seed N] [--out CSV] [--resume] [--keep FOLDER]
+    python -m benchmarks.attack [--quick] [--only NAME] [--seed N] [--out CSV] [--resume] [--keep FOLDER]
 
 Mutated tables, logs, `.tflite` files and run folders; bombs and odd files; hostile phones and adb servers; kills, full
 disks and several hands on one table. Failed are tracebacks, hangs, wrong numbers, lost rows, and memory over 1.5 GB.
@@ -10,26 +10,21 @@ A full run takes about an hour on one core, `--quick` under two minutes. A faili
 
 from __future__ import annotations
 
-import argparse
-import csv
 import importlib
 import os
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
-sys.path.insert(1, str(ROOT / "tests"))
-
 from benchmarks.attacks.harness import PEAK_MB, Row, run
 from benchmarks.attacks.registry import ATTACKS
+from benchmarks.common import append_row, parser_of, read_rows
 
 _COLUMNS = ("attack", "seed", "cases", "tried", "failed", "peak_mb", "seconds", "kinds", "skipped")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="few cases of each attack")
     parser.add_argument("--only", action="append", help="attacks whose name has this in it; repeatable")
     parser.add_argument("--seed", type=int, default=0)
@@ -95,34 +90,26 @@ def _print(row: Row) -> None:
 
 
 def _write(path: Path, row: Row, cases: int) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        if new:
-            writer.writeheader()
-        kinds = " ".join(f"{kind}:{count}" for kind, count in row.kinds.items())
-        values = (row.attack, row.seed, cases, row.tried, row.failed, row.peak_mb, f"{row.seconds:.1f}", kinds)
-        writer.writerow(dict(zip(_COLUMNS, (*values, row.skipped), strict=True)))
+    kinds = " ".join(f"{kind}:{count}" for kind, count in row.kinds.items())
+    values = (row.attack, row.seed, cases, row.tried, row.failed, row.peak_mb, f"{row.seconds:.1f}", kinds)
+    append_row(path, dict(zip(_COLUMNS, (*values, row.skipped), strict=True)))
 
 
 def _done(path: Path) -> dict[tuple[str, str, str], Row]:
     """Rows of a run that was stopped, by attack, seed and number of cases."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {
-            (line["attack"], line["seed"], line["cases"]): Row(
-                line["attack"],
-                int(line["seed"]),
-                int(line["tried"]),
-                int(line["failed"]),
-                int(line["peak_mb"]),
-                float(line["seconds"]),
-                {kind: int(count) for kind, _, count in (each.rpartition(":") for each in line["kinds"].split())},
-                skipped=line["skipped"],
-            )
-            for line in csv.DictReader(file)
-        }
+    return {
+        (line["attack"], line["seed"], line["cases"]): Row(
+            line["attack"],
+            int(line["seed"]),
+            int(line["tried"]),
+            int(line["failed"]),
+            int(line["peak_mb"]),
+            float(line["seconds"]),
+            {kind: int(count) for kind, _, count in (each.rpartition(":") for each in line["kinds"].split())},
+            skipped=line["skipped"],
+        )
+        for line in read_rows(path)
+    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Every way to choose a policy beside every other, at equal predicted milliseconds, over seeds.
 
-    python benchmarks/compare.py [--networks bundled,resnet20] [--shares 0.5,0.35,0.25] [--methods ...] [--seeds 5]
+    python -m benchmarks.compare [--networks bundled,resnet20] [--shares 0.5,0.35,0.25] [--methods ...] [--seeds 5]
                                  [--evaluations 200] [--epochs 3] [--workers 2] [--out runs/compare] [--quick]
-    python benchmarks/compare.py --measure      times the exported networks on this computer: run nothing else meanwhile
-    python benchmarks/compare.py --report       tables and a plot of what there is
+    python -m benchmarks.compare --measure      times the exported networks on this computer: run nothing else meanwhile
+    python -m benchmarks.compare --report       tables and a plot of what there is
 
 A run is a network, a share of its milliseconds, a method and a seed: choose a policy, cut, refit, fine-tune (the same
 for all), judge by the 10,000 test images, export. It adds a row to `compare.csv`; a run that is there is not done
@@ -26,16 +26,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks import compare_report
+from benchmarks.common import BUNDLED_TABLE, ROOT, append_row, csv_of, parser_of, read_rows
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLED_TABLE = ROOT / "lut" / "tables" / "host-epyc-zen4.tsv"
 TRAINED = {
     "resnet20": ["--model", "resnet20", "--image-size", "32", "--width", "1.0", "--epochs", "12"],
     "plain20": ["--model", "plain20", "--image-size", "32", "--width", "1.0", "--epochs", "12"],
@@ -281,7 +277,7 @@ def compare(options: argparse.Namespace) -> None:
     check_settings(out / "settings.json", options)
     networks = {name: prepare(name, out) for name in options.networks}
     shared = Options(str(out), options.evaluations, options.epochs, options.images, networks, tuple(options.shares))
-    done = {key(row) for row in compare_report.read_rows(path)}
+    done = {key(row) for row in read_rows(path)}
     jobs = jobs_left(options, done)
     print(f"{len(done)} runs are there; {len(jobs)} jobs are left", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -291,7 +287,7 @@ def compare(options: argparse.Namespace) -> None:
         running = [pool.submit(run_job, job) for job in jobs]
         for count, future in enumerate(as_completed(running), start=1):
             for result in future.result():
-                append(path, result)
+                append_row(path, asdict(result))
                 left_s = (time.monotonic() - began) / count * (len(jobs) - count)
                 print(
                     f"{result.network} {result.share:g} {result.method} seed {result.seed}: "
@@ -310,16 +306,6 @@ def check_settings(path: Path, options: argparse.Namespace) -> None:
     path.write_text(json.dumps(settings))
 
 
-def append(path: Path, result: Result) -> None:
-    """Add a row, with the header if it is the first."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Result)])
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(result))
-
-
 def measure(out: Path, rounds: int) -> None:
     """Time every exported network on this computer, in the same rounds, into `measured.csv`."""
     from amc_latency.device.measure import measure_many
@@ -328,7 +314,7 @@ def measure(out: Path, rounds: int) -> None:
     from amc_latency.console import Console
     from amc_latency.measuring.opening import open_device
 
-    files = sorted({row["file"] for row in compare_report.read_rows(out / "compare.csv")})
+    files = sorted({row["file"] for row in read_rows(out / "compare.csv")})
     with open_device("host", None, PhoneOptions(), Console()) as device:
         protocol = replace(device.protocol, rounds=rounds)
         measured = measure_many(device, {file: out / file for file in files}, protocol)
@@ -338,14 +324,9 @@ def measure(out: Path, rounds: int) -> None:
         writer.writerows([name, measured[name].latency_ms] for name in files)
 
 
-def csv_of(kind: type) -> object:
-    """A parser of comma-separated values."""
-    return lambda text: [kind(part) for part in text.split(",")]
-
-
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--networks", type=csv_of(str), default=["bundled", "resnet20"])
     parser.add_argument("--shares", type=csv_of(float), default=[0.5, 0.35, 0.25], help="of the uncut network's ms")
     parser.add_argument("--methods", type=csv_of(str), default=list(METHODS))

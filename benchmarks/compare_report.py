@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.common import read_rows
+
 Row = dict[str, str]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV, none if it is not there."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def report(out: Path, ours: str) -> None:

@@ -7,13 +7,11 @@ channel counts. The figures lie beside the repository, in `../shared/pixel1`, an
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
 import re
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,14 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import tomli_w
-from scipy.optimize import nnls
-
-if __name__ == "__main__":
-    # A script's own folder comes first otherwise, and `lut` would be the benchmark beside this one.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from amc_latency.lut.prediction.estimate import FOLDER, CostModel, features, model_of, sizes, sort_of
 from amc_latency.lut.shapes.shape import LayerShape
+from scipy.optimize import nnls
+
+from benchmarks.common import parser_of
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/pixel1"
 IRREGULAR = (24, 48, 96, 80, 192, 200, 328, 352, 368, 360, 328, 400, 736, 752)
@@ -293,9 +288,8 @@ def ranges(ops: Iterable[Op]) -> dict[str, dict[str, list[float]]]:
 
 def main() -> None:
     """Print the comparison; `--write` puts the shipped form's coefficients into the package."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, json=True)
     parser.add_argument("--write", action="store_true", help="rewrite lut/estimates/pixel1.toml")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not DATA.is_dir():
         parser.exit(1, f"the published figures are not at {DATA}\n")

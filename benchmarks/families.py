@@ -1,7 +1,7 @@
 """Every classification family of torchvision: loaded, inspected, cut to half its channels and exported, or why not.
 
-    python benchmarks/families.py [--networks torchvision:alexnet,timm:mobilenetv3_small_100,...]
-    python benchmarks/families.py --networks timm     # the smallest network of each of timm's modules
+    python -m benchmarks.families [--networks torchvision:alexnet,timm:mobilenetv3_small_100,...]
+    python -m benchmarks.families --networks timm     # the smallest network of each of timm's modules
 
 Random weights with batch norms that have seen images; both files' outputs are compared with PyTorch's. What our own
 exporter refuses is tried with another converter where one is installed.
@@ -9,15 +9,9 @@ exporter refuses is tried with another converter where one is installed.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
-
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.lut.building.plan import uniform_counts
 
@@ -26,6 +20,7 @@ from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, cut_to, load_model, load_network, settled, settled_model
+from benchmarks.common import machine, parser_of, versions
 
 FAMILIES = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
@@ -86,10 +81,10 @@ def line(name: str, folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--networks", default=",".join(f"torchvision:{name}" for name in FAMILIES))
     options = parser.parse_args()
-    print(f"torch {version('torch')}, torchvision {version('torchvision')}")
+    print(f"{machine()}; {versions('torch', 'torchvision')}")
     with tempfile.TemporaryDirectory() as folder:
         for name in smallest_of_timm() if options.networks == "timm" else options.networks.split(","):
             began = time.perf_counter()

@@ -1,8 +1,8 @@
 """What fine-tuning does to cut networks: recipes beside each other, over policies, speedups and seeds.
 
-    python benchmarks/finetune.py [--speedups 2,4] [--policies uniform,dp,iterated] [--recipes ...] [--seeds 5]
+    python -m benchmarks.finetune [--speedups 2,4] [--policies uniform,dp,iterated] [--recipes ...] [--seeds 5]
                                   [--epochs 6] [--table lut/tables/host-epyc-zen4.tsv] [--out runs/finetune]
-    python benchmarks/finetune.py --report      the tables of what there is
+    python -m benchmarks.finetune --report      the tables of what there is
 
 A run is a cut network, a recipe and a seed: fine-tune to the last epoch, judge by the held-back images and by the test
 images. It adds a row to `finetune.csv`; a run that is there is not done again, so stop it when you like. Cut networks
@@ -12,19 +12,15 @@ are made once, by the latency table named; nothing is timed.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from benchmarks.compare import BUNDLED_TABLE, csv_of
+from benchmarks.common import BUNDLED_TABLE, append_row, csv_of, parser_of, read_rows
 
 POLICIES = ("uniform", "dp", "iterated")
 RECIPES: dict[str, dict[str, float]] = {
@@ -168,31 +164,13 @@ def run(options: argparse.Namespace) -> None:
                     round(seconds, 1),
                     ",".join(map(str, counts)),
                 )
-                append(path, row)
+                append_row(path, asdict(row))
                 print(
                     f"{speedup:g}x {policy} {recipe} seed {seed}: held back {held_back:.2f} -> {settled.after:.2f} %, "
                     f"at {settled.share} of the way, {settled.trained:.2f} % at its end; test {test:.2f} -> "
                     f"{test_after:.2f} %, {test_trained:.2f} % at its end; {seconds:.0f} s",
                     flush=True,
                 )
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """What earlier sessions found."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, result: Result) -> None:
-    """Add a row, with the header if it is the first."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Result)])
-        if is_new:
-            writer.writeheader()
-        writer.writerow(asdict(result))
 
 
 def report(path: Path) -> None:
@@ -226,7 +204,7 @@ def report(path: Path) -> None:
 
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="bundled", help="or a checkpoint")
     parser.add_argument("--table", type=Path, default=BUNDLED_TABLE)
     parser.add_argument("--speedups", type=csv_of(float), default=[2.0, 4.0])

@@ -8,15 +8,12 @@ networks that no calibration saw. Run nothing else on the GPU meanwhile; lock it
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.device.base import DeviceError, Protocol, ProtocolError
 from amc_latency.device.conditions import suspicions
@@ -30,6 +27,7 @@ from amc_latency.console import Console
 from amc_latency.export.export import to_tflite
 from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, settled
+from benchmarks.common import parser_of
 from benchmarks.prediction import prediction_figures, random_networks, time_together
 
 LISTS = {
@@ -125,7 +123,7 @@ def show_held_out(figures: dict) -> None:
 
 def main() -> None:
     """Read the options, refuse without a GPU, run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, json=True)
     parser.add_argument("--device", default="cuda", help="a GPU's profile; `h100` and `titan-xp` must match the GPU")
     parser.add_argument("--batch", type=int, default=50, help="images at once; AMC's figures are for 50")
     parser.add_argument("--precision", choices=["fp32", "tf32", "fp16"], default="fp32")
@@ -135,7 +133,6 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=24, help="how many random networks")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of the published lists")
     parser.add_argument("--seed", type=int, default=777, help="of the random networks")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
     try:

@@ -1,6 +1,6 @@
 """How a large latency table costs: seconds, CPU seconds and memory of each command that reads one, by its rows.
 
-    python benchmarks/growth.py [--rows 20000 50000 100000 200000] [--code FOLDER] [--json]
+    python -m benchmarks.growth [--rows 20000 50000 100000 200000] [--code FOLDER] [--json]
 
 The table is made up (see `synthetic_device`): nearly all rows are pointwise layers of five families, one round each, so
 that each family has a fifth of all rows; none is a layer of the network that is predicted, whose pointwise layers are
@@ -11,7 +11,6 @@ that others use too, the CPU seconds (of the process and the kernel for it) are 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -23,14 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 
 # This script is called as a package is: its own folder must not be where `lut` is looked for.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
-
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
 from amc_latency.lut.shapes.family import family
 from amc_latency.lut.shapes.shape import NOOP, LayerShape, parse_shape
 from amc_latency.lut.table.table_text import header_lines, row_line
 
+from benchmarks.common import ROOT, parser_of
 from benchmarks.synthetic_device import NOISE, layer_us
 
 FAMILIES = tuple(parse_shape(f"conv 8x{size}x{size}>8 k1 s1 p0 relu6 float32") for size in (32, 16, 8, 4, 2))
@@ -99,11 +96,10 @@ def cost(command: tuple[str, ...], folder: Path, code: Path) -> tuple[float, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, json=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 50_000, 100_000, 200_000])
     parser.add_argument("--code", type=Path, default=ROOT, help="repository whose code is run: this one, unless set")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     code, found = options.code.resolve(), []
     layers = network(code)

@@ -1,6 +1,6 @@
 """How long a latency table takes to load, and a network to predict.
 
-    python benchmarks/lut.py [--rows 20000] [--repeats 15] [--json]
+    python -m benchmarks.lut [--rows 20000] [--repeats 15] [--json]
 
 The aims: 20,000 rows loaded and checked in under 0.3 s, MobileNetV1 predicted in at most 50 microseconds, and 100,000
 policies a second where many are asked for at once. The tables are made up: of a phone, whose rows each say in half a
@@ -9,27 +9,19 @@ kilobyte of JSON what they were measured under, and of a computer, whose rows do
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 # This script is called as a package is: its own folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
 from amc_latency.device.conditions import Conditions
-from amc_latency.device.host.host import cpu_model
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.shapes.shape import NOOP, LayerShape, network_text, parse_shape
 from amc_latency.lut.table.table import LatencyTable
@@ -38,6 +30,7 @@ from amc_latency.lut.table.table_text import header_lines, row_line
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search.costs.costs import LatencyCosts
+from benchmarks.common import machine, parser_of, versions
 
 IDENTITY = DeviceIdentity("made-up", "arithmetic", "none")
 PHONE = Protocol(clock="wall", statistic="median")
@@ -169,10 +162,9 @@ def table_of(networks: list[tuple[LayerShape, ...]], path: Path) -> LatencyTable
 
 def main() -> None:
     """Read the options, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, json=True)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     if min(options.rows, options.repeats) < 1:
         parser.error("--rows and --repeats are at least 1")
@@ -183,8 +175,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         record = {
-            "machine": f"{cpu_model()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-            "versions": f"Python {platform.python_version()}, numpy {version('numpy')}",
+            "machine": machine(),
+            "versions": versions("numpy"),
             "repeats": options.repeats,
             "rows": options.rows,
             "loading": {

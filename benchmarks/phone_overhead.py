@@ -8,27 +8,23 @@ building the models, pushing and verifying them, scripts, state, polling, collec
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
 from amc_latency.device.base import Protocol, Workload
-from amc_latency.device.host.host import cpu_model
 from amc_latency.device.phone.android import AndroidDevice
 from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.registry import get_device
 from amc_latency.lut.building.build import layer_workloads
 from amc_latency.lut.shapes.shape import LayerShape
+
+from benchmarks.common import ROOT, machine, versions
 
 
 def main() -> None:
@@ -45,7 +41,7 @@ def main() -> None:
         with device:
             protocol = replace(device.protocol, warmup=1, warmup_ms=0.0, runs=3, min_time_ms=0.0, max_runs=3)
             rows = [measured(device, workloads, protocol, repeat) for repeat in range(options.repeats)]
-    print(f"{cpu_model()}, {os.cpu_count()} cores; Python {sys.version.split()[0]}, adb-shell {version('adb-shell')}")
+    print(f"{machine()}; {versions('adb-shell')}")
     print(f"{options.layers} layers a round, {device.identity.runtime}")
     print("round  whole s  phone's own s  overhead ms a layer")
     for number, (whole_s, own_s) in enumerate(rows, start=1):
@@ -98,7 +94,7 @@ class FakePhone:
         self.folder = folder
 
     def __enter__(self) -> str:
-        from fake_phone.programs import make_phone
+        from tests.fake_phone.programs import make_phone
 
         make_phone(self.folder)
         command = [sys.executable, "-m", "fake_phone.adbd", "--root", str(self.folder)]

@@ -9,10 +9,8 @@ and compared with what each table says of them. Run nothing else meanwhile.
 from __future__ import annotations
 
 import argparse
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -21,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 # The folder of this file has a lut.py, which would hide the package.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from amc_latency.device.base import Device, Protocol, Workload
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.measure import statistic_text, summarise
@@ -37,6 +33,7 @@ from amc_latency.console import Console
 from amc_latency.export.export import to_tflite
 from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from benchmarks.common import machine, versions
 from benchmarks.prediction import random_networks
 from benchmarks.synthetic_device import SyntheticDevice
 
@@ -135,7 +132,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=200, help="how many held-out layer shapes")
     parser.add_argument("--seed", type=int, default=777, help="of the random networks")
     options = parser.parse_args()
-    print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}")
+    print(f"{machine()}; {versions()}")
     with tempfile.TemporaryDirectory() as folder:
         for name, step in DEVICES.items():
             if options.only in (None, name):

@@ -36,9 +36,6 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from amc_latency.device.base import Protocol, Timing, Workload
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.measure import statistic_text, summarise

@@ -1,6 +1,6 @@
 """What a search is worth: whole searches of the bundled network over seeds, beside uniform width fine-tuned alike.
 
-    python benchmarks/quality.py [--seeds 5] [--speedup 2] [--data bundled] [--lut TABLE] [--out FOLDER] [--json]
+    python -m benchmarks.quality [--seeds 5] [--speedup 2] [--data bundled] [--lut TABLE] [--out FOLDER] [--json]
 
 Both networks of a seed get the same refit, the same fine-tuning with that seed, and are timed in the same rounds.
 Accuracy is on the 10,000 test images, which nothing was chosen by. There is one trained network: the spread is that of
@@ -9,24 +9,16 @@ search and fine-tuning, not of training. Run nothing else meanwhile; with --out 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
-import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from amc_latency.device.host.host import cpu_model
 
 from amc_latency.console import Console
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.run import search
+from benchmarks.common import machine, parser_of, versions
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -56,13 +48,12 @@ def row_of(seed: int, report: SearchReport) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, json=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--speedup", type=float, default=2.0)
     parser.add_argument("--data", default="bundled")
     parser.add_argument("--lut")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -76,8 +67,8 @@ def main() -> None:
             rows.append(row_of(seed, search(config, out / f"seed{seed}", Console())))
     names = ("accuracy", "accuracy_uniform", "held_back", "uniform_held_back", "random_held_back")
     summary = {
-        "machine": f"{cpu_model()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "ai-edge-litert")},
+        "machine": machine(),
+        "versions": versions("torch", "ai-edge-litert"),
         "met": sum(row["met"] for row in rows),
         "gain": spread([row["accuracy"] - row["accuracy_uniform"] for row in rows]),
         **{name: spread([row[name] for row in rows if row[name] is not None]) for name in names},

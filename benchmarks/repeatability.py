@@ -1,6 +1,6 @@
 """What a latency should be: candidates compared by how well they repeat, add up and rank, on this computer's CPU.
 
-    python benchmarks/repeatability.py [--repeats 10] [--minutes 60] [--out runs/repeatability] [--all]
+    python -m benchmarks.repeatability [--repeats 10] [--minutes 60] [--out runs/repeatability] [--all]
 
 Every candidate is a cache state, a statistic of a process's runs and one of the processes, a clock, a speed (as the
 clock showed it, or at the sentinel's reference) and a number of processes. All are counted from the same raw rounds:
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +30,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.device.base import DeviceError, Protocol, shuffled
 from amc_latency.device.host import host
@@ -49,6 +45,7 @@ from amc_latency.export.export import to_tflite
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
+from benchmarks.common import machine, parser_of, versions
 from benchmarks.prediction import random_networks
 from benchmarks.repeatability_figures import (
     CLOCKS,
@@ -178,7 +175,7 @@ def same_settings(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Time the repeats that are missing, then print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=60, help="from the first repeat's begin to the last one's")
     parser.add_argument("--networks", type=int, default=8, help="random ones, beside the original and two uniform ones")
@@ -218,7 +215,7 @@ def run(options: argparse.Namespace) -> None:
         {
             "cpu": device.identity.model,
             "runtime": device.identity.runtime,
-            "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+            "system": f"{machine()}; {versions()}",
             "amc_latency": importlib.metadata.version("amc-latency"),
             "network_rounds": rounds[0],
             "layer_rounds": rounds[1],

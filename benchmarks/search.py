@@ -1,6 +1,6 @@
 """How long a search takes, and what it finds beside uniform width and random policies of the same predicted latency.
 
-    python benchmarks/search.py [--episodes 100+300] [--lut TABLE] [--quick] [--json]
+    python -m benchmarks.search [--episodes 100+300] [--lut TABLE] [--quick] [--json]
 
 The aim: at most 0.15 s an episode on the bundled network with 1,000 held-back images on 2 cores, a twentieth of what
 AMC's released code takes there. Where the time goes is of policies that were not asked about before; part of them is
@@ -13,16 +13,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
-import platform
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
-
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from amc_latency.lut.prediction.predict import Predictor
@@ -43,6 +37,7 @@ from amc_latency.search.judge.evaluator import NetworkEvaluator
 from amc_latency.search.judge.forward import CutForward
 from amc_latency.search.judge.judge import Judge, JudgeConfig
 from amc_latency.search.solvers.baselines import random_policies, uniform_policy
+from benchmarks.common import machine, parser_of, versions
 
 MACS_PER_MS = 10e6
 AMC_S = 2.9
@@ -148,8 +143,8 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     best = best_of(records, clamp.target_ms)[0]
     last = [record.accuracy for record in records[-20:]]
     return {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}",
-        "versions": f"Python {platform.python_version()}, torch {version('torch')}, {torch.get_num_threads()} threads",
+        "machine": machine(),
+        "versions": f"{versions('torch')}, {torch.get_num_threads()} threads",
         "costs": source,
         "model": options.model,
         "images": options.images,
@@ -225,7 +220,7 @@ def show(figures: dict) -> None:
 
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, json=True)
     parser.add_argument("--episodes", default="100+300", help="warm-up + learned")
     parser.add_argument("--images", type=int, default=1000, help="held-back images that are scored")
     parser.add_argument("--calibration", type=int, default=512, help="train images for the refit's statistics")
@@ -236,7 +231,6 @@ def main() -> None:
     parser.add_argument("--lut", type=Path, help="a latency table (.tsv)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="5 + 5 episodes on 200 images, to see that it runs")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if options.quick:
         options.episodes, options.images, options.calibration = "5+5", 200, 128

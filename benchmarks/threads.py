@@ -1,6 +1,6 @@
 """Fine-tuning's images a second by threads, waiting policy and busy neighbours on the same cores.
 
-    python benchmarks/threads.py [--threads 1,2] [--neighbours 0,2] [--waiting default,passive] [--seconds 6]
+    python -m benchmarks.threads [--threads 1,2] [--neighbours 0,2] [--waiting default,passive] [--seconds 6]
                                  [--repeats 2] [--out runs/threads.csv]
 
 Each measurement is a process of its own, since OpenMP reads its variables once, when torch is loaded; those of a round
@@ -20,10 +20,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from benchmarks.compare import csv_of
+from benchmarks.common import ROOT, csv_of, parser_of
 
 BATCH = 128
 WAITING: dict[str, dict[str, str]] = {
@@ -83,12 +80,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _rate(threads: int, waiting: str, neighbours: int, seconds: float) -> float:
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure", "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.threads", "--measure", "--seconds", str(seconds)]
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(neighbours)]
     unset = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     env = {**unset, "OMP_NUM_THREADS": str(threads), **WAITING[waiting]}
     try:
-        return float(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+        return float(subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     finally:
         for other in others:
             other.kill()
@@ -97,7 +94,7 @@ def _rate(threads: int, waiting: str, neighbours: int, seconds: float) -> float:
 
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=csv_of(int), default=[1, 2])
     parser.add_argument("--neighbours", type=csv_of(int), default=[0, 2])
     parser.add_argument("--waiting", type=csv_of(str), default=["default", "passive"])

@@ -1,6 +1,6 @@
 """What refit is worth where there are no labels: agreement with the original network, step by step after the cut.
 
-    python benchmarks/unlabelled.py RUN_FOLDER
+    python -m benchmarks.unlabelled RUN_FOLDER
 
 The folder is that of `amc-latency search --unlabelled`. Its policy, and the uniform width beside it, are judged by the
 test photos, which nothing was chosen by and nothing was fitted on: cut alone, with batch norms recalibrated, with refit
@@ -9,15 +9,10 @@ beside that, and fine-tuned on what the original says of the train photos.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from torch import nn
@@ -29,6 +24,7 @@ from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
 from amc_latency.search.folder import CONFIG, REPORT
 from amc_latency.training.scoring import correct
+from benchmarks.common import parser_of
 
 
 def agreement_pct(model: nn.Module, split: Split, size: tuple[int, int]) -> float:
@@ -42,7 +38,7 @@ def agreement_pct(model: nn.Module, split: Split, size: tuple[int, int]) -> floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     report = json.loads((folder / REPORT).read_text())

@@ -1,6 +1,6 @@
 """How many episodes a warm-started agent needs for what a cold one reaches in 400.
 
-    python benchmarks/warm_start.py [--networks bundled,resnet20] [--share 0.35] [--seeds 5] [--agent ddpg]
+    python -m benchmarks.warm_start [--networks bundled,resnet20] [--share 0.35] [--seeds 5] [--agent ddpg]
                                     [--cold 400] [--warm 40] [--out runs/compare] [--quick]
 
 Cold is AMC's protocol: a quarter of the episodes random, then the agent. The final reward is the best that an episode
@@ -13,16 +13,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks import compare
+from benchmarks.common import csv_of, parser_of
 
 LAST = 20
 
@@ -75,8 +72,8 @@ def run(task: tuple[argparse.Namespace, str, tuple[str, str], int]) -> Run:
 
 def main() -> None:
     """Read the options and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=compare.csv_of(str), default=["bundled", "resnet20"])
+    parser = parser_of(__doc__)
+    parser.add_argument("--networks", type=csv_of(str), default=["bundled", "resnet20"])
     parser.add_argument("--share", type=float, default=0.35, help="the target, of the uncut network's ms")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--agent", default="ddpg", choices=["ddpg", "ppo"])

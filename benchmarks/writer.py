@@ -1,29 +1,22 @@
 """How many one-layer `.tflite` files a second `amc_latency.lut.tflite.writer` makes, weights included, in one process.
 
-    python benchmarks/writer.py [--json]
+    python -m benchmarks.writer [--json]
 
 The aim: at least 800 pointwise files a second, of mixed sizes up to 512 x 512 channels.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import random
 import resource
 import statistics
-import sys
 import time
-from importlib.metadata import version
-from pathlib import Path
-
-# `amc_latency.lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
+
+from benchmarks.common import machine, parser_of, versions
 
 REPEATS = 7
 FILES = 300
@@ -72,14 +65,12 @@ def measure(kind: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser = parser_of(__doc__, json=True)
     as_json = parser.parse_args().json
     results = {kind: measure(kind) for kind in KINDS}
     record = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
-        "versions": {name: version(name) for name in ("ai-edge-litert", "flatbuffers", "numpy")},
-        "python": platform.python_version(),
+        "machine": machine(),
+        "versions": versions("ai-edge-litert", "flatbuffers", "numpy"),
         "repeats": REPEATS,
         "files_per_repeat": FILES,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -88,7 +79,7 @@ def main() -> None:
     if as_json:
         print(json.dumps(record))
         return
-    print(f"{record['machine']}; Python {record['python']}; {record['versions']}")
+    print(f"{record['machine']}; {record['versions']}")
     print(f"median, minimum and maximum of {REPEATS} repeats of {FILES} files; peak {record['peak_mb']} MB resident")
     print(f"{'kind':<12} {'files/s':>8} {'min':>8} {'max':>8} {'per CPU s':>10} {'mean kB':>9}")
     for kind, row in results.items():

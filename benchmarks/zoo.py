@@ -1,6 +1,6 @@
 """Every network of the papers through the whole flow on this computer: profile, cut, export, compare, time.
 
-    python benchmarks/zoo.py [--networks resnet18,vgg16_bn] [--speedup 1.5] [--goal 2%] [--rounds 1] [--out FOLDER]
+    python -m benchmarks.zoo [--networks resnet18,vgg16_bn] [--speedup 1.5] [--goal 2%] [--rounds 1] [--out FOLDER]
 
 Each network has random weights (EfficientNet-Lite0 its own, where its extra is installed) and batch norms that have
 seen images; it is profiled on its own table and cut to the widest uniform width under the target, as a latency does not
@@ -14,21 +14,15 @@ meanwhile; with --out a stopped run goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
-# `lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from amc_latency.device.base import Device, Protocol
-from amc_latency.device.host.host import HostDevice, cpu_model
+from amc_latency.device.host.host import HostDevice
 from amc_latency.device.measure import Measurement, measure_many
 from amc_latency.lut.prediction.predict import Predictor
 
@@ -41,6 +35,7 @@ from amc_latency.models.load import Network, NetworkOptions, cut_to, load_networ
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.solvers.baselines import uniform_policy
+from benchmarks.common import machine, parser_of, versions
 
 NETWORKS = (
     *("mobilenet_v1", "mobilenet_v2", "vgg16", "vgg16_bn", "resnet18", "resnet50"),
@@ -196,7 +191,7 @@ def print_table(rows: list[Row], speedup: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--speedup", type=float, default=1.5)
     parser.add_argument("--goal", default="2%")
@@ -221,10 +216,7 @@ def main() -> None:
                 with log.open("a") as file:
                     file.write(json.dumps(asdict(row)) + "\n")
                 print(f"{name}: {row.measured_ms:.4g} ms, {row.error_pct:+.1f} %, {row.seconds:.0f} s", file=sys.stderr)
-        print(
-            f"{cpu_model()}, {os.cpu_count()} cores; torch {version('torch')}, ai-edge-litert "
-            f"{version('ai-edge-litert')}; load {os.getloadavg()[0]:.1f}"
-        )
+        print(f"{machine()}; {versions('torch', 'ai-edge-litert')}")
         rows = [row for name in names for row in done if row.name == name]
         print_table(rows, options.speedup)
         print(f"{len(names) - len(rows)} of {len(names)} networks failed")

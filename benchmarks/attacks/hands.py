@@ -174,7 +174,8 @@ def _three_keys(folder: Path) -> Callable[[Case], None]:
 
     def try_case(case: Case) -> None:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
-        from fake_phone.adbd import parse_public_key
+
+        from tests.fake_phone.adbd import parse_public_key
 
         home = _place(case)
         os.environ["ANDROID_USER_HOME"] = str(home)

@@ -106,10 +106,11 @@ def test_a_case_is_the_same_each_time(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_a_quick_attack_finds_nothing(tmp_path: Path) -> None:
     said = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/attack.py", "--quick", "--out", tmp_path / "rows.csv"],
+        [sys.executable, "-m", "benchmarks.attack", "--quick", "--out", tmp_path / "rows.csv"],
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert said.returncode == 0, said.stdout + said.stderr

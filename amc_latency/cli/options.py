@@ -14,8 +14,8 @@ import typer
 from amc_latency.console import put
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
     from amc_latency.device.phone.phone import PhoneOptions
+    from amc_latency.pixels import Normalisation
     from amc_latency.search.targets.amounts import Amount
 
 DeviceOption = Annotated[str, typer.Option("--device", help="which device: see `amc-latency devices`")]
@@ -136,8 +136,8 @@ def phone_options(
 
 def pixels_of(text: str, model: str, of_weights: Normalisation | None, channels: int) -> Normalisation:
     """What `--pixels` asks for. Raises `UserError` for a text that is none, and where nobody knows it of `model`."""
-    from amc_latency.data import parse_normalisation
     from amc_latency.errors import UserError
+    from amc_latency.pixels import parse_normalisation
 
     known = of_weights if text == "auto" else parse_normalisation(text, channels)
     if known is None:

@@ -15,7 +15,8 @@ WITH_PLACE = ("folder:DIR", "imagenet:DIR", "FILE.py:FUNCTION")
 
 def check_source(source: str) -> None:
     """Raise UserError for a `source` that names nothing, or a folder or file that is not there; nothing is loaded."""
-    from amc_latency.models.registry import names_own_file, nearest
+    from amc_latency.models.spec import names_own_file
+    from amc_latency.names import nearest
 
     kind, _, place = source.partition(":")
     if source in (*FASHION_MNIST, *CIFAR) or names_own_file(source):

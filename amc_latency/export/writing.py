@@ -20,7 +20,7 @@ from amc_latency.lut.shapes.shape import AVG_POOLS, MAX_POOLS, LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
+    from amc_latency.pixels import Normalisation
 
 _ON_FEATURE_MAPS = (
     *("conv", "depthwise", "grouped", "scale", "shuffle", "nearest", "bilinear", "global_pool"),

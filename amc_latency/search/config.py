@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import UserError
 from amc_latency.models.load import BUNDLED, NetworkOptions
-from amc_latency.models.registry import nearest
+from amc_latency.names import nearest
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.search.series.densities import check_densities, check_end
 from amc_latency.search.targets.amounts import Amount, amount_text, percent_of

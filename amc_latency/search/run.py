@@ -26,7 +26,7 @@ from amc_latency.measuring.profiling import Grid, complete_table, open_table
 from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.own_module import from_checkpoint
-from amc_latency.models.registry import MODULE, names_own_file
+from amc_latency.models.spec import MODULE, names_own_file
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, SearchReport

@@ -16,10 +16,10 @@ from torch.nn import functional
 from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.logits import correct, loss_of
 from amc_latency.models.files.weights import check_fit, read_tensors, write_tensors
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.training.outcome import outcome
-from amc_latency.training.scoring import correct, loss_of
 
 LARGEST = 1_000_000_000
 """Any number of epochs, images a batch, or a seed; times 100,003 it is a seed of PyTorch's too."""

@@ -27,7 +27,8 @@ from fake_phone.stand_in import install_stand_in, stand_in_us
 
 from amc_latency.cli.main import main
 from amc_latency.models.files.checkpoint import save_checkpoint
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
 from tests.integration.command_line import QUICK, Cli, table_lines
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network, settled
-from amc_latency.models.registry import ModelSpec, build_model, parse_input
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec, parse_input
 from amc_latency.prune.cut import cut
 
 CUTS = 10

@@ -15,8 +15,9 @@ import numpy as np
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import IDX_BYTES
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
-from amc_latency.data.splits import NORMALISATIONS, ImageData, Split
+from amc_latency.data.splits import ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import NORMALISATIONS
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data.photos import SUFFIXES, decode
-from amc_latency.data.splits import IMAGENET, LEAST_IMAGES, ImageData, Normalisation, Split
+from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import IMAGENET, Normalisation
 
 SHARE = 0.15
 """of the images that are held back, and as many again for the test where there is no folder of its own for it"""

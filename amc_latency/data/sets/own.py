@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amc_latency.data.splits import LEAST_IMAGES, ImageData, Normalisation, Split
+from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:
     import torch

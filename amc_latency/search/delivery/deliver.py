@@ -16,7 +16,7 @@ from amc_latency.console import Console
 from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import BaselineRow, Row, SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts

@@ -18,7 +18,7 @@ from amc_latency.data import ImageData
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward

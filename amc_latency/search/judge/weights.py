@@ -20,7 +20,7 @@ from amc_latency.lut.shapes.architecture import Architecture, Choices, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import check_used, layer_kinds
 from amc_latency.search.costs.costs import Counts, LayerCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured

@@ -10,11 +10,9 @@ from pathlib import Path
 from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
-from amc_latency.console import Console, put
+from amc_latency.console import Console, number_column, put, table_console
 from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.errors import JobError, UserError
-from amc_latency.report import console as result_console
-from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
@@ -108,7 +106,14 @@ def front_points(reports: Sequence[SearchReport]) -> list[FrontPoint]:
 
 def front_text(front: Front) -> None:
     """The front as a table."""
-    table = Table("", right("target ms"), right(f"{_told(front.estimated)} ms"), right("test %"), "", "file")
+    table = Table(
+        "",
+        number_column("target ms"),
+        number_column(f"{_told(front.estimated)} ms"),
+        number_column("test %"),
+        "",
+        "file",
+    )
     for point in front.points:
         target = "" if point.target_ms is None else f"{point.target_ms:.4f}"
         table.add_row(
@@ -119,7 +124,7 @@ def front_text(front: Front) -> None:
             "front" if point.on_front else "",
             point.tflite,
         )
-    result_console().print(table)
+    table_console().print(table)
     if front.unlabelled:
         put("%: agreement with the original, as the images have no labels")
     put(f"drawn in {front.plot}")

@@ -12,7 +12,7 @@ from amc_latency.cli.main import main
 from amc_latency.errors import UserError
 from amc_latency.models.load import NetworkOptions
 from amc_latency.models.own_network import build
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.training.finetune import finetune_checkpoint
 
 OWN = """

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts

@@ -21,7 +21,7 @@ from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import KeepBound, check_bounds, parse_bound
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import negative_error

@@ -17,8 +17,7 @@ def exit_code(error: Exception) -> int | None:
     # Imported here: a command that fails early has not needed them yet.
     from amc_latency.device.base import DeviceError, ProtocolError
     from amc_latency.device.measure import BadModelError
-    from amc_latency.device.profiles import ProfileError
-    from amc_latency.device.registry import UnknownDeviceError
+    from amc_latency.device.profiles import ProfileError, UnknownDeviceError
     from amc_latency.lut.prediction.predict import MissingShapeError
     from amc_latency.lut.shapes.shape import ShapeError
     from amc_latency.lut.table.table import TableError, TableWriteError

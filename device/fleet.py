@@ -30,7 +30,7 @@ class Fleet(Device):
         self._members = dict(members)
         self._block = block
         self._crew: _Crew | None = None
-        self.working = list(members)
+        self.working: list[str] = list(members)
         """the members that are timed on"""
         self._failures: list[str] = []
         self._building = threading.Lock()

@@ -165,7 +165,6 @@ def predict(
     from amc_latency.lut.shapes.shape import network_text
     from amc_latency.measuring.estimating import estimate as estimate_network
     from amc_latency.measuring.estimating import estimate_hint
-    from amc_latency.measuring.opening import identity_text
     from amc_latency.measuring.prediction import predict as predict_network
     from amc_latency.measuring.profiling import prediction_table
     from amc_latency.models.known_networks import known_network
@@ -193,7 +192,7 @@ def predict(
     show(report, as_json, prediction_text)
     if report.table is not None and table is not None and not as_json:
         how = "estimated for" if report.estimated else "measured on"
-        put(f"by {report.table}, {how} {identity_text(table.identity)}")
+        put(f"by {report.table}, {how} {table.identity.text}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ import typer
 from amc_latency.console import put
 
 if TYPE_CHECKING:
-    from amc_latency.device.phone.phone import PhoneOptions
+    from amc_latency.device.kinds import PhoneOptions
     from amc_latency.pixels import Normalisation
     from amc_latency.search.targets.amounts import Amount
 
@@ -125,7 +125,7 @@ def phone_options(
     library: Path | None,
 ) -> PhoneOptions:
     """What was said of a phone. Raises `UserError` for a file that is not there, before the phone is asked anything."""
-    from amc_latency.device.phone.phone import PhoneOptions
+    from amc_latency.device.kinds import PhoneOptions
     from amc_latency.errors import UserError
 
     for name, path in (("--runner-path", runner_path), ("--litert-library", library)):

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from amc_latency.console import number_column, put, table_console
 from amc_latency.device.adb.adb_direct import address_of
+from amc_latency.device.phone.attached import AttachedPhone, attached_phones
 from amc_latency.device.phone.trust import hottest_c
 from amc_latency.device.profiles import broken_profiles, get_profile, profiles
-from amc_latency.device.registry import AttachedPhone, attached_phones
 from amc_latency.errors import UserError
 from amc_latency.measuring import opening
 

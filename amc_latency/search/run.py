@@ -13,7 +13,7 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.device.base import Device
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, UserError
 from amc_latency.export.export import export
 from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
@@ -21,7 +21,7 @@ from amc_latency.lut.shapes.shape import network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.estimating import bench_advice, estimate_device
-from amc_latency.measuring.opening import device_text, open_device
+from amc_latency.measuring.opening import open_device
 from amc_latency.measuring.profiling import Grid, complete_table, open_table
 from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
@@ -35,7 +35,7 @@ from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.costs.rewards import make_reward
 from amc_latency.search.delivery.deliver import Delivery
 from amc_latency.search.delivery.evidence import Evidence
-from amc_latency.search.delivery.timing import CONSTANT, PolicyTimer
+from amc_latency.search.delivery.timing import PolicyTimer
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge.judge import FINALISTS
 from amc_latency.search.judge.judging import MakeJudge, judged_by
@@ -209,7 +209,7 @@ class _Search:
         protocol = replace(protocol, rounds=self.config.timing_rounds or protocol.network_rounds)
         config, folder, costs = self.config, self.folder, self.costs
         original = network_text(self.original.graph.architecture.shapes())
-        if config.prune == "weights" and not isinstance(self.device, CONSTANT):
+        if config.prune == "weights" and not self.device.is_constant:
             original = "original"
         timer = PolicyTimer(self.device, protocol, original, self.original_ms if config.is_relative else None)
         return Delivery(config, folder, self.judge, costs, self.predicted_ms, timer, self.console)
@@ -222,7 +222,7 @@ class _Search:
         report = self._uncut()
         if report is not None:
             return self._ended(report)
-        if self.config.has_latency_target and not (self._is_fresh or isinstance(self.device, CONSTANT)):
+        if self.config.has_latency_target and not (self._is_fresh or self.device.is_constant):
             self.evidence.add_drift(self.original_ms, delivery.original_now(), self.config.is_relative)
             factor = max(factor, self.evidence.factor(self.costs.full))
             limit_ms = self._limit_ms(factor)
@@ -285,7 +285,7 @@ class _Search:
         target = f", target {self.target_ms:.4f} ms" if self.config.has_latency_target else ""
         others = "".join(f", at most {budget.limit:,} {budget.name}" for budget in self.clamp.budgets)
         self.console.say(
-            f"{self.config.model} on {device_text(self.device)}\n"
+            f"{self.config.model} on {self.device.text}\n"
             f"table {self.table.path}\n"
             f"{self.judge.source_line}\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
@@ -478,13 +478,11 @@ class _Search:
 
     def _device_to_ask(self) -> Device | None:
         """The device, where what it says of layers goes into its own table: the run folder's copy stays as it is."""
-        return None if isinstance(self.device, CONSTANT) or self.table.path == self._own_table else self.device
+        return None if self.device.is_constant or self.table.path == self._own_table else self.device
 
     @property
     def _compares_by_timing(self) -> bool:
-        return (
-            self.config.has_latency_target and self.config.prune == "channels" and not isinstance(self.device, CONSTANT)
-        )
+        return self.config.has_latency_target and self.config.prune == "channels" and not self.device.is_constant
 
     def _within_budgets(self, counts: Counts) -> bool:
         return all(budget.holds(counts) for budget in self.clamp.budgets)
@@ -519,7 +517,7 @@ class _Search:
             seconds=round(time.monotonic() - self.began, 1),
             data=facts.source,
             unlabelled=facts.unlabelled,
-            device=device_text(self.device),
+            device=self.device.text,
             table=str(self._own_table),
             tflite=ours.tflite,
             rows=rows,

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.device.registry import get_device
 from amc_latency.lut.shapes.shape import parse_network
 from amc_latency.lut.table.table import LatencyTable

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console, number_column, put, table_console
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, UserError
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.run import search

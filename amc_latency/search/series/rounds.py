@@ -10,7 +10,7 @@ from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console, number_column, table_console
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.report import search_text

@@ -38,7 +38,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     Path("net.py").write_text(OWN)
-    torch.save(build(ModelSpec("net.py:build", input=(1, 8, 8))).state_dict(), "w.pt")
+    torch.save(build(ModelSpec("net.py:build", input=(1, 8, 8)), "net.py:build").state_dict(), "w.pt")
     return tmp_path
 
 

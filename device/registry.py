@@ -1,4 +1,4 @@
-"""Devices by name: what stands after `--device`, and what is there now."""
+"""Devices by name: what stands after `device`, and what is there now."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
     Raises `UnknownDeviceError`, or `DeviceError` when it cannot be used: what is wrong and what to do.
     """
     if "," in name:
-        raise DeviceError(f"--device {name} is several phones, which only `amc-latency profile` takes")
+        raise DeviceError(f"`device` {name} is several phones, which only `amc-latency profile` takes")
     wanted, _, serial = name.partition("@")
     check_profile(wanted)
     profile = profiles().get(wanted)
@@ -73,7 +73,7 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
         return _open_gpu(profile, serial)
     if profile.kind == "host":
         if serial:
-            raise DeviceError(f"{wanted} is this computer and has no serial number: say --device {wanted}")
+            raise DeviceError(f"{wanted} is this computer and has no serial number: say `device={wanted}`")
         device = HostDevice()
         device.protocol = profile.protocol
         return device
@@ -110,12 +110,12 @@ def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int 
     if profile is not None and profile.kind == "android" and not os.environ.get("ANDROID_SERIAL"):
         names = {serial: f"{name}@{serial}" for serial in _phones(profile, options)}
     if len(names) < name.count(",") + 1:
-        raise DeviceError(f"--device {name} names a phone twice")
+        raise DeviceError(f"`device` {name} names a phone twice")
     if workers is not None and workers > len(names):
-        raise DeviceError(f"{workers} workers, and --device {name} means {len(names)}: {', '.join(names)}")
+        raise DeviceError(f"{workers} workers, and `device` {name} means {len(names)}: {', '.join(names)}")
     kinds = {found.kind for part in names.values() if (found := profiles().get(part.partition("@")[0])) is not None}
     if len(names) > 1 and not kinds <= {"android"}:
-        raise DeviceError(f"--device {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
+        raise DeviceError(f"`device` {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
     with ExitStack() as stack:
         devices = {}
         for label, each in list(names.items())[:workers]:
@@ -186,7 +186,7 @@ def _open_gpu(profile: DeviceProfile, index: str) -> Device:
     from amc_latency.device.gpu.cuda import CudaDevice
 
     if index and not index.isdecimal():
-        raise DeviceError(f"a GPU goes by its number, as --device {profile.name}@1, not '{index}'")
+        raise DeviceError(f"a GPU goes by its number, as `device={profile.name}@1`, not '{index}'")
     return CudaDevice(profile, int(index or 0))
 
 
@@ -215,7 +215,7 @@ def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> str:
     if len(serials) > 1:
         raise DeviceError(
             f"several phones could be {profile.name}: {', '.join(serials)}. Say which, as "
-            f"--device {profile.name}@{serials[0]} or in ANDROID_SERIAL"
+            f"`device={profile.name}@{serials[0]}` or in ANDROID_SERIAL"
         )
     return serials[0]
 
@@ -237,7 +237,7 @@ def _phones(profile: DeviceProfile, options: PhoneOptions) -> list[str]:
             serials = ", ".join(phone.serial for phone in ready)
             raise DeviceError(
                 f"none of the attached phones ({serials}) is {profile.title}: see `amc-latency devices`, or insist "
-                f"with --device {profile.name}@{ready[0].serial} --force"
+                f"with `device={profile.name}@{ready[0].serial}` and `force`"
             )
         ready = matching or ready
     return [phone.serial for phone in ready]
@@ -249,7 +249,7 @@ def _none_ready(phones: Iterable[Attached]) -> DeviceError:
         return UnauthorizedError(what) if phone.state == "unauthorized" else DeviceError(what)
     return DeviceError(
         "no phone is attached: plug one in with USB debugging on (Settings, Developer options), or name its address, "
-        "--device HOST:PORT"
+        "`device=HOST:PORT`"
     )
 
 
@@ -278,8 +278,8 @@ def _open(transport: Transport, profile: DeviceProfile | None, options: PhoneOpt
         if not profile.match.matches(info) and not options.force:
             better = "" if recognised.name == ANY_PHONE else f", which is {recognised.name}"
             raise DeviceError(
-                f"{transport.serial} is {info.title}{better}, and not {profile.title}: say --device "
-                f"{recognised.name}, or insist with --force"
+                f"{transport.serial} is {info.title}{better}, and not {profile.title}: say "
+                f"`device={recognised.name}`, or insist with `force`"
             )
         return AndroidDevice.open(transport, profile, options)
     except BaseException:

@@ -199,4 +199,4 @@ def _check_match(profile: DeviceProfile, model: str) -> None:
         return
     named = [each for each in profiles().values() if each.kind == "cuda" and each.match.matches_gpu(model)]
     best = max(named, key=lambda each: each.match.strictness).name
-    raise DeviceError(f"this GPU is {model}, and not {profile.title}: say --device {best}")
+    raise DeviceError(f"this GPU is {model}, and not {profile.title}: say `device={best}`")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -44,18 +44,34 @@ _ANSWER_S = 30.0
 
 @dataclass(frozen=True)
 class PhoneOptions:
-    """What the user may say of a phone beyond its name."""
+    """What the user may say of a phone beyond its name; what `help` says of a field is what command lines print."""
 
-    force: bool = False
-    """take a phone that does not match the profile, or some of whose cores are offline"""
-    transport: Literal["auto", "direct", "server"] = "auto"
-    """how commands reach it: by our own connection, or through a running adb server"""
-    runner: str = "auto"
-    """`auto`, `benchmark_model` or `amc_bench`; the profile's unless set"""
-    runner_path: Path | None = None
-    """the program, on this computer"""
-    library: Path | None = None
-    """the `libLiteRt.so` that `amc_bench` loads, for the phone's processor"""
+    force: bool = field(
+        default=False,
+        metadata={
+            "panel": "Device",
+            "help": "take a phone that does not match the profile, or some of whose cores are offline",
+        },
+    )
+    transport: Literal["auto", "direct", "server"] = field(
+        default="auto",
+        metadata={"panel": "Device", "help": "to a phone: our own connection, or a running adb server's"},
+    )
+    runner: Literal["auto", "benchmark_model", "amc_bench"] = field(
+        default="auto", metadata={"panel": "Device", "help": "which program times on a phone; the profile's unless set"}
+    )
+    runner_path: Path | None = field(
+        default=None,
+        metadata={"panel": "Device", "help": "that program, built for the phone; found or built unless set"},
+    )
+    library: Path | None = field(
+        default=None,
+        metadata={
+            "panel": "Device",
+            "help": "libLiteRt.so for the phone, which amc_bench needs",
+            "option": "--litert-library",
+        },
+    )
 
 
 def read_info(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneInfo:
@@ -91,7 +107,7 @@ def cores_of(
         raise DeviceError(
             f"{'core' if one else 'cores'} {_numbers(topology.offline)} of the phone {'is' if one else 'are'} offline, "
             "and may be the fastest: wake the phone, switch battery saving off, or name `cores` in the profile; "
-            f"--force times on the others ({_numbers(online)})"
+            f"`force` times on the others ({_numbers(online)})"
         )
     if profile.cores == "fastest":
         cores, which = topology.clusters[0].cores, "fastest cluster"
@@ -108,7 +124,7 @@ def cores_of(
     if threads > len(cores):
         raise DeviceError(
             f"{threads} threads need {threads} cores, and the {which} has {len(cores)} ({_numbers(cores)}): use "
-            f"--threads {len(cores)}, or name more `cores` in the profile"
+            f"`threads={len(cores)}`, or name more `cores` in the profile"
         )
     return cores
 

@@ -44,11 +44,11 @@ def layers_text(report: ProfileReport) -> str:
     if report.layers_mape_pct <= NOISE_ROOM * noise_pct:
         return (
             f"{missed}: a layer's own timing is off by {noise_pct:.2f} % here by chance. On a quieter device, or with "
-            "more --rounds, a new table (another --lut) would be better"
+            "more rounds, a new table would be better"
         )
     return (
         f"{missed}, by more than chance explains, {noise_pct:.2f} %: see `amc-latency lut check {report.table}`; "
-        "--plan grid times more"
+        "the plan grid times more"
     )
 
 

@@ -43,7 +43,7 @@ class Fleet(Device):
                 self.close()
                 raise DeviceError(
                     f"{first} and {name} are not alike ({what} '{ours}' and '{theirs}'), so they cannot fill one "
-                    f"table: choose one, as --device {one.identity.name}@{first}, or list those that are"
+                    f"table: choose one, as `device={one.identity.name}@{first}`, or list those that are"
                 )
         for name, member in self._members.items():
             member.say = partial(self._say_of, name)

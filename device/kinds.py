@@ -89,18 +89,34 @@ class CoolDown:
 
 @dataclass(frozen=True)
 class PhoneOptions:
-    """What the user may say of a phone beyond its name."""
+    """What the user may say of a phone beyond its name; what `help` says of a field is what command lines print."""
 
-    force: bool = False
-    """take a phone that does not match the profile, or some of whose cores are offline"""
-    transport: Literal["auto", "direct", "server"] = "auto"
-    """how commands reach it: by our own connection, or through a running adb server"""
-    runner: str = "auto"
-    """`auto`, `benchmark_model` or `amc_bench`; the profile's unless set"""
-    runner_path: Path | None = None
-    """the program, on this computer"""
-    library: Path | None = None
-    """the `libLiteRt.so` that `amc_bench` loads, for the phone's processor"""
+    force: bool = field(
+        default=False,
+        metadata={
+            "panel": "Device",
+            "help": "take a phone that does not match the profile, or some of whose cores are offline",
+        },
+    )
+    transport: Literal["auto", "direct", "server"] = field(
+        default="auto",
+        metadata={"panel": "Device", "help": "to a phone: our own connection, or a running adb server's"},
+    )
+    runner: Literal["auto", "benchmark_model", "amc_bench"] = field(
+        default="auto", metadata={"panel": "Device", "help": "which program times on a phone; the profile's unless set"}
+    )
+    runner_path: Path | None = field(
+        default=None,
+        metadata={"panel": "Device", "help": "that program, built for the phone; found or built unless set"},
+    )
+    library: Path | None = field(
+        default=None,
+        metadata={
+            "panel": "Device",
+            "help": "libLiteRt.so for the phone, which amc_bench needs",
+            "option": "--litert-library",
+        },
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Devices by name: what stands after `--device`."""
+"""Devices by name: what stands after `device`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def get_device(name: str, options: PhoneOptions = PhoneOptions()) -> Device:
     Raises `UnknownDeviceError`, or `DeviceError` when it cannot be used: what is wrong and what to do.
     """
     if "," in name:
-        raise DeviceError(f"--device {name} is several phones, which only `amc-latency profile` takes")
+        raise DeviceError(f"`device` {name} is several phones, which only `amc-latency profile` takes")
     wanted, _, which = name.partition("@")
     check_profile(wanted)
     profile = profiles().get(wanted)
@@ -69,11 +69,11 @@ def get_devices(name: str, options: PhoneOptions = PhoneOptions(), workers: int 
     if profile is not None:
         openers = KINDS[profile.kind].openers(profile, options, workers) or openers
     if len(openers) < len(parts):
-        raise DeviceError(f"--device {name} names a phone twice")
+        raise DeviceError(f"`device` {name} names a phone twice")
     if workers is not None and workers > len(openers):
-        raise DeviceError(f"{workers} workers, and --device {name} means {len(openers)}: {', '.join(openers)}")
+        raise DeviceError(f"{workers} workers, and `device` {name} means {len(openers)}: {', '.join(openers)}")
     if len(parts) > 1 and not is_phone(name):
-        raise DeviceError(f"--device {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
+        raise DeviceError(f"`device` {name}: only phones are listed, as PROFILE@SERIAL,PROFILE@SERIAL")
     with ExitStack() as stack:
         devices = {}
         for label, opened in list(openers.items())[:workers]:

@@ -41,8 +41,8 @@ def data_for(
 
         if network.pixels is None:
             raise UserError(
-                f"how {spec.name} wants pixels normalised is not known, and --unlabelled goes by what it says of them: "
-                f"give --normalisation MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
+                f"how {spec.name} wants pixels normalised is not known, and `unlabelled` goes by what it says of them: "
+                f"give `normalisation` MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
             )
         data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
         if introduces:
@@ -64,8 +64,8 @@ def network_line(data: ImageData, network: Network) -> str:
 
     spec, figures = network.spec, data.normalisation
     is_default = names_own_file(spec.name) and spec.input == ModelSpec.input
-    hint = " (--input CxHxW says another)" if is_default else ""
-    pixels = f"by the data's own figures, {figures}: --normalisation says others"
+    hint = " (`input=CxHxW` says another)" if is_default else ""
+    pixels = f"by the data's own figures, {figures}: `normalisation` says others"
     if network.pixels is not None:
         pixels = f"{network.pixels_because}: {figures}"
     return (
@@ -83,7 +83,7 @@ def fitted(data: ImageData, spec: ModelSpec, pixels: Normalisation | None = None
     if found != channels and (found, channels) != (1, 3):
         raise UserError(
             f"the data, {data.source}, has images of {found} channels, and {spec.name} takes "
-            f"{'x'.join(map(str, spec.input))}: name other --data or another network"
+            f"{'x'.join(map(str, spec.input))}: name other `data` or another network"
         )
     if pixels is None:
         own = data.normalisation

@@ -1,4 +1,4 @@
-"""What `--data` means."""
+"""What `data` means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 
 FASHION_MNIST = ("auto", "torchvision", "debian", "bundled")
 CIFAR = ("cifar10", "cifar100")
@@ -23,17 +23,17 @@ def check_source(source: str) -> None:
         return
     if kind not in ("folder", "imagenet"):
         if Path(source).is_dir():
-            raise UserError(f"--data {source} is a folder: say --data folder:{source}, or --data imagenet:{source}")
+            raise OptionError("data", f"{source} is a folder: say `data=folder:{source}` or `data=imagenet:{source}`")
         if Path(source).exists():
-            raise UserError(
-                f"--data {source} is a file: images come from a folder, --data folder:DIR, or FILE.py:FUNCTION"
+            raise OptionError(
+                "data", f"{source} is a file: images come from a folder, `data=folder:DIR`, or FILE.py:FUNCTION"
             )
         names = [*FASHION_MNIST, *CIFAR, *WITH_PLACE]
         raise UserError(
             f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
         )
     if not place:
-        raise UserError(f"--data {kind} needs a folder: --data {kind}:DIR")
+        raise OptionError("data", f"{kind} needs a folder: `data={kind}:DIR`")
     if not Path(place).is_dir():
         raise UserError(f"{place}: no such folder")
 
@@ -54,16 +54,18 @@ def load_data(
     console = console or Console(quiet=True)
     kind, _, place = source.partition(":")
     if download and source not in ("auto", "torchvision", *CIFAR):
-        raise UserError(f"--download is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}")
+        raise OptionError(
+            "download", f"is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}"
+        )
     if data_dir is not None and source not in ("auto", "torchvision", *CIFAR):
-        raise UserError(f"--data-dir is where torchvision keeps its sets: not for {source}")
+        raise OptionError("data_dir", f"is where torchvision keeps its sets: not for {source}")
     check_source(source)
     if source in FASHION_MNIST:
         from amc_latency.data.sets.fashion_mnist import load_fashion_mnist
 
         data = load_fashion_mnist(source, data_dir, download)
         if data_dir is not None and data.source != "torchvision":
-            console.say(f"--data-dir {data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
+            console.warn(f"`data_dir` {data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
         return data
     if source in CIFAR:
         from amc_latency.data.sets.cifar import load_cifar

@@ -39,7 +39,7 @@ def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:
 
 def devices_text(report: dict[str, Any]) -> None:
     """A row a profile, then a row a phone."""
-    table = Table("--device", "what it is", "recognised by")
+    table = Table("device", "what it is", "recognised by")
     for name, profile in report["profiles"].items():
         table.add_row(name, profile["title"], profile["matches"])
     table_console().print(table, highlight=False)

@@ -18,7 +18,7 @@ from amc_latency.console import Console
 from amc_latency.device.base import Device, DeviceIdentity, Protocol
 from amc_latency.device.conditions import commonest_suspicion, measured_by, suspicions
 from amc_latency.device.profiles import profiles
-from amc_latency.errors import JobError, UserError
+from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.coupling import ChannelGroup
 from amc_latency.lut.building.build import BuildReport, NetworkWorkload, Plan, build_table
 from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
@@ -55,7 +55,7 @@ class Grid:
     def __post_init__(self) -> None:
         check_bounds(self.min_keep, self.max_keep, self.unset)
         if self.step < 1:
-            raise UserError(f"--step is at least 1, not {self.step}")
+            raise OptionError("step", f"is at least 1, not {self.step}")
 
     @property
     def unset(self) -> float | None:
@@ -104,7 +104,7 @@ class Grid:
         if not within:
             raise UserError(
                 f"group {group.name} has {group.channels} channels, and no multiple of {step} of them is from "
-                f"{low:g} to {high:g} of that: give a smaller --step, or other bounds by --min-keep and --max-keep"
+                f"{low:g} to {high:g} of that: give a smaller `step`, or other bounds by `min_keep` and `max_keep`"
             )
         return within
 
@@ -116,7 +116,7 @@ def plan_of(kind: Literal["learn", "grid"], goal: str) -> Plan:
     except ValueError:
         percent = math.nan
     if not 0 < percent <= 50:
-        raise UserError(f"--goal is a percentage above 0 and at most 50, such as 0.5%, not '{goal}'")
+        raise OptionError("goal", f"is a percentage above 0 and at most 50, such as 0.5%, not '{goal}'")
     return Plan(kind, percent / 100)
 
 
@@ -160,14 +160,14 @@ class ProfileReport:
 
 
 def table_path(identity: DeviceIdentity) -> Path:
-    """Where a device's table lies unless `--lut` says otherwise: one file a device and runtime."""
+    """Where a device's table lies unless `table` says otherwise: one file a device and runtime."""
     who = repr(sorted((name, value) for name, value in asdict(identity).items() if name != "estimated"))
     digest = hashlib.sha256(who.encode()).hexdigest()[:8]
     return tables_folder() / f"{identity.name}-{digest}.tsv"
 
 
 def tables_folder() -> Path:
-    """Where tables lie unless `--lut` says otherwise."""
+    """Where tables lie unless `table` says otherwise."""
     from platformdirs import user_data_path
 
     return user_data_path("amc-latency") / "tables"
@@ -211,7 +211,9 @@ def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
         # Not `*`: another profile may be called NAME-fp16.
         found = sorted(tables_folder().glob(f"{name}-{'[0-9a-f]' * 8}.tsv"))
         if len(found) > 1:
-            raise UserError(f"there are {len(found)} tables of {name}: choose with --lut: {', '.join(map(str, found))}")
+            raise UserError(
+                f"there are {len(found)} tables of {name}: choose with `table`: {', '.join(map(str, found))}"
+            )
         if not found:
             return None
         lut = found[0]
@@ -227,6 +229,7 @@ def complete_table(
 
     Raises `JobError` if a layer could not be timed, and whatever device and table raise.
     """
+    console.detail(f"table {table.path.resolve()}, {len(table.rows):,} rows, of {device.text}")
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
     seen = _calibration_counts(architecture, grid, choices)
@@ -268,7 +271,7 @@ def complete_table(
     workers = {worker for timing in table.rows if (worker := measured_by(timing.conditions))}
     # A fleet's were compared before their rows were mixed.
     if len(workers) > 1 and not device.working:
-        console.say(
+        console.warn(
             f"{table.path} holds rows of {len(workers)} devices ({', '.join(sorted(workers))}): they may differ"
         )
     suspect = [reasons for timing in table.rows if (reasons := suspicions(timing.conditions))]

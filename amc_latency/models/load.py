@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.graph.outputs import tensors_of
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
 from amc_latency.models.files.file_kinds import check_network_name
@@ -18,6 +18,7 @@ from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
 from amc_latency.models.registry import RANDOM, build_original, source_of
 from amc_latency.models.spec import ModelSpec, names_own_file, parse_input
 from amc_latency.pixels import Normalisation, parse_normalisation
+from amc_latency.settings import setting
 
 if TYPE_CHECKING:
     import torch
@@ -39,19 +40,29 @@ _NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 class NetworkOptions:
     """Which network. What is None follows from the model: a checkpoint knows its own input and classes."""
 
-    model: str = BUNDLED
-    """`bundled`, a checkpoint's path, or what `ModelSpec.name` may be"""
-    width: float | None = None
-    """channel multiplier, 1.0 unless set"""
-    input: str | None = None
-    """CxHxW, the network's own unless set, mostly 3x224x224"""
-    classes: int | None = None
-    """the network's own unless set, mostly 1000"""
-    weights: str | None = None
-    """a file (.safetensors, .pt, .pth), torchvision's name of weights, `pretrained`, `own` for what an own function
-    loads itself, or `random`: that unless set, but for EfficientNet-Lite0, whose own come with it"""
-    normalisation: str | None = None
-    """what the weights expect of pixels, as `parse_normalisation` reads it; what is known of them unless set"""
+    model: str = setting(
+        BUNDLED,
+        "bundled, a checkpoint (.safetensors), a name such as mobilenet_v1, torchvision:NAME, timm:NAME, or "
+        "FILE.py:FUNCTION",
+        "Network",
+    )
+    width: float | None = setting(None, "channel multiplier of a named model, 1.0 unless set", "Network")
+    input: str | None = setting(None, "CxHxW of a named model, its own unless set, mostly 3x224x224", "Network")
+    classes: int | None = setting(None, "classes of a named model, its own unless set, mostly 1000", "Network")
+    weights: str | None = setting(
+        None,
+        "of a named model: a file (.safetensors, .pt, .pth), torchvision's name such as DEFAULT, pretrained (its "
+        "best, or timm's), own (what FILE.py:FUNCTION loads itself), or random: that unless set, but for "
+        "efficientnet_lite0, whose own come with it",
+        "Network",
+    )
+    normalisation: str | None = setting(
+        None,
+        "what the weights expect of pixels: MEAN,.../STD,... of pixels scaled to 0..1, or imagenet, half, lite, "
+        "cifar10, cifar100, fashion_mnist, none (0..1), raw (0..255); as published, or as a checkpoint remembers, or "
+        "else the data's own",
+        "Network",
+    )
 
 
 @dataclass(frozen=True)
@@ -149,10 +160,10 @@ def check_trained(network: Network, options: NetworkOptions, what: str) -> None:
 
 
 def check_own_weights(options: NetworkOptions, spec: ModelSpec) -> None:
-    """Raise `UserError` where `--weights own` is said of a function that loads none: each call then makes others."""
+    """Raise `UserError` where `weights='own'` is said of a function that loads none: each call then makes others."""
     if options.weights == OWN and names_own_file(spec.name) and _differs_each_time(spec):
         raise UserError(
-            f"{spec.name} loads no weights itself, they are others at each call: pass --weights FILE, or load them in "
+            f"{spec.name} loads no weights itself, they are others at each call: pass `weights=FILE`, or load them in "
             "the function"
         )
 
@@ -161,8 +172,8 @@ def check_weights_said(options: NetworkOptions) -> None:
     """Raise `UserError` for an own network of which nobody says whether its function loads weights."""
     if names_own_file(options.model) and options.weights is None:
         raise UserError(
-            f"nobody says which weights of {options.model} are to be written: pass --weights FILE, --weights own if "
-            "the function loads its own, or --weights random for a file that is only to be timed"
+            f"nobody says which weights of {options.model} are to be written: pass `weights=FILE`, `weights='own'` if "
+            "the function loads its own, or `weights='random'` for a file that is only to be timed"
         )
 
 
@@ -181,9 +192,9 @@ def weights_text(options: NetworkOptions, spec: ModelSpec) -> str:
 
 def random_weights(model: str, what: str) -> str:
     """Why `what`, such as "a search", refuses an untrained network, and what to do."""
-    own = ", or --weights own if the function loads its own," if names_own_file(model) else ""
+    own = ", or `weights='own'` if the function loads its own," if names_own_file(model) else ""
     return (
-        f"{model} has random weights, and {what} needs trained ones: pass --weights FILE{own} or --model CHECKPOINT, "
+        f"{model} has random weights, and {what} needs trained ones: pass `weights=FILE`{own} or `model=CHECKPOINT`, "
         "made with `amc-latency train`"
     )
 
@@ -196,7 +207,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
     if is_checkpoint(options.model):
         path = bundled_checkpoint() if options.model == BUNDLED else Path(options.model)
         if options.weights is not None:
-            raise UserError(f"{options.model} has weights of its own: leave --weights out, or name a model")
+            raise UserError(f"{options.model} has weights of its own: leave `weights` out, or name a model")
         model, spec, extra = load_checkpoint(path)
         _check_agrees(options, spec, path)
         saved = extra.get(NORMALISATION_KEY, BUNDLED_PIXELS if options.model == BUNDLED else None)
@@ -213,7 +224,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
         classes = classes_made(model, spec)
         if classes is not None:
             if classes != spec.classes and options.classes is not None:
-                raise UserError(f"{spec.name} makes {classes} logits, not --classes {options.classes}")
+                raise UserError(f"{spec.name} makes {classes} logits, not `classes={options.classes}`")
             spec = replace(spec, classes=classes)
     pixels = _pixels(options, spec, None, published=origin == "published")
     return model, spec, origin != RANDOM, pixels
@@ -240,7 +251,7 @@ def _pixels(options: NetworkOptions, spec: ModelSpec, saved: str | None, publish
 def _pixels_because(options: NetworkOptions) -> str:
     """How `_pixels` came to what it says."""
     if options.normalisation is not None:
-        return "as --normalisation says"
+        return "as `normalisation` says"
     remembered = is_checkpoint(options.model) or is_of_own_file(Path(options.weights or ""))
     return "as the checkpoint remembers" if remembered else "as published with the network's weights"
 
@@ -360,9 +371,10 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
         return "file"
     tensors = source.published(spec.name, name)
     if tensors is None:
-        raise UserError(
-            f"--weights {name}: no such file ({', '.join(SUFFIXES)}), and {spec.name} has no weights of that name; "
-            "networks with published weights are torchvision:NAME and timm:NAME"
+        raise OptionError(
+            "weights",
+            f"{name}: no such file ({', '.join(SUFFIXES)}), and {spec.name} has no weights of that name; "
+            "networks with published weights are torchvision:NAME and timm:NAME",
         )
     put_weights(name, model, tensors)
     return "published"

@@ -92,6 +92,7 @@ def search_for(
     if start is not None:
         identity["start_sha256"] = weights_digest(pruned.model)
     folder = RunFolder(out, {**asdict(config), **identity})
+    console.detail(f"run folder {out.resolve()}")
     done = folder.report()
     if done is not None:
         console.say(f"{out} holds a finished search")
@@ -113,19 +114,19 @@ def check_met(report: SearchReport) -> None:
             f"{'estimated' if report.estimated else 'measured'} {report.measured_ms:.4g} ms, "
             f"{100 * (report.measured_ms / report.target_ms - 1):.1f} % over the target of {report.target_ms:.4g} ms"
         )
-        wider = "--margin-pct" if report.confidence is None else "--confidence"
+        wider = "`margin_pct`" if report.confidence is None else "`confidence`"
         advice = f"a larger {wider}"
     if over:
         raise JobError(
             f"not met after {report.attempts} attempts: {'; '.join(over)}. "
-            f"The last network is {report.tflite}; search on with another --out and {advice}"
+            f"The last network is {report.tflite}; search on with another `out` and {advice}"
         )
 
 
 def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Device:
     if config.estimate:
         if phone != PhoneOptions():
-            raise UserError("--force, --transport, --runner and the like are for a phone that is there: no --estimate")
+            raise UserError("`force`, `transport`, `runner` and the like are for a phone that is there: no `estimate`")
         return estimate_device(config.device, _path(config.lut))
     return open_device(config.device, _path(config.lut), phone, console)
 
@@ -142,7 +143,7 @@ def _started(network: Network, start: Path) -> Network:
 def _check_cuttable(config: SearchConfig, network: Network) -> None:
     if not network.graph.groups and config.prune == "channels":
         whole = "; ".join(f"{left.module}: {left.reason}" for left in network.graph.left_whole[:3])
-        raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or --prune weights")
+        raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or `prune='weights'`")
 
 
 class _Search:
@@ -177,9 +178,9 @@ class _Search:
             self.predicted_ms = predictor.ms(shapes)
             self.costs = self._costs(predictor)
         except MissingShapeError as error:
-            raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another --out") from error
+            raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another `out`") from error
         if measured_ms is None:
-            raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
+            raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another `out`")
         self.original_ms = measured_ms
         self.evidence = Evidence(predictor, self.costs, console.say)
         if config.round < config.rounds:
@@ -291,9 +292,9 @@ class _Search:
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
         for line in (*bounds_text(self.config, self.uncut), *self._shortened()):
-            self.console.say(line)
+            self.console.warn(line)
         if self.estimated:
-            self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
+            self.console.warn(f"every latency is {bench_advice(self.device.identity.name)}")
         if self.bound is not None:
             self.console.say(self.bound.text(self.target_ms))
 
@@ -305,11 +306,11 @@ class _Search:
             margin_pct = 100 * (1 - limit_ms / self.target_ms)
             if margin_pct < config.margin_pct - 1e-9:
                 lines.append(
-                    f"--margin-pct {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
+                    f"`margin_pct` {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
                 )
         if config.searcher == "dp" and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
             lines.append(
-                f"--episodes {config.total_episodes}: a round of dynamic programming takes about "
+                f"`episodes` {config.total_episodes}: a round of dynamic programming takes about "
                 f"{EVALUATIONS_A_GROUP * self.costs.groups:.0f} policies, and one is made at least"
             )
         return lines
@@ -359,7 +360,7 @@ class _Search:
             self._introduce_original()
             return own
         if self.folder.episodes():
-            raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
+            raise UserError(f"{self._own_table} is missing, and the search was made by it: name another `out`")
         self._check_exportable()
         lut = _path(self.config.lut)
         # One that was named is meant to be there: a typo must not begin hours of timing.
@@ -374,7 +375,7 @@ class _Search:
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:
-            self.console.say(suspect_text(report))
+            self.console.warn(suspect_text(report))
         return table
 
     def _introduce_original(self) -> None:
@@ -442,9 +443,9 @@ class _Search:
             records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
         self.judge.on_asked = lambda: None
         if config.searcher != "dp" and all(record.source == "start" for record in records):
-            say = self.console.say
+            say = self.console.warn
             say(
-                f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: --episodes more"
+                f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: `episodes` more"
             )
         # What a replayed log held was not asked again.
         self._tried |= self.judge.asked | {record.counts for record in records}

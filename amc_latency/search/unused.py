@@ -13,33 +13,33 @@ def unused(config: SearchConfig) -> dict[str, str]:
     """Why, by the name of the setting."""
     found = {}
     if config.prune == "weights":
-        found["step"] = "it is of channels; --prune weights takes any share, by --min-keep and --max-keep"
+        found["step"] = "it is of channels; `prune='weights'` takes any share, by `min_keep` and `max_keep`"
     if config.searcher in _NO_WARM_UP:
-        found["warmup"] = f"--agent {config.searcher} has no random episodes"
+        found["warmup"] = f"`agent={config.searcher!r}` has no random episodes"
     if config.searcher == "dp":
-        found["warm_start"] = "--agent dp is what the others are started from"
+        found["warm_start"] = "`agent='dp'` is what the others are started from"
     if config.searcher != "dp" and not config.starts_warm and "dp" not in config.baseline_names:
         found["damage"] = "no dynamic programming takes part in a cold start without the baseline dp"
     if config.searcher not in _LEARN:
-        found["state"] = f"--agent {config.searcher} sees no state"
+        found["state"] = f"`agent={config.searcher!r}` sees no state"
     if config.searcher != "ppo":
-        found |= dict.fromkeys(("ppo_actors", "layer_rewards"), "it is for --agent ppo")
+        found |= dict.fromkeys(("ppo_actors", "layer_rewards"), "it is for `agent='ppo'`")
     if config.searcher != "ddpg":
-        found["critic_action_layer"] = "it is for --agent ddpg"
+        found["critic_action_layer"] = "it is for `agent='ddpg'`"
     if not config.has_latency_target:
         unlimited = "no milliseconds are limited"
         found |= dict.fromkeys(("margin_pct", "corrections", "correction_episodes"), unlimited)
     elif not config.corrections:
-        found["correction_episodes"] = "there are no --corrections"
+        found["correction_episodes"] = "there are no `corrections`"
     if config.confidence is not None:
-        found["margin_pct"] = "--confidence takes its place"
+        found["margin_pct"] = "`confidence` takes its place"
     if config.estimate:
-        found["timing_rounds"] = "with --estimate nothing is timed"
+        found["timing_rounds"] = "with `estimate` nothing is timed"
     if config.recalibration_images > config.calibration_images:
         found["recalibration_images"] = (
-            f"they are of the {config.calibration_images} calibration images: --calibration-images "
+            f"they are of the {config.calibration_images} calibration images: `calibration_images` "
             f"{config.recalibration_images} or more"
         )
     elif config.prune == "weights":
-        found["calibration_images"] = "pruned weights are not refitted; --recalibration-images counts"
+        found["calibration_images"] = "pruned weights are not refitted; `recalibration_images` counts"
     return found

@@ -29,7 +29,7 @@ _HINT = f"Is torch installed for {sys.executable}?"
 def open_gpu(profile: DeviceProfile, which: str, options: PhoneOptions) -> Device:
     """CUDA's GPU of the number `which`, the first if there is none."""
     if which and not which.isdecimal():
-        raise DeviceError(f"a GPU goes by its number, as --device {profile.name}@1, not '{which}'")
+        raise DeviceError(f"a GPU goes by its number, as `device={profile.name}@1`, not '{which}'")
     return CudaDevice(profile, int(which or 0))
 
 
@@ -209,4 +209,4 @@ def _check_match(profile: DeviceProfile, model: str) -> None:
         return
     named = [each for each in profiles().values() if each.kind == profile.kind and each.match.matches_gpu(model)]
     best = max(named, key=lambda each: each.match.strictness).name
-    raise DeviceError(f"this GPU is {model}, and not {profile.title}: say --device {best}")
+    raise DeviceError(f"this GPU is {model}, and not {profile.title}: say `device={best}`")

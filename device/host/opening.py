@@ -12,7 +12,7 @@ from amc_latency.device.kinds import DeviceProfile, Openers, PhoneOptions
 def open_host(profile: DeviceProfile, which: str, options: PhoneOptions) -> Device:
     """This computer's CPU. Raises `DeviceError` where `which` says one of several."""
     if which:
-        raise DeviceError(f"{profile.name} is this computer and has no serial number: say --device {profile.name}")
+        raise DeviceError(f"{profile.name} is this computer and has no serial number: say `device={profile.name}`")
     return _on(profile)
 
 

@@ -106,7 +106,7 @@ class AndroidDevice(Device):
         in another order than the workloads. A phone that turns out to have been slow until then gives second timings.
         """
         if protocol.clock != "wall":
-            raise DeviceError("a phone is timed by the wall clock: pass another --lut, or profile again")
+            raise DeviceError("a phone is timed by the wall clock: pass another `table`, or profile again")
         job = self.job(protocol)
         run = self._run(protocol, str(round_index))
         self.phone.prepare()

@@ -119,7 +119,7 @@ def _the_phone(profile: DeviceProfile, options: PhoneOptions) -> str:
     if len(serials) > 1:
         raise DeviceError(
             f"several phones could be {profile.name}: {', '.join(serials)}. Say which, as "
-            f"--device {profile.name}@{serials[0]} or in ANDROID_SERIAL"
+            f"`device={profile.name}@{serials[0]}` or in ANDROID_SERIAL"
         )
     return serials[0]
 
@@ -141,7 +141,7 @@ def _phones(profile: DeviceProfile, options: PhoneOptions) -> list[str]:
             serials = ", ".join(phone.serial for phone in ready)
             raise DeviceError(
                 f"none of the attached phones ({serials}) is {profile.title}: see `amc-latency devices`, or insist "
-                f"with --device {profile.name}@{ready[0].serial} --force"
+                f"with `device={profile.name}@{ready[0].serial}` and `force`"
             )
         ready = matching or ready
     return [phone.serial for phone in ready]
@@ -153,7 +153,7 @@ def _none_ready(phones: Iterable[Attached]) -> DeviceError:
         return UnauthorizedError(what) if phone.state == "unauthorized" else DeviceError(what)
     return DeviceError(
         "no phone is attached: plug one in with USB debugging on (Settings, Developer options), or name its address, "
-        "--device HOST:PORT"
+        "`device=HOST:PORT`"
     )
 
 
@@ -182,8 +182,8 @@ def _open(transport: Transport, profile: DeviceProfile | None, options: PhoneOpt
         if not profile.match.matches(info) and not options.force:
             better = "" if recognised.name == ANY_PHONE else f", which is {recognised.name}"
             raise DeviceError(
-                f"{transport.serial} is {info.title}{better}, and not {profile.title}: say --device "
-                f"{recognised.name}, or insist with --force"
+                f"{transport.serial} is {info.title}{better}, and not {profile.title}: say "
+                f"`device={recognised.name}`, or insist with `force`"
             )
         return AndroidDevice.open(transport, profile, options)
     except BaseException:

@@ -73,7 +73,7 @@ def cores_of(
         raise DeviceError(
             f"{'core' if one else 'cores'} {_numbers(topology.offline)} of the phone {'is' if one else 'are'} offline, "
             "and may be the fastest: wake the phone, switch battery saving off, or name `cores` in the profile; "
-            f"--force times on the others ({_numbers(online)})"
+            f"`force` times on the others ({_numbers(online)})"
         )
     if profile.cores == "fastest":
         cores, which = topology.clusters[0].cores, "fastest cluster"
@@ -90,7 +90,7 @@ def cores_of(
     if threads > len(cores):
         raise DeviceError(
             f"{threads} threads need {threads} cores, and the {which} has {len(cores)} ({_numbers(cores)}): use "
-            f"--threads {len(cores)}, or name more `cores` in the profile"
+            f"`threads={len(cores)}`, or name more `cores` in the profile"
         )
     return cores
 

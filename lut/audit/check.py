@@ -144,7 +144,7 @@ def _row_findings(table: LatencyTable) -> Iterator[Finding]:
             "warning",
             "rows of another header",
             count,
-            "rows measured otherwise than the header says, by merge --force",
+            "rows measured otherwise than the header says, by merging with force",
             unlike,
             "sums of such rows are of no one device: take them for comparing only",
         )

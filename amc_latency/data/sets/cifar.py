@@ -31,7 +31,8 @@ def load_cifar(name: str, data_dir: Path | None = None, download: bool = False) 
         train, test = (getattr(datasets, name.upper())(str(root), train=part) for part in (True, False))
     except (OSError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"{root}: {name} is not there, or damaged; fetch it with `amc-latency train --data {name} --download`"
+            f"{root}: {name} is not there, or damaged; fetch it with `amc-latency train`, "
+            f"`data={name!r}` and `download`"
         ) from error
     both = _split(train, NORMALISATIONS[name])
     first_held_back = len(both) - round(HELD_BACK_SHARE * len(both))

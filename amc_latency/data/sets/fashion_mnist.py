@@ -94,13 +94,13 @@ def load_fashion_mnist(source: str, data_dir: Path | None = None, download: bool
     }
     if download and source in ("auto", "torchvision"):
         source = "torchvision"
-        download_with("FashionMNIST", torchvision_root(data_dir), "use --data bundled, which needs no network")
+        download_with("FashionMNIST", torchvision_root(data_dir), "use `data='bundled'`, which needs no network")
     if source == "auto":
         source = next((s for s in SOURCES if _find(folders[s], "train-images-idx3-ubyte").exists()), "bundled")
     folder = folders[source]
     if not folder.is_dir():
         hint = {
-            "torchvision": "fetch it with `amc-latency train --download`, or pass --data bundled",
+            "torchvision": "fetch it with `amc-latency train` and `download`, or pass `data='bundled'`",
             "debian": "apt install dataset-fashion-mnist",
         }
         raise UserError(f"{folder}: no such folder; {hint.get(source, 'reinstall amc-latency')}")

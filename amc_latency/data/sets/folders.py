@@ -13,7 +13,7 @@ from pathlib import Path
 from amc_latency.console import Console
 from amc_latency.data.photos import SUFFIXES, decode
 from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.pixels import IMAGENET, Normalisation
 
 SHARE = 0.15
@@ -77,7 +77,7 @@ def load_unlabelled(
     Raises UserError for fewer than 20 and for what can't be read.
     """
     if not folder.is_dir():
-        raise UserError(f"--unlabelled {folder}: no such folder")
+        raise OptionError("unlabelled", f"{folder}: no such folder")
     photos = [Photo(name, 0) for name in _images(folder)]
     return _decoded(f"unlabelled:{folder}", folder, _three(folder, photos), 0, size, console, memory_bytes)
 
@@ -103,7 +103,7 @@ def _classes(folder: Path) -> list[str]:
         raise UserError(f"{folder}: no such folder")
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
-        loose = "; for images without labels there is search --unlabelled DIR" if _images(folder) else ""
+        loose = "; for images without labels there is `unlabelled`, the folder, of a search" if _images(folder) else ""
         raise UserError(f"{folder}: {len(classes)} class folders where at least 2 belong, one a class{loose}")
     return classes
 

@@ -88,7 +88,7 @@ def load_checkpoint(
         if own_file is None:
             raise UserError(
                 f"{path} holds weights of {spec.name}, whose code is run only if you name it: say "
-                f"--model {spec.name} --weights {path}, if you trust that file"
+                f"`model={spec.name}` and `weights={path}`, if you trust that file"
             )
         spec = replace(spec, name=own_file)
     try:

@@ -38,16 +38,16 @@ def pretrained(name: str, which: str) -> dict[str, Tensor]:
     timm = _known(name)
     if which not in ("pretrained", "DEFAULT"):
         raise UserError(
-            f"{which}: no such file; timm's own weights are --weights pretrained, others have a tag: timm:{name}.TAG"
+            f"{which}: no such file; timm's own weights are `weights='pretrained'`, others have a tag: timm:{name}.TAG"
         )
     if not timm.is_model_pretrained(name):
-        raise UserError(f"timm has no weights of {name}: give a file, or leave --weights out for random ones")
+        raise UserError(f"timm has no weights of {name}: give a file, or leave `weights` out for random ones")
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever the hub's client raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise JobError(
-            f"timm's weights of {name} can't be downloaded ({reason}); give them as a file: --weights FILE"
+            f"timm's weights of {name} can't be downloaded ({reason}); give them as a file: `weights=FILE`"
         ) from error
 
 

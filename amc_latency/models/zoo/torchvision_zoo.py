@@ -62,7 +62,7 @@ def pretrained(name: str, which: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise JobError(
             f"the weights {wanted} of {name} can't be downloaded ({error}); "
-            f"give them as a file: --weights FILE ({known[wanted].url})"
+            f"give them as a file: `weights=FILE` ({known[wanted].url})"
         ) from error
 
 

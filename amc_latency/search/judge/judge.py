@@ -235,10 +235,10 @@ class Judge:
     def shortened(self) -> list[str]:
         """What there is less of than was asked for."""
         return [
-            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
+            f"`{name}` {wanted:,}: there are {len(images):,}, and all of them are taken"
             for name, wanted, unset, images in (
                 ("images", self.config.images, JudgeConfig.images, self.data.held_back),
-                ("calibration-images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
+                ("calibration_images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
             )
             if wanted > len(images) and wanted != unset
         ]

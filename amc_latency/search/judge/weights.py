@@ -100,7 +100,7 @@ class WeightGrid(Grid):
         if least > most:
             raise UserError(
                 f"layer {name} has {count} weights, and no whole number of them is from {low or 0:g} to {high:g} of "
-                "that: set other bounds by --min-keep and --max-keep"
+                "that: set other bounds by `min_keep` and `max_keep`"
             )
         shares = [i / STEPS for i in range(1, STEPS)]
         while low is not None and shares[0] * FINER > low:

@@ -12,7 +12,7 @@ from rich.table import Table
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console, number_column, put, table_console
 from amc_latency.device.kinds import PhoneOptions
-from amc_latency.errors import JobError, UserError
+from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
@@ -37,7 +37,7 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class Front:
-    """What `search --pareto` ends with."""
+    """What a front ends with."""
 
     points: list[FrontPoint]
     plot: str
@@ -59,15 +59,17 @@ def pareto_search(
     fewer than 2 targets and for a config without a latency target.
     """
     if targets < 2:
-        raise UserError(f"--pareto {targets} draws no front: give 2 targets or more")
+        raise OptionError("pareto", f"{targets} draws no front: give 2 targets or more")
     if not config.has_latency_target:
-        raise UserError("--pareto needs the fastest target of the front: --target-ms MILLISECONDS or --speedup FACTOR")
+        raise OptionError(
+            "pareto", "needs the fastest target of the front: `target_ms` MILLISECONDS or `speedup` FACTOR"
+        )
     if any(limit is not None for limit in (config.target_macs, config.target_params, config.target_bytes)):
-        raise UserError(
-            "--pareto is over milliseconds alone: leave --target-macs, --target-params and --target-bytes out"
+        raise OptionError(
+            "pareto", "is over milliseconds alone: leave `target_macs`, `target_params` and `target_bytes` out"
         )
     if config.rounds > 1 or config.rounds_density is not None:
-        raise UserError("--pareto and --rounds are both many searches: give one of them")
+        raise OptionError("pareto", "and `rounds` are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]
     # Where the uncut network meets the fastest target, the others lie above it too.
     for i in reversed(range(0 if reports[0].is_uncut else targets - 1)):

@@ -40,7 +40,7 @@ class Round:
 
 @dataclass(frozen=True)
 class RoundsReport:
-    """What `search --rounds` ends with: the last round's report is the result."""
+    """What rounds end with: the last round's report is the result."""
 
     rounds: list[Round]
     report: SearchReport

@@ -22,7 +22,7 @@ def contest(problem: Problem, names: Sequence[str], evaluations: int, console: C
             try:
                 choice = choose(problem, name, evaluations)
             except UserError as error:
-                console.say(f"no {name} beside it: {error}")
+                console.warn(f"no {name} beside it: {error}")
                 continue
             found, ms = problem.judge.finals(choice.counts), problem.clamp.costs.ms(choice.counts)
             rows.append(BaselineRow.of(name, choice.counts, ms, found, choice.evaluations))

@@ -17,9 +17,14 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def find(records: Mapping[str, T], name: str, what: str) -> T:
-    """The record called `name`. Raises UserError naming `what` it would be, all names and the nearest."""
-    if name in records:
-        return records[name]
-    *others, last = records
+    """The record called `name`. Raises UserError, as `unknown` words it."""
+    if name not in records:
+        raise UserError(unknown(records, name, what))
+    return records[name]
+
+
+def unknown(names: Iterable[str], name: str, what: str) -> str:
+    """What is said of a `name` that is none of `names`: `what` it would be, which there are, and the nearest."""
+    *others, last = names
     listed = f"{', '.join(others)}{' and ' if len(others) == 1 else ', '}{last}" if others else last
-    raise UserError(f"no {what} is called '{name}'; there are {listed}. Did you mean '{nearest(name, records)}'?")
+    return f"no {what} is called '{name}'; there are {listed}. Did you mean '{nearest(name, [*others, last])}'?"

@@ -13,8 +13,9 @@ from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import ProfileConfig
 from amc_latency.models.load import NetworkOptions
-from amc_latency.names import nearest
+from amc_latency.names import nearest, unknown
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
+from amc_latency.search.records import AGENTS, BASELINES, DAMAGES, REWARDS, STATES, AgentRecord
 from amc_latency.search.series.densities import check_densities, check_end, parse_densities
 from amc_latency.search.targets.amounts import (
     Amount,
@@ -30,18 +31,6 @@ from amc_latency.training.intervals import Comparison, interval_pct
 LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
 """The measure that is a percentage of images; any other is a figure of its own."""
-DAMAGES = ("refit", "taylor", "measured")
-"""Dynamic programming's proxies of damage, see damage.py."""
-BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "dp")
-"""Other ways to choose, see methods.py."""
-AGENTS = ("ddpg", "ppo", "hill", "random", "dp", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
-BUDGETED = ("error", "loss")
-"""Resource-constrained rewards: they know no cost, so without a budget the uncut network would win."""
-TRADED = ("latency", "macs", "params", "two-stage")
-"""Rewards that trade accuracy for a cost: they need no budget, but may have one."""
-STATES = ("amc", "two-stage")
-"""What an agent may see of a group, see env.py."""
-REWARDS = (*BUDGETED, *TRADED)
 PRUNINGS = ("channels", "weights")
 """What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
 
@@ -108,7 +97,8 @@ class SearchConfig:
     """which of the rounds this search is; `search_rounds` counts"""
     reward: str = setting(
         "loss",
-        f"what is maximised: {', '.join(REWARDS)}; all but {' and '.join(BUDGETED)} without a budget too",
+        f"what is maximised: {', '.join(REWARDS)}; all but "
+        f"{' and '.join(name for name in REWARDS if REWARDS[name].needs_budget)} without a budget too",
         REWARD,
     )
     agent: str | None = setting(
@@ -122,7 +112,7 @@ class SearchConfig:
         SEARCH,
         option="--warm-start/--cold-start",
     )
-    state: str = setting(STATES[0], f"what an agent that learns sees of a group: {', '.join(STATES)}", SEARCH)
+    state: str = setting("amc", f"what an agent that learns sees of a group: {', '.join(STATES)}", SEARCH)
     ppo_actors: int = setting(
         4,
         "episodes that the agent ppo collects before it improves its policy",
@@ -227,22 +217,23 @@ class SearchConfig:
         _check_one_of(self, "target_ms", "speedup", "milliseconds or a factor")
         _check_known("reward", self.reward, REWARDS)
         _check_known("agent", self.searcher, AGENTS)
-        if self.reward in BUDGETED and not self.has_budget:
+        if REWARDS[self.reward].needs_budget and not self.has_budget:
+            traded = [name for name, reward in REWARDS.items() if not reward.needs_budget]
             raise OptionError(
                 "reward",
                 f"{self.reward} needs a budget: `target_ms` MILLISECONDS, `speedup` FACTOR, `target_macs`, "
-                f"`target_params` or `target_bytes`; the rewards {', '.join(TRADED)} trade accuracy without one",
+                f"`target_params` or `target_bytes`; the rewards {', '.join(traded)} trade accuracy without one",
             )
         if self.unlabelled is not None and self.data != SearchConfig.data:
             raise OptionError("unlabelled", "takes the place of `data`: give one of them")
         _check_known("damage", self.damage, DAMAGES, "proxy of damage")
         for name in self.baseline_names:
             _check_known("baselines", name, BASELINES, "baseline")
-        _check_known("state", self.state, STATES, joined=" and ")
-        if self.searcher == "dp" and not self.has_budget:
+        _check_known("state", self.state, STATES)
+        if self.agent_record.needs_budget and not self.has_budget:
             raise OptionError(
                 ("agent", "reward"),
-                f"`agent='dp'` needs a budget: a target, or another agent for `reward={self.reward!r}`",
+                f"`agent={self.searcher!r}` needs a budget: a target, or another agent for `reward={self.reward!r}`",
             )
         if isinstance(self.target_ms, str):
             raise OptionError(
@@ -294,16 +285,16 @@ class SearchConfig:
             raise OptionError("confidence", "is that of meeting a latency: give `target_ms` or `speedup` with it")
 
     def _check_weights(self) -> None:
-        if self.has_latency_target or self.target_macs is not None or self.reward in ("latency", "macs", "two-stage"):
+        if self.has_latency_target or self.target_macs is not None or REWARDS[self.reward].needs_channels:
             raise OptionError(
                 ("prune", "target_params", "target_bytes"),
                 "`prune='weights'` makes a network smaller, not faster: a dense runtime multiplies zeros as well. Give "
                 "`target_params` or `target_bytes`, or prune channels for milliseconds or MACs",
             )
-        if self.damage == "taylor":
+        if DAMAGES[self.damage].needs_channels:
             raise OptionError(
                 ("damage", "prune"),
-                "`damage='taylor'` is about channels: with `prune='weights'` it is refit or measured",
+                f"`damage={self.damage!r}` is about channels: with `prune='weights'` it is refit or measured",
             )
 
     @property
@@ -315,6 +306,11 @@ class SearchConfig:
     def searcher(self) -> str:
         """The agent that searches."""
         return self.agent or ("dp" if self.has_budget else "ddpg")
+
+    @property
+    def agent_record(self) -> AgentRecord:
+        """What is known of it."""
+        return AGENTS[self.searcher]
 
     @property
     def baseline_names(self) -> list[str]:
@@ -377,9 +373,9 @@ class SearchConfig:
         return original * (target / original) ** (self.round / self.rounds)
 
 
-def _check_known(field: str, name: str, known: tuple[str, ...], what: str = "", joined: str = ", ") -> None:
-    if name not in known:
-        raise OptionError((field,), f"no {what or field} is called '{name}'; there are {joined.join(known)}")
+def _check_known(field: str, name: str, records: Mapping[str, object], what: str = "") -> None:
+    if name not in records:
+        raise OptionError((field,), unknown(records, name, what or field))
 
 
 def _check_one_of(config: SearchConfig, first: str, second: str, what: str) -> None:
@@ -441,7 +437,7 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     parts += [config.reward] if config.reward != SearchConfig.reward else []
     parts += [config.agent] if config.agent is not None else []
     parts += [] if config.starts_warm else ["cold"]
-    parts += [] if config.state == STATES[0] else [f"state-{config.state}"]
+    parts += [] if config.state == SearchConfig.state else [f"state-{config.state}"]
     parts += ["layer-rewards"] if config.layer_rewards else []
     parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
     parts += [] if pareto is None else [f"pareto{pareto}"]

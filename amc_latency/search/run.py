@@ -29,7 +29,7 @@ from amc_latency.models.own_module import from_checkpoint
 from amc_latency.models.spec import MODULE, names_own_file
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, SearchReport
+from amc_latency.search.config import BaselineRow, Row, SearchConfig, SearchReport
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.costs.rewards import make_reward
@@ -40,11 +40,13 @@ from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge.judge import FINALISTS
 from amc_latency.search.judge.judging import MakeJudge, judged_by
 from amc_latency.search.judge.weights import weight_network
-from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
+from amc_latency.search.methods import baseline_rows, check_agent, search_episodes
+from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.records import REWARDS
 from amc_latency.search.report import search_html
 from amc_latency.search.solvers.baselines import uniform_policies, uniform_policy
-from amc_latency.search.solvers.contest import contest
 from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.iterated import EVALUATIONS_A_GROUP
 from amc_latency.search.targets.bound import UpperBound
 from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
 from amc_latency.search.targets.budgets import budget_rows, budgets_of
@@ -268,7 +270,7 @@ class _Search:
         In a later round "uncut" is what the rounds before made, which is still to be compared with the original.
         """
         counts, is_first = self.costs.full, self.network.model is self.original.model
-        if self.config.reward not in BUDGETED or not is_first:
+        if not REWARDS[self.config.reward].needs_budget or not is_first:
             return None
         # The table timed this very network, which counts for more than the sum of its layers.
         within = self.original_ms <= self.target_ms and all(budget.holds(counts) for budget in self.clamp.budgets)
@@ -308,7 +310,7 @@ class _Search:
                 lines.append(
                     f"`margin_pct` {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
                 )
-        if config.searcher == "dp" and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
+        if config.agent_record.counts_policies and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
             lines.append(
                 f"`episodes` {config.total_episodes}: a round of dynamic programming takes about "
                 f"{EVALUATIONS_A_GROUP * self.costs.groups:.0f} policies, and one is made at least"
@@ -399,8 +401,9 @@ class _Search:
 
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
+        counts_policies = config.agent_record.counts_policies
         wanted = config.total_episodes + attempt * config.correction_episodes
-        if config.searcher == "dp" and attempt:
+        if counts_policies and attempt:
             wanted = config.correction_episodes
         # A new agent learns the whole log again: the log alone is the state of a search.
         # Targets only fall from one attempt to the next: what is below this one's is a later one's.
@@ -408,7 +411,7 @@ class _Search:
         if log:
             self.console.say(f"going on after {len(log)} episodes")
         self.judge.asked.clear()
-        if config.starts_warm or config.searcher == "dp":
+        if config.starts_warm or config.agent_record.solves:
             clamp, problem = self.clamp.with_target(limit_ms), self._problem(limit_ms)
             solution = solve(clamp.guide, problem.damages()[0], clamp.guide_limit)
             self.console.say(
@@ -424,10 +427,10 @@ class _Search:
                 self.folder.append_episode(record)
                 best = max(best, record.accuracy)
                 note = f"{self.judge.shown(record.accuracy)} held back, best {self.judge.shown(best)}"
-                done = record.episode + 1 if config.searcher != "dp" else len(self.judge.asked)
+                done = len(self.judge.asked) if counts_policies else record.episode + 1
                 meter.update(min(done, wanted), note=note)
 
-            if config.searcher == "dp":
+            if counts_policies:
                 self.judge.on_asked = lambda: meter.update(min(len(self.judge.asked), wanted), note="policies tried")
             options = AgentOptions(
                 config.searcher,
@@ -442,7 +445,7 @@ class _Search:
             starts = [] if first is None else [first]
             records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
         self.judge.on_asked = lambda: None
-        if config.searcher != "dp" and all(record.source == "start" for record in records):
+        if not counts_policies and all(record.source == "start" for record in records):
             say = self.console.warn
             say(
                 f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: `episodes` more"
@@ -465,7 +468,7 @@ class _Search:
         Where milliseconds are limited and measured, the uniform width is the one that takes as many as ours.
         """
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
-        baselines = contest(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
+        baselines = baseline_rows(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
         policies = {"original": self.uncut.graph.architecture.group_channels, "uniform": uniform, "ours": best.counts}
         if self._compares_by_timing:
             widths = [counts for counts in uniform_policies(self.costs) if self._within_budgets(counts)]

@@ -23,7 +23,7 @@ from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import check_used, layer_kinds
 from amc_latency.search.costs.costs import Counts, LayerCosts
-from amc_latency.search.judge.damage import Damage, balanced, measured
+from amc_latency.search.judge.damage import Damage, balanced
 from amc_latency.search.judge.judge import Judge
 
 STEPS = 20
@@ -178,10 +178,8 @@ class WeightJudge(Judge):
         """Zeros stay zeros."""
         return zeros_held(network)
 
-    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+    def refit_damages(self, costs: LayerCosts) -> list[Damage]:
         """The share of a layer's squared weights that goes, in place of what least squares would miss."""
-        if name == "measured":
-            return [measured(self, costs)[0]]
         lost = []
         for layer, counts, full in zip(self._layers, costs.choices, costs.full, strict=True):
             squares = _weight(self.base.model, layer).double().square().flatten().sort(descending=True).values

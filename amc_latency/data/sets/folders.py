@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_latency.console import Console
+from amc_latency.data.load import Wanted
 from amc_latency.data.photos import SUFFIXES, decode
 from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
 from amc_latency.errors import OptionError, UserError
@@ -37,6 +38,11 @@ class Photo:
     def place(self) -> float:
         """Where in 0..1 the hash puts it."""
         return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6]) / 2**48
+
+
+def load(wanted: Wanted) -> ImageData:
+    """As a data source. Raises what `load_folder` raises."""
+    return load_folder(Path(wanted.place), wanted.size, wanted.console, imagenet=wanted.name == "imagenet")
 
 
 def load_folder(

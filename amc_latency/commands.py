@@ -177,10 +177,10 @@ def export(
     load.check_weights_said(network)
     if counts is None:
         model, spec, trained, expected = load.load_model(network)
-        model = model if trained else load.settled_model(model, spec.input)
+        model = model if trained else load.model_with_norm_statistics(model, spec.input)
     else:
         whole = load.load_network(network)
-        cut = load.cut_to(whole if whole.trained else load.settled(whole), counts)
+        cut = load.cut_to(whole if whole.trained else load.with_norm_statistics(whole), counts)
         model, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
     load.check_own_weights(network, spec)
     images = None

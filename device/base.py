@@ -178,6 +178,11 @@ class DeviceIdentity:
         return ", ".join((self.name, self.model, self.runtime))
 
 
+def source_word(estimated: bool) -> str:
+    """How figures came about, in a word."""
+    return "estimated" if estimated else "measured"
+
+
 def differences(one: T, other: T) -> dict[str, tuple[object, object]]:
     """The fields in which two identities or two protocols differ, with both values."""
     names = [each.name for each in fields(one)]  # type: ignore[arg-type]

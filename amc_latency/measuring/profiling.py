@@ -67,7 +67,7 @@ class Grid:
         """The smallest share of any kind of group."""
         return min(bound_of(self.min_keep, kind) or LEAST_KEEP["channels"] for kind in KINDS)
 
-    def left(self, network: Network, counts: Counts) -> Choices:
+    def choices_within(self, network: Network, counts: Counts) -> Choices:
         """The choices of `network` that are left where earlier rounds have cut it to `counts`."""
         return tuple(
             tuple(sorted({*(choice for choice in choices if choice < count), min(count, choices[-1])}))

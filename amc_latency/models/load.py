@@ -290,13 +290,13 @@ def check_logits(network: Network) -> None:
         )
 
 
-def settled(network: Network) -> Network:
+def with_norm_statistics(network: Network) -> Network:
     """An untrained network whose batch norms have seen images: without that its signal fades to nothing on the way."""
-    return replace(network, model=settled_model(network.model, network.spec.input))
+    return replace(network, model=model_with_norm_statistics(network.model, network.spec.input))
 
 
-def settled_model(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
-    """`settled` for a network that is not traced."""
+def model_with_norm_statistics(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
+    """`with_norm_statistics` for a network that is not traced."""
     import torch
 
     model = copy.deepcopy(model).train()

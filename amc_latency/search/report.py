@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 
 from amc_latency.console import WIDTH, number_column, rich_console, table_console
+from amc_latency.device.base import source_word
 from amc_latency.measuring.estimating import bench_advice
 from amc_latency.search.config import ACCURACY, Row, SearchReport
 from amc_latency.search.folder import TimedFile
@@ -32,7 +33,7 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
     target = "no latency target" if report.target_ms is None else f"{report.target_ms:.4f} ms"
     page.print(f"{settings['model']} for {target} on {report.device}", style="bold", markup=False)
     _write_search(report, page)
-    told = _told(report)
+    told = source_word(report.estimated)
     columns = ("attempt", "what", number_column("predicted ms"), number_column(f"{told} ms"), "kept")
     timings = Table(*columns, title="estimates" if report.estimated else "timings")
     for row in measurements:
@@ -101,17 +102,14 @@ def _shares(report: SearchReport) -> list[str]:
     return lines
 
 
-def _told(report: SearchReport) -> str:
-    return "estimated" if report.estimated else "measured"
-
-
 def _write_search(report: SearchReport, target: Console) -> None:
+    told = source_word(report.estimated)
     judged, title = ("held back %", "test %"), _TITLE
     if report.measure != ACCURACY:
         judged, title = (f"{report.measure} after cut and refit", f"{report.measure} at the end"), ""
     table = Table(
         "",
-        *map(number_column, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", *judged)),
+        *map(number_column, ("predicted ms", f"{told} ms", "target ms", "MACs", "size kB", *judged)),
         title=title,
         caption=_caption(report),
     )
@@ -150,7 +148,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
     lines.append(
         f"{report.episodes} episodes, {report.evaluations} policies tried, "
         f"{report.attempts} attempt{'' if report.attempts == 1 else 's'}, "
-        f"{report.seconds:.0f} s; data: {report.data}; {_told(report)}: {report.statistic}"
+        f"{report.seconds:.0f} s; data: {report.data}; {source_word(report.estimated)}: {report.statistic}"
     )
     if report.confidence is not None and report.bound_ms is not None:
         lines.append(

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from amc_latency.console import Console
-from amc_latency.device.base import Device
+from amc_latency.device.base import Device, source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, UserError
 from amc_latency.export.export import export
@@ -113,7 +113,7 @@ def check_met(report: SearchReport) -> None:
     ]
     if report.target_ms is not None and report.measured_ms > report.target_ms:
         over.append(
-            f"{'estimated' if report.estimated else 'measured'} {report.measured_ms:.4g} ms, "
+            f"{source_word(report.estimated)} {report.measured_ms:.4g} ms, "
             f"{100 * (report.measured_ms / report.target_ms - 1):.1f} % over the target of {report.target_ms:.4g} ms"
         )
         wider = "`margin_pct`" if report.confidence is None else "`confidence`"
@@ -220,7 +220,7 @@ class _Search:
     def run(self) -> SearchReport:
         self._introduce()
         say, delivery = self.console.say, self.delivery
-        told = "estimated" if self.estimated else "measured"
+        told = source_word(self.estimated)
         factor, limit_ms = 1.0, self._limit_ms(1.0)
         report = self._uncut()
         if report is not None:
@@ -319,7 +319,7 @@ class _Search:
 
     def _costs(self, predictor: Predictor) -> LatencyCosts:
         config, architecture = self.config, self.network.graph.architecture
-        choices = grid_of(config).left(self.uncut, architecture.group_channels)
+        choices = grid_of(config).choices_within(self.uncut, architecture.group_channels)
         if config.round == 1:
             check_choices(config, choices)
         if config.prune == "weights":

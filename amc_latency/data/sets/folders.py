@@ -35,7 +35,7 @@ class Photo:
     label: int
 
     @property
-    def place(self) -> float:
+    def hashed(self) -> float:
         """Where in 0..1 the hash puts it."""
         return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6]) / 2**48
 
@@ -138,7 +138,7 @@ def _labelled(folder: Path, part: str, classes: list[str]) -> list[Photo]:
 
 
 def _by_place(photos: list[Photo]) -> list[Photo]:
-    return sorted(photos, key=lambda photo: (photo.place, photo.name))
+    return sorted(photos, key=lambda photo: (photo.hashed, photo.name))
 
 
 def _check_enough(folder: Path, photos: list[Photo]) -> None:
@@ -148,7 +148,7 @@ def _check_enough(folder: Path, photos: list[Photo]) -> None:
 
 def _cut_off(photos: list[Photo], start: float, total: int) -> tuple[list[Photo], list[Photo]]:
     """Those of the sorted `photos` from `start` on, and the rest; of a few, enough that neither is without any."""
-    wanted = sum(photo.place >= start for photo in photos)
+    wanted = sum(photo.hashed >= start for photo in photos)
     n = min(max(wanted, LEAST_OF_A_SPLIT), total // 4)
     return photos[len(photos) - n :], photos[: len(photos) - n]
 

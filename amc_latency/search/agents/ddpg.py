@@ -210,8 +210,8 @@ class DDPGAgent:
             actor_loss.backward(inputs=list(self.actor.parameters()))
             self.actor_optimizer.step()
 
-        move(self.target_critic, self.critic, config.tau)
-        move(self.target_actor, self.actor, config.tau)
+        polyak_update(self.target_critic, self.critic, config.tau)
+        polyak_update(self.target_actor, self.actor, config.tau)
 
     def _critic_loss(
         self,
@@ -293,7 +293,7 @@ def small_last(hidden: int) -> nn.Linear:
     return last
 
 
-def move(target: nn.Module, source: nn.Module, tau: float) -> None:
+def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Move a target network `tau` of the way to `source`."""
     with torch.no_grad():
         torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

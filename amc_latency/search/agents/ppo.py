@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.search.agents import warm
-from amc_latency.search.agents.ddpg import Between, Replay, move, one_thread, small_last, truncated_normal
+from amc_latency.search.agents.ddpg import Between, Replay, one_thread, polyak_update, small_last, truncated_normal
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.problem import Session
@@ -219,8 +219,8 @@ class PPOAgent:
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
-        move(self.target_critic, self.critic, self.config.tau)
-        move(self.target_actor, self.actor, self.config.tau)
+        polyak_update(self.target_critic, self.critic, self.config.tau)
+        polyak_update(self.target_actor, self.actor, self.config.tau)
 
     def _improve_actor(self) -> None:
         """Gradient steps on the clipped objective over the collected episodes: arrays are [actors, steps]."""

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console, number_column, put, table_console
+from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig, SearchReport
@@ -111,7 +112,7 @@ def front_text(front: Front) -> None:
     table = Table(
         "",
         number_column("target ms"),
-        number_column(f"{_told(front.estimated)} ms"),
+        number_column(f"{source_word(front.estimated)} ms"),
         number_column("test %"),
         "",
         "file",
@@ -151,10 +152,6 @@ def _search_at(
     return search(config, out / f"target-{targets - step}", console, phone)
 
 
-def _told(estimated: bool) -> str:
-    return "estimated" if estimated else "measured"
-
-
 def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -167,7 +164,7 @@ def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> Non
         axes.scatter([p.measured_ms for p in own], [p.accuracy for p in own], marker=marker, label=name)
     front = [point for point in points if point.on_front]
     axes.step([p.measured_ms for p in front], [p.accuracy for p in front], where="post", linewidth=0.8, color="grey")
-    axes.set_xlabel(f"{_told(report.estimated)} ms on {report.device}")
+    axes.set_xlabel(f"{source_word(report.estimated)} ms on {report.device}")
     axes.set_ylabel("agreement with the original, %" if report.unlabelled else "test accuracy, %")
     axes.legend()
     figure.tight_layout()

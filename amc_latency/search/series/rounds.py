@@ -10,6 +10,7 @@ from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console, number_column, table_console
+from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
 from amc_latency.search.config import SearchConfig, SearchReport
@@ -76,7 +77,7 @@ def search_rounds(
 
 def rounds_text(result: RoundsReport) -> None:
     """A line a round, then the last one's report."""
-    told = "estimated" if result.report.estimated else "measured"
+    told = source_word(result.report.estimated)
     others = list(result.rounds[0].limits)
     columns = [number_column("target ms"), number_column(f"{told} ms")]
     columns += [number_column(text) for name in others for text in (f"{name} at most", name)]

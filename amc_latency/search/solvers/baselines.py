@@ -10,7 +10,7 @@ import numpy as np
 from amc_latency.errors import UserError
 from amc_latency.lut.building.plan import nearest_counts
 from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.costs.clamp import Budget, Clamp, up
+from amc_latency.search.costs.clamp import Budget, Clamp, rounded_up
 from amc_latency.search.costs.costs import Counts, LatencyCosts, LayerCosts
 from amc_latency.search.problem import Choice, Problem, Session
 
@@ -145,4 +145,4 @@ def _widest(
     if budgets:
         raise UserError(f"no {what} holds all budgets")
     fastest = min(map(costs.ms, policies))
-    raise UserError(f"no {what} reaches {target_ms:.6g} ms; the fastest is predicted at {up(fastest):.6g} ms")
+    raise UserError(f"no {what} reaches {target_ms:.6g} ms; the fastest is predicted at {rounded_up(fastest):.6g} ms")

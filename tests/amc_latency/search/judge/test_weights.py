@@ -76,7 +76,7 @@ def test_groups_are_the_layers_with_weights_and_choices_are_twentieths(network: 
     assert WeightGrid(0.9).choices(view)[0] == (260, 274, 288)
     assert WeightGrid(0.05).choices(view)[0][:3] == (15, 29, 43)
     # What an earlier round has left, and no count below the grid's: 100 is no multiple of a twentieth.
-    assert WeightGrid(0.2).left(view, (100, 288, 2048, 73728, 1280))[0] == (58, 72, 86, 100)
+    assert WeightGrid(0.2).choices_within(view, (100, 288, 2048, 73728, 1280))[0] == (58, 72, 86, 100)
 
 
 @settings(max_examples=15, deadline=None)

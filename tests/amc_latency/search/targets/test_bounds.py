@@ -176,8 +176,8 @@ def test_a_table_answers_for_the_uncut_network_too(network: Network) -> None:
     assert grid.choices(network) == ((4,), (4, 8, 12), (8, 12, 16))
     assert grid.with_uncut(network) == ((4, 12), (4, 8, 12, 20), (8, 12, 16, 30))
     # A first round starts from the uncut network, which it may not keep; a later one from what it was cut to.
-    assert grid.left(network, (12, 20, 30)) == ((4,), (4, 8, 12), (8, 12, 16))
-    assert grid.left(network, (4, 8, 16)) == ((4,), (4, 8), (8, 12, 16))
+    assert grid.choices_within(network, (12, 20, 30)) == ((4,), (4, 8, 12), (8, 12, 16))
+    assert grid.choices_within(network, (4, 8, 16)) == ((4,), (4, 8), (8, 12, 16))
 
 
 def costs_of(config: SearchConfig, network: Network) -> LatencyCosts:

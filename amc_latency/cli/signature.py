@@ -101,7 +101,7 @@ def _parameter(each: Field[Any], hint: Any) -> inspect.Parameter:
         kind, default = str | None, None
     elif get_origin(hint) is tuple:
         kind, default = list[get_args(hint)[0]] | None, None
-    annotation: Any = Annotated.__class_getitem__((kind, _option(each)))  # type: ignore[attr-defined]
+    annotation: Any = Annotated[kind, _option(each)]  # type: ignore[misc]
     return inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

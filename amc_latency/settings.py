@@ -60,9 +60,9 @@ def same(of: type, name: str) -> Any:
 
 
 def check_rules(config: Any) -> None:
-    """Raise `OptionError` for the first field of a dataclass that is outside its rule; None and text are within."""
+    """Raise `OptionError` for the first field of a dataclass that is outside its rule; None is within."""
     for each in fields(config):
         rule, value = each.metadata.get("rule"), getattr(config, each.name)
-        if rule is not None and value is not None and not isinstance(value, str) and not rule.holds(value):
+        if rule is not None and value is not None and not rule.holds(value):
             shown = f"{value:g}" if isinstance(value, float) else value
             raise OptionError(each.name, f"{rule.says}, not {shown}")

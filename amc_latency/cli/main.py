@@ -215,7 +215,7 @@ def spelled() -> Options:
 def main() -> None:
     """Run a command; a user's mistake exits with 2 and a failed job with 1, each with a message and no traceback.
 
-    With --verbose the message comes after the traceback of where the library found it.
+    With --verbose a failed job's message comes after its traceback.
     """
     from amc_latency.cli.threads import share_cores
     from amc_latency.errors import error_text, exit_code
@@ -231,7 +231,7 @@ def main() -> None:
         code = exit_code(error)
         if code is None:
             raise
-        if audience.verbose:
+        if audience.verbose and code == 1:
             put("".join(traceback.format_exception(error)), file=sys.stderr)
         put(f"error: {audience.words(error_text(error))}", file=sys.stderr)
         sys.exit(code)

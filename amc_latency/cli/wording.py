@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from amc_latency.console import Console
+from amc_latency.errors import OptionError
 
 _ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")
 ALSO = {"table": "lut"}
@@ -49,8 +50,10 @@ class Audience:
         return self.spelled()
 
     def hears(self, quiet: bool, verbose: bool) -> None:
-        """Take what was given at one place; given at any it counts."""
+        """Take what was given at one place; given at any it counts. Raises `OptionError` for both."""
         self.quiet, self.verbose = self.quiet or quiet, self.verbose or verbose
+        if self.quiet and self.verbose:
+            raise OptionError(("quiet", "verbose"), "`quiet` and `verbose` are opposites: give one of them")
 
     def words(self, text: str) -> str:
         """`text` as this audience reads it."""

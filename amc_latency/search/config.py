@@ -19,6 +19,7 @@ from amc_latency.search.records import AGENTS, BASELINES, DAMAGES, REWARDS, STAT
 from amc_latency.search.series.densities import check_densities, check_end, parse_densities
 from amc_latency.search.targets.amounts import (
     Amount,
+    amount_rule,
     amount_text,
     percent_of,
     read_amount,
@@ -63,21 +64,21 @@ class SearchConfig:
         None,
         "multiply-accumulates at most, such as 6M or 50%; alone or beside others",
         TARGET,
-        rule=positive(" of macs"),
+        rule=amount_rule("macs"),
         read=read_amount,
     )
     target_params: Amount | None = setting(
         None,
         "parameters at most, batch norm folded, such as 300k or 50%; of pruned weights those that are not zero",
         TARGET,
-        rule=positive(" of params"),
+        rule=amount_rule("params"),
         read=read_amount,
     )
     target_bytes: Amount | None = setting(
         None,
         "bytes of the .tflite at most, such as 1.2M or 40%; zipped where weights are pruned",
         TARGET,
-        rule=positive(" of bytes"),
+        rule=amount_rule("bytes"),
         read=read_amount,
     )
     prune: str = setting("channels", "channels, or weights: the smallest of each layer, for a size budget", TARGET)
@@ -237,11 +238,8 @@ class SearchConfig:
             )
         if isinstance(self.target_ms, str):
             raise OptionError(
-                "target_ms", f"is a number of milliseconds, not '{self.target_ms}': a percentage is a `speedup`"
+                "target_ms", f"is a number of milliseconds, not '{self.target_ms}': a percentage is a speedup"
             )
-        for amount in (self.target_macs, self.target_params, self.target_bytes):
-            if amount is not None:
-                percent_of(amount)
         check_rules(self)
         if self.corrections and not self.correction_episodes:
             raise OptionError(

@@ -53,7 +53,7 @@ def test_colour_figures_are_refused_by_a_grey_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "because"), [(None, "as the checkpoint remembers"), ("none", "as --normalisation says")]
+    ("normalisation", "because"), [(None, "as the checkpoint remembers"), ("none", "as `normalisation` says")]
 )
 def test_it_is_known_why(normalisation: str | None, because: str) -> None:
     network = load_network(NetworkOptions(normalisation=normalisation))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from amc_latency.errors import OptionError, UserError
+from amc_latency.settings import Rule
 
 Amount = float | str
 """A number, or `50%`."""
@@ -21,6 +24,13 @@ def percent_of(amount: Amount) -> float | None:
             f"a percentage of the uncut network is above 0 % and at most 100 %, such as 50%, not '{amount}'"
         )
     return percent
+
+
+def amount_rule(unit: str) -> Rule:
+    """What an amount is: a percentage, or a positive number. A text that is no percentage raises `UserError`."""
+    return Rule(
+        lambda amount: percent_of(amount) is not None or 0 < amount < math.inf, f"is a positive number of {unit}"
+    )
 
 
 def absolute(amount: Amount, uncut: float) -> float:

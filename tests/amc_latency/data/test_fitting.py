@@ -63,7 +63,7 @@ def test_a_line_says_how_pixels_are_normalised(capsys: pytest.CaptureFixture[str
     assert own.normalisation == load_data("bundled").normalisation
     assert (
         "resnet20: input 1x32x32, weights random, 10 classes; pixels are normalised by the data's own figures, "
-        "0.286/0.353 (fashion_mnist): --normalisation says others\n"
+        "0.286/0.353 (fashion_mnist): `normalisation` says others\n"
     ) in capsys.readouterr().err
     published = replace(network, spec=replace(network.spec, name="resnet18", input=(3, 16, 16)))
     data_for(published, "bundled", console=Console())

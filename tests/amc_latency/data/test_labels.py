@@ -49,7 +49,7 @@ def test_labels_beyond_the_outputs_are_refused(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("unlabelled", "says"),
-    [(False, "every image has label 1, .* other --data"), (True, "net says class 1 of every image")],
+    [(False, "every image has label 1, .* other `data`"), (True, "net says class 1 of every image")],
 )
 def test_images_of_one_label_are_refused(unlabelled: bool, says: str) -> None:
     with pytest.raises(UserError, match=says):

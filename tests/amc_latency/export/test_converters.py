@@ -256,7 +256,7 @@ def test_a_network_that_cannot_be_traced_can_be_loaded(tmp_path: Path) -> None:
     model, spec, trained, pixels = load_model(options)
     assert (spec.input, spec.classes, trained, pixels) == ((3, 8, 8), 4, False, None)
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 4)
-    with pytest.raises(UserError, match=r"1x8x8 .*--input CxHxW"):
+    with pytest.raises(UserError, match=r"1x8x8 .*`input=CxHxW`"):
         load_model(NetworkOptions(f"{path}:build", input="1x8x8"))
 
 

@@ -63,7 +63,7 @@ def test_a_checkpoint_names_no_code(folder: Path, name: str) -> None:
     for model, weights in ((str(path), None), ("mobilenet_v1", str(path))):
         with pytest.raises(UserError):
             load_network(NetworkOptions(model, weights=weights))
-    with pytest.raises(UserError, match=re.escape(f"say --model {name} --weights net.safetensors, if you trust")):
+    with pytest.raises(UserError, match=re.escape(f"say `model={name}` and `weights=net.safetensors`, if you trust")):
         load_checkpoint(path)
     assert not (folder / "ran").exists()
 

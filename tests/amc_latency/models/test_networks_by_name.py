@@ -140,7 +140,7 @@ def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pyte
         raise URLError("Name or service not known")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(JobError, match=r"IMAGENET1K_V1 of resnet18 can't be downloaded.*--weights FILE"):
+    with pytest.raises(JobError, match=r"IMAGENET1K_V1 of resnet18 can't be downloaded.*`weights=FILE`"):
         load_network(NetworkOptions("resnet18", weights="IMAGENET1K_V1"))
 
 
@@ -153,13 +153,13 @@ def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pyte
         (NetworkOptions("resnet18", weights="IMAGENET1K_V9"), "it has IMAGENET1K_V1, DEFAULT"),
         (NetworkOptions("resnet20", weights="DEFAULT"), "resnet20 has no weights of that name"),
         (NetworkOptions("resnet20", weights="none.pth"), r"none\.pth: no such file"),
-        (NetworkOptions("timm:resnet18", weights="a1_in1k"), "--weights pretrained"),
+        (NetworkOptions("timm:resnet18", weights="a1_in1k"), "`weights='pretrained'`"),
         (NetworkOptions("bundled", weights="none.pth"), "has weights of its own"),
         (NetworkOptions("efficientnet_lite0", classes=10), r"_fc\.weight: the network has \(10, 1280\)"),
         (NetworkOptions("missing.py:build"), r"missing\.py: no such file"),
-        (NetworkOptions("net.py:build"), r"can't be run on a 3x224x224 input: .*--input CxHxW"),
+        (NetworkOptions("net.py:build"), r"can't be run on a 3x224x224 input: .*`input=CxHxW`"),
         (NetworkOptions("net.py:nothing"), "returns NoneType"),
-        (NetworkOptions("net.py:fixed", input="1x8x8", classes=7), "makes 4 logits, not --classes 7"),
+        (NetworkOptions("net.py:fixed", input="1x8x8", classes=7), "makes 4 logits, not `classes=7`"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(options: NetworkOptions, message: str, own: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_own_network_is_trained_where_the_user_says_so(own: Path) -> None:
     assert torch.equal(network.model[0].weight, nn.Conv2d(1, 8, 3).weight)
     with pytest.raises(UserError, match="resnet20 has no weights of that name"):
         load_network(NetworkOptions("resnet20", weights="own"))
-    with pytest.raises(UserError, match=r"net\.py:fixed has random weights.*--weights own if the function loads"):
+    with pytest.raises(UserError, match=r"net\.py:fixed has random weights.*`weights='own'` if the function loads"):
         search(SearchConfig(speedup=2, model="net.py:fixed", input="1x8x8"), own / "run", Console(quiet=True))
 
 

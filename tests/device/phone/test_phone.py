@@ -144,7 +144,7 @@ def test_cores_that_sleep_are_not_replaced_by_slower_ones(cores, forced: tuple[i
     if cores == (0, 1):
         assert cores_of(profile, parked) == forced
         return
-    with pytest.raises(DeviceError, match=r"cores 6, 7 of the phone are offline.*wake the phone.*--force") as caught:
+    with pytest.raises(DeviceError, match=r"cores 6, 7 of the phone are offline.*wake the phone.*`force`") as caught:
         cores_of(profile, parked)
     assert "\n" not in str(caught.value)
 

@@ -34,6 +34,8 @@ class Heard(Console):
     def say(self, text: str) -> None:
         self.lines.append(text)
 
+    warn = say
+
 
 def paint(path: Path, colour: int | tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (12, 10)) -> None:
     """A file of one colour, whose red may serve as its number."""
@@ -279,7 +281,7 @@ def splits_without_classes(folder: Path) -> None:
     ("kind", "lay", "message"),
     [
         ("folder", nothing, "0 class folders"),
-        ("folder", loose, "0 class folders.*search --unlabelled"),
+        ("folder", loose, "0 class folders.*`unlabelled`"),
         ("folder", one_class, "1 class folders where at least 2"),
         ("folder", empty_class, "bare: no images"),
         ("folder", too_few, "19 images.*takes 20"),
@@ -303,7 +305,7 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="gone: no such folder"):
             load()
-    with pytest.raises(UserError, match="--data folder:DIR"):
+    with pytest.raises(UserError, match="`data=folder:DIR`"):
         load_data("folder:")
     with pytest.raises(UserError, match=r"0 images.*takes 20"):
         load_unlabelled(tmp_path, SIZE, QUIET)

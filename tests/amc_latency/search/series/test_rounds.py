@@ -45,9 +45,9 @@ def test_a_later_round_keeps_the_first_ones_smallest_counts() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "--rounds is 1 or more, not 0"),
-        ({"rounds": 2, "target_ms": None, "reward": "latency"}, "--rounds goes to a budget"),
-        ({"rounds_density": (50,), "target_ms": None, "reward": "latency"}, "--rounds goes to a budget"),
+        ({"rounds": 0}, "`rounds` is 1 or more, not 0"),
+        ({"rounds": 2, "target_ms": None, "reward": "latency"}, "`rounds` goes to a budget"),
+        ({"rounds_density": (50,), "target_ms": None, "reward": "latency"}, "`rounds` goes to a budget"),
         ({"timing_rounds": 0}, "one round of timing"),
     ],
 )
@@ -58,5 +58,5 @@ def test_rounds_that_go_nowhere_are_refused(settings: dict[str, object], message
 
 def test_a_front_in_rounds_is_refused(tmp_path: Path) -> None:
     for settings in ({"target_ms": 1.0, "rounds": 2}, {"speedup": 2, "rounds_density": (50.0,)}):
-        with pytest.raises(UserError, match="--pareto and --rounds"):
+        with pytest.raises(UserError, match="`pareto` and `rounds`"):
             pareto_search(SearchConfig(**settings), 2, tmp_path, Console(quiet=True))

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from amc_latency.data import Split, data_for
-from amc_latency.logits import correct
+from amc_latency.data.logits import correct
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from amc_latency.prune.rank import consumer_l1, keep_indices

@@ -207,6 +207,8 @@ class Device:
     """Names of the workloads whose timings it repeats, of a device that times nothing itself."""
     profiles_operators: bool = False
     """Whether `op_profile` says what each operator of a model takes."""
+    is_this_computer: bool = False
+    """Whether it is at hand in any case, and several of it are its cores, which share what is between them."""
     has_threads: bool = True
     """Whether a protocol's `threads` mean something."""
     times_batches: bool = False

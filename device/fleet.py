@@ -38,6 +38,7 @@ class Fleet(Device):
         self.identity = one.identity
         self.protocol = one.protocol
         self.gives_reference = one.gives_reference
+        self.is_this_computer = one.is_this_computer
         for name, other in others:
             for what, (ours, theirs) in differences(one.identity, other.identity).items():
                 self.close()

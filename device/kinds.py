@@ -156,6 +156,8 @@ class DeviceKind:
     """of a profile: what the device at hand is; the profile's title unless set"""
     is_phone: bool = False
     """whether it is recognised by what it says over ADB, and takes `PhoneOptions`"""
+    is_this_computer: bool = False
+    """whether it is at hand in any case, so that its table goes by what it says of itself"""
     times_batches: bool = False
     """whether a protocol's `batch` and `precision` mean something"""
 
@@ -200,6 +202,7 @@ KINDS = {
         "amc_latency.device.host.opening:open_host",
         several="amc_latency.device.host.opening:cores",
         titler="amc_latency.device.host.opening:title",
+        is_this_computer=True,
     ),
     "android": DeviceKind(
         PHONE_PROTOCOL,

@@ -108,7 +108,7 @@ def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int
     """The model's class for each image, int64 [N], and how many classes it has."""
     import torch
 
-    from amc_latency.logits import classes_of, labels_of
+    from amc_latency.data.logits import classes_of, labels_of
 
     device = next(model.parameters()).device
     model.eval()

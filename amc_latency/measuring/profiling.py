@@ -17,6 +17,7 @@ from amc_latency.android_bench.safe.folders import WorkingFolder
 from amc_latency.console import Console
 from amc_latency.device.base import Device, DeviceIdentity, Protocol
 from amc_latency.device.conditions import commonest_suspicion, measured_by, suspicions
+from amc_latency.device.kinds import KINDS as DEVICE_KINDS
 from amc_latency.device.profiles import profiles
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.coupling import ChannelGroup
@@ -204,7 +205,7 @@ def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
         return LatencyTable.open(lut)
     name = name or HOST
     profile = profiles().get(name)
-    if profile is None or profile.kind == HOST:
+    if profile is None or DEVICE_KINDS[profile.kind].is_this_computer:
         with open_device(name, lut) as device:
             return open_table(device, None, lut, create=False)
     if lut is None:

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.data import Split
+from amc_latency.data.logits import correct, loss_of
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
-from amc_latency.logits import correct, loss_of
 from amc_latency.models.files.weights import check_fit, read_tensors, write_tensors
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.training.outcome import outcome

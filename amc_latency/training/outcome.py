@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
-from amc_latency.logits import labels_of, loss_of, right
+from amc_latency.data.logits import labels_of, loss_of, right
 from amc_latency.training.intervals import interval_pct
 
 TOP = 5

@@ -77,6 +77,7 @@ class HostDevice(Device):
     protocol = HOST_PROTOCOL
     states = ("frame", "hot")
     gives_reference = True
+    is_this_computer = True
 
     def __init__(
         self, cpu: int | None = None, workers: Sequence[int] = (), references: ReferenceSpeeds | None = None

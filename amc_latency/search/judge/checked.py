@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from amc_latency.closeness import allowed, close, difference
 from amc_latency.data import Split
+from amc_latency.data.logits import correct, loss_of
 from amc_latency.graph.trace import NetworkGraph
-from amc_latency.logits import correct, loss_of
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.forward import CALIBRATION_BATCH, CutForward

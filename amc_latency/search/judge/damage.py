@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc_latency.data.logits import loss_of
 from amc_latency.graph.coupling import Member
 from amc_latency.graph.trace import NetworkGraph
-from amc_latency.logits import loss_of
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
+from amc_latency.data.logits import correct, loss_of
 from amc_latency.graph.trace import NetworkGraph
-from amc_latency.logits import correct, loss_of
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
 from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm

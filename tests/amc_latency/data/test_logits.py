@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from amc_latency.logits import classes_of, correct, labels_of, loss_of
+from amc_latency.data.logits import classes_of, correct, labels_of, loss_of
 from amc_latency.training.outcome import outcome_of
 
 LOGITS = torch.tensor([[2.0], [-1.0], [0.0], [0.5]])

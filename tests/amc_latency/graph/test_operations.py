@@ -77,7 +77,7 @@ def test_a_cut_network_reshapes_what_is_left(kind: str, tmp_path: Path) -> None:
     assert network.graph.architecture.group_channels == ((8, 2) if kind == "excited" else (8,))
     kept = keep_indices(consumer_l1(network.model, network.graph)[0], 3)
     small = cut_to(network, (3, *network.graph.architecture.group_channels[1:]))
-    whole = build(spec).eval()
+    whole = build(spec, spec.name).eval()
     whole.load_state_dict(network.model.state_dict(), strict=False)
     lost = [channel for channel in range(8) if channel not in kept]
     images = torch.randn(4, 3, 8, 8)

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from functools import wraps
+from types import GenericAlias
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -100,8 +101,8 @@ def _parameter(each: Field[Any], hint: Any) -> inspect.Parameter:
     if each.metadata.get("read") is not None:
         kind, default = str | None, None
     elif get_origin(hint) is tuple:
-        kind, default = list[get_args(hint)[0]] | None, None
-    annotation: Any = Annotated[kind, _option(each)]  # type: ignore[misc]
+        kind, default = GenericAlias(list, get_args(hint)[:1]) | None, None
+    annotation: Any = Annotated[kind, _option(each)]
     return inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

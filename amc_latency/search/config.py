@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import OptionError, UserError
 from amc_latency.models.load import NetworkOptions
-from amc_latency.models.registry import nearest
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds, parse_bound
 from amc_latency.search.series.densities import check_densities, check_end, parse_densities
 from amc_latency.search.targets.amounts import (
@@ -24,7 +23,7 @@ from amc_latency.search.targets.amounts import (
     read_milliseconds,
     speedup_of,
 )
-from amc_latency.settings import Rule, at_least, between, check_rules, positive, same, setting
+from amc_latency.settings import Rule, at_least, between, check_names, check_rules, positive, same, setting
 from amc_latency.training.intervals import Comparison, interval_pct
 
 LARGEST_SEED = 1_000_000_000
@@ -396,9 +395,8 @@ def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
     What one option says of another is taken: a `target_ms` in percent is a `speedup`, densities say how many rounds.
     """
     names = [field.name for field in fields(SearchConfig) if field.name not in fixed]
+    check_names(options, names, "search")
     for name, value in options.items():
-        if name not in names:
-            raise UserError(f"search has no option {name!r}; did you mean {nearest(name, names)!r}?")
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{name} is {value}; give a number")
     try:

@@ -17,7 +17,7 @@ from amc_latency.search.config import SearchConfig, config_of, run_name
 
 if TYPE_CHECKING:
     from amc_latency.data import Normalisation
-    from amc_latency.device.phone.phone import PhoneOptions
+    from amc_latency.device.phone.options import PhoneOptions
     from amc_latency.export.export import ExportReport
     from amc_latency.lut.table.table import LatencyTable
     from amc_latency.measuring.config import ProfileConfig

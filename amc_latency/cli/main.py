@@ -29,7 +29,7 @@ from amc_latency.cli.stopping import stop_by_signals
 from amc_latency.cli.train import finetune, train
 from amc_latency.cli.wording import Audience, Options
 from amc_latency.console import Console, put
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.phone.options import PhoneOptions
 from amc_latency.measuring.config import BenchConfig, ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
-from functools import wraps
+from functools import cache, wraps
 from types import GenericAlias
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -52,11 +52,7 @@ def command(app: typer.Typer, name: str | None = None, **records: type) -> Calla
             if parameter.name not in (*records, "console", "given")
         ]
         taken = {key: _fields(record) for key, record in records.items()}
-        made = [
-            _parameter(each, get_type_hints(record)[each.name])
-            for key, record in records.items()
-            for each in taken[key]
-        ]
+        made = [each for record in records.values() for each in _parameters(record)]
         ends = [
             inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption),
             inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption),
@@ -66,7 +62,7 @@ def command(app: typer.Typer, name: str | None = None, **records: type) -> Calla
 
         @wraps(function)
         def run(*, context: typer.Context, quiet: bool, verbose: bool, **values: Any) -> None:
-            audience = context.ensure_object(Audience) if context.obj is None else context.obj
+            audience = context.ensure_object(Audience)
             audience.hears(quiet, verbose)
             names = {each for each in values if _was_given(context, each)}
             for key in records:
@@ -83,6 +79,12 @@ def command(app: typer.Typer, name: str | None = None, **records: type) -> Calla
         app.command(name)(run)
 
     return decorate
+
+
+@cache
+def _parameters(record: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(record)
+    return [_parameter(each, hints[each.name]) for each in _fields(record)]
 
 
 def _fields(record: type) -> list[Field[Any]]:

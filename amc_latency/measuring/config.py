@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from amc_latency.device.base import State
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.phone.options import PhoneOptions
 from amc_latency.prune.keep import KeepBound
 from amc_latency.search.config import SearchConfig
 from amc_latency.settings import same, setting

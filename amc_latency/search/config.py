@@ -54,7 +54,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What a search does; the same config, table and seed give the same policy."""
+    """What a search does; the same config, table and seed give the same policy.
+
+    `amc-latency search --help` says of each field what it means: it is made of them.
+    """
 
     target_ms: float | None = setting(
         None,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from amc_latency.android_bench.runner import ParseError
 from amc_latency.android_bench.settings import (
@@ -33,6 +31,7 @@ from amc_latency.android_bench.state import (
 )
 from amc_latency.device.adb.transport import Transport
 from amc_latency.device.base import DeviceError
+from amc_latency.device.phone.options import PhoneOptions as PhoneOptions
 from amc_latency.device.phone.trust import wait_until_cool
 from amc_latency.device.profiles import DeviceProfile
 
@@ -40,38 +39,6 @@ T = TypeVar("T")
 DEFAULT_FOLDER = "/data/local/tmp"
 """Where the shell's user may write and start programs."""
 _ANSWER_S = 30.0
-
-
-@dataclass(frozen=True)
-class PhoneOptions:
-    """What the user may say of a phone beyond its name; what `help` says of a field is what command lines print."""
-
-    force: bool = field(
-        default=False,
-        metadata={
-            "panel": "Device",
-            "help": "take a phone that does not match the profile, or some of whose cores are offline",
-        },
-    )
-    transport: Literal["auto", "direct", "server"] = field(
-        default="auto",
-        metadata={"panel": "Device", "help": "to a phone: our own connection, or a running adb server's"},
-    )
-    runner: Literal["auto", "benchmark_model", "amc_bench"] = field(
-        default="auto", metadata={"panel": "Device", "help": "which program times on a phone; the profile's unless set"}
-    )
-    runner_path: Path | None = field(
-        default=None,
-        metadata={"panel": "Device", "help": "that program, built for the phone; found or built unless set"},
-    )
-    library: Path | None = field(
-        default=None,
-        metadata={
-            "panel": "Device",
-            "help": "libLiteRt.so for the phone, which amc_bench needs",
-            "option": "--litert-library",
-        },
-    )
 
 
 def read_info(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneInfo:

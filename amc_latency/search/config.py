@@ -306,10 +306,7 @@ class SearchConfig:
                 "`target_params` or `target_bytes`, or prune channels for milliseconds or MACs",
             )
         if self.damage == "taylor":
-            raise OptionError(
-                ("damage", "prune"),
-                "`damage='taylor'` is about channels: with `prune='weights'` it is refit or measured",
-            )
+            raise OptionError("damage", "taylor is about channels: with `prune='weights'` it is refit or measured")
 
     @property
     def least_keep(self) -> float:

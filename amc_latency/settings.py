@@ -6,11 +6,11 @@ The options of the command line are made of it, and nothing of them is written a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from amc_latency.errors import OptionError
+from amc_latency.errors import OptionError, UserError
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,20 @@ def same(of: type, name: str) -> Any:
     """The field `name` of another dataclass, here with the same name."""
     [other] = [each for each in fields(of) if each.name == name]
     return field(default=other.default, metadata=other.metadata)
+
+
+def check_names(options: Iterable[str], names: Collection[str], call: str) -> None:
+    """Raise `UserError` for an option that the call has not, with the nearest that it has."""
+    from amc_latency.names import nearest
+
+    for name in options:
+        if name not in names:
+            raise UserError(f"{call} has no option {name!r}; did you mean {nearest(name, list(names))!r}?")
+
+
+def names_of(of: type) -> list[str]:
+    """The fields of a dataclass that a user may set."""
+    return [each.name for each in fields(of) if "help" in each.metadata]
 
 
 def check_rules(config: Any) -> None:

@@ -58,7 +58,7 @@ class Trains(Protocol):
     """What a task has that trains."""
 
     def train(self, model: nn.Module, teacher: nn.Module) -> Any:
-        """Train `model` in place; `teacher` is the original network. Whatever it returns is not looked at."""
+        """Train `model` in place; `teacher` is the original network. Another network must not be returned."""
         ...
 
 

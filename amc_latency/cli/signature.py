@@ -12,7 +12,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
-from functools import wraps
+from functools import cache, wraps
+from types import GenericAlias
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -51,11 +52,7 @@ def command(app: typer.Typer, name: str | None = None, **records: type) -> Calla
             if parameter.name not in (*records, "console", "given")
         ]
         taken = {key: _fields(record) for key, record in records.items()}
-        made = [
-            _parameter(each, get_type_hints(record)[each.name])
-            for key, record in records.items()
-            for each in taken[key]
-        ]
+        made = [each for record in records.values() for each in _parameters(record)]
         ends = [
             inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption),
             inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption),
@@ -65,7 +62,7 @@ def command(app: typer.Typer, name: str | None = None, **records: type) -> Calla
 
         @wraps(function)
         def run(*, context: typer.Context, quiet: bool, verbose: bool, **values: Any) -> None:
-            audience = context.ensure_object(Audience) if context.obj is None else context.obj
+            audience = context.ensure_object(Audience)
             audience.hears(quiet, verbose)
             names = {each for each in values if _was_given(context, each)}
             for key in records:
@@ -84,6 +81,12 @@ def command(app: typer.Typer, name: str | None = None, **records: type) -> Calla
     return decorate
 
 
+@cache
+def _parameters(record: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(record)
+    return [_parameter(each, hints[each.name]) for each in _fields(record)]
+
+
 def _fields(record: type) -> list[Field[Any]]:
     return [each for each in fields(record) if "help" in each.metadata]
 
@@ -100,8 +103,8 @@ def _parameter(each: Field[Any], hint: Any) -> inspect.Parameter:
     if each.metadata.get("read") is not None:
         kind, default = str | None, None
     elif get_origin(hint) is tuple:
-        kind, default = list[get_args(hint)[0]] | None, None  # type: ignore[misc]
-    annotation: Any = Annotated[kind, _option(each)]  # type: ignore[misc]
+        kind, default = GenericAlias(list, get_args(hint)[:1]) | None, None
+    annotation: Any = Annotated[kind, _option(each)]
     return inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

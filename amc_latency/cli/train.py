@@ -45,22 +45,10 @@ def _train(
     """Train a network on labelled images; on all 60,000 of Fashion-MNIST the defaults repeat the bundled checkpoint."""
     check_out(out)
     check_source(data)
-    from amc_latency.training.loop import TrainConfig
-    from amc_latency.training.train import TrainCommandConfig
+    from amc_latency.training.train import TrainCommandConfig, training_of
     from amc_latency.training.train import train as run_training
 
-    # The same share of the epochs as by default.
-    low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
-    if image_size <= min(TrainConfig.low_resolution):
-        low = 0
-    training = TrainConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        image_size=(image_size, image_size),
-        seed=seed,
-        low_resolution_epochs=low,
-    )
+    training = training_of(epochs, image_size, seed, learning_rate, batch_size)
     config = TrainCommandConfig(out, model, width, data, data_dir, download, training)
     with console.progress("training", epochs) as meter:
         report = run_training(

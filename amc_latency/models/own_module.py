@@ -32,10 +32,8 @@ def network_of(
     `normalisation` is what its weights expect of pixels, for tasks of images. With `checkpoint` it is the network, cut
     and trained, that a search saved there. Raises UserError for a module or an input that can't be taken.
     """
-    size = input_of(example_input)
-    plain = plain_copy(_WHAT, module)
+    plain, size = module_of(module, example_input)
     spec = ModelSpec(f"{MODULE}{type(plain).__name__}", input=size)
-    _check_runs(plain, example_input)
     model = checked_form(plain, spec)
     graph = trace(model, size)
     if len(graph.output_sizes) == 1 and len(graph.output_sizes[0]) == 1:
@@ -47,6 +45,13 @@ def network_of(
 
     network = Network(model, spec, graph, True, pixels, "as normalisation says", "the module's own", build)
     return network if checkpoint is None else from_checkpoint(network, checkpoint)
+
+
+def module_of(module: nn.Module, example_input: Tensor) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A plain copy that was seen to take `example_input`, and its size [C, H, W]. Raises UserError if it doesn't."""
+    size, plain = input_of(example_input), plain_copy(_WHAT, module)
+    _check_runs(plain, example_input)
+    return plain, size
 
 
 def from_checkpoint(network: Network, path: Path) -> Network:

@@ -13,7 +13,7 @@ from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import ProfileConfig
 from amc_latency.models.load import NetworkOptions
-from amc_latency.names import nearest, unknown
+from amc_latency.names import unknown
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
 from amc_latency.search.records import AGENTS, BASELINES, DAMAGES, REWARDS, STATES, AgentRecord
 from amc_latency.search.series.densities import check_densities, check_end, parse_densities
@@ -26,7 +26,7 @@ from amc_latency.search.targets.amounts import (
     read_milliseconds,
     speedup_of,
 )
-from amc_latency.settings import Rule, at_least, between, check_rules, positive, same, setting
+from amc_latency.settings import Rule, at_least, between, check_names, check_rules, positive, same, setting
 from amc_latency.training.intervals import Comparison, interval_pct
 
 LARGEST_SEED = 1_000_000_000
@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What a search does; the same config, table and seed give the same policy."""
+    """What a search does; the same config, table and seed give the same policy.
+
+    `amc-latency search --help` says of each field what it means: it is made of them.
+    """
 
     target_ms: float | None = setting(
         None,
@@ -291,8 +294,7 @@ class SearchConfig:
             )
         if DAMAGES[self.damage].needs_channels:
             raise OptionError(
-                ("damage", "prune"),
-                f"`damage={self.damage!r}` is about channels: with `prune='weights'` it is refit or measured",
+                "damage", f"{self.damage} is about channels: with `prune='weights'` it is refit or measured"
             )
 
     @property
@@ -387,9 +389,8 @@ def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
     What one option says of another is taken: a `target_ms` in percent is a `speedup`, densities say how many rounds.
     """
     names = [field.name for field in fields(SearchConfig) if field.name not in fixed]
+    check_names(options, names, "search")
     for name, value in options.items():
-        if name not in names:
-            raise UserError(f"search has no option {name!r}; did you mean {nearest(name, names)!r}?")
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{name} is {value}; give a number")
     try:

@@ -49,6 +49,21 @@ class TrainCommandConfig:
     """epochs, learning rate and so on"""
 
 
+def training_of(
+    epochs: int, image_size: int, seed: int, learning_rate: float | None = None, batch_size: int | None = None
+) -> TrainConfig:
+    """How square images of that size are trained on: the same share of epochs at low resolution as by default."""
+    low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
+    return TrainConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        image_size=(image_size, image_size),
+        seed=seed,
+        low_resolution_epochs=0 if image_size <= min(TrainConfig.low_resolution) else low,
+    )
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """Accuracies in percent on held-back and on test images."""

@@ -87,7 +87,11 @@ class Asked:
         teacher.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._call("train", model, teacher)
+            returned = self._call("train", model, teacher)
+        own = set(map(id, model.parameters()))
+        if isinstance(returned, nn.Module) and own.isdisjoint(map(id, returned.parameters())):
+            # It would be lost, and the search would go on with a network that nobody trained.
+            raise UserError(f"{self.name}: train() returned another network: train the one that it is given, in place")
         model.cpu().eval()
         teacher.cpu().eval()
         after = model.state_dict()

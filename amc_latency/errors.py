@@ -74,3 +74,7 @@ def error_text(error: Exception) -> str:
         return f"{error.filename or 'writing the output'}: {error.strerror}"
     text = str(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text):,} characters)"
+
+
+class ExportError(JobError):
+    """A network that can't be exported, or a file that doesn't compute what the network computes."""

@@ -39,10 +39,10 @@ from amc_latency.device.base import DeviceError, Protocol, shuffled
 from amc_latency.device.host import host
 from amc_latency.device.host.host import HostDevice, Speed, at_reference, summary_of
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.building.plan import uniform_counts
 from amc_latency.lut.shapes.shape import NOOP as NOOP_SHAPE
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import to_tflite

@@ -287,7 +287,7 @@ def memory_format(model: nn.Module) -> torch.memory_format:
     channels than a register holds, if channels lie last: it crashes, hangs, or the gradient is wrong (oneDNN's issue
     6035). The shortcuts of a ResNet are such convolutions once they are cut.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
     strided = [conv for conv in convolutions if conv.kernel_size == (1, 1) and max(conv.stride) > 1]
     is_safe = all(conv.weight.shape[1] >= _REGISTER for conv in strided)
     return torch.channels_last if is_safe else torch.contiguous_format

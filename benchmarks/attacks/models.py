@@ -42,8 +42,8 @@ def attacks() -> list[Attack]:
 
 
 def _models() -> list[bytes]:
+    from amc_latency.lut.building.layer_model import layer_model
     from amc_latency.lut.shapes.shape import parse_shape
-    from amc_latency.lut.tflite.layer_model import layer_model
 
     from amc_latency.export.export import to_tflite
     from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.device.registry import get_device
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import parse_network
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.lut.tflite.layer_model import layer_model
 from fake_phone.adbd import FakeAdbd
 from fake_phone.opened import HELP
 from fake_phone.programs import make_phone

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from amc_latency.data.logits import loss_of
 from amc_latency.graph.coupling import Member
+from amc_latency.graph.registry import outputs_first
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
@@ -42,7 +43,7 @@ def refit_error(
         for member in group.members:
             if member.role != "consumer":
                 continue
-            weight = model.get_parameter(f"{member.module}.weight").detach().double().cpu()
+            weight = outputs_first(model.get_submodule(member.module)).detach().double().cpu()
             values = member.repeat * weight[0, 0].numel()
             columns = ranked_values(member, order, values, weight[0].numel())
             weight = weight.flatten(1)[:, columns]

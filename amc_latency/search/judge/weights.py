@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.errors import UserError
+from amc_latency.graph.registry import is_weighted
 from amc_latency.graph.trace import NetworkGraph, with_tensors
 from amc_latency.lut.shapes.architecture import Architecture, Choices, Layer
 from amc_latency.lut.shapes.shape import LayerShape
@@ -129,7 +130,7 @@ def weight_layers(model: nn.Module, graph: NetworkGraph) -> list[str]:
     """The convolutions and linear layers, in order of execution, each once."""
     modules = dict(model.named_modules())
     names = dict.fromkeys(graph.layer_names)
-    return [name for name in names if isinstance(modules.get(name), (nn.Conv2d, nn.Linear))]
+    return [name for name in names if is_weighted(modules.get(name))]
 
 
 def masked(model: nn.Module, names: Sequence[str], counts: Sequence[int]) -> nn.Module:
@@ -157,9 +158,10 @@ def zeros_held(network: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as hooks:
         for module in network.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                is_zero = module.weight.detach() == 0
-                hook = module.weight.register_hook(lambda gradient, dead=is_zero: gradient.masked_fill(dead, 0.0))
+            if is_weighted(module):
+                weight = module.get_parameter("weight")
+                is_zero = weight.detach() == 0
+                hook = weight.register_hook(lambda gradient, dead=is_zero: gradient.masked_fill(dead, 0.0))
                 hooks.callback(hook.remove)
         yield
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from amc_latency.graph.batch_norm import scale_and_shift
+from amc_latency.graph.registry import outputs_first
 from amc_latency.lut.shapes.architecture import Choices
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.models.load import Network
@@ -70,7 +71,7 @@ def _sizes(layer: nn.Module, scale: np.ndarray | None, counts: Sequence[int]) ->
     """For each count the packed bytes of a layer's weights, as the file has them, if that many are kept."""
     from scipy.interpolate import PchipInterpolator
 
-    weight = layer.get_parameter("weight").detach().cpu().numpy()
+    weight = outputs_first(layer).detach().cpu().numpy()
     # A depthwise layer's filters lie side by side, channel by channel.
     is_depthwise = isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
     first = 0 if is_depthwise else 1

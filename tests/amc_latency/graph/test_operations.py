@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from amc_latency.lut.tflite.layer_model import layer_model
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.tflite.run import tflite_ops
 from torch import Tensor, nn
 

@@ -25,8 +25,8 @@ from amc_latency.device.tflite.tflite_inputs import BadModelError, _shapes_at
 from amc_latency.device.workers.environment import worker_environment
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined
 from amc_latency.device.workers.worker_answer import believed, believed_gpu
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 MB = 1 << 20

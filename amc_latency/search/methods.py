@@ -166,6 +166,7 @@ def _iterated(problem: Problem, starts: Sequence[Counts], evaluations: int) -> C
         rounds,
         reward=reward,
         lead=lambda counts: led_through(clamp, counts),
+        forbidden=clamp.forbidden,
     )
 
 

@@ -31,7 +31,8 @@ class Cloner(Protocol):
 def solutions(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Counts]:
     """Dynamic programming's policies at these shares of the clamp's first budget: the reachable ones, each once."""
     limits = [int(share * clamp.guide_limit) for share in shares]
-    found = [solve(clamp.guide, damage, limit).counts for limit in limits if limit >= clamp.guide_least]
+    within = [limit for limit in limits if limit >= clamp.guide_least]
+    found = [solve(clamp.guide, damage, limit, forbidden=clamp.forbidden).counts for limit in within]
     return list(dict.fromkeys(found))
 
 

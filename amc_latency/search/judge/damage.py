@@ -18,7 +18,7 @@ from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for
 from amc_latency.search.agents.agent import Score
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.training.scoring import loss_of
 
 Evaluate = Callable[[Counts], Score]
@@ -109,7 +109,7 @@ def taylor(
 
 def measured(
     evaluate: Evaluate,
-    costs: LayerCosts,
+    costs: PolicyCosts,
     points: int = 5,
     around: Counts | None = None,
     reach: float = 1.0,

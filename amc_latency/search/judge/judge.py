@@ -24,7 +24,7 @@ from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
 from amc_latency.search.agents.loop import EpisodeRecord, best_of
 from amc_latency.search.config import ACCURACY
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 from amc_latency.search.judge.original import check_original
@@ -276,7 +276,7 @@ class Judge:
         """What a policy's network is fine-tuned within."""
         return nullcontext()
 
-    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+    def damages(self, name: str, costs: PolicyCosts) -> list[Damage]:
         """The proxies of damage called `name`, one of `config.DAMAGES`, the better one first."""
         base = self.base
         if name == "taylor":

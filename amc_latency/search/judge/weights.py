@@ -22,7 +22,7 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
 from amc_latency.models.registry import ModelSpec
 from amc_latency.prune.keep import check_used, layer_kinds
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured
 from amc_latency.search.judge.judge import Judge
 
@@ -178,7 +178,7 @@ class WeightJudge(Judge):
         """Zeros stay zeros."""
         return zeros_held(network)
 
-    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+    def damages(self, name: str, costs: PolicyCosts) -> list[Damage]:
         """The share of a layer's squared weights that goes, in place of what least squares would miss."""
         if name == "measured":
             return [measured(self, costs)[0]]

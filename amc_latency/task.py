@@ -71,7 +71,7 @@ class ImageTask:
     """
 
     data: str = "auto"
-    """what `--data` takes, see `amc_latency.data.load.load_data`"""
+    """what `data` takes, see `amc_latency.data.load.load_data`"""
     unlabelled: str | None = None
     """in its place: a folder of images without labels"""
 

@@ -30,7 +30,7 @@ class Fleet(Device):
         self._members = dict(members)
         self._block = block
         self._crew: _Crew | None = None
-        self.working = list(members)
+        self.working: list[str] = list(members)
         """the members that are timed on"""
         self._failures: list[str] = []
         self._building = threading.Lock()
@@ -43,7 +43,7 @@ class Fleet(Device):
                 self.close()
                 raise DeviceError(
                     f"{first} and {name} are not alike ({what} '{ours}' and '{theirs}'), so they cannot fill one "
-                    f"table: choose one, as --device {one.identity.name}@{first}, or list those that are"
+                    f"table: choose one, as `device={one.identity.name}@{first}`, or list those that are"
                 )
         for name, member in self._members.items():
             member.say = partial(self._say_of, name)

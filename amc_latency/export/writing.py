@@ -14,13 +14,14 @@ import torch
 from torch import fx, nn
 
 from amc_latency.errors import JobError
+from amc_latency.graph.batch_norm import scale_and_shift
 from amc_latency.graph.operations import BATCH_NORMS, CATS, parts_of
 from amc_latency.graph.trace import NetworkGraph, traced_on_meta
 from amc_latency.lut.shapes.shape import AVG_POOLS, MAX_POOLS, LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
+    from amc_latency.pixels import Normalisation
 
 _ON_FEATURE_MAPS = (
     *("conv", "depthwise", "grouped", "scale", "shuffle", "nearest", "bilinear", "global_pool"),
@@ -191,21 +192,15 @@ def _folded(model: nn.Module, name: str, norm: str | None) -> tuple[np.ndarray, 
     """Weight and bias of a layer with its batch norm folded in, in float64; a batch norm alone as a 1x1 filter."""
     layer: Any = model.get_submodule(name)
     if isinstance(layer, BATCH_NORMS):
-        scale, shift = _affine(layer)
-        return scale[:, None, None, None].numpy(), shift.numpy()
+        scale, shift = scale_and_shift(layer, dtype=torch.float64)
+        return scale.detach()[:, None, None, None].numpy(), shift.detach().numpy()
     weight = layer.weight.detach().double()
     bias = torch.zeros(len(weight)).double() if layer.bias is None else layer.bias.detach().double()
     if norm is not None:
-        scale, shift = _affine(model.get_submodule(norm))
+        scale, shift = scale_and_shift(model.get_submodule(norm), dtype=torch.float64)
         bias = bias * scale + shift
         weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
-    return weight.numpy(), bias.numpy()
-
-
-def _affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a batch norm in eval mode multiplies by and adds."""
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+    return weight.detach().numpy(), bias.detach().numpy()
 
 
 def _as_sized(file: TfliteGraph, x: int, size: tuple[int, ...]) -> int:

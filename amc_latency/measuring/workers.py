@@ -125,13 +125,13 @@ def settle_workers(
     if problem is None:
         return
     if on_host:
-        console.say(f"timing on {core} alone: {problem}")
+        console.warn(f"timing on {core} alone: {problem}")
         device.keep(core)
     elif force:
-        console.say(f"the phones' rows are mixed all the same: {problem}")
+        console.warn(f"the phones' rows are mixed all the same: {problem}")
     else:
-        choice = f"--device {device.identity.name}@{device.working[0]}"
-        raise DeviceError(f"the phones do not agree: {problem}. Choose one, as {choice}, or insist with --force")
+        choice = f"`device={device.identity.name}@{device.working[0]}`"
+        raise DeviceError(f"the phones do not agree: {problem}. Choose one, as {choice}, or insist with `force`")
 
 
 def check_agreement(

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from amc_latency.console import Console
-from amc_latency.device.base import Device
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.base import Device, source_word
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, UserError
 from amc_latency.export.export import export
 from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
@@ -21,30 +21,32 @@ from amc_latency.lut.shapes.shape import network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.estimating import bench_advice, estimate_device
-from amc_latency.measuring.opening import device_text, open_device
+from amc_latency.measuring.opening import open_device
 from amc_latency.measuring.profiling import Grid, complete_table, open_table
 from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
 from amc_latency.models.own_module import from_checkpoint
-from amc_latency.models.registry import MODULE, names_own_file
+from amc_latency.models.spec import MODULE, names_own_file
 from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.config import BUDGETED, BaselineRow, Row, SearchConfig, SearchReport
+from amc_latency.search.config import BaselineRow, Row, SearchConfig, SearchReport
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.costs.rewards import make_reward
 from amc_latency.search.delivery.deliver import Delivery
 from amc_latency.search.delivery.evidence import Evidence
-from amc_latency.search.delivery.timing import CONSTANT, PolicyTimer
+from amc_latency.search.delivery.timing import PolicyTimer
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge.judge import FINALISTS
 from amc_latency.search.judge.judging import MakeJudge, judged_by
 from amc_latency.search.judge.weights import weight_network
-from amc_latency.search.methods import EVALUATIONS_A_GROUP, AgentOptions, Problem, check_agent, search_episodes
+from amc_latency.search.methods import baseline_rows, check_agent, search_episodes
+from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.records import REWARDS
 from amc_latency.search.report import search_html
 from amc_latency.search.solvers.baselines import uniform_policies, uniform_policy
-from amc_latency.search.solvers.contest import contest
 from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.iterated import EVALUATIONS_A_GROUP
 from amc_latency.search.targets.bound import UpperBound
 from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
 from amc_latency.search.targets.budgets import budget_rows, budgets_of
@@ -92,6 +94,7 @@ def search_for(
     if start is not None:
         identity["start_sha256"] = weights_digest(pruned.model)
     folder = RunFolder(out, {**asdict(config), **identity})
+    console.detail(f"run folder {out.resolve()}")
     done = folder.report()
     if done is not None:
         console.say(f"{out} holds a finished search")
@@ -110,22 +113,22 @@ def check_met(report: SearchReport) -> None:
     ]
     if report.target_ms is not None and report.measured_ms > report.target_ms:
         over.append(
-            f"{'estimated' if report.estimated else 'measured'} {report.measured_ms:.4g} ms, "
+            f"{source_word(report.estimated)} {report.measured_ms:.4g} ms, "
             f"{100 * (report.measured_ms / report.target_ms - 1):.1f} % over the target of {report.target_ms:.4g} ms"
         )
-        wider = "--margin-pct" if report.confidence is None else "--confidence"
+        wider = "`margin_pct`" if report.confidence is None else "`confidence`"
         advice = f"a larger {wider}"
     if over:
         raise JobError(
             f"not met after {report.attempts} attempts: {'; '.join(over)}. "
-            f"The last network is {report.tflite}; search on with another --out and {advice}"
+            f"The last network is {report.tflite}; search on with another `out` and {advice}"
         )
 
 
 def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Device:
     if config.estimate:
         if phone != PhoneOptions():
-            raise UserError("--force, --transport, --runner and the like are for a phone that is there: no --estimate")
+            raise UserError("`force`, `transport`, `runner` and the like are for a phone that is there: no `estimate`")
         return estimate_device(config.device, _path(config.lut))
     return open_device(config.device, _path(config.lut), phone, console)
 
@@ -142,7 +145,7 @@ def _started(network: Network, start: Path) -> Network:
 def _check_cuttable(config: SearchConfig, network: Network) -> None:
     if not network.graph.groups and config.prune == "channels":
         whole = "; ".join(f"{left.module}: {left.reason}" for left in network.graph.left_whole[:3])
-        raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or --prune weights")
+        raise UserError(f"{config.model} has nothing to cut ({whole}); see `amc-latency inspect`, or `prune='weights'`")
 
 
 class _Search:
@@ -177,9 +180,9 @@ class _Search:
             self.predicted_ms = predictor.ms(shapes)
             self.costs = self._costs(predictor)
         except MissingShapeError as error:
-            raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another --out") from error
+            raise UserError(f"{self.table.path} is not whole any more ({error.shape}): name another `out`") from error
         if measured_ms is None:
-            raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another --out")
+            raise UserError(f"{self.table.path} is not whole any more (the uncut network): name another `out`")
         self.original_ms = measured_ms
         self.evidence = Evidence(predictor, self.costs, console.say)
         if config.round < config.rounds:
@@ -209,7 +212,7 @@ class _Search:
         protocol = replace(protocol, rounds=self.config.timing_rounds or protocol.network_rounds)
         config, folder, costs = self.config, self.folder, self.costs
         original = network_text(self.original.graph.architecture.shapes())
-        if config.prune == "weights" and not isinstance(self.device, CONSTANT):
+        if config.prune == "weights" and not self.device.is_constant:
             original = "original"
         timer = PolicyTimer(self.device, protocol, original, self.original_ms if config.is_relative else None)
         return Delivery(config, folder, self.judge, costs, self.predicted_ms, timer, self.console)
@@ -217,12 +220,12 @@ class _Search:
     def run(self) -> SearchReport:
         self._introduce()
         say, delivery = self.console.say, self.delivery
-        told = "estimated" if self.estimated else "measured"
+        told = source_word(self.estimated)
         factor, limit_ms = 1.0, self._limit_ms(1.0)
         report = self._uncut()
         if report is not None:
             return self._ended(report)
-        if self.config.has_latency_target and not (self._is_fresh or isinstance(self.device, CONSTANT)):
+        if self.config.has_latency_target and not (self._is_fresh or self.device.is_constant):
             self.evidence.add_drift(self.original_ms, delivery.original_now(), self.config.is_relative)
             factor = max(factor, self.evidence.factor(self.costs.full))
             limit_ms = self._limit_ms(factor)
@@ -267,7 +270,7 @@ class _Search:
         In a later round "uncut" is what the rounds before made, which is still to be compared with the original.
         """
         counts, is_first = self.costs.full, self.network.model is self.original.model
-        if self.config.reward not in BUDGETED or not is_first:
+        if not REWARDS[self.config.reward].needs_budget or not is_first:
             return None
         # The table timed this very network, which counts for more than the sum of its layers.
         within = self.original_ms <= self.target_ms and all(budget.holds(counts) for budget in self.clamp.budgets)
@@ -285,15 +288,15 @@ class _Search:
         target = f", target {self.target_ms:.4f} ms" if self.config.has_latency_target else ""
         others = "".join(f", at most {budget.limit:,} {budget.name}" for budget in self.clamp.budgets)
         self.console.say(
-            f"{self.config.model} on {device_text(self.device)}\n"
+            f"{self.config.model} on {self.device.text}\n"
             f"table {self.table.path}\n"
             f"{self.judge.source_line}\n"
             f"original {self.original_ms:.4f} ms{target}{others}, fastest reachable {self.clamp.fastest_ms:.4f} ms"
         )
         for line in (*bounds_text(self.config, self.uncut), *self._shortened()):
-            self.console.say(line)
+            self.console.warn(line)
         if self.estimated:
-            self.console.say(f"every latency is {bench_advice(self.device.identity.name)}")
+            self.console.warn(f"every latency is {bench_advice(self.device.identity.name)}")
         if self.bound is not None:
             self.console.say(self.bound.text(self.target_ms))
 
@@ -305,18 +308,18 @@ class _Search:
             margin_pct = 100 * (1 - limit_ms / self.target_ms)
             if margin_pct < config.margin_pct - 1e-9:
                 lines.append(
-                    f"--margin-pct {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
+                    f"`margin_pct` {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
                 )
-        if config.searcher == "dp" and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
+        if config.agent_record.counts_policies and config.total_episodes < EVALUATIONS_A_GROUP * self.costs.groups:
             lines.append(
-                f"--episodes {config.total_episodes}: a round of dynamic programming takes about "
+                f"`episodes` {config.total_episodes}: a round of dynamic programming takes about "
                 f"{EVALUATIONS_A_GROUP * self.costs.groups:.0f} policies, and one is made at least"
             )
         return lines
 
     def _costs(self, predictor: Predictor) -> LatencyCosts:
         config, architecture = self.config, self.network.graph.architecture
-        choices = grid_of(config).left(self.uncut, architecture.group_channels)
+        choices = grid_of(config).choices_within(self.uncut, architecture.group_channels)
         if config.round == 1:
             check_choices(config, choices)
         if config.prune == "weights":
@@ -359,7 +362,7 @@ class _Search:
             self._introduce_original()
             return own
         if self.folder.episodes():
-            raise UserError(f"{self._own_table} is missing, and the search was made by it: name another --out")
+            raise UserError(f"{self._own_table} is missing, and the search was made by it: name another `out`")
         self._check_exportable()
         lut = _path(self.config.lut)
         # One that was named is meant to be there: a typo must not begin hours of timing.
@@ -374,7 +377,7 @@ class _Search:
         if report.timed and not self.estimated:
             self.console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
         if report.suspect:
-            self.console.say(suspect_text(report))
+            self.console.warn(suspect_text(report))
         return table
 
     def _introduce_original(self) -> None:
@@ -398,8 +401,9 @@ class _Search:
 
     def _episodes(self, attempt: int, limit_ms: float, factor: float) -> list[EpisodeRecord]:
         config = self.config
+        counts_policies = config.agent_record.counts_policies
         wanted = config.total_episodes + attempt * config.correction_episodes
-        if config.searcher == "dp" and attempt:
+        if counts_policies and attempt:
             wanted = config.correction_episodes
         # A new agent learns the whole log again: the log alone is the state of a search.
         # Targets only fall from one attempt to the next: what is below this one's is a later one's.
@@ -407,7 +411,7 @@ class _Search:
         if log:
             self.console.say(f"going on after {len(log)} episodes")
         self.judge.asked.clear()
-        if config.starts_warm or config.searcher == "dp":
+        if config.starts_warm or config.agent_record.solves:
             clamp, problem = self.clamp.with_target(limit_ms), self._problem(limit_ms)
             solution = solve(clamp.guide, problem.damages()[0], clamp.guide_limit)
             self.console.say(
@@ -423,10 +427,10 @@ class _Search:
                 self.folder.append_episode(record)
                 best = max(best, record.accuracy)
                 note = f"{self.judge.shown(record.accuracy)} held back, best {self.judge.shown(best)}"
-                done = record.episode + 1 if config.searcher != "dp" else len(self.judge.asked)
+                done = len(self.judge.asked) if counts_policies else record.episode + 1
                 meter.update(min(done, wanted), note=note)
 
-            if config.searcher == "dp":
+            if counts_policies:
                 self.judge.on_asked = lambda: meter.update(min(len(self.judge.asked), wanted), note="policies tried")
             options = AgentOptions(
                 config.searcher,
@@ -441,10 +445,10 @@ class _Search:
             starts = [] if first is None else [first]
             records = search_episodes(self._problem(limit_ms), options, log, starts, on_episode)
         self.judge.on_asked = lambda: None
-        if config.searcher != "dp" and all(record.source == "start" for record in records):
-            say = self.console.say
+        if not counts_policies and all(record.source == "start" for record in records):
+            say = self.console.warn
             say(
-                f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: --episodes more"
+                f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: `episodes` more"
             )
         # What a replayed log held was not asked again.
         self._tried |= self.judge.asked | {record.counts for record in records}
@@ -464,7 +468,7 @@ class _Search:
         Where milliseconds are limited and measured, the uniform width is the one that takes as many as ours.
         """
         uniform = self._uniform(limit_ms) or uniform_policies(self.costs)[-1]
-        baselines = contest(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
+        baselines = baseline_rows(self._problem(limit_ms), self.config.baseline_names, len(self._tried), self.console)
         policies = {"original": self.uncut.graph.architecture.group_channels, "uniform": uniform, "ours": best.counts}
         if self._compares_by_timing:
             widths = [counts for counts in uniform_policies(self.costs) if self._within_budgets(counts)]
@@ -478,13 +482,11 @@ class _Search:
 
     def _device_to_ask(self) -> Device | None:
         """The device, where what it says of layers goes into its own table: the run folder's copy stays as it is."""
-        return None if isinstance(self.device, CONSTANT) or self.table.path == self._own_table else self.device
+        return None if self.device.is_constant or self.table.path == self._own_table else self.device
 
     @property
     def _compares_by_timing(self) -> bool:
-        return (
-            self.config.has_latency_target and self.config.prune == "channels" and not isinstance(self.device, CONSTANT)
-        )
+        return self.config.has_latency_target and self.config.prune == "channels" and not self.device.is_constant
 
     def _within_budgets(self, counts: Counts) -> bool:
         return all(budget.holds(counts) for budget in self.clamp.budgets)
@@ -519,7 +521,7 @@ class _Search:
             seconds=round(time.monotonic() - self.began, 1),
             data=facts.source,
             unlabelled=facts.unlabelled,
-            device=device_text(self.device),
+            device=self.device.text,
             table=str(self._own_table),
             tflite=ours.tflite,
             rows=rows,

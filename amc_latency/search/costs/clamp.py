@@ -208,8 +208,8 @@ class Clamp:
         if self.fastest_ms > self.target_ms:
             raise OutOfReachError(
                 f"a target of {self.target_ms:.6g} ms is out of reach: the fastest network that can be cut from "
-                f"this one{self._within()} is predicted at {up(self.fastest_ms):.6g} ms; raise the target to that "
-                "or more",
+                f"this one{self._within()} is predicted at {rounded_up(self.fastest_ms):.6g} ms; raise the target to "
+                "that or more",
                 self.costs,
                 self._all[0].completed(()),
             )
@@ -248,7 +248,7 @@ class Clamp:
         """Which budget to raise, and to what: the least of it that was found within all others."""
         spent = [[self.costs.total(end), *(b.costs.total(end) for b in self.budgets)] for end in self._ends()]
         limits = [self.target_ms * PS_PER_MS, *(budget.limit for budget in self.budgets)]
-        texts = [lambda ps: f"{up(ps / PS_PER_MS):.6g} ms", *(_texts(budget.name) for budget in self.budgets)]
+        texts = [lambda ps: f"{rounded_up(ps / PS_PER_MS):.6g} ms", *(_texts(budget.name) for budget in self.budgets)]
         ways = []
         for which, text in enumerate(texts):
             within = [
@@ -347,7 +347,7 @@ def _joined(factors: list[Factor], costs: PolicyCosts, combine: _Combined) -> Fa
     return scope, total
 
 
-def up(ms: float) -> float:
+def rounded_up(ms: float) -> float:
     """`ms` in the six digits that a message shows, rounded up, so that what it names is really reachable."""
     digits = 5 - math.floor(math.log10(ms)) if ms > 0 else 6
     return math.ceil(ms * 10**digits) / 10**digits

@@ -16,11 +16,11 @@ from amc_latency.console import Console
 from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import BaselineRow, Row, SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.delivery.timing import CONSTANT, PolicyTimer, TimedNetwork
+from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge.judge import FinetuneOptions, Judge, Tested
 from amc_latency.training.intervals import Comparison, compare, interval_pct
@@ -239,7 +239,7 @@ class Delivery:
         keys = {name: self._key(counts) for name, counts in policies.items() if name != "original"}
         keys["original"] = network_text(self.judge.original.graph.architecture.shapes())
         # Zeros don't show in shapes, which are all that these two devices know a file by.
-        if self.config.prune == "weights" and not isinstance(self.timer.device, CONSTANT):
+        if self.config.prune == "weights" and not self.timer.device.is_constant:
             return {name: name for name in policies}
         return keys
 

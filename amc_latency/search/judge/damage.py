@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from amc_latency.graph.coupling import Member
 from amc_latency.graph.trace import NetworkGraph
+from amc_latency.logits import loss_of
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, PolicyCosts
-from amc_latency.training.scoring import loss_of
 
 Evaluate = Callable[[Counts], Score]
 Damage = list[np.ndarray]

@@ -18,7 +18,8 @@ from amc_latency.data import ImageData
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, read_lines
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.names import find
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
@@ -28,6 +29,7 @@ from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 from amc_latency.search.judge.original import check_original
+from amc_latency.search.records import DAMAGES
 from amc_latency.training.finetune import finetune_config, settle, worse_text
 from amc_latency.training.loop import fit
 from amc_latency.training.outcome import Outcome
@@ -235,10 +237,10 @@ class Judge:
     def shortened(self) -> list[str]:
         """What there is less of than was asked for."""
         return [
-            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
+            f"`{name}` {wanted:,}: there are {len(images):,}, and all of them are taken"
             for name, wanted, unset, images in (
                 ("images", self.config.images, JudgeConfig.images, self.data.held_back),
-                ("calibration-images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
+                ("calibration_images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
             )
             if wanted > len(images) and wanted != unset
         ]
@@ -277,15 +279,24 @@ class Judge:
         return nullcontext()
 
     def damages(self, name: str, costs: PolicyCosts) -> list[Damage]:
-        """The proxies of damage called `name`, one of `config.DAMAGES`, the better one first."""
+        """The proxies of damage called `name`, one of `records.DAMAGES`, the better one first."""
+        return getattr(self, find(DAMAGES, name, "proxy of damage").method)(costs)
+
+    def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
+        """What least squares would miss."""
         base = self.base
-        if name == "taylor":
-            labels = self.data.train.take(self.config.calibration_images).labels
-            return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
-        if name == "measured":
-            return [measured(self, costs)[0]]
         error = refit_error(base.model, base.graph, self.statistics, costs.choices)
         return [balanced(error), error]
+
+    def taylor_damages(self, costs: PolicyCosts) -> list[Damage]:
+        """The loss's gradients, which takes labels."""
+        base = self.base
+        labels = self.data.train.take(self.config.calibration_images).labels
+        return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
+
+    def measured_damages(self, costs: PolicyCosts) -> list[Damage]:
+        """The loss itself, each group alone."""
+        return [measured(self, costs)[0]]
 
     def pruner(self) -> Callable[[Counts], nn.Module]:
         """What makes a policy's network, its batch norms not recalibrated yet."""

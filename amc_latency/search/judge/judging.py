@@ -10,10 +10,11 @@ from amc_latency.console import Console
 from amc_latency.data.labels import check_several
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, check_logits
-from amc_latency.search.config import BUDGETED, SearchConfig
+from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge.judge import Judge, JudgeConfig
 from amc_latency.search.judge.task_judge import Asked, TaskJudge, TaskWeightJudge
 from amc_latency.search.judge.weights import WeightJudge
+from amc_latency.search.records import DAMAGES, REWARDS
 from amc_latency.task import ImageTask, Task
 
 MakeJudge = Callable[[Network, Network, Path], Judge]
@@ -43,9 +44,9 @@ def judged_by(task: Task | ImageTask, network: Network, config: SearchConfig, co
 
         return Judging(of_images, {"data": data.source, "data_sha256": data.digest()})
     asked = Asked(task)
-    if config.reward not in BUDGETED:
+    if not REWARDS[config.reward].needs_budget:
         raise UserError(f"reward {config.reward!r} trades an accuracy of 0..1: with a task of your own give a target")
-    if config.damage == "taylor":
+    if DAMAGES[config.damage].needs_labels:
         raise UserError("damage 'taylor' needs labels: with a task of your own it is 'refit' or 'measured'")
     own = TaskWeightJudge if is_sparse else TaskJudge
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
-from amc_latency.console import Console
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.console import Console, number_column, table_console
+from amc_latency.device.base import source_word
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
-from amc_latency.report import console as result_console
-from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.report import search_text
 from amc_latency.search.run import search
@@ -42,7 +41,7 @@ class Round:
 
 @dataclass(frozen=True)
 class RoundsReport:
-    """What `search --rounds` ends with: the last round's report is the result."""
+    """What rounds end with: the last round's report is the result."""
 
     rounds: list[Round]
     report: SearchReport
@@ -78,11 +77,11 @@ def search_rounds(
 
 def rounds_text(result: RoundsReport) -> None:
     """A line a round, then the last one's report."""
-    told = "estimated" if result.report.estimated else "measured"
+    told = source_word(result.report.estimated)
     others = list(result.rounds[0].limits)
-    columns = [right("target ms"), right(f"{told} ms")]
-    columns += [right(text) for name in others for text in (f"{name} at most", name)]
-    table = Table("round", *columns, right("test %"), "folder", title="rounds of pruning and fine-tuning")
+    columns = [number_column("target ms"), number_column(f"{told} ms")]
+    columns += [number_column(text) for name in others for text in (f"{name} at most", name)]
+    table = Table("round", *columns, number_column("test %"), "folder", title="rounds of pruning and fine-tuning")
     for number, each in enumerate(result.rounds, 1):
         target = "" if each.target_ms is None else f"{each.target_ms:.4f}"
         sizes = [f"{value:,}" for name in others for value in (each.limits[name], each.actual[name])]
@@ -94,7 +93,7 @@ def rounds_text(result: RoundsReport) -> None:
             with_interval(each.accuracy, each.accuracy_95),
             each.folder,
         )
-    result_console().print(table)
+    table_console().print(table)
     search_text(result.report)
 
 

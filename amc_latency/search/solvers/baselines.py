@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from amc_latency.errors import UserError
 from amc_latency.lut.building.plan import nearest_counts
-from amc_latency.search.costs.clamp import Budget, Clamp, up
+from amc_latency.search.agents.loop import EpisodeRecord
+from amc_latency.search.costs.clamp import Budget, Clamp, rounded_up
 from amc_latency.search.costs.costs import Counts, LatencyCosts, PolicyCosts
+from amc_latency.search.problem import Choice, Problem, Session
 
 
 def uniform_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budget] = ()) -> Counts:
@@ -30,6 +32,21 @@ def shallow_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budg
 def deep_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budget] = ()) -> Counts:
     """As `uniform_policy`, but the late groups are cut hardest: `deep_policies`."""
     return _widest(costs, target_ms, budgets, deep_policies(costs), "policy that cuts the deep layers hardest")
+
+
+def choose_uniform(problem: Problem, name: str, evaluations: int) -> Choice:
+    """`uniform_policy` as a baseline."""
+    return _chosen(uniform_policy, problem)
+
+
+def choose_shallow(problem: Problem, name: str, evaluations: int) -> Choice:
+    """`shallow_policy` as a baseline."""
+    return _chosen(shallow_policy, problem)
+
+
+def choose_deep(problem: Problem, name: str, evaluations: int) -> Choice:
+    """`deep_policy` as a baseline."""
+    return _chosen(deep_policy, problem)
 
 
 def uniform_policies(costs: PolicyCosts) -> list[Counts]:
@@ -64,6 +81,11 @@ def random_policies(clamp: Clamp, n: int, seed: int) -> list[Counts]:
     return policies
 
 
+def search(session: Session) -> list[EpisodeRecord]:
+    """The episodes of a `RandomAgent`. Raises what `run_episodes` raises."""
+    return session.episodes(RandomAgent(session.problem.seed))
+
+
 class RandomAgent:
     """An `Agent` that learns nothing: its episodes are the `random_policies` of its seed."""
 
@@ -83,6 +105,11 @@ class RandomAgent:
 
     def learn(self, states: list[np.ndarray], actions: list[float], rewards: list[float], age: int) -> None:
         """Nothing."""
+
+
+def _chosen(policy: Callable[[LatencyCosts, float, Sequence[Budget]], Counts], problem: Problem) -> Choice:
+    clamp = problem.clamp
+    return Choice(policy(clamp.costs, clamp.target_ms, clamp.budgets), 0)
 
 
 def _random_ratios(costs: PolicyCosts, rng: np.random.Generator) -> list[float]:
@@ -118,4 +145,4 @@ def _widest(
     if budgets:
         raise UserError(f"no {what} holds all budgets")
     fastest = min(map(costs.ms, policies))
-    raise UserError(f"no {what} reaches {target_ms:.6g} ms; the fastest is predicted at {up(fastest):.6g} ms")
+    raise UserError(f"no {what} reaches {target_ms:.6g} ms; the fastest is predicted at {rounded_up(fastest):.6g} ms")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amc_latency.errors import UserError
-from amc_latency.search.costs.clamp import FORBIDDEN, MAX_TABLE_ENTRIES, Forbidden, is_forbidden, up
+from amc_latency.search.costs.clamp import FORBIDDEN, MAX_TABLE_ENTRIES, Forbidden, is_forbidden, rounded_up
 from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts, PolicyCosts, Scope
 
 MAX_LABELS = 100_000
@@ -313,7 +313,8 @@ def _out_of_reach(costs: PolicyCosts, target_units: int, least_units: int) -> st
     if isinstance(costs, LatencyCosts):
         return (
             f"a target of {target_units / PS_PER_MS:.6g} ms is out of reach: the fastest network that can be cut "
-            f"from this one is predicted at {up(least_units / PS_PER_MS):.6g} ms; raise the target to that or more"
+            f"from this one is predicted at {rounded_up(least_units / PS_PER_MS):.6g} ms; raise the target to that or "
+            "more"
         )
     return (
         f"a budget of {target_units:,} is out of reach: the least that a network cut from this one costs is "

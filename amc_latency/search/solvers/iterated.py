@@ -7,16 +7,23 @@ are worth depends on what is left of the others. Around a policy that is near th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
+from amc_latency.search.agents.loop import EpisodeRecord
+from amc_latency.search.agents.warm import solutions, within_all
 from amc_latency.search.costs.clamp import Forbidden
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
+from amc_latency.search.problem import Choice, Problem, Session
+from amc_latency.search.solvers.baselines import RandomAgent
 from amc_latency.search.solvers.dynamic import solve
 
+EVALUATIONS_A_GROUP = 2.3
+"""That a round takes, about."""
 STEPS = (1.0, 0.5, 0.25)
 """Shares of the reach that one round's damage is solved for: what is measured alone is less true further out."""
 
@@ -24,6 +31,42 @@ STEPS = (1.0, 0.5, 0.25)
 def negative_loss(score: Score, counts: Counts) -> float:
     """Cross entropy's negative: tells apart policies that get the same images right."""
     return -score.loss
+
+
+def search(session: Session) -> list[EpisodeRecord]:
+    """Episodes of dynamic programming's policies and of what it finds around the best of them; nobody acts.
+
+    Raises what `run_episodes` raises.
+    """
+    clamp, options = session.problem.clamp, session.options
+    found = _around_best(session.problem, session.starts, options.episodes)
+    starts = list(dict.fromkeys([*session.starts, found]))
+    earlier = sum(record.limit_ms != clamp.target_ms for record in session.log)
+    given = replace(session, starts=starts, options=replace(options, episodes=earlier + len(starts)))
+    return given.episodes(RandomAgent(session.problem.seed))
+
+
+def choose(problem: Problem, name: str, evaluations: int) -> Choice:
+    """Dynamic programming's policy as a baseline: by damage alone."""
+    clamp = problem.clamp
+    return Choice(within_all(clamp, solutions(clamp, problem.damages()[0], (1.0,))[0]), 0)
+
+
+def _around_best(problem: Problem, starts: Sequence[Counts], evaluations: int) -> Counts:
+    """Dynamic programming around the best of `starts`, in as many rounds as the evaluations suffice for."""
+    clamp, judge, reward = problem.clamp, problem.judge, problem.reward
+    best = max(starts, key=lambda counts: reward(judge(counts), counts))
+    rounds = max(1, int((evaluations - len(starts)) / (EVALUATIONS_A_GROUP * clamp.costs.groups)))
+    return iterated(
+        clamp.guide,
+        judge,
+        clamp.guide_limit,
+        best,
+        rounds,
+        reward=reward,
+        lead=lambda counts: within_all(clamp, counts),
+        forbidden=clamp.forbidden,
+    )
 
 
 def iterated(

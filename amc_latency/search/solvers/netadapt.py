@@ -28,7 +28,20 @@ from amc_latency.models.load import Network, cut_to
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.problem import Choice, Problem
 from amc_latency.training.loop import TrainConfig, fit, judged
+
+
+def choose(problem: Problem, name: str, evaluations: int) -> Choice:
+    """NetAdapt as a baseline, its proposals refitted. Raises UserError where more than milliseconds is limited."""
+    clamp, judge = problem.clamp, problem.judge
+    if clamp.budgets or not math.isfinite(clamp.target_ms):
+        raise UserError("NetAdapt goes by milliseconds alone")
+    if clamp.holds(clamp.costs.widest):
+        return Choice(clamp.costs.widest, 0)
+    run = netadapt(judge.base, clamp.costs, [clamp.target_ms], refitted(judge))
+    winner = reached(run, clamp.target_ms)
+    return Choice(winner.counts, len(judge.asked))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def bounds_text(config: SearchConfig, network: Network) -> list[str]:
     if whole and config.step > 1 and config.least_keep < 1:
         named = ", ".join(whole[:3]) + (", ..." if len(whole) > 3 else "")
         lines.append(
-            f"{len(whole)} of {len(groups)} groups are left whole ({named}): no multiple of --step {config.step} is "
+            f"{len(whole)} of {len(groups)} groups are left whole ({named}): no multiple of `step` {config.step} is "
             "between the least that they may keep and all"
         )
     for name, bound, end, most in (("min", config.min_keep, 0, "least"), ("max", config.max_keep, -1, "most")):
@@ -52,7 +52,7 @@ def bounds_text(config: SearchConfig, network: Network) -> list[str]:
         ]
         if off and bound is not None:
             lines.append(
-                f"--{name}-keep {bound_text(bound)} is met at the next multiple of --step {config.step}: "
+                f"`{name}_keep` {bound_text(bound)} is met at the next multiple of `step` {config.step}: "
                 f"{max(off)[1]}; a smaller step comes nearer"
             )
     return lines
@@ -92,7 +92,7 @@ def _names(config: SearchConfig, network: Network) -> Sequence[str]:
 
 def _options(config: SearchConfig) -> str:
     """What sets the choices, as the command line has it."""
-    parts = [f"--min-keep {bound_text(config.least_keep if config.min_keep is None else config.min_keep)}"]
-    parts += [] if config.max_keep is None else [f"--max-keep {bound_text(config.max_keep)}"]
-    parts += [] if config.prune == "weights" else [f"--step {config.step}"]
+    parts = [f"`min_keep` {bound_text(config.least_keep if config.min_keep is None else config.min_keep)}"]
+    parts += [] if config.max_keep is None else [f"`max_keep` {bound_text(config.max_keep)}"]
+    parts += [] if config.prune == "weights" else [f"`step` {config.step}"]
     return " and ".join(parts)

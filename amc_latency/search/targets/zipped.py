@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.batch_norm import scale_and_shift
 from amc_latency.lut.shapes.architecture import Choices
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.models.load import Network
@@ -62,10 +62,7 @@ def _scale(model: nn.Module, norm: str | None) -> np.ndarray | None:
     """What the batch norm that is folded into a layer multiplies its weights by, [channels out]."""
     if norm is None:
         return None
-    module = model.get_submodule(norm)
-    assert isinstance(module, BATCH_NORMS)
-    assert module.running_var is not None
-    scale = (module.running_var + module.eps).rsqrt() * (1.0 if module.weight is None else module.weight)
+    scale, _ = scale_and_shift(model.get_submodule(norm))
     return scale.detach().cpu().numpy()
 
 

@@ -18,7 +18,7 @@ from amc_latency.graph.trace import trace
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.own_network import build
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.search.judge.forward import CutForward

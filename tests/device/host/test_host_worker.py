@@ -13,7 +13,7 @@ from amc_latency.device.base import Workload
 from amc_latency.device.host import host_worker
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.host.reference import ReferenceSpeeds
-from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.tflite.layer_model import layer_model
 

@@ -11,11 +11,12 @@ from amc_latency.lut.shapes.shape import LayerShape
 
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.agents.env import FEATURES, ChannelEnv
+from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.agents.loop import run_episodes
-from amc_latency.search.agents.warm import clone, led_through, start_policies
+from amc_latency.search.agents.warm import clone, start_policies, within_all
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import LatencyCosts, LayerCosts
+from amc_latency.search.records import FEATURES
 
 ARCHITECTURE = Architecture(
     (
@@ -42,12 +43,12 @@ def test_it_starts_from_the_least_damage_under_the_target() -> None:
     assert all(clamp.holds(counts) for counts in first)
 
 
-def test_under_further_budgets_a_policy_is_led_through_the_clamp() -> None:
+def test_under_further_budgets_a_policy_is_brought_within_all() -> None:
     macs = LayerCosts(ARCHITECTURE, CHOICES, lambda shape: shape.macs)
     budget = Budget("MACs", macs, macs.of((4, 4)))
     clamp = Clamp(COSTS, COSTS.full_ms, [budget])
-    assert led_through(clamp, (4, 4)) == (4, 4)
-    assert budget.holds(led_through(clamp, (8, 8)))
+    assert within_all(clamp, (4, 4)) == (4, 4)
+    assert budget.holds(within_all(clamp, (8, 8)))
     assert all(clamp.holds(counts) for counts in start_policies(clamp, [DAMAGE]))
 
 

@@ -18,7 +18,7 @@ from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.search.agents.warm import solutions
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import MAX, Counts, LatencyCosts, LayerCosts, PolicyCosts

@@ -37,6 +37,11 @@ class Budget:
         return self.costs.of(counts) <= self.limit
 
     @property
+    def text(self) -> str:
+        """As a message has it."""
+        return f"{self.limit:,} {self.name}"
+
+    @property
     def is_sum(self) -> bool:
         """Whether layers share it; if not, each must hold it alone."""
         return self.costs.combine is SUM
@@ -181,7 +186,7 @@ class Clamp:
     def text(self) -> str:
         """The budgets in words."""
         parts = [f"{self.target_ms:.6g} ms"] if math.isfinite(self.target_ms) else []
-        parts += [f"{budget.limit:,} {budget.name}" for budget in self.budgets]
+        parts += [budget.text for budget in self.budgets]
         return " and ".join(parts) or "no budget"
 
     def _possible(self, prefix: Sequence[int]) -> np.ndarray:
@@ -203,7 +208,7 @@ class Clamp:
             if not budget.is_sum:
                 self._check_least(budget, elimination)
         if is_forbidden(self._all[0].least_total()):
-            names = " and ".join(f"{budget.limit:,} {budget.name}" for budget in self.budgets if not budget.is_sum)
+            names = " and ".join(budget.text for budget in self.budgets if not budget.is_sum)
             raise UserError(f"{names} can each be reached, but no policy holds them together: raise one")
         if self.fastest_ms > self.target_ms:
             raise OutOfReachError(
@@ -220,7 +225,7 @@ class Clamp:
         least = elimination.least_total()
         if least > budget.limit:
             raise OutOfReachError(
-                f"a budget of {budget.limit:,} {budget.name} is out of reach: the least that this network can be "
+                f"a budget of {budget.text} is out of reach: the least that this network can be "
                 f"cut to{self._within(budget)} is {least:,}; raise the budget to that or more",
                 budget.costs,
                 elimination.completed(()),
@@ -229,7 +234,7 @@ class Clamp:
     def _within(self, but: Budget | None = None) -> str:
         """The limits on single layers in words, which the least of a sum is held to as well."""
         others = [each for each in self.budgets if not each.is_sum and each is not but]
-        return f" within {' and '.join(f'{each.limit:,} {each.name}' for each in others)}" if others else ""
+        return f" within {' and '.join(each.text for each in others)}" if others else ""
 
     def _joint(self) -> Elimination:
         """Completions that spend the least of all budgets in equal shares."""

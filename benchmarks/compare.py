@@ -180,10 +180,10 @@ class Worker:
             problem = replace(problem, clamp=Clamp(costs, float("inf"), [budget]))
         warmup = 0 if warm else self.options.evaluations // 4
         options = AgentOptions(name, warm, warmup, self.options.evaluations)
-        problem.judge.asked.clear()
-        records = search_episodes(problem, options)
+        with problem.judge.counting() as asked:
+            records = search_episodes(problem, options)
         best = problem.judge.choose(records, problem.clamp.target_ms, problem.reward)
-        return best.counts, len(problem.judge.asked)
+        return best.counts, len(asked)
 
     def _netadapt(self, job: Job, problem):
         from amc_latency.models.files.checkpoint import load_checkpoint

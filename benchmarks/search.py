@@ -137,8 +137,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             print(f"\repisode {record.episode + 1}, {record.accuracy:.4f} ", end="", file=sys.stderr)
 
     watch = watched_parts()
-    records, search_s = search([])
-    parts = parts_ms(watch.seconds, search_s, len(records), len(judge.asked))
+    with judge.counting() as asked:
+        records, search_s = search([])
+    parts = parts_ms(watch.seconds, search_s, len(records), len(asked))
     _, replay_s = search(records)
     # A policy that came before is answered from memory, in no time.
     first = list({record.counts: record for record in reversed(records)}.values())

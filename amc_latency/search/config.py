@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,17 @@ from amc_latency.measuring.config import ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.names import unknown
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
-from amc_latency.search.records import AGENTS, BASELINES, DAMAGES, REWARDS, STATES, AgentRecord
+from amc_latency.search.records import (
+    AGENTS,
+    BASELINES,
+    BUDGET_FIELDS,
+    BUDGETS,
+    DAMAGES,
+    PRUNINGS,
+    REWARDS,
+    STATES,
+    AgentRecord,
+)
 from amc_latency.search.series.densities import check_densities, check_end, parse_densities
 from amc_latency.search.targets.amounts import (
     Amount,
@@ -32,8 +42,6 @@ from amc_latency.training.intervals import Comparison, interval_pct
 LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
 """The measure that is a percentage of images; any other is a figure of its own."""
-PRUNINGS = ("channels", "weights")
-"""What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
 
 TARGET, DATA, SEARCH, REWARD, FINE_TUNING, DEVICE = "Target", "Data", "Search", "Reward", "Fine-tuning", "Device"
 """Groups of a search's settings."""
@@ -82,6 +90,14 @@ class SearchConfig:
         "bytes of the .tflite at most, such as 1.2M or 40%; zipped where weights are pruned",
         TARGET,
         rule=amount_rule("bytes"),
+        read=read_amount,
+    )
+    target_memory: Amount | None = setting(
+        None,
+        "bytes of activations that are live at once at most, such as 2M or 50%: float32, one image, without what a "
+        "runtime adds",
+        TARGET,
+        rule=amount_rule("memory"),
         read=read_amount,
     )
     prune: str = setting("channels", "channels, or weights: the smallest of each layer, for a size budget", TARGET)
@@ -225,8 +241,8 @@ class SearchConfig:
             traded = [name for name, reward in REWARDS.items() if not reward.needs_budget]
             raise OptionError(
                 "reward",
-                f"{self.reward} needs a budget: `target_ms` MILLISECONDS, `speedup` FACTOR, `target_macs`, "
-                f"`target_params` or `target_bytes`; the rewards {', '.join(traded)} trade accuracy without one",
+                f"{self.reward} needs a budget: `target_ms` MILLISECONDS, `speedup` FACTOR, "
+                f"{listed(BUDGET_FIELDS, 'or')}; the rewards {', '.join(traded)} trade accuracy without one",
             )
         if self.unlabelled is not None and self.data != SearchConfig.data:
             raise OptionError("unlabelled", "takes the place of `data`: give one of them")
@@ -263,13 +279,12 @@ class SearchConfig:
             )
         check_bounds(self.min_keep, self.max_keep, LEAST_KEEP["channels"] if self.prune == "channels" else None)
         if self.rounds_density is not None:
-            budgets = (self.target_macs, self.target_params, self.target_bytes)
-            ends = [percent_of(each) for each in budgets if isinstance(each, str)]
+            ends = [percent_of(each) for each in self.limits.values() if isinstance(each, str)]
             ends += [] if self.speedup is None else [100 / self.speedup]
             check_densities(self.rounds_density, self.rounds, [end for end in ends if end is not None])
         if self.prune not in PRUNINGS:
             raise OptionError(("prune",), f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
-        if self.prune == "weights":
+        if not PRUNINGS[self.prune].cuts_channels:
             self._check_weights()
 
     def _check_confidence(self) -> None:
@@ -277,20 +292,19 @@ class SearchConfig:
             raise OptionError("confidence", "takes the place of `margin_pct`: give one of them")
         if self.estimate:
             raise OptionError("confidence", "needs a table that was measured: search with `margin_pct` and `estimate`")
-        if any(limit is not None for limit in (self.target_macs, self.target_params, self.target_bytes)):
-            raise OptionError(
-                "confidence",
-                "is for milliseconds alone: leave `target_macs`, `target_params` and `target_bytes` out",
-            )
+        if self.limits:
+            raise OptionError("confidence", f"is for milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
         if not self.has_latency_target:
             raise OptionError("confidence", "is that of meeting a latency: give `target_ms` or `speedup` with it")
 
     def _check_weights(self) -> None:
-        if self.has_latency_target or self.target_macs is not None or REWARDS[self.reward].needs_channels:
+        possible = [record.field for record in BUDGETS.values() if self.prune in record.pruning]
+        needs_channels = self.has_latency_target or REWARDS[self.reward].needs_channels
+        if needs_channels or not self.limits.keys() <= set(possible):
             raise OptionError(
-                ("prune", "target_params", "target_bytes"),
-                "`prune='weights'` makes a network smaller, not faster: a dense runtime multiplies zeros as well. Give "
-                "`target_params` or `target_bytes`, or prune channels for milliseconds or MACs",
+                ("prune", *possible),
+                f"`prune={self.prune!r}` makes a network smaller, not faster: a dense runtime multiplies zeros as "
+                f"well. Give {listed(possible, 'or')}, or prune channels for milliseconds or MACs",
             )
         if DAMAGES[self.damage].needs_channels:
             raise OptionError(
@@ -348,8 +362,13 @@ class SearchConfig:
     @property
     def has_budget(self) -> bool:
         """Whether anything is limited."""
-        others = (self.target_macs, self.target_params, self.target_bytes)
-        return self.has_latency_target or any(limit is not None for limit in others)
+        return self.has_latency_target or bool(self.limits)
+
+    @property
+    def limits(self) -> dict[str, Amount]:
+        """What is limited beside milliseconds, by field."""
+        found = {name: getattr(self, name) for name in BUDGET_FIELDS}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
     def target_of(self, original_ms: float) -> float:
         """The target in milliseconds, for an uncut network of `original_ms`; infinite if there is none."""
@@ -371,6 +390,12 @@ class SearchConfig:
         if self.rounds_density is not None:
             return self.rounds_density[self.round - 1] * original / 100
         return original * (target / original) ** (self.round / self.rounds)
+
+
+def listed(names: Iterable[str], word: str) -> str:
+    """`a`, `b` or `c`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def _check_known(field: str, name: str, records: Mapping[str, object], what: str = "") -> None:
@@ -414,7 +439,7 @@ def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
     densities = found.get("rounds_density")
     if densities:
         found.setdefault("rounds", len(densities))
-        budgets = ("target_ms", "speedup", "target_macs", "target_params", "target_bytes")
+        budgets = ("target_ms", "speedup", *BUDGET_FIELDS)
         if found.get("prune") == "weights" and all(found.get(name) is None for name in budgets):
             # AMC's density is of the weights: nothing else can be meant.
             found["target_params"] = f"{densities[-1]:g}%"
@@ -425,9 +450,7 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
     targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
     targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
-    for name in ("macs", "params", "bytes"):
-        limit = getattr(config, f"target_{name}")
-        targets += [] if limit is None else [amount_text(limit, name)]
+    targets += [amount_text(limit, name.removeprefix("target_")) for name, limit in config.limits.items()]
     bounds = {"min": config.min_keep, "max": config.max_keep}
     parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
     parts += [] if config.prune == SearchConfig.prune else [config.prune]

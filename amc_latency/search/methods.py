@@ -11,7 +11,7 @@ from amc_latency.errors import UserError
 from amc_latency.names import find
 from amc_latency.search.agents.env import ChannelEnv, negative_error
 from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.agents.warm import start_policies
+from amc_latency.search.agents.warm import WarmStart, warm_start
 from amc_latency.search.config import BaselineRow
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.problem import AgentOptions, Choice, Problem, Session
@@ -31,16 +31,19 @@ def search_episodes(
     log: Sequence[EpisodeRecord] = (),
     first: Sequence[Counts] = (),
     on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
+    warm: WarmStart | None = None,
 ) -> list[EpisodeRecord]:
     """Run an agent under the problem's clamp until there are `options.episodes`, those of `log` included.
 
-    `first` are policies to execute before anything else; dynamic programming's come after them in a warm start.
-    Raises `UserError` for an unknown agent, and what its function raises.
+    `first` are policies to execute before anything else; dynamic programming's come after them in a warm start, which
+    is solved here unless `warm` has it. Raises `UserError` for an unknown agent, and what its function raises.
     """
     record = find(AGENTS, options.name, "agent")
     clamp, judge, reward = problem.clamp, problem.judge, problem.reward
-    damages = problem.damages() if options.warm_start or record.solves else []
-    starts = list(dict.fromkeys([*first, *start_policies(clamp, damages)]))
+    if warm is None and (options.warm_start or record.solves):
+        warm = warm_start(clamp, problem.damages())
+    damages, policies = ([], []) if warm is None else (warm.damages, warm.policies)
+    starts = list(dict.fromkeys([*first, *policies]))
     # What is hopeless shows in the accuracy only where nothing else is rewarded; and a layer's reward is a difference
     # on the same images.
     gives_up = reward is negative_error and not options.layer_rewards
@@ -55,15 +58,15 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
     Raises `UserError` for another name, and where it reaches no policy within the budgets.
     """
     record = find(BASELINES, name, "baseline")
-    problem.judge.asked.clear()
     return resolve_name(record.choose)(problem, name, evaluations)
 
 
 def choose_by_agent(problem: Problem, name: str, evaluations: int) -> Choice:
     """The best that the agent `name` finds from a cold start."""
-    records = search_episodes(problem, AgentOptions(name, warm_start=False, episodes=evaluations))
+    with problem.judge.counting() as asked:
+        records = search_episodes(problem, AgentOptions(name, warm_start=False, episodes=evaluations))
     best = problem.judge.choose(records, problem.clamp.target_ms, problem.reward)
-    return Choice(best.counts, len(problem.judge.asked))
+    return Choice(best.counts, len(asked))
 
 
 def baseline_rows(problem: Problem, names: Sequence[str], evaluations: int, console: Console) -> list[BaselineRow]:

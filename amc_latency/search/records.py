@@ -1,14 +1,16 @@
-"""What a search is made of, by name: agents, baselines, rewards, proxies of damage and states, a record each.
+"""What a search is made of, by name: agents, baselines, rewards, budgets, damage, pruning and states, a record each.
 
 Costs no torch import: functions are named as `module:function`, and imported when called (`pkgutil.resolve_name`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 _AGENTS, _SOLVERS = "amc_latency.search.agents", "amc_latency.search.solvers"
 _REWARDS = "amc_latency.search.costs.rewards"
+_BUDGETS = "amc_latency.search.targets.budgets"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,40 @@ class DamageRecord:
     """whether it is of channels alone, and not of single weights"""
 
 
+@dataclass(frozen=True)
+class BudgetRecord:
+    """What may be limited beside milliseconds, in whole units. Its name stands behind a number in messages."""
+
+    field: str
+    """of `SearchConfig`; `target_macs` is the option `--target-macs`"""
+    costs: str
+    """of a `Subject`: the `PolicyCosts`, which say what each layer costs and whether layers add up or the largest
+    counts"""
+    uncut: str
+    """of a `Subject`: units of the uncut network, which a percentage is of"""
+    actual: str
+    """of the delivered `Row` and these costs: what the result takes"""
+    pruning: tuple[str, ...] = ("channels",)
+    """the `PRUNINGS` that it means something to"""
+
+    @property
+    def unit(self) -> str:
+        """The field's own word: `macs`."""
+        return self.field.removeprefix("target_")
+
+
+@dataclass(frozen=True)
+class PruningRecord:
+    """What a policy counts."""
+
+    strategy: str
+    """makes the `Pruning` of a search, of its config"""
+    cuts_channels: bool
+    """whether it makes a network faster; else rewards, damage and budgets of channels mean nothing"""
+    unused: Mapping[str, str] = field(default_factory=dict)
+    """settings that change nothing then, and why"""
+
+
 AGENTS = {
     "ddpg": AgentRecord(f"{_AGENTS}.ddpg:search", sees_state=True, warms_up=True, options=("critic_action_layer",)),
     "ppo": AgentRecord(
@@ -108,6 +144,39 @@ DAMAGES = {
     "refit": DamageRecord("refit_damages"),
     "taylor": DamageRecord("taylor_damages", needs_labels=True, needs_channels=True),
     "measured": DamageRecord("measured_damages"),
+}
+BUDGETS = {
+    "MACs": BudgetRecord("target_macs", f"{_BUDGETS}:macs", f"{_BUDGETS}:uncut_macs", f"{_BUDGETS}:delivered_macs"),
+    "parameters": BudgetRecord(
+        "target_params",
+        f"{_BUDGETS}:params",
+        f"{_BUDGETS}:uncut_params",
+        f"{_BUDGETS}:by_costs",
+        pruning=("channels", "weights"),
+    ),
+    "bytes": BudgetRecord("target_bytes", f"{_BUDGETS}:size", f"{_BUDGETS}:uncut_size", f"{_BUDGETS}:delivered_size"),
+    "bytes zipped": BudgetRecord(
+        "target_bytes",
+        f"{_BUDGETS}:zipped",
+        f"{_BUDGETS}:uncut_zipped",
+        f"{_BUDGETS}:delivered_zipped",
+        pruning=("weights",),
+    ),
+    "bytes of activations": BudgetRecord(
+        "target_memory", f"{_BUDGETS}:memory", f"{_BUDGETS}:uncut_memory", f"{_BUDGETS}:by_costs"
+    ),
+}
+BUDGET_FIELDS = tuple(dict.fromkeys(record.field for record in BUDGETS.values()))
+PRUNINGS = {
+    "channels": PruningRecord("amc_latency.search.targets.pruning:ChannelPruning", cuts_channels=True),
+    "weights": PruningRecord(
+        "amc_latency.search.targets.pruning:WeightPruning",
+        cuts_channels=False,
+        unused={
+            "step": "it is of channels; `prune='weights'` takes any share, by `min_keep` and `max_keep`",
+            "calibration_images": "pruned weights are not refitted; `recalibration_images` counts",
+        },
+    ),
 }
 FEATURES = ("t", "n", "c", "h", "w", "stride", "k", "layer_cost", "reduced", "rest", "previous")
 """AMC's state (paper, section 3.1), in this order and each scaled into 0..1."""

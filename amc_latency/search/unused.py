@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.records import AGENTS, BASELINES
+from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS
 
 
 def unused(config: SearchConfig) -> dict[str, str]:
     """Why, by the name of the setting."""
-    found = {}
-    if config.prune == "weights":
-        found["step"] = "it is of channels; `prune='weights'` takes any share, by `min_keep` and `max_keep`"
+    found: dict[str, str] = {}
     agent, own = f"`agent={config.searcher!r}`", config.agent_record
     if not own.warms_up:
         found["warmup"] = f"{agent} has no random episodes"
@@ -37,6 +35,4 @@ def unused(config: SearchConfig) -> dict[str, str]:
             f"they are of the {config.calibration_images} calibration images: `calibration_images` "
             f"{config.recalibration_images} or more"
         )
-    elif config.prune == "weights":
-        found["calibration_images"] = "pruned weights are not refitted; `recalibration_images` counts"
-    return found
+    return {**PRUNINGS[config.prune].unused, **found}

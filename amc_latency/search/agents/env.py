@@ -11,7 +11,7 @@ import numpy as np
 
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.records import STATES
 
 Evaluate = Callable[[Counts, float], Score]
@@ -53,7 +53,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         clamp: Clamp,
         evaluate: Evaluate,
         reward: Reward = negative_error,
-        guide: LayerCosts | None = None,
+        guide: PolicyCosts | None = None,
         state: str = "amc",
         by_layer: bool = False,
     ) -> None:

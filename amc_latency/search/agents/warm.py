@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.damage import Damage
 from amc_latency.search.problem import Session
-from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.dynamic import Solution, solve
 
 START_SHARES = (1.0, 0.97, 0.94)
 """Shares of the target whose solutions are executed: at and a little under it."""
@@ -36,17 +37,34 @@ class Cloner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """What dynamic programming says before an agent begins."""
+
+    damages: list[Damage]
+    """its proxies, the better one first"""
+    best: Solution
+    """by the better one, at the whole budget"""
+    policies: list[Counts]
+    """what is executed first: for each proxy the policies at `START_SHARES`, within all budgets"""
+
+
+def warm_start(clamp: Clamp, damages: Sequence[Damage]) -> WarmStart:
+    """Solve for each of `damages`, of which there is one at least."""
+    solved = [_solved(clamp, damage, START_SHARES) for damage in damages]
+    policies = dict.fromkeys(within_all(clamp, solution.counts) for each in solved for solution in each)
+    return WarmStart(list(damages), solved[0][0], list(policies))
+
+
 def solutions(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Counts]:
     """Dynamic programming's policies at these shares of the clamp's first budget: the reachable ones, each once."""
+    return list(dict.fromkeys(solution.counts for solution in _solved(clamp, damage, shares)))
+
+
+def _solved(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Solution]:
     limits = [int(share * clamp.guide_limit) for share in shares]
-    found = [solve(clamp.guide, damage, limit).counts for limit in limits if limit >= clamp.guide_least]
-    return list(dict.fromkeys(found))
-
-
-def start_policies(clamp: Clamp, damages: Sequence[Damage]) -> list[Counts]:
-    """What a warm-started search executes first: for each proxy of damage the policies at `START_SHARES`."""
-    found = [within_all(clamp, counts) for damage in damages for counts in solutions(clamp, damage, START_SHARES)]
-    return list(dict.fromkeys(found))
+    reachable = [limit for limit in limits if limit >= clamp.guide_least]
+    return [solve(clamp.guide, damage, limit, forbidden=clamp.forbidden) for limit in reachable]
 
 
 def within_all(clamp: Clamp, counts: Counts) -> Counts:

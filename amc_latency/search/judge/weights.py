@@ -23,7 +23,7 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import check_used, layer_kinds
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced
 from amc_latency.search.judge.judge import Judge
 
@@ -180,7 +180,7 @@ class WeightJudge(Judge):
         """Zeros stay zeros."""
         return zeros_held(network)
 
-    def refit_damages(self, costs: LayerCosts) -> list[Damage]:
+    def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The share of a layer's squared weights that goes, in place of what least squares would miss."""
         lost = []
         for layer, counts, full in zip(self._layers, costs.choices, costs.full, strict=True):

@@ -14,7 +14,8 @@ from amc_latency.console import Console, number_column, put, table_console
 from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, OptionError
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig, SearchReport, listed
+from amc_latency.search.records import BUDGET_FIELDS
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 
@@ -65,10 +66,8 @@ def pareto_search(
         raise OptionError(
             "pareto", "needs the fastest target of the front: `target_ms` MILLISECONDS or `speedup` FACTOR"
         )
-    if any(limit is not None for limit in (config.target_macs, config.target_params, config.target_bytes)):
-        raise OptionError(
-            "pareto", "is over milliseconds alone: leave `target_macs`, `target_params` and `target_bytes` out"
-        )
+    if config.limits:
+        raise OptionError("pareto", f"is over milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
     if config.rounds > 1 or config.rounds_density is not None:
         raise OptionError("pareto", "and `rounds` are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]

@@ -14,6 +14,7 @@ from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
 from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.records import BUDGETS
 from amc_latency.search.report import search_text
 from amc_latency.search.run import search
 from amc_latency.search.targets.amounts import absolute
@@ -99,11 +100,10 @@ def rounds_text(result: RoundsReport) -> None:
 
 def _meets_last(config: SearchConfig, report: SearchReport) -> bool:
     """Whether the uncut network, which met a round's budgets, meets the last round's too."""
-    limits = {"MACs": config.target_macs, "parameters": config.target_params}
-    actual = {row.name: row.actual for row in report.budgets}
-    others = [(uncut, limits.get(name, config.target_bytes)) for name, uncut in actual.items()]
+    limits = config.limits
+    others = [(row.actual, limits[BUDGETS[row.name].field]) for row in report.budgets]
     return report.measured_ms <= config.target_of(report.original_ms) and all(
-        limit is None or uncut <= absolute(limit, uncut) for uncut, limit in others
+        uncut <= absolute(limit, uncut) for uncut, limit in others
     )
 
 

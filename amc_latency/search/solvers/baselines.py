@@ -11,7 +11,7 @@ from amc_latency.errors import UserError
 from amc_latency.lut.building.plan import nearest_counts
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Budget, Clamp, rounded_up
-from amc_latency.search.costs.costs import Counts, LatencyCosts, LayerCosts
+from amc_latency.search.costs.costs import Counts, LatencyCosts, PolicyCosts
 from amc_latency.search.problem import Choice, Problem, Session
 
 
@@ -49,12 +49,12 @@ def choose_deep(problem: Problem, name: str, evaluations: int) -> Choice:
     return _chosen(deep_policy, problem)
 
 
-def uniform_policies(costs: LayerCosts) -> list[Counts]:
+def uniform_policies(costs: PolicyCosts) -> list[Counts]:
     """Every policy that rounding one keep ratio to each group's nearest choice can give, widest first."""
     return _policies_along(costs, [1.0] * costs.groups)
 
 
-def shallow_policies(costs: LayerCosts) -> list[Counts]:
+def shallow_policies(costs: PolicyCosts) -> list[Counts]:
     """Every rounding of a cut that falls linearly from the first group to nothing behind the last, widest first.
 
     AMC (arXiv 1802.03494) compares itself with hand-made policies that cut shallow or deep layers aggressively, but
@@ -64,7 +64,7 @@ def shallow_policies(costs: LayerCosts) -> list[Counts]:
     return _policies_along(costs, [1 - group / costs.groups for group in range(costs.groups)])
 
 
-def deep_policies(costs: LayerCosts) -> list[Counts]:
+def deep_policies(costs: PolicyCosts) -> list[Counts]:
     """Every rounding of a cut that grows linearly from nothing before the first group to the last, widest first."""
     return _policies_along(costs, [(group + 1) / costs.groups for group in range(costs.groups)])
 
@@ -112,7 +112,7 @@ def _chosen(policy: Callable[[LatencyCosts, float, Sequence[Budget]], Counts], p
     return Choice(policy(clamp.costs, clamp.target_ms, clamp.budgets), 0)
 
 
-def _random_ratios(costs: LayerCosts, rng: np.random.Generator) -> list[float]:
+def _random_ratios(costs: PolicyCosts, rng: np.random.Generator) -> list[float]:
     lowest, highest = (
         [choices[end] / channels for choices, channels in zip(costs.choices, costs.full, strict=True)]
         for end in (0, -1)
@@ -120,7 +120,7 @@ def _random_ratios(costs: LayerCosts, rng: np.random.Generator) -> list[float]:
     return [float(ratio) for ratio in rng.uniform(lowest, highest)]
 
 
-def _policies_along(costs: LayerCosts, weights: Sequence[float]) -> list[Counts]:
+def _policies_along(costs: PolicyCosts, weights: Sequence[float]) -> list[Counts]:
     """Every policy that rounding the keep ratios `1 - cut * weight` can give while the cut grows from 0."""
     # A count changes where its ratio passes the middle between two choices: look once between all of these.
     passed = {

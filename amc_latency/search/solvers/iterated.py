@@ -15,7 +15,8 @@ from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.agents.warm import solutions, within_all
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.clamp import Forbidden
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
 from amc_latency.search.problem import Choice, Problem, Session
 from amc_latency.search.solvers.baselines import RandomAgent
@@ -64,11 +65,12 @@ def _around_best(problem: Problem, starts: Sequence[Counts], evaluations: int) -
         rounds,
         reward=reward,
         lead=lambda counts: within_all(clamp, counts),
+        forbidden=clamp.forbidden,
     )
 
 
 def iterated(
-    costs: LayerCosts,
+    costs: PolicyCosts,
     evaluate: Evaluate,
     target_units: int,
     start: Counts,
@@ -77,6 +79,7 @@ def iterated(
     reach: float = 0.25,
     reward: Reward = negative_loss,
     lead: Callable[[Counts], Counts] = lambda counts: counts,
+    forbidden: Sequence[Forbidden] = (),
 ) -> Counts:
     """The best policy found from `start` in `rounds` rounds, with `costs.of(counts) <= target_units`.
 
@@ -84,14 +87,15 @@ def iterated(
     three solutions under that damage: in the whole region, in half of it, in a quarter. The best becomes the
     incumbent if its reward is better than the last one's; else the region shrinks to a quarter. Deterministic,
     but for what `evaluate` says. `lead` is where a solution is brought
-    within further budgets. Raises what `solve` raises.
+    within further budgets; no policy has what is `forbidden`. Raises what `solve` raises.
     """
     best, best_reward = start, reward(evaluate(start), start)
     for _ in range(rounds):
         damage, _ = measured(evaluate, costs, points, best, reach)
         around, worked = best, STEPS[-1]
         for step in STEPS:
-            counts = lead(solve(costs, _within(costs, damage, around, reach * step), target_units).counts)
+            near = _within(costs, damage, around, reach * step)
+            counts = lead(solve(costs, near, target_units, forbidden=forbidden).counts)
             value = reward(evaluate(counts), counts)
             if value > best_reward:
                 best, best_reward, worked = counts, value, step
@@ -99,7 +103,7 @@ def iterated(
     return best
 
 
-def _within(costs: LayerCosts, damage: Damage, around: Counts, reach: float) -> Damage:
+def _within(costs: PolicyCosts, damage: Damage, around: Counts, reach: float) -> Damage:
     """`damage` with `inf` out of reach."""
     narrowed = []
     for values, here, choices in zip(damage, costs.indices(around), costs.choices, strict=True):

@@ -18,8 +18,6 @@ from amc_latency.models.load import Network
 from amc_latency.search.costs.costs import LayerCosts
 from amc_latency.search.judge.weights import SparseShape, masked, weight_layers
 
-ZIPPED = "bytes zipped"
-"""The budget's name, as a message has it."""
 _MARGIN = 1.015
 """The weights that are packed in the end are fine-tuned ones, which moves the size by less than 1 %."""
 _SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
-from dataclasses import fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pkgutil import resolve_name
 
 import numpy as np
@@ -21,16 +24,29 @@ from amc_latency.models.registry import Source, build_model, known_models
 from amc_latency.models.spec import ModelSpec
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.loop import EpisodeRecord, best_of
-from amc_latency.search.config import SearchConfig
+from amc_latency.search.config import BudgetRow, Row, SearchConfig
 from amc_latency.search.costs.clamp import Clamp
-from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.costs.costs import Counts, LatencyCosts, LayerCosts, PolicyCosts
 from amc_latency.search.costs.rewards import make_reward
 from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.weights import WeightJudge
 from amc_latency.search.methods import check_agent, choose, search_episodes
 from amc_latency.search.problem import AgentOptions, Choice, Problem, Session
-from amc_latency.search.records import AGENTS, BASELINES, DAMAGES, REWARDS, AgentRecord, BaselineRecord
+from amc_latency.search.records import (
+    AGENTS,
+    BASELINES,
+    BUDGETS,
+    DAMAGES,
+    PRUNINGS,
+    REWARDS,
+    AgentRecord,
+    BaselineRecord,
+    BudgetRecord,
+)
+from amc_latency.search.targets.amounts import Amount
+from amc_latency.search.targets.budgets import Subject, budget_rows, clamp_of
 from amc_latency.search.unused import unused
+from tests.amc_latency.search.targets.test_bounds import small_network
 
 ARCHITECTURE = Architecture(
     (
@@ -46,11 +62,11 @@ COSTS = LatencyCosts(ARCHITECTURE, ((4, 8, 16), (8, 24, 40)), lambda shape: shap
 class ToyJudge:
     """Judges by arithmetic: each channel of the second group is worth two of the first."""
 
-    def __init__(self) -> None:
-        self.asked: set[Counts] = set()
+    @contextmanager
+    def counting(self) -> Iterator[set[Counts]]:
+        yield set()
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
-        self.asked.add(counts)
         return Score((counts[0] + 2 * counts[1]) / 96, 0.0, 100)
 
     def choose(self, records: list[EpisodeRecord], limit_ms: float, reward: object) -> EpisodeRecord:
@@ -106,6 +122,61 @@ def test_an_agent_of_ones_own_searches(own: None) -> None:
     assert choose(problem(0.6), "narrowing", 3).counts == (8, 40)
 
 
+@dataclass(frozen=True)
+class WithTraffic(SearchConfig):
+    """A config that limits one thing more."""
+
+    target_traffic: str | None = None
+
+    @property
+    def limits(self) -> dict[str, Amount]:
+        return super().limits | ({} if self.target_traffic is None else {"target_traffic": self.target_traffic})
+
+
+def traffic(subject: Subject) -> PolicyCosts:
+    """Bytes that layers write."""
+    latency = subject.latency
+    return LayerCosts(latency.architecture, latency.choices, lambda shape: 4 * shape.c_out * shape.h_out * shape.w_out)
+
+
+def uncut_traffic(subject: Subject) -> int:
+    return 4 * sum(s.c_out * s.h_out * s.w_out for s in subject.original.graph.architecture.shapes())
+
+
+def test_a_budget_of_ones_own_is_held_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = BudgetRecord(
+        "target_traffic",
+        f"{__name__}:traffic",
+        f"{__name__}:uncut_traffic",
+        "amc_latency.search.targets.budgets:by_costs",
+    )
+    monkeypatch.setitem(BUDGETS, "bytes written", record)
+    network = small_network()
+    costs = LatencyCosts(network.graph.architecture, ((3, 12), (4, 20), (6, 30)), lambda shape: 1.0)
+    clamp = clamp_of(WithTraffic(target_traffic="50%"), Subject(network, network, costs), 5.0)
+    # Two maps of 8x8, one of 2x2 that is pooled, and features.
+    written = {c: 4 * (64 * (c[0] + c[1]) + 4 * c[1] + c[2] + 4) for c in itertools.product(*costs.choices)}
+    limit = written[12, 20, 30] // 2
+    assert [(each.text, each.limit) for each in clamp.budgets] == [(f"{limit:,} bytes written", limit)]
+    assert {counts for counts in written if clamp.holds(counts)} == {c for c, each in written.items() if each <= limit}
+    row = Row("ours", (12, 4, 6), 1.0, 1.0, None, 1, 1, 50.0, 50.0, "ours.tflite")
+    assert budget_rows(clamp.budgets, row) == [BudgetRow("bytes written", limit, written[12, 4, 6])]
+
+
+def test_what_weights_cannot_meet_is_refused() -> None:
+    for wanted in ({"target_memory": 1e6}, {"target_macs": "50%"}, {"target_ms": 1.0}):
+        with pytest.raises(UserError, match=r"smaller, not faster.*Give `target_params` or `target_bytes`, or prune"):
+            replace(SearchConfig(target_params=5, prune="weights"), **wanted)  # type: ignore[arg-type]
+    assert SearchConfig(target_params=5, target_bytes=5, prune="weights").limits == {
+        "target_params": 5,
+        "target_bytes": 5,
+    }
+    with pytest.raises(
+        UserError, match=r"confidence.*leave `target_macs`, `target_params`, `target_bytes` and `target_m"
+    ):
+        SearchConfig(target_ms=1.0, target_memory="50%", confidence=0.9)
+
+
 @pytest.mark.parametrize("call", [lambda: check_agent("ddgp"), lambda: SearchConfig(target_ms=1.0, agent="ddgp")])
 def test_an_agent_that_is_none_is_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=r"no agent is called 'ddgp'.*Did you mean 'ddpg'"):
@@ -132,11 +203,20 @@ def test_every_named_function_is_there() -> None:
         named += filter(None, (source.builder, source.describer, source.publisher, source.normaliser))
     for name in named:
         assert callable(resolve_name(name)), name
+    named += [name for record in BUDGETS.values() for name in (record.costs, record.uncut, record.actual)]
+    for pruning in PRUNINGS.values():
+        named.append(pruning.strategy)
+        assert not resolve_name(pruning.strategy).__abstractmethods__
     for record in DAMAGES.values():
         assert callable(getattr(Judge, record.method))
         assert callable(getattr(WeightJudge, record.method))
     settings = {field.name for field in fields(SearchConfig)}
     assert {option for record in AGENTS.values() for option in record.options} <= settings
+    assert settings >= {record.field for record in BUDGETS.values()} | {n for p in PRUNINGS.values() for n in p.unused}
+    # A field means one budget to each kind of pruning.
+    for prune in PRUNINGS:
+        own_fields = [record.field for record in BUDGETS.values() if prune in record.pruning]
+        assert len(own_fields) == len(set(own_fields)) > 0
 
 
 def test_the_records_load_no_torch() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -211,15 +212,17 @@ class ToyJudge:
     def __init__(self, costs: LatencyCosts, seed: int) -> None:
         self.costs = costs
         self.base: Any = None
-        self.asked: set[Counts] = set()
         self.seen: list[Counts] = []
         self.weights = np.random.default_rng(seed).uniform(0.5, 2.0, costs.groups)
 
     def __call__(self, counts: Counts) -> Score:
-        self.asked.add(counts)
         self.seen.append(counts)
         lost = 1 - np.array(counts) / self.costs.full
         return Score(float(np.exp(-(self.weights * lost**2).sum())), float((self.weights * lost**2).sum()), 100)
+
+    @contextmanager
+    def counting(self) -> Iterator[set[Counts]]:
+        yield set()
 
     def damages(self, name: str, costs: LatencyCosts) -> list[list[np.ndarray]]:
         lost = [1 - np.array(choices) / full for choices, full in zip(costs.choices, costs.full, strict=True)]

@@ -1,4 +1,4 @@
-"""A search under a limit on activation memory: what is delivered holds it, by the sizes that PyTorch's own forward has."""
+"""A search under a limit on activation memory: what is delivered holds it, by what PyTorch's own forward has."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def test_memory_is_held_beside_milliseconds(tmp_path: Path) -> None:
     assert row.actual == chain_bytes(model) <= row.limit
     assert report.met
     assert [each.name for each in report.baselines] == ["uniform", "dp"]
-    assert f"bytes of activations: {row.actual:,} of at most {row.limit:,}" in (
-        tmp_path / "run" / "report.html"
-    ).read_text()
+    assert (
+        f"bytes of activations: {row.actual:,} of at most {row.limit:,}"
+        in (tmp_path / "run" / "report.html").read_text()
+    )
     assert "60pct-memory" in run_name(config)

@@ -131,9 +131,7 @@ class SearchConfig:
         SEARCH,
         rule=Rule(lambda actors: actors >= 2, "is 2 or more, since episodes are compared with each other"),
     )
-    layer_rewards: bool = setting(
-        False, "reward the agent ppo after each layer: an evaluation a layer", REWARD, option="--layer-rewards"
-    )
+    layer_rewards: bool = setting(False, "reward the agent ppo after each layer: an evaluation a layer", REWARD)
     critic_action_layer: int = setting(
         1,
         "hidden layer of the agent ddpg's critic that the action joins at: 1, as in AMC's code, or 2, as its paper "
@@ -149,9 +147,7 @@ class SearchConfig:
     input: str | None = same(NetworkOptions, "input")
     device: str = setting("host", "which device: see `amc-latency devices`", DEVICE)
     lut: str | None = setting(None, "latency table; in the user data folder unless set", DEVICE)
-    estimate: bool = setting(
-        False, "from a cost model of a phone that is not there: nobody measured", DEVICE, option="--estimate"
-    )
+    estimate: bool = setting(False, "from a cost model of a phone that is not there: nobody measured", DEVICE)
     data: str = setting(
         "auto",
         "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, imagenet:DIR, folder:DIR or "

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 from pathlib import Path
+
+import pytest
 
 from tests.test_arrows import ORDER
 
@@ -75,3 +80,71 @@ def test_a_users_own_modules_are_not_ours_on_the_command_line(tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "14" in done.stdout
+
+
+OWN_SEARCH = """
+import sys
+import torch
+from torch import nn
+import amc_latency as amc
+
+class Task:
+    def calibration(self):
+        return torch.randn(4, 16, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    def score(self, model, budget=None):
+        return -float(model(next(iter(self.calibration()))).detach().square().mean())
+    def digest(self):
+        return "1"
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4608, 4))
+with amc.device("pixel1", estimate=True) as phone:
+    result = amc.search(
+        amc.network(model, torch.randn(1, 3, 16, 16)), phone, task=Task(), speedup=1.5, baselines="uniform", quiet=True
+    )
+amc.export(result.network, "small.tflite")
+assert result.met
+for name in ("amc_latency", "amc_latency.lut", "amc_latency.device", "amc_latency.android_bench"):
+    print(sys.modules[name].__file__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
+    """Built from what is in git alone; heavy packages are this environment's, so that no network is needed."""
+
+    def run(*command: str | Path, cwd: Path) -> str:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    source, env, empty = tmp_path / "source", tmp_path / "env", tmp_path / "empty"
+    kept = ("PYTHONPATH", "PYTHONSAFEPATH", "VIRTUAL_ENV")
+    environment = {name: value for name, value in os.environ.items() if name not in kept}
+    environment |= {"OMP_NUM_THREADS": "1", "XDG_DATA_HOME": str(tmp_path / "data")}
+    empty.mkdir()
+    for name in run("git", "ls-files", "-z", cwd=ROOT).split("\0"):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, source / name)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source, cwd=empty)
+    shutil.rmtree(source)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(env, with_pip=False)
+    python = env / "bin" / "python"
+    run(*pip, "--python", python, "install", "--no-deps", wheel, cwd=empty)
+    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip())
+    # A path in it adds a folder and runs none of that folder's own .pth files: an editable install stays unseen.
+    heavy = [each for each in sys.path if each.endswith("site-packages")]
+    (own / "heavy.pth").write_text("\n".join(heavy))
+    places = run(python, "-c", OWN_SEARCH, cwd=empty).split()[-4:]
+    assert all(Path(place).is_relative_to(own) for place in places), places
+    assert (empty / "small.tflite").stat().st_size > 0
+    assert "0.1.0" in run(python, "-m", "amc_latency", "--version", cwd=empty)
+    quick = ("--episodes", "4", "--images", "100", "--calibration-images", "64", "--finetune-epochs", "0")
+    names = ("--device", "pixel1", "--estimate", "--speedup", "1.5", "--baselines", "uniform", "--out", "run")
+    run(env / "bin" / "amc-latency", "search", *names, *quick, cwd=empty)
+    assert (empty / "run" / "ours.tflite").exists()
+    run(*pip, "--python", python, "check", cwd=empty)

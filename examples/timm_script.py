@@ -108,11 +108,11 @@ def main(arguments: list[str] | None = None) -> amc.SearchResult:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mobilenetv3_small_050", help="a network of timm's")
     parser.add_argument("--speedup", type=float, default=1.5)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/timm_script"))
     parser.add_argument("--quick", action="store_true", help="few images, a smaller network, an estimated latency")
     options = parser.parse_args(arguments)
-    images, epochs, name = (256, 4, "lcnet_035") if options.quick else (1600, options.epochs, options.model)
+    images, epochs, name = (256, 4, "lcnet_035") if options.quick else (1200, options.epochs, options.model)
 
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=CLASSES)
@@ -127,14 +127,14 @@ def main(arguments: list[str] | None = None) -> amc.SearchResult:
         table = None
         if not options.quick:
             # A coarse table, for a short run; leave these arguments out for a good one.
-            table = amc.profile(net, device, table=options.out / "table.tsv", step=16, goal="10%", rounds=1)
+            table = amc.profile(net, device, table=options.out / "table.tsv", step=32, goal="10%", rounds=1)
         result = amc.search(
             *(net, device, table),
             task=task,
             out=options.out / "search",
             speedup=options.speedup,
-            step=16,
-            episodes=20,
+            step=32,
+            episodes=10,
             baselines="uniform",
         )
     amc.export(result.network, options.out / "small.tflite")

@@ -1,4 +1,4 @@
-"""A search under a limit on activation memory: what is delivered holds it, by sizes of PyTorch's own forward."""
+"""A search under a limit on activation memory: what is delivered holds it, by what PyTorch's own forward has."""
 
 from __future__ import annotations
 

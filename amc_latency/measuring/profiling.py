@@ -231,7 +231,9 @@ def complete_table(
 
     Raises `JobError` if a layer could not be timed, and whatever device and table raise.
     """
-    console.detail(f"table {table.path.resolve()}, {len(table.rows):,} rows, of {device_text(device)}")
+    # A cost model's table lies nowhere.
+    place = table.path.resolve() if table.path.exists() else table.path
+    console.detail(f"table {place}, {len(table.rows):,} rows, of {device_text(device)}")
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
     seen = _calibration_counts(architecture, grid, choices)

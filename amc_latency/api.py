@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from amc_latency.commands import check_phone
 from amc_latency.console import Console
-from amc_latency.device.phone.options import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import UserError
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport

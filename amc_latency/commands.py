@@ -16,8 +16,7 @@ from amc_latency.errors import OptionError
 from amc_latency.search.config import SearchConfig, config_of, run_name
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
-    from amc_latency.device.phone.options import PhoneOptions
+    from amc_latency.device.kinds import PhoneOptions
     from amc_latency.export.export import ExportReport
     from amc_latency.lut.table.table import LatencyTable
     from amc_latency.measuring.config import ProfileConfig
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from amc_latency.measuring.profiling import ProfileReport
     from amc_latency.models.known_networks import KnownNetwork
     from amc_latency.models.load import Network, NetworkOptions
+    from amc_latency.pixels import Normalisation
 
 
 def profile(
@@ -177,10 +177,10 @@ def export(
     load.check_weights_said(network)
     if counts is None:
         model, spec, trained, expected = load.load_model(network)
-        model = model if trained else load.settled_model(model, spec.input)
+        model = model if trained else load.model_with_norm_statistics(model, spec.input)
     else:
         whole = load.load_network(network)
-        cut = load.cut_to(whole if whole.trained else load.settled(whole), counts)
+        cut = load.cut_to(whole if whole.trained else load.with_norm_statistics(whole), counts)
         model, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
     load.check_own_weights(network, spec)
     images = None
@@ -318,7 +318,7 @@ def _say_untrained(network: Network | KnownNetwork, console: Console) -> None:
 
 def _pixels_of(text: str, model: str, of_weights: Normalisation | None, channels: int) -> Normalisation:
     """What `pixels` asks for. Raises `OptionError` for a text that is none, and where nobody knows it of `model`."""
-    from amc_latency.data import parse_normalisation
+    from amc_latency.pixels import parse_normalisation
 
     known = of_weights if text == "auto" else parse_normalisation(text, channels)
     if known is None:

@@ -13,8 +13,11 @@ from amc_latency.android_bench.safe.text import shown
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
+    from rich.table import Column
 
 _PLAIN_EVERY_S = 10.0
+WIDTH = 140
+"""Characters of a table that is piped into a file."""
 
 
 def put(*parts: object, sep: str = " ", file: IO[str] | None = None) -> None:
@@ -35,6 +38,19 @@ def rich_console(**settings: Any) -> RichConsole:
             return super().render_str(shown(text), **how)
 
     return Shown(markup=False, emoji=False, **settings)
+
+
+def table_console() -> RichConsole:
+    """Where tables are printed: a piped one keeps its width, as 80 columns would fold it."""
+    terminal = rich_console()
+    return terminal if terminal.is_terminal else rich_console(width=WIDTH)
+
+
+def number_column(name: str) -> Column:
+    """A table's column of numbers."""
+    from rich.table import Column
+
+    return Column(name, justify="right")
 
 
 class Console:

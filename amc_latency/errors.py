@@ -39,8 +39,7 @@ def exit_code(error: Exception) -> int | None:
     # Imported here: a command that fails early has not needed them yet.
     from amc_latency.device.base import DeviceError, ProtocolError
     from amc_latency.device.measure import BadModelError
-    from amc_latency.device.profiles import ProfileError
-    from amc_latency.device.registry import UnknownDeviceError
+    from amc_latency.device.profiles import ProfileError, UnknownDeviceError
     from amc_latency.lut.prediction.predict import MissingShapeError
     from amc_latency.lut.shapes.shape import ShapeError
     from amc_latency.lut.table.table import TableError, TableWriteError
@@ -75,3 +74,7 @@ def error_text(error: Exception) -> str:
         return f"{error.filename or 'writing the output'}: {error.strerror}"
     text = str(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text):,} characters)"
+
+
+class ExportError(JobError):
+    """A network that can't be exported, or a file that doesn't compute what the network computes."""

@@ -61,7 +61,7 @@ def same(of: type, name: str) -> Any:
 
 def check_names(options: Iterable[str], names: Collection[str], call: str) -> None:
     """Raise `UserError` for an option that the call has not, with the nearest that it has."""
-    from amc_latency.models.registry import nearest
+    from amc_latency.names import nearest
 
     for name in options:
         if name not in names:

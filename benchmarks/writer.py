@@ -22,8 +22,8 @@ from pathlib import Path
 # `amc_latency.lut.py` beside this script is called as a package is: that folder must not be where `lut` is looked for.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 
 REPEATS = 7
 FILES = 300

@@ -29,7 +29,7 @@ from amc_latency.cli.stopping import stop_by_signals
 from amc_latency.cli.train import finetune, train
 from amc_latency.cli.wording import Audience, Options
 from amc_latency.console import Console, put
-from amc_latency.device.phone.options import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.measuring.config import BenchConfig, ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig
@@ -107,13 +107,12 @@ def predict(
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
     counts = counts_of(channels)
     report, table = commands.predict(NetworkOptions(**network), device, lut, counts, estimate, console)
-    from amc_latency.measuring.opening import identity_text
     from amc_latency.report import prediction_text
 
     show(report, as_json, prediction_text, console)
     if table is not None and not as_json:
         how = "estimated for" if report.estimated else "measured on"
-        put(f"by {report.table}, {how} {identity_text(table.identity)}")
+        put(f"by {report.table}, {how} {table.identity.text}")
 
 
 @command(app, network=NetworkOptions)

@@ -12,7 +12,7 @@ def check_labels(data: ImageData, name: str, outputs: int, console: Console) -> 
 
     What may be meant otherwise is said.
     """
-    from amc_latency.training.scoring import classes_of
+    from amc_latency.data.logits import classes_of
 
     classes = classes_of(outputs)
     if data.classes > classes and outputs == 1:

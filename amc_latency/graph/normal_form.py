@@ -9,7 +9,7 @@ Hard swishes that are written out become one operation.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from amc_latency.errors import UserError
+from amc_latency.graph.kind import Plain
 from amc_latency.graph.operations import MULS, OUT_OF_PLACE, names_channels
+from amc_latency.graph.registry import PLAIN
 from amc_latency.graph.trace import put_sizes, with_tensors
 from amc_latency.graph.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic, where
 from amc_latency.graph.written_out import merge_written_out
@@ -34,9 +35,6 @@ _DROPS = (
 )
 # torchvision and timm wrap these, so that they stay whole; named, because neither needs to be imported for them.
 _NAMED_DROPS = ("stochastic_depth", "drop_path")
-_CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_LINEAR = ("input", "weight", "bias")
-_BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
 def normal_form(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
@@ -242,20 +240,12 @@ class _Rewriting:
 
     def _as_module(self, node: fx.Node) -> None:
         """A call with bare parameters that one module owns -> a call of a plain module in its place."""
-        if node.op != "call_function":
+        plain = PLAIN.get(node.target) if node.op == "call_function" else None
+        if plain is None:
             return
-        if node.target is functional.conv2d:
-            call = _arguments(node, _CONV)
-            names = {"weight": call["weight"], "bias": call.get("bias")}
-        elif node.target is functional.linear:
-            call = _arguments(node, _LINEAR)
-            names = {"weight": call["weight"], "bias": call.get("bias")}
-        elif node.target is functional.batch_norm:
-            call = _arguments(node, _BATCH_NORM)
-            names = {name: call.get(name) for name in ("weight", "bias", "running_mean", "running_var")}
-            if call.get("training", False) or names["running_mean"] is None or names["running_var"] is None:
-                return
-        else:
+        call = _arguments(node, plain.arguments)
+        names = {name: call.get(name) for name in plain.tensors}
+        if not plain.suits(call):
             return
         owner = _owner(names)
         rest = {key: value for key, value in call.items() if key not in names and key != "input"}
@@ -265,7 +255,7 @@ class _Rewriting:
             return
         old = self.model.get_submodule(owner)
         if owner not in self.plain:
-            self.plain[owner] = _plain(node.target, old, names, rest)
+            self.plain[owner] = _made_plain(plain, old, names, rest)
         with self.graph.inserting_before(node):
             new = self.graph.call_module(owner, (call["input"],))
         new.meta = node.meta
@@ -293,23 +283,10 @@ class _Rewriting:
                 self._bypass(pad)
 
 
-def _plain(function: Any, old: nn.Module, names: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
-    """The module whose forward is `function` with these settings, holding the tensors of `old`."""
+def _made_plain(plain: Plain, old: nn.Module, names: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    """The module whose forward is the function with these settings, holding the tensors of `old`."""
     tensors: dict[str, Any] = {name: None if node is None else getattr(old, name) for name, node in names.items()}
-    weight, has_bias = tensors["weight"], tensors["bias"] is not None
-    new: nn.Module
-    if function is functional.conv2d:
-        groups, size = settings.get("groups", 1), tuple(weight.shape[2:])
-        keys = {key: settings[key] for key in ("stride", "padding", "dilation", "groups") if key in settings}
-        new = nn.Conv2d(weight.shape[1] * groups, weight.shape[0], size, bias=has_bias, device="meta", **keys)
-    elif function is functional.linear:
-        new = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device="meta")
-    else:
-        momentum = old.momentum if isinstance(old, _BatchNorm) else settings.get("momentum", 0.1)
-        features = len(tensors["running_mean"])
-        kind = nn.BatchNorm1d if isinstance(old, nn.BatchNorm1d) else nn.BatchNorm2d
-        new = kind(features, settings.get("eps", 1e-5), momentum, affine=weight is not None, device="meta")
-        tensors["num_batches_tracked"] = getattr(old, "num_batches_tracked", None)
+    new = plain.build(old, tensors, settings)
     for name, tensor in tensors.items():
         if name in new._parameters and tensor is not None and not isinstance(tensor, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=False)
@@ -332,7 +309,7 @@ def _owner(names: Mapping[str, Any]) -> str | None:
     return owners.pop() if len(owners) == 1 else None
 
 
-def _arguments(node: fx.Node, names: tuple[str, ...]) -> dict[str, Any]:
+def _arguments(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 

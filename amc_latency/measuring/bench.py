@@ -12,10 +12,8 @@ from amc_latency.android_bench.safe.records import from_json
 from amc_latency.console import Console
 from amc_latency.device.base import Device, Protocol
 from amc_latency.device.conditions import suspicions
-from amc_latency.device.gpu.cuda import CudaDevice
 from amc_latency.device.measure import BadModelError, read_model
 from amc_latency.device.paired import PairedTimings
-from amc_latency.device.phone.android import AndroidDevice
 from amc_latency.device.tflite.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.measuring.bench_figures import (
@@ -97,14 +95,14 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         protocols = _protocols(config, device)
         for each in inputs.values():
             _check_batch(each, config, device, protocols[0])
-        if config.op_profile and not isinstance(device, AndroidDevice):
+        if config.op_profile and not device.profiles_operators:
             raise UserError(f"an op profile is to be had on a phone only, not on {device.identity.name}")
-        if config.op_profile and isinstance(device, AndroidDevice):
+        if config.op_profile:
             device.check_op_profile(protocols[0])
         _say_what_differs(models, inputs, console)
         timed = _timed(config, device, models, protocols, console)
         ops = None
-        if config.op_profile and isinstance(device, AndroidDevice):
+        if config.op_profile:
             profile = device.op_profile(models[name], protocols[0])
             ops = [OpCost(op.node_type, op.name, op.avg_ms * op.times_called) for op in profile.ops]
     figures = {each: {state: state_figures(paired, each) for state, paired in timed.items()} for each in models}
@@ -242,7 +240,7 @@ def _titles(inputs: list[TfliteInput]) -> list[str]:
 
 
 def _check_has_threads(device: Device) -> None:
-    if isinstance(device, CudaDevice):
+    if not device.has_threads:
         raise OptionError("threads", f"is of a processor's cores, and {device.identity.name} is a GPU: leave it out")
 
 
@@ -274,7 +272,7 @@ def _protocols(config: BenchConfig, device: Device) -> list[Protocol]:
 def _check_batch(inputs: list[TfliteInput], config: BenchConfig, device: Device, protocol: Protocol) -> None:
     """A GPU's profile says how many images at once: a batch that was asked for is not to be swapped for it."""
     batches = {each.shape[0] for each in inputs if each.shape} - {1, protocol.batch}
-    if isinstance(device, CudaDevice) and config.input_shapes and batches:
+    if device.times_batches and config.input_shapes and batches:
         raise UserError(
             f"{device.identity.name} times {protocol.batch} at once, as its profile's `batch` says: give {OPTION} with "
             "a first size of 1, or another profile"

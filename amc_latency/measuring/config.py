@@ -7,12 +7,36 @@ from pathlib import Path
 from typing import Literal
 
 from amc_latency.device.base import State
-from amc_latency.device.phone.options import PhoneOptions
-from amc_latency.prune.keep import KeepBound
-from amc_latency.search.config import SearchConfig
-from amc_latency.settings import same, setting
+from amc_latency.device.kinds import PhoneOptions
+from amc_latency.prune.keep import KeepBound, parse_bound
+from amc_latency.settings import at_least, same, setting
 
-DEVICE, TIMING = "Device", "Timing"
+DEVICE, SEARCH, TIMING = "Device", "Search", "Timing"
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """Which layer shapes to time, and how."""
+
+    device: str = setting("host", "which device: see `amc-latency devices`", DEVICE)
+    lut: Path | None = setting(None, "latency table; in the user data folder unless set", DEVICE)
+    min_keep: KeepBound | None = setting(
+        None,
+        "smallest share of a group that may be kept, for all or by kind: conv=0.2,linear=0.02; unless set 0.2 of "
+        "channels, 0.05 of weights",
+        SEARCH,
+        read=parse_bound,
+    )
+    max_keep: KeepBound | None = setting(None, "largest share, likewise; all unless set", SEARCH, read=parse_bound)
+    step: int = setting(8, "channel counts are multiples of this", SEARCH, rule=at_least(1))
+    rounds: int | None = setting(None, "rounds of timing; the device's own unless set", TIMING)
+    goal: str = setting("0.5%", "error of layers to stop at, on average, in percent of their latency", TIMING)
+    plan: Literal["learn", "grid"] = setting(
+        "learn", "learn the device's steps until the goal is met, or time a fixed grid", TIMING
+    )
+    workers: int | None = setting(
+        None, "phones, or cores of the host, at once; all phones and one core unless set", DEVICE
+    )
 
 
 @dataclass(frozen=True)
@@ -20,7 +44,7 @@ class BenchConfig:
     """What to time, and how."""
 
     file: Path
-    device: str = same(SearchConfig, "device")
+    device: str = same(ProfileConfig, "device")
     rounds: int | None = setting(
         None,
         "rounds of timing, in fresh processes; as a table's networks get unless set; more where a speed-up is to be "
@@ -49,23 +73,4 @@ class BenchConfig:
     )
     speedup: float | None = setting(
         None, "whether the file is so many times as fast as the first of the others; exit code 1 if it is not", TIMING
-    )
-
-
-@dataclass(frozen=True)
-class ProfileConfig:
-    """Which layer shapes to time, and how."""
-
-    device: str = same(SearchConfig, "device")
-    lut: Path | None = same(SearchConfig, "lut")
-    min_keep: KeepBound | None = same(SearchConfig, "min_keep")
-    max_keep: KeepBound | None = same(SearchConfig, "max_keep")
-    step: int = same(SearchConfig, "step")
-    rounds: int | None = setting(None, "rounds of timing; the device's own unless set", TIMING)
-    goal: str = setting("0.5%", "error of layers to stop at, on average, in percent of their latency", TIMING)
-    plan: Literal["learn", "grid"] = setting(
-        "learn", "learn the device's steps until the goal is met, or time a fixed grid", TIMING
-    )
-    workers: int | None = setting(
-        None, "phones, or cores of the host, at once; all phones and one core unless set", DEVICE
     )

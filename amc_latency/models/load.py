@@ -15,31 +15,20 @@ from amc_latency.graph.outputs import tensors_of
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
 from amc_latency.models.files.file_kinds import check_network_name
 from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
-from amc_latency.models.registry import (
-    LITE0,
-    ModelSpec,
-    build_original,
-    default_spec,
-    names_own_file,
-    normalisation_of,
-    parse_input,
-    timm_name,
-    torchvision_name,
-)
+from amc_latency.models.registry import RANDOM, build_original, source_of
+from amc_latency.models.spec import ModelSpec, names_own_file, parse_input
+from amc_latency.pixels import Normalisation, parse_normalisation
 from amc_latency.settings import setting
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from amc_latency.data import Normalisation
     from amc_latency.graph.trace import NetworkGraph
     from amc_latency.models.known_networks import KnownGraph, KnownNetwork
-
 BUNDLED = "bundled"
 BUNDLED_PIXELS = "fashion_mnist"
 """The bundled checkpoint is older than the figures that others remember."""
-RANDOM = "random"
 OWN = "own"
 """Weights that the function of an own file loads itself."""
 _SAME = 1e-3
@@ -133,7 +122,7 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[list[torch.Tensor]]:
 
 def _check_same(expected: list[list[torch.Tensor]], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
-    from amc_latency.export.closeness import close
+    from amc_latency.closeness import close
 
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
         alike = len(other) == len(expected[0]) and all(
@@ -197,7 +186,7 @@ def weights_text(options: NetworkOptions, spec: ModelSpec) -> str:
     """Where the weights come from, in a few words."""
     if is_checkpoint(options.model):
         return "of the checkpoint"
-    name = options.weights or ("pretrained" if spec.name == LITE0 else RANDOM)
+    name = options.weights or source_of(spec.name).weights
     return "the function's own" if name == OWN else name
 
 
@@ -227,7 +216,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
         model, spec, extra = load_checkpoint(Path(options.weights), options.model)
         _check_agrees(options, spec, Path(options.weights))
         return model, spec, True, _pixels(options, spec, extra.get(NORMALISATION_KEY), published=False)
-    spec = _described(options, default_spec(options.model))
+    spec = _described(options, source_of(options.model).described(options.model))
     model = _seeded(spec)
     origin = _put_weights(options, spec, model)
     model = folded(model)
@@ -246,11 +235,9 @@ def _pixels(options: NetworkOptions, spec: ModelSpec, saved: str | None, publish
 
     Raises UserError for another number of channels than the network has.
     """
-    from amc_latency.data import parse_normalisation
-
     channels = spec.input[0]
     if (text := options.normalisation or saved) is None:
-        found = normalisation_of(spec.name) if published else None
+        found = source_of(spec.name).normalisation(spec.name) if published else None
         return found if found is not None and len(found.mean) == channels else None
     given = parse_normalisation(text, channels)
     if len(given.mean) != channels:
@@ -303,13 +290,13 @@ def check_logits(network: Network) -> None:
         )
 
 
-def settled(network: Network) -> Network:
+def with_norm_statistics(network: Network) -> Network:
     """An untrained network whose batch norms have seen images: without that its signal fades to nothing on the way."""
-    return replace(network, model=settled_model(network.model, network.spec.input))
+    return replace(network, model=model_with_norm_statistics(network.model, network.spec.input))
 
 
-def settled_model(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
-    """`settled` for a network that is not traced."""
+def model_with_norm_statistics(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
+    """`with_norm_statistics` for a network that is not traced."""
     import torch
 
     model = copy.deepcopy(model).train()
@@ -375,26 +362,15 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
 
     Raises UserError for weights that are not there or don't fit, JobError if they can't be downloaded.
     """
-    name = options.weights or ("pretrained" if spec.name == LITE0 else RANDOM)
-    if name == RANDOM or (name == OWN and names_own_file(spec.name)):
+    source = source_of(spec.name)
+    name = options.weights or source.weights
+    if name == RANDOM or (name == OWN and source.own_code):
         return name
-    torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
     if Path(name).suffix in SUFFIXES or Path(name).is_file():
         _put_file(Path(name), model)
         return "file"
-    if torchvision is not None:
-        from amc_latency.models.zoo.torchvision_zoo import pretrained as from_torchvision
-
-        tensors = from_torchvision(torchvision, name)
-    elif timm is not None:
-        from amc_latency.models.zoo.timm_zoo import pretrained as from_timm
-
-        tensors = from_timm(timm, name)
-    elif spec.name == LITE0 and name == "pretrained":
-        from amc_latency.models.zoo.efficientnet_lite import pretrained
-
-        tensors = pretrained()
-    else:
+    tensors = source.published(spec.name, name)
+    if tensors is None:
         raise OptionError(
             "weights",
             f"{name}: no such file ({', '.join(SUFFIXES)}), and {spec.name} has no weights of that name; "

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data.splits import Normalisation, parse_normalisation
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint
 from amc_latency.models.load import Network, checked_form
-from amc_latency.models.registry import MODULE, ModelSpec, with_counts
+from amc_latency.models.registry import with_counts
+from amc_latency.models.spec import MODULE, ModelSpec
 from amc_latency.models.zoo.wrappers import plain_copy
+from amc_latency.pixels import Normalisation, parse_normalisation
 
 _WHAT = "model"
 """What messages call it: the argument's name."""

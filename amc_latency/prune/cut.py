@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph.coupling import Member
+from amc_latency.graph.registry import channels_of
 from amc_latency.graph.trace import NetworkGraph, with_tensors
 
 Places = tuple[str, int]
@@ -25,11 +26,13 @@ def cut(model: nn.Module, graph: NetworkGraph, keep: Sequence[Tensor]) -> nn.Mod
     places = kept_places(model, graph, keep)
     slices: dict[str, dict[int, Tensor]] = {}
     for (name, side), kept in places.items():
-        for tensor in ("weight",) if side else ("weight", "bias", "running_mean", "running_var"):
-            slices.setdefault(f"{name}.{tensor}", {})[side] = kept
+        slices.setdefault(f"{name}.weight", {})[channels_of(model.get_submodule(name)).weight_dims[side]] = kept
+        for tensor in () if side else ("bias", "running_mean", "running_var"):
+            slices.setdefault(f"{name}.{tensor}", {})[0] = kept
     small = with_tensors(model, lambda name, tensor: _sliced(tensor, slices.get(name)))
     for (name, side), kept in places.items():
-        _resize(small.get_submodule(name), side, len(kept))
+        module = small.get_submodule(name)
+        channels_of(module).resize(module, _count(module, side), len(kept))
     return small
 
 
@@ -42,40 +45,18 @@ def kept_places(model: nn.Module, graph: NetworkGraph, keep: Sequence[Tensor]) -
         for member in group.members:
             place = (member.module, int(member.role == "consumer"))
             if place not in masks:
-                masks[place] = torch.ones(_size(model.get_submodule(member.module), place[1]), dtype=torch.bool)
+                module = model.get_submodule(member.module)
+                masks[place] = torch.ones(getattr(module, _count(module, place[1])), dtype=torch.bool)
             mask = masks[place][member.offset :][: group.channels * member.repeat]
             mask[:] = False
             mask[value_indices(kept, member.repeat)] = True
     return {place: mask.nonzero().flatten() for place, mask in masks.items()}
 
 
-def _size(module: nn.Module, side: int) -> int:
-    match module:
-        case nn.Conv2d():
-            return module.in_channels if side else module.out_channels
-        case nn.Linear():
-            return module.in_features if side else module.out_features
-        case nn.BatchNorm1d() | nn.BatchNorm2d():
-            return module.num_features
-        case nn.PReLU():
-            return module.num_parameters
-    raise TypeError(f"{type(module).__name__} has no channels")
-
-
-def _resize(module: nn.Module, side: int, size: int) -> None:
-    match module:
-        case nn.Conv2d() if module.groups > 1:
-            # A grouped or depthwise convolution loses whole groups.
-            module.groups = module.groups * size // module.out_channels
-            module.in_channels = module.out_channels = size
-        case nn.Conv2d():
-            setattr(module, "in_channels" if side else "out_channels", size)
-        case nn.Linear():
-            setattr(module, "in_features" if side else "out_features", size)
-        case nn.BatchNorm1d() | nn.BatchNorm2d():
-            module.num_features = size
-        case nn.PReLU():
-            module.num_parameters = size
+def _count(module: nn.Module, side: int) -> str:
+    """The attribute that counts a module's outputs (0) or inputs (1)."""
+    channels = channels_of(module)
+    return (channels.inputs or channels.outputs) if side else channels.outputs
 
 
 def check_keep(graph: NetworkGraph, keep: Sequence[Tensor]) -> None:

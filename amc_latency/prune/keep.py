@@ -56,9 +56,10 @@ def check_used(least: KeepBound | None, most: KeepBound | None, present: Iterabl
 
 def layer_kinds(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
     """Which of `KINDS` the modules `names` are."""
-    from torch import nn
+    # Imported here: the command line reads bounds without PyTorch.
+    from amc_latency.graph.registry import channels_of
 
-    return frozenset("linear" if isinstance(model.get_submodule(name), nn.Linear) else "conv" for name in names)
+    return frozenset(channels_of(model.get_submodule(name)).bound for name in names)
 
 
 def bound_text(bound: KeepBound) -> str:

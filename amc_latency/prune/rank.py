@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from amc_latency.graph.registry import outputs_first
 from amc_latency.graph.trace import NetworkGraph
 
 
@@ -18,7 +19,7 @@ def consumer_l1(model: nn.Module, graph: NetworkGraph) -> list[Tensor]:
         importance = torch.zeros(group.channels)
         for member in group.members:
             if member.role == "consumer":
-                weight = model.get_parameter(f"{member.module}.weight").detach()
+                weight = outputs_first(model.get_submodule(member.module)).detach()
                 by_input = weight.abs().transpose(0, 1).flatten(1).sum(1)
                 own = by_input[member.offset :][: group.channels * member.repeat]
                 importance += own.view(group.channels, member.repeat).sum(1).cpu()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from amc_latency.graph.coupling import Member
 from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.registry import channels_of, outputs_first
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 
@@ -71,8 +72,8 @@ def collect(
     rows: dict[str, int] = {}
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle | None:
-        features = model.get_parameter(f"{name}.weight")[0].numel()
-        if features > max_features or (isinstance(module, nn.Conv2d) and module.dilation != (1, 1)):
+        features = outputs_first(module)[0].numel()
+        if features > max_features or not channels_of(module).refits(module):
             return None
         sums[name] = (
             torch.zeros(features, dtype=torch.float64),
@@ -113,17 +114,9 @@ def input_rows(module: nn.Module, x: Tensor, points: int, generator: torch.Gener
 
     Of each image at most `points` output positions, the same ones for the whole batch.
     """
-    if not isinstance(module, nn.Conv2d):
-        return x
-    # Its padding as figures, which "same" is not.
-    x = functional.pad(x, module._reversed_padding_repeated_twice)
-    patches = x.unfold(2, module.kernel_size[0], module.stride[0]).unfold(3, module.kernel_size[1], module.stride[1])
-    height, width = patches.shape[2:4]
-    chosen = torch.arange(height * width)
-    if len(chosen) > points:
-        chosen = torch.randperm(height * width, generator=generator)[:points]
-    picked = patches[:, :, chosen // width, chosen % width]
-    return picked.permute(0, 2, 1, 3, 4).flatten(2).flatten(0, 1)
+    rows = channels_of(module).rows
+    assert rows is not None
+    return rows(module, x, points, generator)
 
 
 def refit(
@@ -205,7 +198,7 @@ class _Layer:
     def __init__(self, model: nn.Module, graph: NetworkGraph, name: str, inputs: InputStatistics, ridge: float) -> None:
         self.name, self.norm, self.ridge = name, graph.batch_norms.get(name), ridge
         layer = model.get_submodule(name)
-        weight = layer.get_parameter("weight").detach().double().cpu()
+        weight = outputs_first(layer).detach().double().cpu()
         self.values = weight[0, 0].numel()
         self.mean = inputs.mean
         self.weight = weight.flatten(1)
@@ -238,7 +231,7 @@ class _RankedLayer:
     ) -> None:
         self.name, self.norm = member.module, graph.batch_norms.get(member.module)
         layer = model.get_submodule(self.name)
-        weight = layer.get_parameter("weight").detach().double().cpu()
+        weight = outputs_first(layer).detach().double().cpu()
         self.values = member.repeat * weight[0, 0].numel()
         self.ranked = ranked = ranked_values(member, order, self.values, weight[0].numel())
         self.always = len(ranked) - self.values * len(order)
@@ -265,9 +258,9 @@ class _RankedLayer:
 
 def _set(small: nn.Module, name: str, norm_name: str | None, solution: Tensor, lost_mean: Tensor) -> None:
     """Put a solution [outputs, values] into a layer, and what it misses on average into its bias or batch norm."""
-    layer = small.get_submodule(name)
-    assert isinstance(layer, (nn.Conv2d, nn.Linear))
-    layer.weight.copy_(solution.reshape(layer.weight.shape))
+    layer: Any = small.get_submodule(name)
+    weight = outputs_first(layer)
+    weight.copy_(solution.reshape(weight.shape))
     norm = None if norm_name is None else small.get_submodule(norm_name)
     if layer.bias is not None:
         layer.bias.add_(lost_mean.to(layer.bias))

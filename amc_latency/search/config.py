@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.android_bench.safe.records import exactly
 from amc_latency.errors import OptionError, UserError
+from amc_latency.measuring.config import ProfileConfig
 from amc_latency.models.load import NetworkOptions
-from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds, parse_bound
+from amc_latency.names import unknown
+from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
+from amc_latency.search.records import (
+    AGENTS,
+    BASELINES,
+    BUDGET_FIELDS,
+    BUDGETS,
+    DAMAGES,
+    PRUNINGS,
+    REWARDS,
+    STATES,
+    AgentRecord,
+)
 from amc_latency.search.series.densities import check_densities, check_end, parse_densities
 from amc_latency.search.targets.amounts import (
     Amount,
@@ -29,20 +42,6 @@ from amc_latency.training.intervals import Comparison, interval_pct
 LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
 """The measure that is a percentage of images; any other is a figure of its own."""
-DAMAGES = ("refit", "taylor", "measured")
-"""Dynamic programming's proxies of damage, see damage.py."""
-BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "dp")
-"""Other ways to choose, see methods.py."""
-AGENTS = ("ddpg", "ppo", "hill", "random", "dp", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
-BUDGETED = ("error", "loss")
-"""Resource-constrained rewards: they know no cost, so without a budget the uncut network would win."""
-TRADED = ("latency", "macs", "params", "two-stage")
-"""Rewards that trade accuracy for a cost: they need no budget, but may have one."""
-STATES = ("amc", "two-stage")
-"""What an agent may see of a group, see env.py."""
-REWARDS = (*BUDGETED, *TRADED)
-PRUNINGS = ("channels", "weights")
-"""What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
 
 TARGET, DATA, SEARCH, REWARD, FINE_TUNING, DEVICE = "Target", "Data", "Search", "Reward", "Fine-tuning", "Device"
 """Groups of a search's settings."""
@@ -93,6 +92,14 @@ class SearchConfig:
         rule=amount_rule("bytes"),
         read=read_amount,
     )
+    target_memory: Amount | None = setting(
+        None,
+        "bytes of activations that are live at once at most, such as 2M or 50%: float32, one image, without what a "
+        "runtime adds",
+        TARGET,
+        rule=amount_rule("memory"),
+        read=read_amount,
+    )
     prune: str = setting("channels", "channels, or weights: the smallest of each layer, for a size budget", TARGET)
     rounds: int = setting(
         1,
@@ -110,7 +117,8 @@ class SearchConfig:
     """which of the rounds this search is; `search_rounds` counts"""
     reward: str = setting(
         "loss",
-        f"what is maximised: {', '.join(REWARDS)}; all but {' and '.join(BUDGETED)} without a budget too",
+        f"what is maximised: {', '.join(REWARDS)}; all but "
+        f"{' and '.join(name for name in REWARDS if REWARDS[name].needs_budget)} without a budget too",
         REWARD,
     )
     agent: str | None = setting(
@@ -124,7 +132,7 @@ class SearchConfig:
         SEARCH,
         option="--warm-start/--cold-start",
     )
-    state: str = setting(STATES[0], f"what an agent that learns sees of a group: {', '.join(STATES)}", SEARCH)
+    state: str = setting("amc", f"what an agent that learns sees of a group: {', '.join(STATES)}", SEARCH)
     ppo_actors: int = setting(
         4,
         "episodes that the agent ppo collects before it improves its policy",
@@ -145,8 +153,8 @@ class SearchConfig:
     classes: int | None = same(NetworkOptions, "classes")
     normalisation: str | None = same(NetworkOptions, "normalisation")
     input: str | None = same(NetworkOptions, "input")
-    device: str = setting("host", "which device: see `amc-latency devices`", DEVICE)
-    lut: str | None = setting(None, "latency table; in the user data folder unless set", DEVICE)
+    device: str = same(ProfileConfig, "device")
+    lut: str | None = same(ProfileConfig, "lut")
     estimate: bool = setting(False, "from a cost model of a phone that is not there: nobody measured", DEVICE)
     data: str = setting(
         "auto",
@@ -186,15 +194,9 @@ class SearchConfig:
     images: int = setting(1000, "held-back images to judge an episode by; finalists are judged by all", DATA)
     calibration_images: int = setting(512, "train images for refit", DATA)
     recalibration_images: int = setting(256, "of these, for the batch norms of each policy", DATA)
-    min_keep: KeepBound | None = setting(
-        None,
-        "smallest share of a group that may be kept, for all or by kind: conv=0.2,linear=0.02; unless set 0.2 of "
-        "channels, 0.05 of weights",
-        SEARCH,
-        read=parse_bound,
-    )
-    max_keep: KeepBound | None = setting(None, "largest share, likewise; all unless set", SEARCH, read=parse_bound)
-    step: int = setting(8, "channel counts are multiples of this", SEARCH, rule=at_least(1))
+    min_keep: KeepBound | None = same(ProfileConfig, "min_keep")
+    max_keep: KeepBound | None = same(ProfileConfig, "max_keep")
+    step: int = same(ProfileConfig, "step")
     finetune_epochs: int = setting(
         6, "passes over the train images after the cut; 0 leaves fine-tuning out", FINE_TUNING, rule=NOT_NEGATIVE
     )
@@ -231,22 +233,23 @@ class SearchConfig:
         _check_one_of(self, "target_ms", "speedup", "milliseconds or a factor")
         _check_known("reward", self.reward, REWARDS)
         _check_known("agent", self.searcher, AGENTS)
-        if self.reward in BUDGETED and not self.has_budget:
+        if REWARDS[self.reward].needs_budget and not self.has_budget:
+            traded = [name for name, reward in REWARDS.items() if not reward.needs_budget]
             raise OptionError(
                 "reward",
-                f"{self.reward} needs a budget: `target_ms` MILLISECONDS, `speedup` FACTOR, `target_macs`, "
-                f"`target_params` or `target_bytes`; the rewards {', '.join(TRADED)} trade accuracy without one",
+                f"{self.reward} needs a budget: `target_ms` MILLISECONDS, `speedup` FACTOR, "
+                f"{listed(BUDGET_FIELDS, 'or')}; the rewards {', '.join(traded)} trade accuracy without one",
             )
         if self.unlabelled is not None and self.data != SearchConfig.data:
             raise OptionError("unlabelled", "takes the place of `data`: give one of them")
         _check_known("damage", self.damage, DAMAGES, "proxy of damage")
         for name in self.baseline_names:
             _check_known("baselines", name, BASELINES, "baseline")
-        _check_known("state", self.state, STATES, joined=" and ")
-        if self.searcher == "dp" and not self.has_budget:
+        _check_known("state", self.state, STATES)
+        if self.agent_record.needs_budget and not self.has_budget:
             raise OptionError(
                 ("agent", "reward"),
-                f"`agent='dp'` needs a budget: a target, or another agent for `reward={self.reward!r}`",
+                f"`agent={self.searcher!r}` needs a budget: a target, or another agent for `reward={self.reward!r}`",
             )
         if isinstance(self.target_ms, str):
             raise OptionError(
@@ -272,13 +275,12 @@ class SearchConfig:
             )
         check_bounds(self.min_keep, self.max_keep, LEAST_KEEP["channels"] if self.prune == "channels" else None)
         if self.rounds_density is not None:
-            budgets = (self.target_macs, self.target_params, self.target_bytes)
-            ends = [percent_of(each) for each in budgets if isinstance(each, str)]
+            ends = [percent_of(each) for each in self.limits.values() if isinstance(each, str)]
             ends += [] if self.speedup is None else [100 / self.speedup]
             check_densities(self.rounds_density, self.rounds, [end for end in ends if end is not None])
         if self.prune not in PRUNINGS:
             raise OptionError(("prune",), f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
-        if self.prune == "weights":
+        if not PRUNINGS[self.prune].cuts_channels:
             self._check_weights()
 
     def _check_confidence(self) -> None:
@@ -286,23 +288,24 @@ class SearchConfig:
             raise OptionError("confidence", "takes the place of `margin_pct`: give one of them")
         if self.estimate:
             raise OptionError("confidence", "needs a table that was measured: search with `margin_pct` and `estimate`")
-        if any(limit is not None for limit in (self.target_macs, self.target_params, self.target_bytes)):
-            raise OptionError(
-                "confidence",
-                "is for milliseconds alone: leave `target_macs`, `target_params` and `target_bytes` out",
-            )
+        if self.limits:
+            raise OptionError("confidence", f"is for milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
         if not self.has_latency_target:
             raise OptionError("confidence", "is that of meeting a latency: give `target_ms` or `speedup` with it")
 
     def _check_weights(self) -> None:
-        if self.has_latency_target or self.target_macs is not None or self.reward in ("latency", "macs", "two-stage"):
+        possible = [record.field for record in BUDGETS.values() if self.prune in record.pruning]
+        needs_channels = self.has_latency_target or REWARDS[self.reward].needs_channels
+        if needs_channels or not self.limits.keys() <= set(possible):
             raise OptionError(
-                ("prune", "target_params", "target_bytes"),
-                "`prune='weights'` makes a network smaller, not faster: a dense runtime multiplies zeros as well. Give "
-                "`target_params` or `target_bytes`, or prune channels for milliseconds or MACs",
+                ("prune", *possible),
+                f"`prune={self.prune!r}` makes a network smaller, not faster: a dense runtime multiplies zeros as "
+                f"well. Give {listed(possible, 'or')}, or prune channels for milliseconds or MACs",
             )
-        if self.damage == "taylor":
-            raise OptionError("damage", "taylor is about channels: with `prune='weights'` it is refit or measured")
+        if DAMAGES[self.damage].needs_channels:
+            raise OptionError(
+                "damage", f"{self.damage} is about channels: with `prune='weights'` it is refit or measured"
+            )
 
     @property
     def least_keep(self) -> float:
@@ -313,6 +316,11 @@ class SearchConfig:
     def searcher(self) -> str:
         """The agent that searches."""
         return self.agent or ("dp" if self.has_budget else "ddpg")
+
+    @property
+    def agent_record(self) -> AgentRecord:
+        """What is known of it."""
+        return AGENTS[self.searcher]
 
     @property
     def baseline_names(self) -> list[str]:
@@ -350,8 +358,13 @@ class SearchConfig:
     @property
     def has_budget(self) -> bool:
         """Whether anything is limited."""
-        others = (self.target_macs, self.target_params, self.target_bytes)
-        return self.has_latency_target or any(limit is not None for limit in others)
+        return self.has_latency_target or bool(self.limits)
+
+    @property
+    def limits(self) -> dict[str, Amount]:
+        """What is limited beside milliseconds, by field."""
+        found = {name: getattr(self, name) for name in BUDGET_FIELDS}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
     def target_of(self, original_ms: float) -> float:
         """The target in milliseconds, for an uncut network of `original_ms`; infinite if there is none."""
@@ -375,9 +388,15 @@ class SearchConfig:
         return original * (target / original) ** (self.round / self.rounds)
 
 
-def _check_known(field: str, name: str, known: tuple[str, ...], what: str = "", joined: str = ", ") -> None:
-    if name not in known:
-        raise OptionError((field,), f"no {what or field} is called '{name}'; there are {joined.join(known)}")
+def listed(names: Iterable[str], word: str) -> str:
+    """`a`, `b` or `c`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
+def _check_known(field: str, name: str, records: Mapping[str, object], what: str = "") -> None:
+    if name not in records:
+        raise OptionError((field,), unknown(records, name, what or field))
 
 
 def _check_one_of(config: SearchConfig, first: str, second: str, what: str) -> None:
@@ -416,7 +435,7 @@ def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
     densities = found.get("rounds_density")
     if densities:
         found.setdefault("rounds", len(densities))
-        budgets = ("target_ms", "speedup", "target_macs", "target_params", "target_bytes")
+        budgets = ("target_ms", "speedup", *BUDGET_FIELDS)
         if found.get("prune") == "weights" and all(found.get(name) is None for name in budgets):
             # AMC's density is of the weights: nothing else can be meant.
             found["target_params"] = f"{densities[-1]:g}%"
@@ -427,9 +446,7 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
     targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
     targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
-    for name in ("macs", "params", "bytes"):
-        limit = getattr(config, f"target_{name}")
-        targets += [] if limit is None else [amount_text(limit, name)]
+    targets += [amount_text(limit, name.removeprefix("target_")) for name, limit in config.limits.items()]
     bounds = {"min": config.min_keep, "max": config.max_keep}
     parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
     parts += [] if config.prune == SearchConfig.prune else [config.prune]
@@ -438,7 +455,7 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     parts += [config.reward] if config.reward != SearchConfig.reward else []
     parts += [config.agent] if config.agent is not None else []
     parts += [] if config.starts_warm else ["cold"]
-    parts += [] if config.state == STATES[0] else [f"state-{config.state}"]
+    parts += [] if config.state == SearchConfig.state else [f"state-{config.state}"]
     parts += ["layer-rewards"] if config.layer_rewards else []
     parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
     parts += [] if pareto is None else [f"pareto{pareto}"]

@@ -19,7 +19,7 @@ from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, r
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
 from amc_latency.errors import JobError, UserError
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchReport
 from amc_latency.search.costs.costs import Counts
@@ -90,6 +90,8 @@ class RunFolder:
             self._lock()
             self._check_config()
             remove_leftovers(path)
+            for log in (self._events, self._measurements):
+                drop_torn_line(log)
         else:
             check_place(path)
 

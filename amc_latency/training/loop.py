@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.data import Split
+from amc_latency.data.logits import correct, loss_of
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.models.files.weights import check_fit, read_tensors, write_tensors
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.training.outcome import outcome
-from amc_latency.training.scoring import correct, loss_of
 
 LARGEST = 1_000_000_000
 """Any number of epochs, images a batch, or a seed; times 100,003 it is a seed of PyTorch's too."""
@@ -287,7 +287,7 @@ def memory_format(model: nn.Module) -> torch.memory_format:
     channels than a register holds, if channels lie last: it crashes, hangs, or the gradient is wrong (oneDNN's issue
     6035). The shortcuts of a ResNet are such convolutions once they are cut.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
     strided = [conv for conv in convolutions if conv.kernel_size == (1, 1) and max(conv.stride) > 1]
     is_safe = all(conv.weight.shape[1] >= _REGISTER for conv in strided)
     return torch.channels_last if is_safe else torch.contiguous_format

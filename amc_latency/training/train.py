@@ -12,7 +12,8 @@ from amc_latency.data import fitted, load_data
 from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
-from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
+from amc_latency.models.registry import SCALABLE_MODELS, build_model, known_models
+from amc_latency.models.spec import ModelSpec
 from amc_latency.training.intervals import interval_pct
 from amc_latency.training.loop import EpochReport, TrainConfig, accuracy, fit
 from amc_latency.training.outcome import outcome

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from amc_latency.device.tflite.tflite_file import TfliteFile, UnsupportedModelError
+from amc_latency.device.tflite.tflite_file import Sign, TfliteFile, UnsupportedModelError
 from torch import Tensor
 from torch.nn import functional
 
@@ -55,6 +56,43 @@ def _convolution(file: TfliteFile, operator: Any, weight: np.ndarray, groups: in
         sides = before
         function = lambda x, weight, bias: convolve(functional.pad(x, sides), weight, bias)  # noqa: E731
     return function, [source, np.ascontiguousarray(weight), file.optional_constant(operator, 2)]
+
+
+def _transpose_conv(file: TfliteFile, operator: Any) -> Built:
+    out = file.shape(int(operator.outputs[0]))[1:3]
+    whole = _patches(file, operator)
+    over = [max(0, size - wanted) for size, wanted in zip(whole, out, strict=True)]
+    if any(over) and operator.builtinOptions.padding == schema.Padding.VALID:
+        raise UnsupportedModelError(f"it makes {list(out)} of {whole} without padding")
+    # SAME leaves out what is over, the smaller half at the start.
+    return _cropped_patches(file, operator, (over[0] // 2, over[1] // 2), out)
+
+
+def _cropped_patches(file: TfliteFile, operator: Any, starts: tuple[int, int], out: Sequence[int]) -> Built:
+    """A transposed convolution, of whose sum of patches `out` rows and columns from `starts` on are left."""
+    # OHWI in the file, and PyTorch's transposed convolution has IOHW.
+    weight = np.ascontiguousarray(file.needed_constant(operator, 1).transpose(3, 0, 1, 2))
+    stride, (height, width), (top, left) = _stride(operator.builtinOptions), out, starts
+    # What PyTorch leaves out at the end is as much as at the start, less its output padding.
+    more = [n - size + 2 * start for n, size, start in zip(out, _patches(file, operator), starts, strict=True)]
+    sources: list[Source] = [int(operator.inputs[2]), weight, file.optional_constant(operator, 3)]
+    convolve = partial(functional.conv_transpose2d, stride=stride)
+    if all(0 <= rest < step for rest, step in zip(more, stride, strict=True)):
+        return partial(convolve, padding=starts, output_padding=tuple(more)), sources
+    if any(rest - start > 0 for rest, start in zip(more, starts, strict=True)):
+        raise UnsupportedModelError(f"it makes {list(out)}, more than its patches reach")
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return convolve(x, weight, bias)[:, :, top : top + height, left : left + width]
+
+    return function, sources
+
+
+def _patches(file: TfliteFile, operator: Any) -> list[int]:
+    """Rows and columns of the whole sum of patches."""
+    kernel, inputs = file.needed_constant(operator, 1).shape[1:3], file.shape(int(operator.inputs[2]))[1:3]
+    stride = _stride(operator.builtinOptions)
+    return [(n - 1) * step + side for n, step, side in zip(inputs, stride, kernel, strict=True)]
 
 
 def _avg_pool(file: TfliteFile, operator: Any) -> Built:
@@ -164,6 +202,12 @@ def _slice(file: TfliteFile, operator: Any) -> Built:
     starts = file.needed_constant(operator, 1).tolist()
     if starts[0] != 0 or file.shape(source)[0] != out[0]:
         raise UnsupportedModelError("it takes some images only")
+    name, maker = file.maker(source)
+    if name == "TRANSPOSE_CONV" and (starts[3], out[3]) == (0, file.shape(source)[3]):
+        # The padding of a transposed convolution, for which PyTorch makes no copy.
+        whole, sources = _cropped_patches(file, maker, (starts[1], starts[2]), out[1:3])
+        activation = ACTIVATIONS.get(maker.builtinOptions.fusedActivationFunction)
+        return whole if activation is None else lambda *values: activation(whole(*values)), sources
     window = (slice(None), *(slice(start, start + size) for start, size in zip(starts[1:], out[1:], strict=True)))
 
     def function(x: Tensor) -> Tensor:
@@ -268,34 +312,45 @@ def _softmax(file: TfliteFile, operator: Any) -> Built:
     return lambda x: torch.softmax(x if beta == 1.0 else beta * x, dim), [source]
 
 
-BUILDERS: dict[str, Callable[[TfliteFile, Any], Built]] = {
-    "CONV_2D": _conv,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "FULLY_CONNECTED": _linear,
-    "ADD": _binary(torch.add),
-    "SUB": _binary(torch.sub),
-    "MUL": _binary(torch.mul),
-    "PAD": _pad,
-    "PADV2": _pad,
-    "MEAN": _mean,
-    "AVERAGE_POOL_2D": _avg_pool,
-    "MAX_POOL_2D": _max_pool,
-    "RESHAPE": _reshape,
-    "SQUEEZE": _reshape,
-    "TRANSPOSE": _transpose,
-    "SLICE": _slice,
-    "RESIZE_NEAREST_NEIGHBOR": _resize("nearest"),
-    "RESIZE_BILINEAR": _resize("bilinear"),
-    "CONCATENATION": _concatenation,
-    "SOFTMAX": _softmax,
-    "RELU": _unary(torch.relu),
-    "RELU6": _unary(functional.relu6),
-    "LOGISTIC": _unary(torch.sigmoid),
-    "HARD_SWISH": _unary(functional.hardswish),
-    "TANH": _unary(torch.tanh),
-    "ELU": _unary(functional.elu),
-    "LEAKY_RELU": _leaky_relu,
-    "PRELU": _prelu,
-    "GELU": _gelu,
-    "ABS": _unary(torch.abs),
+@dataclass(frozen=True)
+class Operator:
+    """An operator of TFLite."""
+
+    build: Callable[[TfliteFile, Any], Built]
+    sign: Sign = "any"
+    """what is known of its outputs, before a fused activation"""
+
+
+OPERATORS: dict[str, Operator] = {
+    "CONV_2D": Operator(_conv),
+    "DEPTHWISE_CONV_2D": Operator(_depthwise),
+    "TRANSPOSE_CONV": Operator(_transpose_conv),
+    "FULLY_CONNECTED": Operator(_linear),
+    "ADD": Operator(_binary(torch.add), "keeps"),
+    "SUB": Operator(_binary(torch.sub)),
+    "MUL": Operator(_binary(torch.mul), "keeps"),
+    "PAD": Operator(_pad, "keeps"),
+    "PADV2": Operator(_pad),
+    "MEAN": Operator(_mean, "keeps"),
+    "AVERAGE_POOL_2D": Operator(_avg_pool, "keeps"),
+    "MAX_POOL_2D": Operator(_max_pool, "keeps"),
+    "RESHAPE": Operator(_reshape, "keeps"),
+    "SQUEEZE": Operator(_reshape),
+    "TRANSPOSE": Operator(_transpose, "keeps"),
+    "SLICE": Operator(_slice, "keeps"),
+    "RESIZE_NEAREST_NEIGHBOR": Operator(_resize("nearest"), "keeps"),
+    "RESIZE_BILINEAR": Operator(_resize("bilinear"), "keeps"),
+    "CONCATENATION": Operator(_concatenation, "keeps"),
+    "SOFTMAX": Operator(_softmax, "non_negative"),
+    "RELU": Operator(_unary(torch.relu), "non_negative"),
+    "RELU6": Operator(_unary(functional.relu6), "non_negative"),
+    "LOGISTIC": Operator(_unary(torch.sigmoid), "non_negative"),
+    "HARD_SWISH": Operator(_unary(functional.hardswish), "keeps"),
+    "TANH": Operator(_unary(torch.tanh), "keeps"),
+    "ELU": Operator(_unary(functional.elu), "keeps"),
+    "LEAKY_RELU": Operator(_leaky_relu, "keeps"),
+    "PRELU": Operator(_prelu),
+    "GELU": Operator(_gelu, "keeps"),
+    "ABS": Operator(_unary(torch.abs), "non_negative"),
 }
+SIGNS = {name: operator.sign for name, operator in OPERATORS.items()}

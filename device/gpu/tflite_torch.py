@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from amc_latency.device.gpu.tflite_ops import ACTIVATIONS, BUILDERS, Function, Source
+from amc_latency.device.gpu.tflite_ops import ACTIVATIONS, OPERATORS, SIGNS, Function, Source
 from amc_latency.device.tflite.tflite_file import TfliteFile, UnsupportedModelError
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ def load_module(model: bytes) -> TfliteModule:
     if model[4:8] != b"TFL3":
         raise UnsupportedModelError("it is no .tflite file")
     try:
-        return TfliteModule(TfliteFile(schema.ModelT.InitFromPackedBuf(model, 0)))
+        return TfliteModule(TfliteFile(schema.ModelT.InitFromPackedBuf(model, 0), SIGNS))
     except UnsupportedModelError:
         raise
     except (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -114,9 +114,9 @@ def _needed(steps: Sequence[_Step], outputs: Sequence[int]) -> list[_Step]:
 def _step(file: TfliteFile, number: int) -> _Step:
     operator, name = file.operators[number], file.names[number]
     try:
-        if name not in BUILDERS:
-            raise UnsupportedModelError(f"known are {', '.join(BUILDERS)}")
-        function, sources = BUILDERS[name](file, operator)
+        if name not in OPERATORS:
+            raise UnsupportedModelError(f"known are {', '.join(OPERATORS)}")
+        function, sources = OPERATORS[name].build(file, operator)
         activation = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
         if activation not in ACTIVATIONS:
             raise UnsupportedModelError("its fused activation is none of RELU, RELU6, RELU_N1_TO_1")

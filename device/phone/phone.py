@@ -31,9 +31,8 @@ from amc_latency.android_bench.state import (
 )
 from amc_latency.device.adb.transport import Transport
 from amc_latency.device.base import DeviceError
-from amc_latency.device.phone.options import PhoneOptions as PhoneOptions
+from amc_latency.device.kinds import DeviceProfile
 from amc_latency.device.phone.trust import wait_until_cool
-from amc_latency.device.profiles import DeviceProfile
 
 T = TypeVar("T")
 DEFAULT_FOLDER = "/data/local/tmp"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -11,11 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 _FUSED = schema.ActivationFunctionType
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-_NON_NEGATIVE = ("RELU", "RELU6", "LOGISTIC", "SOFTMAX", "ABS")
-_KEEPS_SIGN = (
-    *("ADD", "MUL", "CONCATENATION", "SLICE", "RESHAPE", "TRANSPOSE", "MEAN", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D"),
-    *("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "HARD_SWISH", "TANH", "LEAKY_RELU", "ELU", "GELU"),
-)
+Sign = Literal["any", "keeps", "non_negative"]
+"""What is known of an operator's outputs: nothing, that none is below zero if no input is, or that none is."""
 
 
 class UnsupportedModelError(ValueError):
@@ -23,9 +20,10 @@ class UnsupportedModelError(ValueError):
 
 
 class TfliteFile:
-    """A file's graph; tensors and operators go by their index in it."""
+    """A file's graph; tensors and operators go by their index in it. `signs` are the operators' by name."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, signs: Mapping[str, Sign]) -> None:
+        self._signs = signs
         graph = model.subgraphs[0]
         self._buffers = model.buffers
         self._tensors = graph.tensors
@@ -95,6 +93,11 @@ class TfliteFile:
             return index, (0, 0)
         return source, (int(sides[1, 0]), int(sides[2, 0]))
 
+    def maker(self, index: int) -> tuple[str, Any]:
+        """The name of the operator that makes a tensor, and the operator; "" and None for inputs and constants."""
+        number = self._producer.get(index)
+        return ("", None) if number is None else (self.names[number], self.operators[number])
+
     def is_non_negative(self, index: int) -> bool:
         """Whether a tensor can't be below zero; an input is taken to be so, and kept in mind."""
         if index in self.inputs:
@@ -106,9 +109,10 @@ class TfliteFile:
         number = self._producer[index]
         name, operator = self.names[number], self.operators[number]
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", _FUSED.NONE)
-        if fused in (_FUSED.RELU, _FUSED.RELU6) or name in _NON_NEGATIVE:
+        sign = self._signs.get(name, "any")
+        if fused in (_FUSED.RELU, _FUSED.RELU6) or sign == "non_negative":
             return True
-        return name in _KEEPS_SIGN and all(self.is_non_negative(int(each)) for each in operator.inputs)
+        return sign == "keeps" and all(self.is_non_negative(int(each)) for each in operator.inputs)
 
     def _not_float(self, index: int) -> UnsupportedModelError:
         name, kind = self._tensors[index].name, _TYPES.get(self._tensors[index].type, "of no known type")

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amc_latency.device.base import Timing
-from amc_latency.lut.audit.check_figures import figure_findings
-from amc_latency.lut.audit.finding import Finding
+from amc_latency.lut.audit.check_figures import Finding, figure_findings
 from amc_latency.lut.audit.scan import JOINT, DamagedRow, Scan, scan
 from amc_latency.lut.prediction.calibration import FEWEST_NETWORKS
 from amc_latency.lut.shapes.shape import NOOP

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from amc_latency.lut.prediction.interpolate import channels, fit_points
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS, family, grid_of, related
+from amc_latency.lut.shapes.family import family, grid_of, related
 from amc_latency.lut.shapes.shape import LayerShape, ShapeError, parse_shape
 from amc_latency.lut.table.table import LatencyTable, TableError
 from amc_latency.lut.table.timed_layers import TimedLayers
@@ -70,7 +70,7 @@ def _sweeps(timed: TimedLayers, overs: Sequence[str]) -> list[Sweep]:
     found = []
     for shape, counts, us in timed.by_channels:
         for over in overs:
-            if (over == _BOTH) == (shape.kind in TWO_FIGURE_KINDS):
+            if (over == _BOTH) == shape.two_figures:
                 continue
             points: dict[int, dict[int, float]] = defaultdict(dict)
             for (c_in, c_out), layer_us in zip(counts, us, strict=True):

@@ -1,4 +1,4 @@
-"""Which shapes to time next, and filling a table with them.
+"""Which shapes to time next, the files that are timed, and filling a table with them.
 
 Imports `table`, `tflite`, `prediction`.
 """

@@ -182,7 +182,7 @@ def layer_workloads(shapes: Iterable[LayerShape]) -> list[Workload]:
 
 
 def _layer_file(shape: LayerShape) -> bytes:
-    from amc_latency.lut.tflite.layer_model import layer_model
+    from amc_latency.lut.building.layer_model import layer_model
 
     return layer_model(shape)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from amc_latency.lut.prediction.interpolate import Staircase, channels, fit_staircases
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS, Family, family, related
+from amc_latency.lut.shapes.family import Family, family, related
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 
 Timed = Mapping[LayerShape, tuple[float, float]]
@@ -52,7 +52,7 @@ class _Member:
 
     @property
     def two_figures(self) -> bool:
-        return self.name[0] in TWO_FIGURE_KINDS
+        return self.name.two_figures
 
     def left(self) -> list[LayerShape]:
         return [shape for shape in self.candidates if shape not in self.chosen]

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from amc_latency.lut.building.steps import Steps, representatives
 from amc_latency.lut.shapes.architecture import Architecture, Choices
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 
 
@@ -27,7 +26,7 @@ def sweep_shapes(architecture: Architecture, choices: Choices) -> list[LayerShap
     """
     shapes = [NOOP, *architecture.shapes()]
     for layer in architecture.layers:
-        if layer.shape.kind in TWO_FIGURE_KINDS:
+        if layer.shape.two_figures:
             shapes += [replace(layer.shape, c_out=c_out) for c_out in architecture.out_sizes(layer, choices)]
         else:
             shapes += architecture.reachable(layer, choices)
@@ -44,7 +43,7 @@ def input_shapes(
     """
     shapes: list[LayerShape] = []
     for layer in architecture.layers:
-        if layer.shape.kind not in TWO_FIGURE_KINDS:
+        if not layer.shape.two_figures:
             continue
         ins = spread(architecture.in_sizes(layer, choices), input_points)[:-1]
         outs = architecture.out_sizes(layer, choices)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS, Family, family
+from amc_latency.lut.shapes.family import Family, family
 from amc_latency.lut.shapes.shape import LayerShape
 
 Sweep = Mapping[int, float]
@@ -59,7 +59,7 @@ class Steps:
     def __init__(self, latencies_us: Mapping[LayerShape, float]) -> None:
         sweeps: dict[Family, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         for shape, latency_us in latencies_us.items():
-            if shape.kind in TWO_FIGURE_KINDS:
+            if shape.two_figures:
                 sweeps[family(shape)][shape.c_in][shape.c_out] = latency_us
         self._sweeps = {name: list(by_c_in.values()) for name, by_c_in in sweeps.items()}
         self._widths: dict[Family, int] = {}
@@ -68,15 +68,14 @@ class Steps:
         """The step width in output channels for a layer's family; where none was found, the grid it was timed on."""
         name = family(shape)
         if name not in self._widths:
-            relatives = [
-                sweep
-                for other, sweeps in self._sweeps.items()
-                if (other[0], other[3], other[13], other[7]) == (shape.kind, shape.kernel, shape.kernel_w, shape.dtype)
-                for sweep in sweeps
-            ]
+            relatives = [sweep for other, sweeps in self._sweeps.items() if _alike(other, name) for sweep in sweeps]
             own = self._sweeps.get(name, [])
             self._widths[name] = step_width(own) or step_width(relatives) or _grid(own or relatives)
         return self._widths[name]
+
+
+def _alike(a: Family, b: Family) -> bool:
+    return (a.kind, a.kernel, a.kernel_w, a.dtype) == (b.kind, b.kernel, b.kernel_w, b.dtype)
 
 
 def representatives(counts: Iterable[int], width: int) -> list[int]:

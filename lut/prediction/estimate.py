@@ -17,13 +17,10 @@ import msgspec
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES
 from amc_latency.android_bench.safe.records import from_toml, from_values
+from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
 FOLDER = Path(__file__).parents[1] / "estimates"
-INPUT_BLOCK = 248
-"""Inputs that a matrix product sums before it stores outputs: Eigen's block for a 16 kB cache and 12x4 registers."""
-FAR_STRIDE = 1024
-"""From this many outputs on, neighbours in the weights' other direction lie on different 4 kB pages."""
 BEYOND = 1.5
 """A layer is far from all that was fitted once one of its sizes is this many times outside of those."""
 _Z95 = 1.96
@@ -100,47 +97,7 @@ class CostModel:
 
 def features(shape: LayerShape, cache_bytes: float) -> dict[str, float]:
     """How much of each kind of work a layer is, as TensorFlow Lite's float kernels of 2018 do it on one core."""
-    pixels = shape.h_out * shape.w_out
-    match shape.kind:
-        case "conv" | "grouped":
-            return _product(shape, pixels)
-        case "depthwise":
-            taps = shape.taps * pixels
-            # Channels go through the registers by 16, then by 4.
-            fours = -(-(shape.c_out % 16) // 4)
-            counts: dict[str, float] = {
-                "taps": taps,
-                "blocks_of_16": taps * (shape.c_out // 16),
-                "blocks_of_4": taps * fours,
-            }
-            if shape.stride > 1:
-                # Steps over whole pixels are what the core cannot foresee, so it waits for what the cache lacks.
-                inputs = shape.h * shape.w * shape.c_in
-                counts["missed_inputs"] = inputs * max(0.0, 1 - cache_bytes / (4 * inputs))
-            return counts
-        case "linear":
-            return {"linear_weights": shape.c_in * shape.c_out}
-        case "global_pool":
-            return {"pooled": shape.c_in * shape.h * shape.w}
-        case "avg_pool" | "inner_avg_pool" | "max_pool" | "signed_max_pool":
-            return {"pooled": shape.taps * pixels * shape.c_out}
-        case "noop":
-            return {}
-    # Nobody timed what is left: the same way through memory as an output that a product adds to.
-    return {"outputs": pixels * shape.c_out}
-
-
-def _product(shape: LayerShape, pixels: int) -> dict[str, float]:
-    """A matrix product, [pixels x inputs] times [inputs x outputs], and what it costs to lay both out for it."""
-    inputs = shape.taps * (shape.per_group or shape.c_in)
-    weights = inputs * shape.c_out
-    return {
-        "macs": pixels * weights,
-        "weights": weights,
-        "strided_weights": weights * min(shape.c_out / FAR_STRIDE, 1.0),
-        "outputs": pixels * shape.c_out * -(-inputs // INPUT_BLOCK),
-        "patches": pixels * inputs if shape.taps > 1 or shape.stride > 1 else 0,
-    }
+    return KINDS[shape.kind].work(shape, cache_bytes)
 
 
 def sizes(shape: LayerShape) -> dict[str, float]:

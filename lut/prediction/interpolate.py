@@ -23,7 +23,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from amc_latency.lut.prediction.gaussian import Process, process
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS, Family, grid_of, related
+from amc_latency.lut.shapes.family import Family, grid_of, related
 from amc_latency.lut.shapes.shape import LayerShape
 
 _WIDEST_STEP = 64
@@ -123,7 +123,7 @@ def fit_points(timed: Mapping[Family, tuple[np.ndarray, np.ndarray]]) -> dict[Fa
     staircases: dict[Family, Staircase] = {}
     for names in relatives.values():
         own = tuple((timed[name][0].tobytes(), timed[name][1].tobytes()) for name in names)
-        staircases |= zip(names, _relatives(own, names[0][0] in TWO_FIGURE_KINDS), strict=True)
+        staircases |= zip(names, _relatives(own, names[0].two_figures), strict=True)
     return staircases
 
 

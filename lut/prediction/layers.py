@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from amc_latency.lut.prediction.interpolate import Staircase, channels, fit_points
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS, Family, family, grid_of, related
+from amc_latency.lut.shapes.family import Family, family, grid_of, related
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.table.timed_layers import Points, TimedLayers
 
@@ -38,7 +38,7 @@ class _Known:
 
     def stand_in(self, shape: LayerShape) -> LayerShape | None:
         """The shape on the grid that costs what this one does; None outside of what was timed."""
-        two_figures = shape.kind in TWO_FIGURE_KINDS
+        two_figures = shape.two_figures
         if len(self.points[1]) < _FEWEST_POINTS[two_figures]:
             return None
         c_out = min(-(-shape.c_out // self.grid) * self.grid, max(shape.c_out, self.most[1]))

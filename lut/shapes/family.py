@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from operator import attrgetter
+from typing import NamedTuple
 
+from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
-Family = tuple[str, int, int, int, int, int, str, str, int, int, int, int, int, int, int]
-"""A layer shape without its channels."""
 
-TWO_FIGURE_KINDS = ("conv", "linear")
-"""Kinds whose channels in and out differ; all others have one channel figure."""
+class Family(NamedTuple):
+    """A layer shape without its channels; `per_group_out` is what a grouped convolution's groups make."""
+
+    kind: str
+    h: int
+    w: int
+    kernel: int
+    stride: int
+    padding: int
+    activation: str
+    dtype: str
+    end: int
+    dilation: int
+    per_group: int
+    parts: int
+    per_group_out: int
+    kernel_w: int
+    padding_w: int
+
+    @property
+    def two_figures(self) -> bool:
+        """Whether channels in and out differ, so that the staircase has two axes."""
+        return KINDS[self.kind].two_figures
+
+
+_VALUES = attrgetter(*Family._fields)
 _WIDEST = 64
 _ON_GRID = 0.9
 """So many of all counts must lie on a grid: a few that were imported or are a classifier's need not."""
@@ -19,15 +44,14 @@ _ON_GRID = 0.9
 
 def family(shape: LayerShape) -> Family:
     """What stays of a layer shape when its channels are forgotten: layers of one family share a staircase."""
-    s = shape
-    rare = (s.end, s.dilation, s.per_group, s.parts, s.per_group_out, s.kernel_w, s.padding_w)
-    return (s.kind, s.h, s.w, s.kernel, s.stride, s.padding, s.activation, s.dtype, *rare)
+    return Family._make(_VALUES(shape))
 
 
 def related(name: Family) -> tuple[object, ...]:
     """What families have in common that may run the same code, and so have the same steps and alignments."""
-    kind, _, _, kernel, stride, _, activation, dtype, _, dilation, *rare, _ = name
-    return (kind, kernel, stride, activation, dtype, dilation, *rare)
+    n = name
+    rare = (n.per_group, n.parts, n.per_group_out, n.kernel_w)
+    return (n.kind, n.kernel, n.stride, n.activation, n.dtype, n.dilation, *rare)
 
 
 def grid_of(counts_by_family: Iterable[Iterable[int]]) -> int:

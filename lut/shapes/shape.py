@@ -9,20 +9,9 @@ from functools import lru_cache
 
 from amc_latency.android_bench.safe.limits import LAYER_SIZE
 from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.lut.shapes.kind import Kind
+from amc_latency.lut.shapes.registry import KINDS, kind_of
 
-WEIGHTED_KINDS = ("conv", "depthwise", "grouped", "linear")
-MAX_POOLS = ("max_pool", "signed_max_pool")
-"""a signed one has padding, and reads what may be below zero: padding by zeros would win there"""
-AVG_POOLS = ("avg_pool", "inner_avg_pool")
-"""an inner one averages what lies inside the image alone: its padding doesn't count"""
-WINDOW_KINDS = ("conv", "depthwise", "grouped", *AVG_POOLS, *MAX_POOLS)
-"""what slides over the image: the kinds that kernel, stride, padding and dilation mean something to"""
-KINDS = (
-    *WEIGHTED_KINDS,
-    *("add", "mul", "scale", "add_scalar", "mul_scalar"),
-    *("concat", "slice", "shuffle", "activation", "softmax"),
-    *(*AVG_POOLS, *MAX_POOLS, "global_pool", "nearest", "bilinear", "noop"),
-)
 FUSED_ACTIVATIONS = ("none", "relu", "relu6")
 """those that a layer may end in at no cost"""
 ACTIVATIONS = (
@@ -30,7 +19,6 @@ ACTIVATIONS = (
     *("hard_swish", "hard_sigmoid", "sigmoid", "silu", "tanh", "leaky_relu", "prelu", "elu", "gelu"),
 )
 DTYPES = ("float32",)
-_CHANGES_CHANNELS = ("conv", "grouped", "linear", "slice")
 
 _TEXT = re.compile(
     r"(?P<kind>[a-z_]+) (?P<c_in>\d{1,9})x(?P<h>\d{1,9})x(?P<w>\d{1,9})>(?P<c_out>\d{1,9})"
@@ -53,7 +41,7 @@ class LayerShape:
     inputs, a scale multiplies each channel by its own figure (squeeze-and-excitation), `add_scalar` and `mul_scalar`
     take one figure for all, and a global pool averages its whole input. Pointwise is a `conv` with `kernel = 1`; a
     batch norm that no layer can take in is a `depthwise` with `kernel = 1`. An `activation` is one that no layer
-    could end in. `nearest` and `bilinear` upsample by `stride`.
+    could end in. `nearest` and `bilinear` upsample by `stride`; a `transposed` convolution does by what it adds up.
     Raises `ShapeError`.
     """
 
@@ -68,7 +56,8 @@ class LayerShape:
     activation: str = "none"
     dtype: str = "float32"
     end: int = 0
-    """padding at the bottom and the right beyond `padding`: TensorFlow's SAME, PyTorch's ceil_mode"""
+    """padding at the bottom and the right beyond `padding`: TensorFlow's SAME, PyTorch's ceil_mode; of a `transposed`
+    convolution, whose padding is what its output lacks, PyTorch's output padding"""
     dilation: int = 1
     per_group: int = 0
     """channels in of each group of a `grouped` convolution"""
@@ -80,8 +69,11 @@ class LayerShape:
     """padding at the left and the right, where `kernel_w` is told"""
 
     def __post_init__(self) -> None:
+        try:
+            kind = kind_of(self.kind)
+        except ValueError as error:
+            raise ShapeError(str(error)) from None
         for value, allowed, what in (
-            (self.kind, KINDS, "kind"),
             (self.activation, ACTIVATIONS, "activation"),
             (self.dtype, DTYPES, "dtype"),
         ):
@@ -92,36 +84,27 @@ class LayerShape:
             raise ShapeError(f"a layer's sizes are at most {LAYER_SIZE:,}: {shown_line(self.text)}")
         if min(sizes) < 1 or min(self.padding, self.end, self.per_group, self.kernel_w, self.padding_w) < 0:
             raise ShapeError(f"a layer's sizes must be positive: {self.text}")
-        if self.kind not in _CHANGES_CHANNELS and self.c_in != self.c_out:
-            raise ShapeError(f"a {self.kind} layer has as many channels out as in: {self.text}")
-        if self.kind == "slice" and self.c_out > self.c_in:
-            raise ShapeError(f"a slice has no more channels out than in: {self.text}")
-        if self.kind == "activation" and self.activation == "none":
-            raise ShapeError(f"an activation layer has an activation: {self.text}")
+        if (reason := self._wrong_for(kind) or kind.check(self) or self._wrong_size(kind)) is not None:
+            raise ShapeError(f"{reason}: {self.text}")
+
+    def _wrong_for(self, kind: Kind) -> str | None:
+        """Which field means nothing to this kind; None if all fit."""
+        if not kind.changes_channels and self.c_in != self.c_out:
+            return f"a {self.kind} layer has as many channels out as in"
         if self.kind != "activation" and self.activation not in FUSED_ACTIVATIONS:
-            raise ShapeError(f"a {self.kind} layer cannot end in {self.activation}: {self.text}")
-        if (self.kind == "grouped") != (self.per_group > 0) or self.c_in % (self.per_group or 1):
-            raise ShapeError(f"a grouped convolution, and no other layer, has groups of equal width: {self.text}")
-        if self.kind == "grouped" and self.c_out % (self.c_in // self.per_group):
-            raise ShapeError(f"each group of a grouped convolution makes as many channels: {self.text}")
-        if self.kind == "concat" and not 2 <= self.parts <= self.c_in:
-            raise ShapeError(f"a concat joins two tensors or more, each with a channel: {self.text}")
-        if self.kind == "shuffle" and self.c_in % self.parts:
-            raise ShapeError(f"a shuffle deals its channels out evenly: {self.text}")
-        if self.kind not in ("concat", "shuffle") and self.parts != 1:
-            raise ShapeError(f"only concat and shuffle have parts: {self.text}")
-        if self.kind not in WINDOW_KINDS and (self.end, self.dilation, self.kernel_w) != (0, 1, 0):
-            raise ShapeError(f"a {self.kind} layer has no dilation, no padding at its end and no kernel: {self.text}")
+            return f"a {self.kind} layer cannot end in {self.activation}"
+        if "per_group" not in kind.own_fields and self.per_group:
+            return "a grouped convolution, and no other layer, has groups of equal width"
+        if "parts" not in kind.own_fields and self.parts != 1:
+            return "only concat and shuffle have parts"
+        if not kind.window and (self.end, self.dilation, self.kernel_w) != (0, 1, 0):
+            return f"a {self.kind} layer has no dilation, no padding at its end and no kernel"
+        return None
+
+    def _wrong_size(self, kind: Kind) -> str | None:
         if (self.kernel, self.padding) == (self.kernel_w, self.padding_w) or (self.padding_w and not self.kernel_w):
-            raise ShapeError(f"a width that is like the height isn't told: {self.text}")
-        if self.kind == "linear" and (self.h, self.w) != (1, 1):
-            raise ShapeError(f"a linear layer's input is 1x1: {self.text}")
-        for size, kernel, padding in zip((self.h, self.w), self.kernel_hw, self.padding_hw, strict=True):
-            reach = self.dilation * (kernel - 1) + 1
-            if max(padding, self.end) >= reach and (padding, self.end) != (0, 0):
-                raise ShapeError(f"padding must be smaller than the kernel: {self.text}")
-            if size + 2 * padding + self.end < reach:
-                raise ShapeError(f"the kernel is larger than the padded input: {self.text}")
+            return "a width that is like the height isn't told"
+        return kind.fits(self)
 
     @property
     def kernel_hw(self) -> tuple[int, int]:
@@ -140,24 +123,29 @@ class LayerShape:
         return height * width
 
     @property
+    def two_figures(self) -> bool:
+        """Whether any count of channels in goes with any count out: others have one channel figure."""
+        return KINDS[self.kind].two_figures
+
+    @property
     def per_group_out(self) -> int:
         """Channels out of each group of a `grouped` convolution, else 0."""
         return self.c_out * self.per_group // self.c_in
 
     @property
     def h_out(self) -> int:
-        """Output height: `floor((h + 2p + end - d (k - 1) - 1) / s) + 1`; 1 after a global pool, `h s` upsampled."""
-        return self._out(self.h, self.kernel, self.padding)
+        """Output height, by the kind's own formula: of a window `floor((h + 2p + end - d (k - 1) - 1) / s) + 1`."""
+        return KINDS[self.kind].output(self, self.h, self.kernel, self.padding)
 
     @property
     def w_out(self) -> int:
         """Output width, as `h_out`."""
-        return self._out(self.w, self.kernel_hw[1], self.padding_hw[1])
+        return KINDS[self.kind].output(self, self.w, self.kernel_hw[1], self.padding_hw[1])
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and linear layers; adds and pools count 0, as in the AMC paper."""
-        return self._weights * self.h_out * self.w_out
+        return self._weights * KINDS[self.kind].uses_of_weight(self)
 
     @property
     def params(self) -> int:
@@ -183,23 +171,7 @@ class LayerShape:
 
     @property
     def _weights(self) -> int:
-        match self.kind:
-            case "conv":
-                return self.taps * self.c_in * self.c_out
-            case "depthwise":
-                return self.taps * self.c_out
-            case "grouped":
-                return self.taps * self.per_group * self.c_out
-            case "linear":
-                return self.c_in * self.c_out
-        return 0
-
-    def _out(self, size: int, kernel: int, padding: int) -> int:
-        if self.kind == "global_pool":
-            return 1
-        if self.kind in ("nearest", "bilinear"):
-            return size * self.stride
-        return (size + 2 * padding + self.end - self.dilation * (kernel - 1) - 1) // self.stride + 1
+        return KINDS[self.kind].weights(self)
 
 
 NOOP = LayerShape("noop", 1, 1)
@@ -241,9 +213,10 @@ def parse_shape(text: str) -> LayerShape:
     )
 
 
-_CHANNELS = re.compile(r"(conv|linear) (?!1x\d+x\d+>1 )([1-9]\d{0,4})(x\d+x\d+>)([1-9]\d{0,4})( .*)")
+_FREE = "|".join(name for name, kind in KINDS.items() if kind.two_figures)
+_CHANNELS = re.compile(f"({_FREE})" r" (?!1x\d+x\d+>1 )([1-9]\d{0,4})(x\d+x\d+>)([1-9]\d{0,4})( .*)")
 """Kinds that no check of `LayerShape` forbids a count of channels: one of their shapes is as sound as another."""
-_FRAME = re.compile(r"(conv|linear) ([1-9][0-9]{0,4}+)x([0-9x]+)>([1-9][0-9]{0,4}+) (.*)")
+_FRAME = re.compile(f"({_FREE})" r" ([1-9][0-9]{0,4}+)x([0-9x]+)>([1-9][0-9]{0,4}+) (.*)")
 
 
 @lru_cache(maxsize=2**18)

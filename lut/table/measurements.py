@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from amc_latency.device.base import Timing
 from amc_latency.device.measure import Measurement, summarise
-from amc_latency.lut.shapes.family import TWO_FIGURE_KINDS
 from amc_latency.lut.shapes.shape import parse_network
 from amc_latency.lut.table.table import LatencyTable
 
@@ -35,11 +31,6 @@ def label(key: str) -> str:
     shapes = parse_network(key)
     if len(shapes) == 1:
         return key
-    widths = "-".join(str(shape.c_out) for shape in shapes if shape.kind in TWO_FIGURE_KINDS)
+    widths = "-".join(str(shape.c_out) for shape in shapes if shape.two_figures)
     text = f"network of {len(shapes)} layers, widths {widths}"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Linear between the two nearest values, of which there must be one at least."""
-    return float(np.quantile(values, share))

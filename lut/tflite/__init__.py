@@ -1,4 +1,4 @@
-"""`.tflite` files written straight from shapes, and run through LiteRT.
+"""`.tflite` files written operator by operator, and run through LiteRT.
 
-Imports `shapes`; never torch.
+Knows nothing of layers and imports nothing of lut; never torch.
 """

@@ -12,16 +12,20 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from amc_latency.device.tflite.tflite_file import Sign
 
-_OP = schema.BuiltinOperator
+_OP, _OPTIONS = schema.BuiltinOperator, schema.BuiltinOptions
 _OP_NAMES = {code: name.lower() for name, code in vars(_OP).items() if isinstance(code, int)}
 _TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
-_NON_NEGATIVE = (_OP.RELU, _OP.RELU6, _OP.LOGISTIC, _OP.SOFTMAX, _OP.ABS)
-_KEEPS_SIGN = (
-    *(_OP.ADD, _OP.MUL, _OP.CONCATENATION, _OP.SLICE, _OP.RESHAPE, _OP.TRANSPOSE, _OP.PAD, _OP.MEAN),
-    *(_OP.MAX_POOL_2D, _OP.AVERAGE_POOL_2D, _OP.RESIZE_NEAREST_NEIGHBOR, _OP.RESIZE_BILINEAR),
-    *(_OP.HARD_SWISH, _OP.TANH, _OP.LEAKY_RELU, _OP.ELU, _OP.GELU),
-)
+_CODED = {
+    "padding": vars(schema.Padding),
+    "fusedActivationFunction": {
+        "none": schema.ActivationFunctionType.NONE,
+        "relu": schema.ActivationFunctionType.RELU,
+        "relu6": schema.ActivationFunctionType.RELU6,
+    },
+}
+"""Settings of operators that go by a name."""
 _ALIGNMENT = 16  # schema.fbs: `data:[ubyte] (force_align: 16)`; the generated Python forgets it
 
 
@@ -35,7 +39,7 @@ class TfliteBuilder:
         self._subgraph = schema.SubGraphT(name="main", tensors=[], operators=[])
         self._buffers: list[Any] = [schema.BufferT()]
         self._stored: dict[tuple[Any, ...], tuple[int, np.ndarray]] = {}
-        self._codes: dict[int, int] = {}
+        self._codes: dict[tuple[int, int], int] = {}
         self._inputs: list[int] = []
         self._shapes: list[tuple[int, ...]] = []
         self._non_negative: set[int] = set()
@@ -69,7 +73,8 @@ class TfliteBuilder:
             version=3,
             description="amc-latency",
             operatorCodes=[
-                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127)) for code in self._codes
+                schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=min(code, 127), version=version)
+                for code, version in self._codes
             ],
             subgraphs=[self._subgraph],
             buffers=self._buffers,
@@ -81,14 +86,42 @@ class TfliteBuilder:
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
+    def operator(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        shape: tuple[int, ...],
+        options: str = "",
+        sign: Sign = "any",
+        version: int = 1,
+        **settings: Any,
+    ) -> int:
+        """Add the operator called `name` in the schema, with `options` of this type, if any; its output, of `shape`.
+
+        `padding` is SAME or VALID, `fusedActivationFunction` none, relu or relu6; `sign` is that before the activation;
+        `version` is the operator's, which a runtime too old for what is set refuses.
+        """
+        coded = {key: _CODED[key][value] if key in _CODED else value for key, value in settings.items()}
+        made = getattr(schema, f"{options}T")(**coded) if options else None
+        return self._operator(
+            getattr(_OP, name), inputs, shape, getattr(_OPTIONS, options or "NONE"), made, sign, version
+        )
+
     def _operator(
-        self, code: int, inputs: Sequence[int], shape: tuple[int, ...], kind: int = 0, options: Any = None
+        self,
+        code: int,
+        inputs: Sequence[int],
+        shape: tuple[int, ...],
+        kind: int = 0,
+        options: Any = None,
+        sign: Sign = "any",
+        version: int = 1,
     ) -> int:
         operators = self._subgraph.operators
         out = self._tensor(f"op{len(operators):03d}_{_OP_NAMES[code]}", shape)
         operators.append(
             schema.OperatorT(
-                opcodeIndex=self._codes.setdefault(code, len(self._codes)),
+                opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
                 inputs=np.array(inputs, np.int32),
                 outputs=np.array([out], np.int32),
                 builtinOptionsType=kind,
@@ -96,12 +129,12 @@ class TfliteBuilder:
             )
         )
         rectified = getattr(options, "fusedActivationFunction", schema.ActivationFunctionType.NONE) != 0
-        kept = code in _KEEPS_SIGN and self._non_negative.issuperset(inputs)
-        if rectified or kept or code in _NON_NEGATIVE:
+        kept = sign == "keeps" and self._non_negative.issuperset(inputs)
+        if rectified or kept or sign == "non_negative":
             self._non_negative.add(out)
         return out
 
-    def _constant(self, role: str, value: np.ndarray) -> int:
+    def constant(self, role: str, value: np.ndarray) -> int:
         """A constant of the file; the very same array is stored once."""
         key = (value.ctypes.data, value.shape, value.strides, value.dtype)
         if key in self._stored:
@@ -114,6 +147,10 @@ class TfliteBuilder:
         # With the array, so that no other one comes to lie there.
         self._stored[key] = (index, value)
         return index
+
+    def sizes(self, role: str, values: Sequence[Any]) -> int:
+        """A constant of int32: a shape, or places in one."""
+        return self.constant(role, np.array(values, np.int32))
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32, buffer: int = 0) -> int:
         tensor = schema.TensorT(

@@ -6,35 +6,27 @@ upsampling and joins of more than five tensors; those are no slower outside of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from amc_latency.lut.shapes.window import Window
+from amc_latency.device.tflite.tflite_file import Sign
 from amc_latency.lut.tflite.builder import TfliteBuilder
+from amc_latency.lut.tflite.window import Sides, Windows, windows
 
-_OP, _OPTIONS, _PADDING = schema.BuiltinOperator, schema.BuiltinOptions, schema.Padding
-_FUSED = {
-    "none": schema.ActivationFunctionType.NONE,
-    "relu": schema.ActivationFunctionType.RELU,
-    "relu6": schema.ActivationFunctionType.RELU6,
-}
-_ACTIVATIONS = {
-    "relu": _OP.RELU,
-    "relu6": _OP.RELU6,
-    "hard_swish": _OP.HARD_SWISH,
-    "sigmoid": _OP.LOGISTIC,
-    "tanh": _OP.TANH,
-    "elu": _OP.ELU,
+_ACTIVATIONS: Mapping[str, tuple[str, Sign]] = {
+    "relu": ("RELU", "non_negative"),
+    "relu6": ("RELU6", "non_negative"),
+    "hard_swish": ("HARD_SWISH", "keeps"),
+    "sigmoid": ("LOGISTIC", "non_negative"),
+    "tanh": ("TANH", "keeps"),
+    "elu": ("ELU", "keeps"),
 }
 """Those that are an operator without options."""
-
-
-Sides = int | tuple[int, int]
-"""Of height and width, or of both alike."""
-Windows = tuple[Window, Window]
-"""Down and across."""
+_RESIZES = {
+    "nearest": ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
+    "bilinear": ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+}
 
 
 class TfliteGraph(TfliteBuilder):
@@ -57,9 +49,8 @@ class TfliteGraph(TfliteBuilder):
         dilation: int = 1,
     ) -> int:
         """A convolution; `weight` is [out, height, width, in], with fewer channels in than `x` has if it is grouped."""
-        options = schema.Conv2DOptionsT(fusedActivationFunction=_FUSED[activation])
-        windows = _windows(weight.shape[1:3], stride, padding, end, dilation)
-        return self._convolve(_OP.CONV_2D, _OPTIONS.Conv2DOptions, options, x, weight, bias, windows)
+        sides = windows(weight.shape[1:3], stride, padding, end, dilation)
+        return self._convolve("CONV_2D", "Conv2DOptions", x, weight, bias, sides, activation)
 
     def depthwise(
         self,
@@ -73,83 +64,70 @@ class TfliteGraph(TfliteBuilder):
         dilation: int = 1,
     ) -> int:
         """A depthwise convolution, a filter a channel; `weight` is [1, height, width, channels], `bias` [channels]."""
-        options = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, fusedActivationFunction=_FUSED[activation])
-        windows = _windows(weight.shape[1:3], stride, padding, end, dilation)
-        kind = _OPTIONS.DepthwiseConv2DOptions
-        return self._convolve(_OP.DEPTHWISE_CONV_2D, kind, options, x, weight, bias, windows)
+        sides = windows(weight.shape[1:3], stride, padding, end, dilation)
+        options = "DepthwiseConv2DOptions"
+        return self._convolve("DEPTHWISE_CONV_2D", options, x, weight, bias, sides, activation, depthMultiplier=1)
 
     def linear(self, x: int, weight: np.ndarray, bias: np.ndarray, activation: str = "none") -> int:
         """A linear layer; `weight` is [out, in]. A [1, 1, 1, in] input needs no reshape before it."""
-        options = schema.FullyConnectedOptionsT(fusedActivationFunction=_FUSED[activation])
-        inputs = [x, self._constant("weight", weight), self._constant("bias", bias)]
-        kind = _OPTIONS.FullyConnectedOptions
-        return self._operator(_OP.FULLY_CONNECTED, inputs, (1, weight.shape[0]), kind, options)
+        inputs, out = [x, self.constant("weight", weight), self.constant("bias", bias)], (1, weight.shape[0])
+        options = "FullyConnectedOptions"
+        return self.operator("FULLY_CONNECTED", inputs, out, options, fusedActivationFunction=activation)
 
     def add(self, a: int, b: int, activation: str = "none") -> int:
         """The sum of two tensors of one shape."""
-        options = schema.AddOptionsT(fusedActivationFunction=_FUSED[activation])
-        return self._operator(_OP.ADD, [a, b], self.shape(a), _OPTIONS.AddOptions, options)
+        return self.operator("ADD", [a, b], self.shape(a), "AddOptions", "keeps", fusedActivationFunction=activation)
 
     def add_constant(self, x: int, values: np.ndarray, activation: str = "none") -> int:
         """The tensor and one figure for each of its channels: `values` [C], or one for all of them [1]."""
-        return self.add(x, self._constant("values", values.astype(np.float32)), activation)
+        return self.add(x, self.constant("values", values.astype(np.float32)), activation)
 
     def mul_constant(self, x: int, values: np.ndarray, activation: str = "none") -> int:
         """The tensor times one figure for each of its channels: `values` [C], or one for all of them [1]."""
-        return self.mul(x, self._constant("values", values.astype(np.float32)), activation)
+        return self.mul(x, self.constant("values", values.astype(np.float32)), activation)
 
     def prelu(self, x: int, slopes: np.ndarray) -> int:
-        """What is below zero times its channel's slope: `slopes` [C]."""
+        """What is below zero times its channel's slope: `slopes` [C], or one for all of them [1]."""
+        slopes = np.broadcast_to(slopes, self.shape(x)[-1:])
         slopes = slopes.astype(np.float32, copy=False).reshape(*(1,) * (len(self.shape(x)) - 2), -1)
-        return self._operator(_OP.PRELU, [x, self._constant("slopes", slopes)], self.shape(x))
+        return self.operator("PRELU", [x, self.constant("slopes", slopes)], self.shape(x))
 
     def mul(self, a: int, b: int, activation: str = "none") -> int:
         """The product of two tensors of one shape, or of a feature map and one figure a channel [1, 1, 1, C]."""
-        options = schema.MulOptionsT(fusedActivationFunction=_FUSED[activation])
-        return self._operator(_OP.MUL, [a, b], self.shape(a), _OPTIONS.MulOptions, options)
+        return self.operator("MUL", [a, b], self.shape(a), "MulOptions", "keeps", fusedActivationFunction=activation)
 
     def concat(self, parts: Sequence[int]) -> int:
         """The parts' channels one after the other; everything else is the same in all of them."""
         *rest, _ = self.shape(parts[0])
         out = (*rest, sum(self.shape(part)[-1] for part in parts))
-        options = schema.ConcatenationOptionsT(axis=len(rest))
-        return self._operator(_OP.CONCATENATION, parts, out, _OPTIONS.ConcatenationOptions, options)
+        return self.operator("CONCATENATION", parts, out, "ConcatenationOptions", "keeps", axis=len(rest))
 
     def slice(self, x: int, start: int, length: int) -> int:
         """`length` channels from `start` on."""
         *rest, _ = self.shape(x)
-        begin, size = np.array([0] * len(rest) + [start], np.int32), np.array([*rest, length], np.int32)
-        inputs = [x, self._constant("begin", begin), self._constant("size", size)]
-        return self._operator(_OP.SLICE, inputs, (*rest, length), _OPTIONS.SliceOptions, schema.SliceOptionsT())
+        inputs = [x, self.sizes("begin", [0] * len(rest) + [start]), self.sizes("size", [*rest, length])]
+        return self.operator("SLICE", inputs, (*rest, length), "SliceOptions", "keeps")
 
     def shuffle(self, x: int, groups: int) -> int:
         """ShuffleNet's shuffle: one channel of each group in turn, [g, C / g] to [C / g, g]."""
         _, h, w, c = self.shape(x)
         dealt = self.reshape(x, (1, h * w, groups, c // groups))
-        order = self._constant("order", np.array([0, 1, 3, 2], np.int32))
-        out, kind = (1, h * w, c // groups, groups), _OPTIONS.TransposeOptions
-        turned = self._operator(_OP.TRANSPOSE, [dealt, order], out, kind, schema.TransposeOptionsT())
+        order, out = self.sizes("order", [0, 1, 3, 2]), (1, h * w, c // groups, groups)
+        turned = self.operator("TRANSPOSE", [dealt, order], out, "TransposeOptions", "keeps")
         return self.reshape(turned, (1, h, w, c))
 
     def upsample(self, x: int, factor: int, mode: str) -> int:
         """Height and width times `factor`; `mode` is nearest or bilinear (PyTorch's `align_corners=False`)."""
         _, h, w, c = self.shape(x)
         out = (1, h * factor, w * factor, c)
-        inputs = [x, self._constant("size", np.array(out[1:3], np.int32))]
-        if mode == "nearest":
-            nearest = schema.ResizeNearestNeighborOptionsT(halfPixelCenters=True)
-            return self._operator(
-                _OP.RESIZE_NEAREST_NEIGHBOR, inputs, out, _OPTIONS.ResizeNearestNeighborOptions, nearest
-            )
-        if mode != "bilinear":
+        if mode not in _RESIZES:
             raise ValueError(f"upsampling is nearest or bilinear, not {mode}")
-        options = schema.ResizeBilinearOptionsT(halfPixelCenters=True)
-        return self._operator(_OP.RESIZE_BILINEAR, inputs, out, _OPTIONS.ResizeBilinearOptions, options)
+        inputs, (name, options) = [x, self.sizes("size", out[1:3])], _RESIZES[mode]
+        return self.operator(name, inputs, out, options, "keeps", halfPixelCenters=True)
 
     def softmax(self, x: int) -> int:
         """Softmax over the channels."""
-        options = schema.SoftmaxOptionsT(beta=1.0)
-        return self._operator(_OP.SOFTMAX, [x], self.shape(x), _OPTIONS.SoftmaxOptions, options)
+        return self.operator("SOFTMAX", [x], self.shape(x), "SoftmaxOptions", "non_negative", beta=1.0)
 
     def activation(self, x: int, name: str, alpha: float | None = None) -> int:
         """An activation on its own; `alpha` is a leaky ReLU's slope below zero (0.01 if None)."""
@@ -160,55 +138,21 @@ class TfliteGraph(TfliteBuilder):
                 shifted = self.add_constant(x, np.array([3.0]), "relu6")
                 return self.mul_constant(shifted, np.array([1 / 6]))
             case "leaky_relu":
-                options = schema.LeakyReluOptionsT(alpha=0.01 if alpha is None else alpha)
-                return self._operator(_OP.LEAKY_RELU, [x], self.shape(x), _OPTIONS.LeakyReluOptions, options)
+                slope = 0.01 if alpha is None else alpha
+                return self.operator("LEAKY_RELU", [x], self.shape(x), "LeakyReluOptions", "keeps", alpha=slope)
             case "gelu":
-                return self._operator(_OP.GELU, [x], self.shape(x), _OPTIONS.GeluOptions, schema.GeluOptionsT())
+                return self.operator("GELU", [x], self.shape(x), "GeluOptions", "keeps")
         if name not in _ACTIVATIONS:
             raise ValueError(f"no way to write the activation {name}")
-        return self._operator(_ACTIVATIONS[name], [x], self.shape(x))
-
-    def avg_pool(
-        self,
-        x: int,
-        kernel: Sides,
-        stride: int,
-        padding: Sides = 0,
-        activation: str = "none",
-        end: int = 0,
-        count_include_pad: bool = True,
-    ) -> int:
-        """An average pool; `padding` counts as zeros if `count_include_pad`, and `end` never counts: as in PyTorch."""
-        windows = _windows(_pair(kernel), stride, padding, end)
-        counted = [
-            window.counted(size, count_include_pad) for window, size in zip(windows, self.shape(x)[1:3], strict=True)
-        ]
-        if all((pixels == window.kernel).all() for window, pixels in zip(windows, counted, strict=True)):
-            return self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, windows), windows, _PADDING.VALID, activation)
-        if not (count_include_pad and any(_pair(padding))) and self._is_same(x, windows):
-            return self._pool(_OP.AVERAGE_POOL_2D, x, windows, _PADDING.SAME, activation)
-        pooled = self._pool(_OP.AVERAGE_POOL_2D, self._pad(x, windows), windows, _PADDING.VALID, "none")
-        share = windows[0].kernel * windows[1].kernel / np.multiply.outer(*counted)[None, :, :, None]
-        return self.mul(pooled, self._constant("share", share.astype(np.float32)), activation)
-
-    def max_pool(
-        self, x: int, kernel: Sides, stride: int, padding: Sides = 0, activation: str = "none", end: int = 0
-    ) -> int:
-        """A max pool; padding never wins, as in PyTorch."""
-        # XNNPACK takes PAD, which fills with zeros, but not PADV2; where nothing below zero is left they agree.
-        zeros_lose = self.is_non_negative(x) or activation != "none"
-        fill = 0.0 if zeros_lose else float(np.finfo(np.float32).min)
-        windows = _windows(_pair(kernel), stride, padding, end)
-        x, mode = self._padded(x, windows, fill)
-        return self._pool(_OP.MAX_POOL_2D, x, windows, mode, activation)
+        operator, sign = _ACTIVATIONS[name]
+        return self.operator(operator, [x], self.shape(x), sign=sign)
 
     def global_pool(self, x: int, keep_dims: bool = False) -> int:
         """The mean over height and width: [1, H, W, C] to [1, C], or to [1, 1, 1, C] if `keep_dims`."""
-        inputs = [x, self._constant("axes", np.array([1, 2], np.int32))]
-        options = schema.ReducerOptionsT(keepDims=keep_dims)
+        inputs = [x, self.sizes("axes", [1, 2])]
         c = self.shape(x)[-1]
         out = (1, 1, 1, c) if keep_dims else (1, c)
-        return self._operator(_OP.MEAN, inputs, out, _OPTIONS.ReducerOptions, options)
+        return self.operator("MEAN", inputs, out, "ReducerOptions", "keeps", keepDims=keep_dims)
 
     def flatten(self, x: int) -> int:
         """A reshape of [1, H, W, C] to [1, H * W * C], in that order."""
@@ -217,68 +161,66 @@ class TfliteGraph(TfliteBuilder):
     def reshape(self, x: int, shape: tuple[int, ...]) -> int:
         """The same values in the same order, as `shape`."""
         sizes = np.array(shape, np.int32)
-        options = schema.ReshapeOptionsT(newShape=sizes)
-        return self._operator(_OP.RESHAPE, [x, self._constant("shape", sizes)], shape, _OPTIONS.ReshapeOptions, options)
+        inputs = [x, self.constant("shape", sizes)]
+        return self.operator("RESHAPE", inputs, shape, "ReshapeOptions", "keeps", newShape=sizes)
 
     def absolute(self, x: int) -> int:
         """Absolute values."""
-        return self._operator(_OP.ABS, [x], self.shape(x), _OPTIONS.AbsOptions, schema.AbsOptionsT())
+        return self.operator("ABS", [x], self.shape(x), "AbsOptions", "non_negative")
 
     def _convolve(
-        self, code: int, kind: int, options: Any, x: int, weight: np.ndarray, bias: np.ndarray, windows: Windows
+        self,
+        name: str,
+        options: str,
+        x: int,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        sides: Windows,
+        activation: str,
+        **settings: Any,
     ) -> int:
-        x, options.padding = self._padded(x, windows)
-        options.strideH, options.strideW = (window.stride for window in windows)
-        options.dilationHFactor, options.dilationWFactor = (window.dilation for window in windows)
-        inputs = [x, self._constant("weight", weight), self._constant("bias", bias)]
-        out = self._window_output(x, windows, options.padding, len(bias))
-        return self._operator(code, inputs, out, kind, options)
-
-    def _pool(self, code: int, x: int, windows: Windows, mode: int, activation: str) -> int:
-        options = schema.Pool2DOptionsT(
+        x, mode = self.padded(x, sides)
+        inputs = [x, self.constant("weight", weight), self.constant("bias", bias)]
+        return self.operator(
+            name,
+            inputs,
+            self.window_output(x, sides, mode, len(bias)),
+            options,
             padding=mode,
-            strideH=windows[0].stride,
-            strideW=windows[1].stride,
-            filterHeight=windows[0].kernel,
-            filterWidth=windows[1].kernel,
-            fusedActivationFunction=_FUSED[activation],
+            strideH=sides[0].stride,
+            strideW=sides[1].stride,
+            dilationHFactor=sides[0].dilation,
+            dilationWFactor=sides[1].dilation,
+            fusedActivationFunction=activation,
+            **settings,
         )
-        return self._operator(code, [x], self._window_output(x, windows, mode), _OPTIONS.Pool2DOptions, options)
 
-    def _window_output(self, x: int, windows: Windows, mode: int, channels: int | None = None) -> tuple[int, ...]:
+    def window_output(self, x: int, sides: Windows, mode: str, channels: int | None = None) -> tuple[int, ...]:
+        """The shape of what a window makes of `x`, padded as TFLite's `mode`, SAME or VALID, says."""
         _, *h_w, c = self.shape(x)
-        reaches = [1 if mode == _PADDING.SAME else window.reach for window in windows]
-        out = [(n - reach) // window.stride + 1 for n, reach, window in zip(h_w, reaches, windows, strict=True)]
+        reaches = [1 if mode == "SAME" else window.reach for window in sides]
+        out = [(n - reach) // window.stride + 1 for n, reach, window in zip(h_w, reaches, sides, strict=True)]
         return (1, *out, channels or c)
 
-    def _padded(self, x: int, windows: Windows, fill: float = 0.0) -> tuple[int, int]:
+    def padded(self, x: int, sides: Windows, fill: float = 0.0) -> tuple[int, str]:
         """What a window reads and its padding mode: SAME only where TFLite pads just as PyTorch does."""
-        if any(window.padding or window.end for window in windows) and self._is_same(x, windows):
-            return x, _PADDING.SAME
-        return self._pad(x, windows, fill), _PADDING.VALID
+        if any(window.padding or window.end for window in sides) and self.is_same(x, sides):
+            return x, "SAME"
+        return self.pad(x, sides, fill), "VALID"
 
-    def _is_same(self, x: int, windows: Windows) -> bool:
-        return all(window.is_same(size) for window, size in zip(windows, self.shape(x)[1:3], strict=True))
+    def is_same(self, x: int, sides: Windows) -> bool:
+        """Whether TFLite's SAME pads `x` for this window just as PyTorch does."""
+        return all(window.is_same(size) for window, size in zip(sides, self.shape(x)[1:3], strict=True))
 
-    def _pad(self, x: int, windows: Windows, fill: float = 0.0) -> int:
+    def pad(self, x: int, sides: Windows, fill: float = 0.0) -> int:
+        """The padding of a window put around `x`, if there is any."""
         _, h, w, c = self.shape(x)
-        sides = np.array([(0, 0), windows[0].sides(h), windows[1].sides(w), (0, 0)], np.int32)
-        if not sides.any():
+        zeros = np.array([(0, 0), sides[0].sides(h), sides[1].sides(w), (0, 0)], np.int32)
+        if not zeros.any():
             return x
-        out = (1, h + int(sides[1].sum()), w + int(sides[2].sum()), c)
-        inputs = [x, self._constant("sides", sides)]
+        out = (1, h + int(zeros[1].sum()), w + int(zeros[2].sum()), c)
+        inputs = [x, self.constant("sides", zeros)]
         if fill == 0.0:
-            return self._operator(_OP.PAD, inputs, out, _OPTIONS.PadOptions, schema.PadOptionsT())
-        inputs.append(self._constant("fill", np.array([fill], np.float32)))
-        return self._operator(_OP.PADV2, inputs, out, _OPTIONS.PadV2Options, schema.PadV2OptionsT())
-
-
-def _pair(sides: Sides) -> tuple[int, int]:
-    return (sides, sides) if isinstance(sides, int) else sides
-
-
-def _windows(kernel: Sequence[int], stride: int, padding: Sides, end: int = 0, dilation: int = 1) -> Windows:
-    down, across = (
-        Window(size, stride, zeros, end, dilation) for size, zeros in zip(kernel, _pair(padding), strict=True)
-    )
-    return down, across
+            return self.operator("PAD", inputs, out, "PadOptions", "keeps")
+        inputs.append(self.constant("fill", np.array([fill], np.float32)))
+        return self.operator("PADV2", inputs, out, "PadV2Options")

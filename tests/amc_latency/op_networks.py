@@ -388,6 +388,20 @@ CASES = {
         ),
         (3.0,),
     ),
+    "transposed convolutions": Case(
+        in_a_row(
+            *(conv(), nn.ConvTranspose2d(4, 6, 2, 2), nn.BatchNorm2d(6), nn.ReLU6()),
+            *(nn.ConvTranspose2d(6, 4, (3, 4), 2, (1, 1), bias=False), nn.ConvTranspose2d(4, 4, 3, 1, 1)),
+        ),
+        (3, 2, 3),
+        (
+            "conv 3x2x3>4 k1 s1 p0",
+            "transposed 4x2x3>6 k2 s2 p0 relu6",
+            "transposed 6x4x6>4 k3x4 s2 p1x1",  # (4 - 1) 2 - 2 + 3 = 7, (6 - 1) 2 - 2 + 4 = 12
+            "transposed 4x7x12>4 k3 s1 p1",
+            *ended(4, 7, 12),
+        ),
+    ),
     "upsampling": Case(
         written(
             lambda net, x: functional.interpolate(net.bigger(net.stem(x)), scale_factor=3, mode="bilinear"),

@@ -148,7 +148,7 @@ class Drawing:
         kinds = [
             *(self.conv, self.conv, self.depthwise, self.grouped, self.norm, self.activation, self.activation),
             *(self.pool, self.join, self.join, self.sum, self.sum, self.product, self.gate, self.gate, self.parts),
-            *(self.shuffle, self.upsample, self.adaptive, self.padded, self.shared),
+            *(self.shuffle, self.upsample, self.adaptive, self.padded, self.shared, self.transposed, self.transposed),
         ]
         return self.random.choice(kinds)(x)
 
@@ -215,6 +215,22 @@ class Drawing:
             padding = "same"
         conv = nn.Conv2d(c, out, sides, stride, padding, dilation, groups, bias=self._flip())
         made = self.add(f"conv {sides} s{stride} p{padding} d{dilation} g{groups}", conv, x)
+        if self.random.random() < 0.4:
+            made = self.norm(made)
+        return self.activation(made) if self.random.random() < 0.5 else made
+
+    def transposed(self, x: int) -> int:
+        """A transposed convolution, which may enlarge."""
+        c, h, w = self.size(x)
+        if max(h, w) > 8:
+            return self.conv(x)
+        kernel = self.random.choice([(1, 1), (2, 2), (2, 2), (3, 3), (4, 4), (2, 3)])
+        stride = self.random.choice([1, 2, 2])
+        most = [min(k - 1, ((n - 1) * stride + k - 1) // 2) for n, k in zip((h, w), kernel, strict=True)]
+        padding, extra = tuple(self.random.randint(0, each) for each in most), self.random.randint(0, stride - 1)
+        out, bias = self.random.choice([c, 4, 6]), self._flip()
+        module = nn.ConvTranspose2d(c, out, kernel, stride, padding, extra, bias=bias)
+        made = self.add(f"transposed {kernel} s{stride} p{padding} +{extra}", module, x)
         if self.random.random() < 0.4:
             made = self.norm(made)
         return self.activation(made) if self.random.random() < 0.5 else made

@@ -64,10 +64,12 @@ def masked(model: nn.Module, graph: NetworkGraph, keep: list[Tensor], images: Te
         is_lost[kept] = False
         for name in group.producers:
             producer = model.get_submodule(name)
-            values = len(producer.get_parameter("weight")) // group.channels
+            made = producer.out_features if isinstance(producer, nn.Linear) else producer.out_channels
+            values = made // group.channels  # type: ignore[operator]
             handles.append(producer.register_forward_hook(spoil(is_lost.repeat_interleave(values).nonzero().flatten())))
     for module in model.modules():
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
+        is_dense = isinstance(module, nn.Conv2d) and module.groups == 1
+        if is_dense or isinstance(module, (nn.Linear, nn.ConvTranspose2d)):
             handles.append(module.register_forward_pre_hook(lambda module, args: args[0].nan_to_num()))
     outputs = model(images)
     for handle in handles:

@@ -20,8 +20,9 @@ from amc_latency.android_bench.amc_bench import NOT_REACHED, AmcBench
 from amc_latency.android_bench.build import amc_bench_files
 from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
 from amc_latency.device.tflite.tflite_inputs import sized
+from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ def padded_max_pool() -> bytes:
     """Convolution, PADV2, pool: XNNPACK does not take the one in the middle."""
     graph = TfliteGraph()
     x = graph.conv(graph.input(16, 16, 8), np.ones((8, 1, 1, 8), np.float32), np.ones(8, np.float32))
-    return graph.finish([graph.max_pool(x, 3, 2, 1)])
+    return graph.finish([max_pool(graph, x, 3, 2, 1)])
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import pytest
 from amc_latency.device.adb.transport import CommandResult, Transport, TransportError, UnauthorizedError
 from amc_latency.device.base import DeviceError, DeviceIdentity
 from amc_latency.device.host.host import HostDevice, allowed_cores, separate_cores
-from amc_latency.device.phone.phone import PhoneOptions
-from amc_latency.device.profiles import DeviceProfile
-from amc_latency.device.registry import UnknownDeviceError, attached_phones, get_device, get_devices, known_devices
+from amc_latency.device.kinds import DeviceProfile, PhoneOptions
+from amc_latency.device.phone.attached import attached_phones
+from amc_latency.device.profiles import UnknownDeviceError
+from amc_latency.device.registry import get_device, get_devices, known_devices
 
 PIXEL_8 = ("Pixel 8", "shiba", "Tensor G3")
 PIXEL_9 = ("Pixel 9", "tokay", "Tensor G4")

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 
 from fake_phone.arm64.elf import ANDROID_LINKER, for_glibc, is_arm64, loader
 from fake_phone.arm64.emulator import Emulator, arm64_phone_missing, benchmark_model, build_system

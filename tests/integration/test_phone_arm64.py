@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.lut.tflite.layer_model import layer_model
 from fake_phone.adbd import FakeAdbd
 from fake_phone.arm64 import emulator
 from fake_phone.programs import PhoneState, make_phone

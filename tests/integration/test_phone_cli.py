@@ -24,11 +24,11 @@ import pytest
 from amc_latency.device.adb.adb import open_transport
 from amc_latency.device.adb.adb_direct import usb_phones
 from amc_latency.device.registry import get_device
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.building.plan import reachable_shapes
 from amc_latency.lut.prediction.predict import missing_shapes
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.lut.tflite.layer_model import layer_model
 from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
 from fake_phone.opened import HELP
@@ -38,7 +38,8 @@ from fake_phone.stand_in import install_stand_in
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.files.checkpoint import save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 from tests.integration.test_search import FEW_IMAGES
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from amc_latency.device.conditions import suspicions
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import parse_shape
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.lut.tflite.layer_model import layer_model
 from fake_phone.adbd import FakeAdbd
 from fake_phone.faults import Fault
 from fake_phone.opened import HELP

@@ -14,9 +14,11 @@ import numpy as np
 
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import IDX_BYTES
+from amc_latency.data.load import Wanted
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
-from amc_latency.data.splits import NORMALISATIONS, ImageData, Split
+from amc_latency.data.splits import ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import NORMALISATIONS
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""
@@ -75,6 +77,14 @@ def _read_split(folder: Path, prefix: str) -> Split:
             "(N x 28 x 28, and N labels of 0..9); fetch the files anew"
         )
     return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)), NORMALISATION)
+
+
+def load(wanted: Wanted) -> ImageData:
+    """As a data source. Raises what `load_fashion_mnist` raises."""
+    data = load_fashion_mnist(wanted.name, wanted.data_dir, wanted.download)
+    if wanted.data_dir is not None and data.source != "torchvision":
+        wanted.console.warn(f"`data_dir` {wanted.data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
+    return data
 
 
 def load_fashion_mnist(source: str, data_dir: Path | None = None, download: bool = False) -> ImageData:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from amc_latency.android_bench.safe.limits import CHECKPOINT_BYTES
 from amc_latency.errors import UserError
-from amc_latency.models.registry import names_own_file
+from amc_latency.models.spec import names_own_file
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 """under which PyTorch's weights are saved, beside .safetensors"""

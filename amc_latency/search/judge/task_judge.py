@@ -143,8 +143,7 @@ class TaskScores(Judge):
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score within the episodes' budget of inputs."""
-        self.asked.add(counts)
-        self.on_asked()
+        self._count(counts)
         if counts not in self._known:
             self._known[counts] = self._write(counts, self._score(counts, self.config.images), final=False)
         return self._known[counts]

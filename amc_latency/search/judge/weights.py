@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.errors import UserError
+from amc_latency.graph.registry import is_weighted
 from amc_latency.graph.trace import NetworkGraph, with_tensors
 from amc_latency.lut.shapes.architecture import Architecture, Choices, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import check_used, layer_kinds
-from amc_latency.search.costs.costs import Counts, LayerCosts
-from amc_latency.search.judge.damage import Damage, balanced, measured
+from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.judge.damage import Damage, balanced
 from amc_latency.search.judge.judge import Judge
 
 STEPS = 20
@@ -129,7 +130,7 @@ def weight_layers(model: nn.Module, graph: NetworkGraph) -> list[str]:
     """The convolutions and linear layers, in order of execution, each once."""
     modules = dict(model.named_modules())
     names = dict.fromkeys(graph.layer_names)
-    return [name for name in names if isinstance(modules.get(name), (nn.Conv2d, nn.Linear))]
+    return [name for name in names if is_weighted(modules.get(name))]
 
 
 def masked(model: nn.Module, names: Sequence[str], counts: Sequence[int]) -> nn.Module:
@@ -157,9 +158,10 @@ def zeros_held(network: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as hooks:
         for module in network.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                is_zero = module.weight.detach() == 0
-                hook = module.weight.register_hook(lambda gradient, dead=is_zero: gradient.masked_fill(dead, 0.0))
+            if is_weighted(module):
+                weight = module.get_parameter("weight")
+                is_zero = weight.detach() == 0
+                hook = weight.register_hook(lambda gradient, dead=is_zero: gradient.masked_fill(dead, 0.0))
                 hooks.callback(hook.remove)
         yield
 
@@ -178,10 +180,8 @@ class WeightJudge(Judge):
         """Zeros stay zeros."""
         return zeros_held(network)
 
-    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+    def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The share of a layer's squared weights that goes, in place of what least squares would miss."""
-        if name == "measured":
-            return [measured(self, costs)[0]]
         lost = []
         for layer, counts, full in zip(self._layers, costs.choices, costs.full, strict=True):
             squares = _weight(self.base.model, layer).double().square().flatten().sort(descending=True).values

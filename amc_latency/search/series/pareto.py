@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
-from amc_latency.console import Console, put
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.console import Console, number_column, put, table_console
+from amc_latency.device.base import source_word
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, OptionError
-from amc_latency.report import console as result_console
-from amc_latency.report import right
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig, SearchReport, listed
+from amc_latency.search.records import BUDGET_FIELDS
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 
@@ -66,10 +66,8 @@ def pareto_search(
         raise OptionError(
             "pareto", "needs the fastest target of the front: `target_ms` MILLISECONDS or `speedup` FACTOR"
         )
-    if any(limit is not None for limit in (config.target_macs, config.target_params, config.target_bytes)):
-        raise OptionError(
-            "pareto", "is over milliseconds alone: leave `target_macs`, `target_params` and `target_bytes` out"
-        )
+    if config.limits:
+        raise OptionError("pareto", f"is over milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
     if config.rounds > 1 or config.rounds_density is not None:
         raise OptionError("pareto", "and `rounds` are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]
@@ -110,7 +108,14 @@ def front_points(reports: Sequence[SearchReport]) -> list[FrontPoint]:
 
 def front_text(front: Front) -> None:
     """The front as a table."""
-    table = Table("", right("target ms"), right(f"{_told(front.estimated)} ms"), right("test %"), "", "file")
+    table = Table(
+        "",
+        number_column("target ms"),
+        number_column(f"{source_word(front.estimated)} ms"),
+        number_column("test %"),
+        "",
+        "file",
+    )
     for point in front.points:
         target = "" if point.target_ms is None else f"{point.target_ms:.4f}"
         table.add_row(
@@ -121,7 +126,7 @@ def front_text(front: Front) -> None:
             "front" if point.on_front else "",
             point.tflite,
         )
-    result_console().print(table)
+    table_console().print(table)
     if front.unlabelled:
         put("%: agreement with the original, as the images have no labels")
     put(f"drawn in {front.plot}")
@@ -146,10 +151,6 @@ def _search_at(
     return search(config, out / f"target-{targets - step}", console, phone)
 
 
-def _told(estimated: bool) -> str:
-    return "estimated" if estimated else "measured"
-
-
 def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -162,7 +163,7 @@ def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> Non
         axes.scatter([p.measured_ms for p in own], [p.accuracy for p in own], marker=marker, label=name)
     front = [point for point in points if point.on_front]
     axes.step([p.measured_ms for p in front], [p.accuracy for p in front], where="post", linewidth=0.8, color="grey")
-    axes.set_xlabel(f"{_told(report.estimated)} ms on {report.device}")
+    axes.set_xlabel(f"{source_word(report.estimated)} ms on {report.device}")
     axes.set_ylabel("agreement with the original, %" if report.unlabelled else "test accuracy, %")
     axes.legend()
     figure.tight_layout()

@@ -10,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split, data_for, fitted, load_data
+from amc_latency.data import ImageData, Split, data_for, fitted, load_data
 from amc_latency.data.fitting import labelled_by
-from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network, NetworkOptions, load_network
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import IMAGENET, Normalisation
 
 GREY = Normalisation((0.25,), (0.5,))
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
+from amc_latency.pixels import Normalisation
 
 
 def data(*labels: list[int], unlabelled: bool = False) -> ImageData:

@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from amc_latency.data import Normalisation
 from amc_latency.errors import UserError
 from amc_latency.export import choose, litert_torch, onnx2tf, reading
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import Conversion, ExportError, export, to_tflite
 from amc_latency.graph.tracing import UntraceableError
 from amc_latency.models.load import NetworkOptions, load_model, load_network
+from amc_latency.pixels import Normalisation
 
 INPUT = (3, 12, 10)
 

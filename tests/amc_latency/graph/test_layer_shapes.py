@@ -12,7 +12,10 @@ from torch import fx, nn
 
 from amc_latency.errors import UserError
 from amc_latency.graph import layer_shapes
-from amc_latency.graph.layer_shapes import NO_PAD, conv_shape, pool_shape, single, zeros_of
+from amc_latency.graph.kinds import pools
+from amc_latency.graph.kinds.convolutions import conv_shape
+from amc_latency.graph.kinds.pools import pool_shape
+from amc_latency.graph.layer_shapes import NO_PAD, single, zeros_of
 
 sizes = st.integers(1, 24)
 
@@ -122,4 +125,4 @@ def test_one_number_for_height_and_width() -> None:
 def test_arguments_go_by_place_or_by_name() -> None:
     graph = fx.Graph()
     node = graph.call_function(nn.functional.max_pool2d, (graph.placeholder("x"), 3), {"ceil_mode": True, "other": 1})
-    assert layer_shapes.settings(node, layer_shapes.MAX_POOL_ARGUMENTS) == {"kernel_size": 3, "ceil_mode": True}
+    assert layer_shapes.settings(node, pools.MAX_POOL_ARGUMENTS) == {"kernel_size": 3, "ceil_mode": True}

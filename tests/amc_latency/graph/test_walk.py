@@ -62,7 +62,6 @@ def two(forward: Callable[..., Tensor], **layers: nn.Module) -> Callable[[], nn.
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     # modules
     "module": (in_a_row(conv(), nn.Softplus()), r"^1: Softplus is not supported"),
-    "transposed convolution": (in_a_row(nn.ConvTranspose2d(3, 4, 2)), r"^0: ConvTranspose2d is not supported"),
     "layer norm": (
         lambda: nn.Sequential(conv(), ending(4), nn.LayerNorm(3)),
         r"^2: LayerNorm is not supported",

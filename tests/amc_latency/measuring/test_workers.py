@@ -29,6 +29,7 @@ class Worker(Device):
 
     def __init__(self, factor: float = 1.0, together: float = 1.0, odd: str = "", name: str = "pixel1") -> None:
         self.identity = DeviceIdentity(name, "Pixel (msm8996)", "runtime 1")
+        self.is_this_computer = name == "host"
         self.factor = factor
         self.together = together
         self.odd = odd

@@ -12,13 +12,14 @@ import torchvision
 from torch import nn
 
 from amc_latency.console import Console
-from amc_latency.data import Normalisation
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
-from amc_latency.models.registry import ModelSpec, build_model, build_original, default_spec, normalisation_of
+from amc_latency.models.registry import build_model, build_original, source_of
+from amc_latency.models.spec import ModelSpec
 from amc_latency.models.zoo.lenet import lenet5
+from amc_latency.pixels import Normalisation
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.run import search
 
@@ -94,10 +95,10 @@ def test_a_name_builds_the_published_network(name: str) -> None:
 
 
 def test_a_network_knows_its_own_input_and_classes() -> None:
-    assert default_spec("torchvision:inception_v3").input == (3, 299, 299)
-    assert default_spec("timm:tf_efficientnet_b3").input == (3, 300, 300)
-    assert (default_spec("lenet5").input, default_spec("lenet5").classes) == ((1, 28, 28), 10)
-    assert default_spec("resnet18") == ModelSpec("resnet18")
+    assert source_of("torchvision:inception_v3").described("torchvision:inception_v3").input == (3, 299, 299)
+    assert source_of("timm:tf_efficientnet_b3").described("timm:tf_efficientnet_b3").input == (3, 300, 300)
+    assert source_of("lenet5").described("lenet5") == ModelSpec("lenet5", input=(1, 28, 28), classes=10)
+    assert source_of("resnet18").described("resnet18") == ModelSpec("resnet18")
 
 
 def test_googlenet_without_its_own_transform_takes_pixels_as_its_weights_expect(
@@ -107,7 +108,7 @@ def test_googlenet_without_its_own_transform_takes_pixels_as_its_weights_expect(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: original.state_dict())
     network = load_network(NetworkOptions("googlenet", input="3x64x64", weights="IMAGENET1K_V1"))
     assert network.trained
-    ours = normalisation_of("googlenet")
+    ours = source_of("googlenet").normalisation("googlenet")
     theirs = torchvision.models.GoogLeNet_Weights.DEFAULT.transforms()
     assert ours is not None
     pixels = torch.rand(2, 3, 64, 64)
@@ -123,15 +124,15 @@ def test_googlenet_without_its_own_transform_takes_pixels_as_its_weights_expect(
 def test_what_weights_expect_of_pixels_is_known() -> None:
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for name in ("resnet18", "torchvision:resnet18", "timm:resnet18"):
-        found = normalisation_of(name)
+        found = source_of(name).normalisation(name)
         assert found is not None
         assert (found.mean, found.std) == imagenet
-    lite = normalisation_of("efficientnet_lite0")
+    lite = source_of("efficientnet_lite0").normalisation("efficientnet_lite0")
     assert lite is not None
     # (x - 127) / 128 of bytes, said of 0..1.
     assert ((200 / 255 - lite.mean[0]) / lite.std[0]) == pytest.approx((200 - 127) / 128)
-    assert normalisation_of("resnet20") is None
-    assert normalisation_of("net.py:build") is None
+    assert source_of("resnet20").normalisation("resnet20") is None
+    assert source_of("net.py:build").normalisation("net.py:build") is None
 
 
 def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

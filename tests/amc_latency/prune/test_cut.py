@@ -24,6 +24,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "squeezenet1_1": lambda: torchvision.models.squeezenet1_1(num_classes=10),
     "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=10),
     "rarities": lambda: Rarities(),
+    "decoder": lambda: Decoder(),
 }
 
 
@@ -44,6 +45,24 @@ class Rarities(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stem((x - 0.5) / 0.25) * 2 - 1)
+
+
+class Decoder(nn.Module):
+    """Transposed convolutions, one behind the other and one joined to what it enlarges to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skip = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv2d(12, 24, 3, 4, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.up = nn.Sequential(
+            *(nn.ConvTranspose2d(24, 20, 2, 2, bias=False), nn.BatchNorm2d(20), nn.ReLU()),
+            *(nn.ConvTranspose2d(20, 16, 3, 2, 1, output_padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+        )
+        self.head = nn.Sequential(nn.Conv2d(28, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.skip(x)
+        return self.head(torch.cat([self.up(self.down(skip)), skip], 1))
 
 
 def small_vgg() -> nn.Module:
@@ -117,6 +136,8 @@ def test_outputs_stay_where_nothing_read_the_channels(name: str) -> None:
                 if member.role == "consumer":
                     weight = model.get_parameter(f"{member.module}.weight")
                     lost = removed.repeat_interleave(member.repeat).nonzero().flatten()
+                    if isinstance(model.get_submodule(member.module), nn.ConvTranspose2d):
+                        weight = weight.transpose(0, 1)
                     weight[:, member.offset + lost] = 0
         small = cut(model, graph, keep)
         images = torch.randn(2, *IMAGE, generator=torch.Generator().manual_seed(1))

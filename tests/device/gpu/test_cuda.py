@@ -23,12 +23,12 @@ from amc_latency.device.gpu import cuda_worker
 from amc_latency.device.gpu.cuda import CudaDevice
 from amc_latency.device.gpu.cuda_worker import CudaClock, about
 from amc_latency.device.gpu.tflite_torch import load_module
-from amc_latency.device.phone.trust import Trust
-from amc_latency.device.profiles import GPU_PROTOCOL, DeviceProfile, ProfileError, get_profile, load_profile
+from amc_latency.device.kinds import GPU_PROTOCOL, DeviceProfile, Trust
+from amc_latency.device.profiles import ProfileError, get_profile, load_profile
 from amc_latency.device.registry import get_device, known_devices
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.lut.tflite.layer_model import layer_model
 from typer.testing import CliRunner
 
 POINTWISE = LayerShape("conv", 8, 16, 7, 7, activation="relu6")

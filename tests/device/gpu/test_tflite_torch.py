@@ -12,12 +12,13 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import TfliteModule, load_module
 from amc_latency.device.tflite.tflite_file import UnsupportedModelError
+from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 from amc_latency.export.export import to_tflite
-from amc_latency.models.load import NetworkOptions, load_network, settled
+from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,
@@ -36,8 +37,8 @@ class Graph(TfliteGraph):
     def op(self, code: int, inputs: list[int], out: tuple[int, ...], kind: int = 0, options: Any = None) -> int:
         return self._operator(code, inputs, out, kind, options)
 
-    def constant(self, values: Any) -> int:
-        return self._constant("constant", np.asarray(values))
+    def value(self, values: Any) -> int:
+        return self.constant("constant", np.asarray(values))
 
 
 def floats(*shape: int) -> np.ndarray:
@@ -98,6 +99,11 @@ def check(model: bytes, low: float = -3.0, batch: int = 3) -> TfliteModule:
         LayerShape("depthwise", 6, 6, 9, 9, 3, 1, 2, dilation=2),
         LayerShape("max_pool", 4, 4, 8, 8, 3, 2, end=1),
         LayerShape("avg_pool", 4, 4, 8, 8, 3, 2, end=1),
+        LayerShape("transposed", 6, 4, 5, 6, 2, 2, 0, "relu6"),
+        LayerShape("transposed", 6, 4, 5, 6, 4, 2, 1),
+        LayerShape("transposed", 6, 4, 5, 6, 3, 1, 1),
+        LayerShape("transposed", 6, 4, 5, 6, 3, 2, 0, end=1),
+        LayerShape("transposed", 6, 4, 5, 6, 3, 2, 1, "relu", end=1),
         LayerShape("mul", 4, 4, 5, 6, activation="relu6"),
         LayerShape("scale", 4, 4, 5, 6),
         LayerShape("concat", 14, 14, 5, 6, parts=4),
@@ -118,6 +124,7 @@ def test_layers_compute_what_litert_computes(shape: LayerShape) -> None:
     "shape",
     [
         LayerShape("shuffle", 6, 6, 5, 4, parts=3),
+        LayerShape("transposed", 6, 4, 5, 6, 1, 2),
         LayerShape("avg_pool", 4, 4, 9, 8, 3, 2, end=1),
         *(LayerShape("activation", 4, 4, 5, 6, activation=name) for name in TWO_STEPS),
     ],
@@ -140,15 +147,15 @@ def test_a_max_pool_of_anything_is_never_won_by_its_padding() -> None:
     graph = TfliteGraph()
     x = graph.input(8, 8, 3)
     scaled = graph.conv(x, floats(3, 1, 1, 3), np.full(3, -50, np.float32))
-    module = check(graph.finish([graph.max_pool(scaled, 3, 2, 1)]))
+    module = check(graph.finish([max_pool(graph, scaled, 3, 2, 1)]))
     assert len(module._steps) == 2
 
 
 def test_zeros_before_a_max_pool_that_may_be_negative_stay() -> None:
     graph = Graph()
     x = graph.conv(graph.input(8, 8, 3), floats(3, 1, 1, 3), np.full(3, -50, np.float32))
-    padded = graph.op(OP.PAD, [x, graph.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], (1, 10, 10, 3))
-    check(graph.finish([graph.max_pool(padded, 3, 2)]))
+    padded = graph.op(OP.PAD, [x, graph.value(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], (1, 10, 10, 3))
+    check(graph.finish([max_pool(graph, padded, 3, 2)]))
 
 
 @pytest.mark.parametrize("size", [(8, 9), (7, 12)])
@@ -159,7 +166,7 @@ def test_tensorflows_own_padding(kind: str, size: tuple[int, int]) -> None:
     stride = 1 if kind == "dilated" else 2
     out = (1, -(-h // stride), -(-w // stride), 4)
     fused = FUSED.RELU_N1_TO_1
-    bias = graph.constant(floats(4))
+    bias = graph.value(floats(4))
     match kind:
         case "avg" | "max":
             code = OP.AVERAGE_POOL_2D if kind == "avg" else OP.MAX_POOL_2D
@@ -167,12 +174,12 @@ def test_tensorflows_own_padding(kind: str, size: tuple[int, int]) -> None:
             y = graph.op(code, [x], out, OPTIONS.Pool2DOptions, options)
         case "depthwise":
             options = schema.DepthwiseConv2DOptionsT(PADDING.SAME, 2, 2, 1, fused, 1, 1)
-            weight = graph.constant(floats(1, 3, 3, 4))
+            weight = graph.value(floats(1, 3, 3, 4))
             y = graph.op(OP.DEPTHWISE_CONV_2D, [x, weight, bias], out, OPTIONS.DepthwiseConv2DOptions, options)
         case _:
             spread, inputs = (2 if kind == "dilated" else 1), (2 if kind == "grouped" else 4)
             options = schema.Conv2DOptionsT(PADDING.SAME, stride, stride, fused, spread, spread)
-            weight = graph.constant(floats(4, 3, 3, inputs))
+            weight = graph.value(floats(4, 3, 3, inputs))
             y = graph.op(OP.CONV_2D, [x, weight, bias], out, OPTIONS.Conv2DOptions, options)
     check(graph.finish([y]))
 
@@ -181,7 +188,7 @@ def test_zeros_before_a_max_pool_fold_where_a_gate_keeps_all_above_zero() -> Non
     graph = TfliteGraph()
     x = graph.activation(graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
     gated = graph.mul(x, graph.activation(graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
-    module = check(graph.finish([graph.max_pool(graph.concat([gated, x]), 3, 2, 1)]))
+    module = check(graph.finish([max_pool(graph, graph.concat([gated, x]), 3, 2, 1)]))
     # Two for the hard sigmoid, none for the padding.
     assert len(module._steps) == 8
 
@@ -190,9 +197,9 @@ def test_the_other_operators() -> None:
     graph = Graph()
     x = graph.input(4, 5, 6)
     size = (1, 4, 5, 6)
-    scale = graph.constant(floats(6))
+    scale = graph.value(floats(6))
     y = graph.op(OP.MUL, [x, scale], size, OPTIONS.MulOptions, schema.MulOptionsT())
-    y = graph.op(OP.ADD, [y, graph.constant(floats(1, 4, 5, 1))], size, OPTIONS.AddOptions, schema.AddOptionsT())
+    y = graph.op(OP.ADD, [y, graph.value(floats(1, 4, 5, 1))], size, OPTIONS.AddOptions, schema.AddOptionsT())
     swish = graph.op(OP.HARD_SWISH, [y], size, OPTIONS.HardSwishOptions, schema.HardSwishOptionsT())
     parts = [graph.op(code, [swish], size) for code in (OP.RELU, OP.RELU6, OP.LOGISTIC)]
     joined = graph.op(
@@ -205,7 +212,7 @@ def test_the_other_operators() -> None:
     pooled = graph.global_pool(joined)
     squeezed = graph.op(
         OP.MUL,
-        [joined, graph.op(OP.RESHAPE, [pooled, graph.constant(np.array([1, 1, 1, 18], np.int32))], (1, 1, 1, 18))],
+        [joined, graph.op(OP.RESHAPE, [pooled, graph.value(np.array([1, 1, 1, 18], np.int32))], (1, 1, 1, 18))],
         (1, 4, 5, 18),
         OPTIONS.MulOptions,
         schema.MulOptionsT(FUSED.RELU),
@@ -219,7 +226,7 @@ def test_the_other_operators() -> None:
 def test_a_padding_of_one_side_is_a_step_of_its_own() -> None:
     graph = Graph()
     x = graph.input(6, 6, 3)
-    sides = graph.constant(np.array([[0, 0], [0, 1], [0, 1], [0, 0]], np.int32))
+    sides = graph.value(np.array([[0, 0], [0, 1], [0, 1], [0, 0]], np.int32))
     padded = graph.op(OP.PAD, [x, sides], (1, 7, 7, 3), OPTIONS.PadOptions, schema.PadOptionsT())
     module = check(graph.finish([graph.conv(padded, floats(4, 3, 3, 3), floats(4), 2)]))
     assert len(module._steps) == 2
@@ -227,7 +234,7 @@ def test_a_padding_of_one_side_is_a_step_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet18"])
 def test_whole_networks_compute_what_litert_computes(name: str) -> None:
-    network = settled(load_network(NetworkOptions(name, input="3x64x64", classes=10)))
+    network = with_norm_statistics(load_network(NetworkOptions(name, input="3x64x64", classes=10)))
     module = check(to_tflite(network.model, network.spec.input), low=-9, batch=2)
     shapes = network.graph.architecture.shapes()
     # A step a layer: no copy is paid for that PyTorch's own network does not pay for.
@@ -254,13 +261,13 @@ def rounded() -> bytes:
 
 def moved_images() -> bytes:
     graph = Graph()
-    order = graph.constant(np.array([1, 0, 2, 3], np.int32))
+    order = graph.value(np.array([1, 0, 2, 3], np.int32))
     return graph.finish([graph.op(OP.TRANSPOSE, [graph.input(1, 5, 6), order], (1, 1, 5, 6))])
 
 
 def stretched(bilinear: bool) -> bytes:
     graph = Graph()
-    x, size = graph.input(4, 4, 6), graph.constant(np.array([8, 8 if bilinear else 7], np.int32))
+    x, size = graph.input(4, 4, 6), graph.value(np.array([8, 8 if bilinear else 7], np.int32))
     if bilinear:
         aligned = schema.ResizeBilinearOptionsT(alignCorners=True)
         return graph.finish(
@@ -273,12 +280,12 @@ def stretched(bilinear: bool) -> bytes:
 def mixed_images() -> bytes:
     graph = Graph()
     x = graph.input(4, 5, 6)
-    return graph.finish([graph.op(OP.RESHAPE, [x, graph.constant(np.array([20, 6], np.int32))], (20, 6))])
+    return graph.finish([graph.op(OP.RESHAPE, [x, graph.value(np.array([20, 6], np.int32))], (20, 6))])
 
 
 def whole_numbers() -> bytes:
     graph = Graph()
-    sizes = graph.constant(np.array([1, 2], np.int32))
+    sizes = graph.value(np.array([1, 2], np.int32))
     graph.input(4)
     graph._inputs.append(sizes)
     return graph.finish([0])

@@ -21,8 +21,8 @@ from amc_latency.device.host.host_cores import timing_order
 from amc_latency.device.host.host_state import HostConditions, HostState
 from amc_latency.device.host.host_worker import input_values
 from amc_latency.device.measure import measure_many
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 
 ROOT = Path(__file__).resolve().parents[3]
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)

@@ -60,7 +60,7 @@ def test_a_round_of_layers_and_what_they_were_measured_under(tmp_path: Path) -> 
 
 
 def test_the_sentinel_file_is_the_layer_that_it_is_said_to_be() -> None:
-    from amc_latency.lut.tflite.layer_model import layer_model
+    from amc_latency.lut.building.layer_model import layer_model
 
     sentinel = Path(__file__).resolve().parents[3] / "android_bench/program/sentinel.tflite"
     assert sentinel.read_bytes() == layer_model(LayerShape("conv", 32, 32, 28, 28, 3, 1, 1, "relu6"))

@@ -13,9 +13,10 @@ import pytest
 from amc_latency.android_bench.state import PhoneInfo, Topology, parse_topology
 from amc_latency.device.adb.transport import CommandResult, Transport, TransportError
 from amc_latency.device.base import DeviceError
+from amc_latency.device.kinds import DeviceProfile
 from amc_latency.device.phone.patient import PatientTransport
 from amc_latency.device.phone.phone import Phone, Preparation, cores_of, read_info, read_state, read_topology
-from amc_latency.device.profiles import DeviceProfile, get_profile
+from amc_latency.device.profiles import get_profile
 
 ANDROID = get_profile("android")
 SETTINGS = """f=$STORE/$3

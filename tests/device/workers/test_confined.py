@@ -20,13 +20,13 @@ from amc_latency.android_bench.safe.limits import WORKER_ANSWER_BYTES
 from amc_latency.device.base import Workload
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.host.reference import ReferenceSpeeds
-from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.device.tflite.tflite_inputs import BadModelError, _shapes_at
 from amc_latency.device.workers.environment import worker_environment
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined
 from amc_latency.device.workers.worker_answer import believed, believed_gpu
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 MB = 1 << 20

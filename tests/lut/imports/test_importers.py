@@ -241,7 +241,7 @@ def test_the_table_can_be_replayed(tmp_path: Path) -> None:
     imported(tmp_path / "t.tsv", log_2018(tmp_path / "a.txt"))
     device = ReplayDevice(LatencyTable.open(tmp_path / "t.tsv"))
     assert device.table.protocol.over_rounds([1.0, 2.0]) == 1.5
-    assert device.timed == {CONV.text, NETWORK[2].text, LINEAR.text, NOOP.text, network_text(NETWORK)}
+    assert device.repeats == {CONV.text, NETWORK[2].text, LINEAR.text, NOOP.text, network_text(NETWORK)}
 
 
 def test_what_cannot_be_imported_is_refused_and_writes_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from amc_latency.device.base import DeviceError, Workload
 from amc_latency.device.profiles import profiles
 from amc_latency.lut.prediction.estimate import CostModel, NoCostModelError, cost_model, cost_models, features
 from amc_latency.lut.prediction.estimate_device import EstimateDevice
-from amc_latency.lut.shapes.shape import KINDS, NOOP, LayerShape, network_text
+from amc_latency.lut.shapes.registry import KINDS
+from amc_latency.lut.shapes.shape import NOOP, LayerShape, network_text
 from hypothesis import given
 
 from benchmarks import estimate as fitting

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.native_log import without_chatter
 from amc_latency.lut.tflite.run import TfliteError, run_tflite
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.kinds.pools import avg_pool, max_pool
 from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS, LayerShape
-from amc_latency.lut.tflite.layer_model import layer_model
 from amc_latency.lut.tflite.run import TfliteError, run_tflite, tflite_ops
 from amc_latency.lut.tflite.writer import TfliteGraph
 from hypothesis import assume, given, settings
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+POOLS: dict[str, Any] = {"avg_pool": avg_pool, "max_pool": max_pool}
 PYTORCH_ACTIVATIONS = {"none": lambda x: x, "relu": functional.relu, "relu6": functional.relu6}
 
 
@@ -56,10 +59,10 @@ def built(shape: LayerShape) -> tuple[bytes, Tensor, Tensor]:
             expected = image + image
         case "avg_pool" | "inner_avg_pool":
             counts = shape.kind == "avg_pool"
-            out = graph.avg_pool(tensor, k, *window, count_include_pad=counts)
+            out = avg_pool(graph, tensor, k, *window, count_include_pad=counts)
             expected = functional.avg_pool2d(image, k, s, (top, left), count_include_pad=counts)
         case "max_pool":
-            out = graph.max_pool(tensor, k, *window)
+            out = max_pool(graph, tensor, k, *window)
             expected = functional.max_pool2d(functional.pad(image, around, value=-torch.inf), k, s)
         case _:
             out = graph.global_pool(tensor)
@@ -133,7 +136,7 @@ def test_a_pool_that_rounds_up_equals_pytorch(
     for pool, wanted in zip(("avg_pool", "max_pool"), expected, strict=True):
         graph = TfliteGraph()
         more = {"count_include_pad": count} if pool == "avg_pool" else {}
-        out = getattr(graph, pool)(graph.input(*size, 3), kernel, stride, padding, end=stride - 1, **more)
+        out = POOLS[pool](graph, graph.input(*size, 3), kernel, stride, padding, end=stride - 1, **more)
         got = run_tflite(graph.finish([out]), image.numpy())
         assert got.shape == tuple(wanted.shape)
         np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-5, atol=1e-5)
@@ -197,7 +200,7 @@ def test_max_pool_pads_below_any_value_unless_nothing_is_below_zero() -> None:
     def ops(activation: str) -> dict[str, int]:
         graph = TfliteGraph()
         x = graph.conv(graph.input(8, 8, 4), values(4, 1, 1, 4), values(4), activation=activation)
-        return tflite_ops(graph.finish([graph.max_pool(x, 3, 2, 1)]))
+        return tflite_ops(graph.finish([max_pool(graph, x, 3, 2, 1)]))
 
     assert ops("none") == {"CONV_2D": 1, "MAX_POOL_2D": 1, "PADV2": 1}
     assert ops("relu") == {"CONV_2D": 1, "MAX_POOL_2D": 1, "PAD": 1}
@@ -207,7 +210,7 @@ def test_a_second_padded_max_pool_is_still_above_zero() -> None:
     graph = TfliteGraph()
     pool = graph.input(16, 16, 4, non_negative=True)
     for _ in range(2):
-        pool = graph.max_pool(pool, 3, 2, 1)
+        pool = max_pool(graph, pool, 3, 2, 1)
     assert tflite_ops(graph.finish([pool])) == {"MAX_POOL_2D": 2, "PAD": 2}
 
 

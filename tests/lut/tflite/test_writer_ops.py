@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.shapes.kinds.pools import avg_pool, max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS
 from amc_latency.lut.tflite.run import run_tflite, tflite_ops
 from amc_latency.lut.tflite.writer import TfliteGraph
@@ -167,11 +168,11 @@ STEPS: dict[str, Callable[[TfliteGraph, int], int]] = {
     "square": lambda graph, x: graph.mul(x, x),
     "concat": lambda graph, x: graph.slice(graph.concat([x, graph.activation(x, "sigmoid")]), 3, 6),
     "shuffle": lambda graph, x: graph.shuffle(x, 2),
-    "max_pool": lambda graph, x: graph.max_pool(x, 3, 1, 1),
-    "padded_max_pool": lambda graph, x: graph.max_pool(x, 3, 1, 1, end=1),
-    "avg_pool": lambda graph, x: graph.avg_pool(x, 3, 1, 1, count_include_pad=False),
+    "max_pool": lambda graph, x: max_pool(graph, x, 3, 1, 1),
+    "padded_max_pool": lambda graph, x: max_pool(graph, x, 3, 1, 1, end=1),
+    "avg_pool": lambda graph, x: avg_pool(graph, x, 3, 1, 1, count_include_pad=False),
     "softmax": lambda graph, x: graph.softmax(x),
-    "bilinear": lambda graph, x: graph.avg_pool(graph.upsample(x, 2, "bilinear"), 2, 2),
+    "bilinear": lambda graph, x: avg_pool(graph, graph.upsample(x, 2, "bilinear"), 2, 2),
 }
 
 

@@ -17,8 +17,8 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, load_data
 from amc_latency.data.photos import _photo
 from amc_latency.data.sets.folders import Photo, _by_place, _three, load_folder, load_unlabelled
-from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
+from amc_latency.pixels import IMAGENET
 
 QUIET = Console(quiet=True)
 SIZE = (8, 8)

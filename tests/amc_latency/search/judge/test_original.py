@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 from amc_latency.search.judge.original import check_original
 
 CLASSES = 6

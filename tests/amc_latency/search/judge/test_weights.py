@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts
@@ -75,7 +76,7 @@ def test_groups_are_the_layers_with_weights_and_choices_are_twentieths(network: 
     assert WeightGrid(0.9).choices(view)[0] == (260, 274, 288)
     assert WeightGrid(0.05).choices(view)[0][:3] == (15, 29, 43)
     # What an earlier round has left, and no count below the grid's: 100 is no multiple of a twentieth.
-    assert WeightGrid(0.2).left(view, (100, 288, 2048, 73728, 1280))[0] == (58, 72, 86, 100)
+    assert WeightGrid(0.2).choices_within(view, (100, 288, 2048, 73728, 1280))[0] == (58, 72, 86, 100)
 
 
 @settings(max_examples=15, deadline=None)
@@ -179,16 +180,18 @@ def test_a_policy_is_scored_as_its_masked_and_recalibrated_network(network: Netw
         assert value == pytest.approx(squares[: 1280 - count].sum() / squares.sum(), abs=1e-9)
 
 
-@pytest.mark.parametrize("depthwise", [False, True])
-def test_weights_are_packed_in_the_order_of_the_file(tmp_path: Path, depthwise: bool) -> None:
-    inputs = 64 if depthwise else 1
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(1, 64, 7), nn.Conv2d(64, 64, 7, groups=64), nn.ConvTranspose2d(64, 1, 7)],
+    ids=["dense", "depthwise", "transposed"],
+)
+def test_weights_are_packed_in_the_order_of_the_file(tmp_path: Path, layer: nn.Module) -> None:
+    inputs, outputs = layer.in_channels, layer.out_channels
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(inputs, 64, 7, groups=inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)
-    )
+    model = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(outputs, 2))
     with torch.no_grad():
         # Eight filters in a random order: short where a filter's weights lie together, as a dense layer's do.
-        model[0].weight.copy_(torch.randn(8, 1, 7, 7)[torch.randint(0, 8, (64,))])
+        layer.weight.copy_(torch.randn(8, 1, 7, 7)[torch.randint(0, 8, (64,))])
     net = Network(model.eval(), ModelSpec("own", input=(inputs, 9, 9), classes=2), trace(model, (inputs, 9, 9)), True)
     export(model, net.spec.input, tmp_path / "whole.tflite")
     blank = emptied(net).model

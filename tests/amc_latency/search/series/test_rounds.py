@@ -37,7 +37,7 @@ def test_a_later_round_keeps_the_first_ones_smallest_counts() -> None:
     network = load_network(NetworkOptions("mobilenet_v1", width=0.25, input="1x32x32", classes=10))
     full = network.graph.architecture.group_channels
     assert full[:4] == (8, 16, 32, 32)
-    left = Grid(0.5, 8).left(network, (8, 8, 24, 32, *full[4:]))
+    left = Grid(0.5, 8).choices_within(network, (8, 8, 24, 32, *full[4:]))
     # Half of 32 is 16, though half of what is left would be 12.
     assert left[:4] == ((8,), (8,), (16, 24), (16, 24, 32))
 

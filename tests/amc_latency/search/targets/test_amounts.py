@@ -17,7 +17,7 @@ from amc_latency.search.costs.costs import LatencyCosts
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.series.densities import parse_densities
 from amc_latency.search.targets.amounts import absolute, read_amount, read_milliseconds
-from amc_latency.search.targets.budgets import budgets_of, exported
+from amc_latency.search.targets.budgets import Subject, budgets_of, exported
 from tests.amc_latency.search.targets.test_bounds import small_network
 
 
@@ -67,7 +67,7 @@ def budgets(**wanted: Any) -> dict[str, int]:
     config, network = SearchConfig(step=1, **wanted), small_network()
     architecture = network.graph.architecture
     costs = LatencyCosts(architecture, ((3, 12), (4, 20), (6, 30)), lambda shape: 1.0)
-    return {budget.name: budget.limit for budget in budgets_of(config, network, network, costs)}
+    return {budget.name: budget.limit for budget in budgets_of(config, Subject(network, network, costs))}
 
 
 def test_budgets_in_percent_are_of_the_uncut_network() -> None:
@@ -79,6 +79,9 @@ def test_budgets_in_percent_are_of_the_uncut_network() -> None:
         "bytes": 40 * whole["bytes"] // 100,
         "MACs": MACS // 2,
     }
+    # While the second layer runs, 12 maps of 8x8 and 20; a flattened map is no other tensor.
+    assert budgets(target_memory="50%", target_macs="50%")["bytes of activations"] == 4 * 8 * 8 * (12 + 20) // 2
+    assert budgets(target_memory=5000.9) == {"bytes of activations": 5000}
     # In rounds: equal ratios, or as a schedule says, to the same end.
     first = budgets(target_params="25%", rounds=2)
     assert first["parameters"] == pytest.approx(PARAMS / 2, abs=1)

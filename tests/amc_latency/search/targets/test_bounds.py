@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -21,17 +22,19 @@ from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import KeepBound, check_bounds, parse_bound
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import negative_error
 from amc_latency.search.agents.loop import EpisodeRecord, best_of
-from amc_latency.search.config import AGENTS, BASELINES, SearchConfig
+from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.costs.rewards import params_costs
 from amc_latency.search.judge.weights import WeightGrid, weight_network
-from amc_latency.search.methods import AgentOptions, Problem, choose, search_episodes
+from amc_latency.search.methods import choose, search_episodes
+from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.records import AGENTS, BASELINES
 from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
 
 SHAPES = {"0": ("conv", 12, 108), "2": ("conv", 20, 2160), "6": ("linear", 30, 2400), "8": ("linear", None, 120)}
@@ -174,8 +177,8 @@ def test_a_table_answers_for_the_uncut_network_too(network: Network) -> None:
     assert grid.choices(network) == ((4,), (4, 8, 12), (8, 12, 16))
     assert grid.with_uncut(network) == ((4, 12), (4, 8, 12, 20), (8, 12, 16, 30))
     # A first round starts from the uncut network, which it may not keep; a later one from what it was cut to.
-    assert grid.left(network, (12, 20, 30)) == ((4,), (4, 8, 12), (8, 12, 16))
-    assert grid.left(network, (4, 8, 16)) == ((4,), (4, 8), (8, 12, 16))
+    assert grid.choices_within(network, (12, 20, 30)) == ((4,), (4, 8, 12), (8, 12, 16))
+    assert grid.choices_within(network, (4, 8, 16)) == ((4,), (4, 8), (8, 12, 16))
 
 
 def costs_of(config: SearchConfig, network: Network) -> LatencyCosts:
@@ -209,15 +212,17 @@ class ToyJudge:
     def __init__(self, costs: LatencyCosts, seed: int) -> None:
         self.costs = costs
         self.base: Any = None
-        self.asked: set[Counts] = set()
         self.seen: list[Counts] = []
         self.weights = np.random.default_rng(seed).uniform(0.5, 2.0, costs.groups)
 
     def __call__(self, counts: Counts) -> Score:
-        self.asked.add(counts)
         self.seen.append(counts)
         lost = 1 - np.array(counts) / self.costs.full
         return Score(float(np.exp(-(self.weights * lost**2).sum())), float((self.weights * lost**2).sum()), 100)
+
+    @contextmanager
+    def counting(self) -> Iterator[set[Counts]]:
+        yield set()
 
     def damages(self, name: str, costs: LatencyCosts) -> list[list[np.ndarray]]:
         lost = [1 - np.array(choices) / full for choices, full in zip(costs.choices, costs.full, strict=True)]
@@ -227,7 +232,7 @@ class ToyJudge:
         return best_of(records, limit_ms)[0]
 
 
-LEARNERS = tuple(name for name in AGENTS if name not in ("hill", "random", "dp"))
+LEARNERS = tuple(name for name in AGENTS if AGENTS[name].sees_state)
 
 
 def run_agent(problem: Problem, name: str) -> None:

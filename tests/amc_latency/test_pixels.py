@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from amc_latency.data import Normalisation, Split, parse_normalisation
-from amc_latency.data.splits import IMAGENET, NORMALISATIONS
+from amc_latency.data import Split
 from amc_latency.errors import UserError
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.pixels import IMAGENET, NORMALISATIONS, Normalisation, parse_normalisation
 
 IMAGES = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

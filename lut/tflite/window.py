@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+Sides = int | tuple[int, int]
+"""Of height and width, or of both alike."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,24 @@ class Window:
 
     def counted(self, size: int, include_pad: bool) -> np.ndarray:
         """How many pixels each output [outputs] averages in PyTorch: `padding` if it counts, never `end`."""
+        # Imported here: who asks for shapes alone needs no arrays.
+        import numpy as np
+
         first = np.arange(self.outputs(size)) * self.stride - self.padding
         low, high = (-self.padding, size + self.padding) if include_pad else (0, size)
         return np.minimum(first + self.kernel, high) - np.maximum(first, low)
+
+
+Windows = tuple[Window, Window]
+"""Down and across."""
+
+
+def windows(kernel: Sides | Sequence[int], stride: int, padding: Sides = 0, end: int = 0, dilation: int = 1) -> Windows:
+    """The two sides of a window, each as `Window` has it."""
+    (height, width), (top, left) = pair(kernel), pair(padding)
+    return Window(height, stride, top, end, dilation), Window(width, stride, left, end, dilation)
+
+
+def pair(sides: Sides | Sequence[int]) -> tuple[int, int]:
+    """Height and width."""
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])

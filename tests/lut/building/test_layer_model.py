@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, WEIGHTED_KINDS, LayerShape, ShapeError
-from amc_latency.lut.tflite.layer_model import layer_model
+from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape, ShapeError
 
 
 def run(shape: LayerShape) -> tuple[Interpreter, list[dict[str, Any]], dict[str, Any]]:
@@ -41,6 +41,9 @@ ONE_OF_EACH = [
     LayerShape("depthwise", 24, 24, 14, 14, 5, 2, 1, end=1),
     LayerShape("depthwise", 24, 24, 7, 7, activation="relu"),
     LayerShape("grouped", 24, 24, 14, 14, 3, 2, 1, "relu", per_group=8),
+    LayerShape("transposed", 24, 16, 7, 7, 2, 2, 0, "relu"),
+    LayerShape("transposed", 24, 16, 7, 7, 4, 2, 1),
+    LayerShape("transposed", 24, 16, 7, 7, 3, 2, 0, end=1),
     LayerShape("mul", 24, 24, 7, 7),
     LayerShape("scale", 24, 24, 7, 7, activation="relu"),
     LayerShape("concat", 24, 24, 7, 7, parts=5),
@@ -91,9 +94,11 @@ def test_layer_model_says_what_its_shape_says(shape: LayerShape) -> None:
     graph = unpacked(layer_model(shape)).subgraphs[0]
     layer = graph.operators[-1]
     tensors = [graph.tensors[index] for index in layer.inputs]
-    if shape.kind in WEIGHTED_KINDS:
-        weight, bias = (list(tensor.shape) for tensor in tensors[1:])
-        pixels = np.prod(graph.tensors[layer.outputs[0]].shape[1:-1])
+    if shape.params and shape.kind != "activation":
+        # A transposed convolution's first input is its output's size, and each pixel that it reads has all weights.
+        is_transposed = shape.kind == "transposed"
+        weight, bias = (list(tensors[index].shape) for index in ((1, 3) if is_transposed else (1, 2)))
+        pixels = np.prod(tensors[2].shape[1:-1] if is_transposed else graph.tensors[layer.outputs[0]].shape[1:-1])
         assert np.prod(weight) * pixels == shape.macs
         assert np.prod(weight) + np.prod(bias) == shape.params
     activation = getattr(layer.builtinOptions, "fusedActivationFunction", 0)

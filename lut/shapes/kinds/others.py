@@ -1,0 +1,22 @@
+"""Softmax, and the least that a runtime can do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amc_latency.lut.shapes.kind import Kind, Log
+
+if TYPE_CHECKING:
+    pass
+
+
+KINDS = (
+    Kind(
+        "softmax",
+        lambda to: to.graph.softmax(to.x),
+        Log({"softmax": ("SOFTMAX", "Softmax")}),
+        takes_activation=False,
+        sign=lambda shape, argument: "non_negative",
+    ),
+    Kind("noop", lambda to: to.graph.absolute(to.x), takes_activation=False, work=lambda shape, cache_bytes: {}),
+)

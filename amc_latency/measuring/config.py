@@ -57,7 +57,6 @@ class BenchConfig:
         False,
         "also what each operator takes, on a phone, from a run of its own",
         TIMING,
-        option="--op-profile",
     )
     input_shapes: tuple[str, ...] = setting(
         (),

@@ -139,9 +139,7 @@ class SearchConfig:
         SEARCH,
         rule=Rule(lambda actors: actors >= 2, "is 2 or more, since episodes are compared with each other"),
     )
-    layer_rewards: bool = setting(
-        False, "reward the agent ppo after each layer: an evaluation a layer", REWARD, option="--layer-rewards"
-    )
+    layer_rewards: bool = setting(False, "reward the agent ppo after each layer: an evaluation a layer", REWARD)
     critic_action_layer: int = setting(
         1,
         "hidden layer of the agent ddpg's critic that the action joins at: 1, as in AMC's code, or 2, as its paper "
@@ -157,9 +155,7 @@ class SearchConfig:
     input: str | None = same(NetworkOptions, "input")
     device: str = same(ProfileConfig, "device")
     lut: str | None = same(ProfileConfig, "lut")
-    estimate: bool = setting(
-        False, "from a cost model of a phone that is not there: nobody measured", DEVICE, option="--estimate"
-    )
+    estimate: bool = setting(False, "from a cost model of a phone that is not there: nobody measured", DEVICE)
     data: str = setting(
         "auto",
         "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, imagenet:DIR, folder:DIR or "

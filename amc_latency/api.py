@@ -10,14 +10,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
+from amc_latency.commands import check_phone
 from amc_latency.console import Console
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import UserError
+from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
-from amc_latency.export.export import export as export_to
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.bench import BenchConfig, BenchReport
 from amc_latency.measuring.bench import bench as time_file
@@ -26,8 +28,10 @@ from amc_latency.measuring.prediction import Prediction
 from amc_latency.measuring.prediction import predict as predict_network
 from amc_latency.measuring.profiling import Grid, complete_table, open_table, plan_of
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
-from amc_latency.models.own_module import from_checkpoint, network_of
+from amc_latency.models.own_module import from_checkpoint, module_of, network_of
+from amc_latency.prune.keep import KeepBound
 from amc_latency.search.config import SearchReport, config_of, run_name
+from amc_latency.settings import check_names, names_of
 from amc_latency.task import ImageTask, Task
 
 if TYPE_CHECKING:
@@ -95,15 +99,19 @@ def network(
     return load_network(NetworkOptions(model, width, size, classes, weights, normalisation))
 
 
-def device(name: str = "host", *, table: AnyPath | None = None, quiet: bool = False) -> Device:
+def device(name: str = "host", *, table: AnyPath | None = None, quiet: bool = False, **options: Any) -> Device:
     """The device called `name`: `host`, a phone's profile, `cuda`, HOST:PORT of a phone, or `replay` of a `table`.
 
-        with amc.device("pixel1") as phone:
+        with amc.device("pixel1", force=True) as phone:
             ...
 
-    Raises UserError for a name that nothing has, DeviceError for a device that isn't there.
+    `options` are of phones, the fields of `PhoneOptions`: `force`, `transport`, `runner` and so on. Raises UserError
+    for a name that nothing has, DeviceError for a device that isn't there.
     """
-    return open_device(name, None if table is None else Path(table), console=Console(quiet=quiet))
+    check_names(options, names_of(PhoneOptions), "device")
+    phone = PhoneOptions(**options)
+    check_phone(phone)
+    return open_device(name, None if table is None else Path(table), phone, Console(quiet=quiet))
 
 
 def profile(
@@ -112,7 +120,10 @@ def profile(
     *,
     table: AnyPath | None = None,
     step: int = 8,
+    min_keep: KeepBound | None = None,
+    max_keep: KeepBound | None = None,
     goal: str = "0.5%",
+    plan: Literal["learn", "grid"] = "learn",
     rounds: int | None = None,
     quiet: bool = False,
 ) -> LatencyTable:
@@ -121,13 +132,14 @@ def profile(
         table = amc.profile(net, phone)
 
     `table` is a path, the user's own place for this device unless given. A call that was broken off goes on where it
-    stopped. `goal` is the error of layers to stop at; `step` the grid of channel counts.
+    stopped. `goal` is the error of layers to stop at; with the `plan` "grid" all is timed. `step`, `min_keep` and
+    `max_keep` are the grid of channel counts.
     Raises JobError where a layer could not be timed, and what device and table raise.
     """
     protocol = None if rounds is None else replace(on.protocol, rounds=rounds)
     found = open_table(on, protocol, None if table is None else Path(table), create=True)
     assert found is not None
-    complete_table(net, on, found, Grid(step=step), Console(quiet=quiet), plan_of("learn", goal))
+    complete_table(net, on, found, Grid(min_keep, step, max_keep), Console(quiet=quiet), plan_of(plan, goal))
     return found
 
 
@@ -183,29 +195,41 @@ def cut(net: Network, channels: Sequence[int]) -> Network:
     return cut_to(net, tuple(channels))
 
 
-def export(net: Network | nn.Module, path: AnyPath, example_input: Tensor | None = None) -> ExportReport:
+def export(
+    net: Network | nn.Module, path: AnyPath, example_input: Tensor | None = None, *, converter: str = "ours"
+) -> ExportReport:
     """Write a float32 `.tflite` whose outputs were seen to equal PyTorch's; a module needs an `example_input`.
 
         amc.export(result.network, "small.tflite")
 
-    Raises JobError for what can't be written or doesn't compute the same.
+    `converter` is "ours", "litert-torch", "onnx2tf", or "auto" for ours and another where ours can't.
+    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there.
     """
     if isinstance(net, Network):
-        return export_to(net.model, net.spec.input, Path(path))
+        return export_with(converter, net.model, net.spec.input, Path(path))
     if example_input is None:
         raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
-    made = network_of(net, example_input)
-    return export_to(made.model, made.spec.input, Path(path))
+    module, size = module_of(net, example_input)
+    return export_with(converter, module, size, Path(path))
 
 
-def bench(file: AnyPath, on: str = "host", *, against: Sequence[AnyPath] = (), quiet: bool = False) -> BenchReport:
+def bench(
+    file: AnyPath, on: str = "host", *, against: Sequence[AnyPath] = (), quiet: bool = False, **options: Any
+) -> BenchReport:
     """What a `.tflite` takes on a device, beside others in the same rounds if they are given.
 
         amc.bench("small.tflite", "pixel1", against=["original.tflite"]).latency_ms
 
+    `options` are fields of `BenchConfig`, such as `rounds`, `threads` and `state`, and those of a phone as in `device`.
     Raises UserError for a file that is none, DeviceError for a device that isn't there.
     """
-    config = BenchConfig(Path(file), on, against=tuple(map(Path, against)))
+    of_phone = names_of(PhoneOptions)
+    own = [name for name in names_of(BenchConfig) if name not in ("device", "against")]
+    check_names(options, [*own, *of_phone], "bench")
+    phone = PhoneOptions(**{name: value for name, value in options.items() if name in of_phone})
+    check_phone(phone)
+    others = {name: value for name, value in options.items() if name in own}
+    config = BenchConfig(Path(file), on, phone=phone, against=tuple(map(Path, against)), **others)
     return time_file(config, Console(quiet=quiet))
 
 

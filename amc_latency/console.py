@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,8 +13,11 @@ from amc_latency.android_bench.safe.text import shown
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
+    from rich.table import Column
 
 _PLAIN_EVERY_S = 10.0
+WIDTH = 140
+"""Characters of a table that is piped into a file."""
 
 
 def put(*parts: object, sep: str = " ", file: IO[str] | None = None) -> None:
@@ -37,17 +40,45 @@ def rich_console(**settings: Any) -> RichConsole:
     return Shown(markup=False, emoji=False, **settings)
 
 
-class Console:
-    """Messages and progress on standard error, so that standard output holds results alone."""
+def table_console() -> RichConsole:
+    """Where tables are printed: a piped one keeps its width, as 80 columns would fold it."""
+    terminal = rich_console()
+    return terminal if terminal.is_terminal else rich_console(width=WIDTH)
 
-    def __init__(self, quiet: bool = False) -> None:
+
+def number_column(name: str) -> Column:
+    """A table's column of numbers."""
+    from rich.table import Column
+
+    return Column(name, justify="right")
+
+
+class Console:
+    """Messages and progress on standard error, so that standard output holds results alone.
+
+    Quiet it gives warnings alone; verbose it gives details too, and each step of what is under way.
+    `words` makes of a text what its reader is to see.
+    """
+
+    def __init__(self, quiet: bool = False, verbose: bool = False, words: Callable[[str], str] = str) -> None:
         self._quiet = quiet
+        self._verbose = verbose
+        self.words = words
         self._live: Progress | None = None
+
+    def detail(self, text: str) -> None:
+        """A line for whoever wants to know where things come from."""
+        if self._verbose:
+            self.warn(text)
 
     def say(self, text: str) -> None:
         """One line for the user."""
-        if self._quiet:
-            return
+        if not self._quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """One line that the user should not miss."""
+        text = self.words(text)
         if self._live is not None:
             self._live.console.print(text, highlight=False)
         else:
@@ -61,6 +92,8 @@ class Console:
         elif self._live is not None:
             # Within another's: a second bar beside it.
             yield BarMeter(what, total, self._live)
+        elif self._verbose:
+            yield PlainMeter(what, total, every_s=0.0)
         elif sys.stderr.isatty():
             with self._bar() as live:
                 self._live = live
@@ -114,8 +147,9 @@ class BarMeter(Meter):
 class PlainMeter(Meter):
     """A line every ten seconds and one at the end."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, every_s: float = _PLAIN_EVERY_S) -> None:
         super().__init__(what, total)
+        self._every_s = every_s
         self._began = self._last = time.monotonic()
         self._first_done: int | None = None
         self._ended = False
@@ -131,7 +165,7 @@ class PlainMeter(Meter):
         now = time.monotonic()
         if self._first_done is None:
             self._first_done = done
-        if done < self.total and now - self._last < _PLAIN_EVERY_S:
+        if done < self.total and now - self._last < self._every_s:
             return
         self._last = now
         steps = done - self._first_done

@@ -5,7 +5,29 @@ _LONGEST = 10_000
 
 
 class UserError(Exception):
-    """Bad input: what was wrong, where, and what to do. The command line exits with 2."""
+    """Bad input: what was wrong, where, and what to do. The command line exits with 2.
+
+    Here and in every other message of the library an argument stands in backticks, as `target_ms` or `agent='dp'`; the
+    command line puts its option there, see `amc_latency.cli.wording`.
+    """
+
+
+class OptionError(UserError):
+    """An argument that can't be taken.
+
+        OptionError("seed", "is 0 or more, not -1")
+        OptionError(("rounds", "pareto"), "`rounds` and `pareto` are both many searches: give one of them")
+
+    `fields` are the arguments' names. With one the message begins with it; of several the text names each.
+    """
+
+    def __init__(self, field: str | tuple[str, ...], why: str) -> None:
+        super().__init__(field, why)
+        self.fields = (field,) if isinstance(field, str) else field
+        self._text = f"`{field}` {why}" if isinstance(field, str) else why
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class JobError(Exception):
@@ -17,8 +39,7 @@ def exit_code(error: Exception) -> int | None:
     # Imported here: a command that fails early has not needed them yet.
     from amc_latency.device.base import DeviceError, ProtocolError
     from amc_latency.device.measure import BadModelError
-    from amc_latency.device.profiles import ProfileError
-    from amc_latency.device.registry import UnknownDeviceError
+    from amc_latency.device.profiles import ProfileError, UnknownDeviceError
     from amc_latency.lut.prediction.predict import MissingShapeError
     from amc_latency.lut.shapes.shape import ShapeError
     from amc_latency.lut.table.table import TableError, TableWriteError

@@ -17,17 +17,22 @@ from amc_latency.errors import JobError, UserError
 T = TypeVar("T")
 
 
-def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """All whole lines as dataclasses; a torn last one is cut off the file. Raises `UserError` naming a damaged line."""
-    try:
-        content = read_bytes(path, LINES_BYTES)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Start another folder") from error
-    whole = content[: content.rfind(b"\n") + 1]
+def drop_torn_line(path: Path) -> None:
+    """Cut a torn last line off a file that is to be appended to; what was not there stays so.
+
+    Raises `UserError` for a file that can't be read, `JobError` for one that can't be written.
+    """
+    content, whole = _content(path)
     if len(whole) < len(content):
-        os.truncate(path, len(whole))
+        try:
+            os.truncate(path, len(whole))
+        except OSError as error:
+            raise JobError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """All whole lines as dataclasses, without a torn last one. Raises `UserError` naming a damaged line."""
+    _, whole = _content(path)
     rows = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
@@ -56,3 +61,14 @@ def append_line(path: Path, row: Any) -> None:
         raise JobError(
             f"cannot write {path}: {error.strerror}. What is there is kept: set it right and run again to go on"
         ) from error
+
+
+def _content(path: Path) -> tuple[bytes, bytes]:
+    """A file's bytes, and those of its whole lines; none where there is no file."""
+    try:
+        content = read_bytes(path, LINES_BYTES)
+    except FileNotFoundError:
+        return b"", b""
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Start another folder") from error
+    return content, content[: content.rfind(b"\n") + 1]

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-from rich.table import Column, Table
+from rich.table import Table
 
-from amc_latency.console import put, rich_console
+from amc_latency.console import number_column, put, table_console
 from amc_latency.lut.building.learn import NOISE_ROOM
 from amc_latency.measuring.prediction import Prediction, share_text
 from amc_latency.measuring.profiling import ProfileReport
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-WIDTH = 140
 
 
 def profile_text(report: ProfileReport) -> None:
@@ -50,11 +44,11 @@ def layers_text(report: ProfileReport) -> str:
     if report.layers_mape_pct <= NOISE_ROOM * noise_pct:
         return (
             f"{missed}: a layer's own timing is off by {noise_pct:.2f} % here by chance. On a quieter device, or with "
-            "more --rounds, a new table (another --lut) would be better"
+            "more rounds, a new table would be better"
         )
     return (
         f"{missed}, by more than chance explains, {noise_pct:.2f} %: see `amc-latency lut check {report.table}`; "
-        "--plan grid times more"
+        "the plan grid times more"
     )
 
 
@@ -79,10 +73,10 @@ def held_out_text(report: ProfileReport) -> str:
 
 def prediction_text(report: Prediction) -> None:
     """A row a layer, then the sums."""
-    table = Table("layer", "shape", right("MACs"), right("ms"))
+    table = Table("layer", "shape", number_column("MACs"), number_column("ms"))
     for layer in report.layers:
         table.add_row(layer.name, layer.shape, f"{layer.macs:,}", _ms(layer.ms))
-    console().print(table)
+    table_console().print(table)
     put(f"{report.macs:,} MACs, {report.params:,} parameters")
     if report.predicted_ms is None and report.covers_pct:
         put(
@@ -99,11 +93,6 @@ def prediction_text(report: Prediction) -> None:
         put(f"{report.predicted_ms:.4f} ms{_error(report)}{whence}")
 
 
-def right(name: str) -> Column:
-    """A column of figures."""
-    return Column(name, justify="right")
-
-
 def _error(report: Prediction) -> str:
     if report.standard_error_ms is None or report.interval_ms is None:
         return "" if report.estimated else " predicted"
@@ -118,10 +107,3 @@ def _error(report: Prediction) -> str:
 
 def _ms(ms: float | None) -> str:
     return "" if ms is None else f"{ms:.4f}"
-
-
-def console() -> Console:
-    """Where tables are printed."""
-    # A piped table keeps its width: 80 columns would fold it.
-    terminal = rich_console()
-    return terminal if terminal.is_terminal else rich_console(width=WIDTH)

@@ -58,7 +58,7 @@ class Trains(Protocol):
     """What a task has that trains."""
 
     def train(self, model: nn.Module, teacher: nn.Module) -> Any:
-        """Train `model` in place; `teacher` is the original network. Whatever it returns is not looked at."""
+        """Train `model` in place; `teacher` is the original network. Another network must not be returned."""
         ...
 
 
@@ -71,7 +71,7 @@ class ImageTask:
     """
 
     data: str = "auto"
-    """what `--data` takes, see `amc_latency.data.load.load_data`"""
+    """what `data` takes, see `amc_latency.data.load.load_data`"""
     unlabelled: str | None = None
     """in its place: a folder of images without labels"""
 

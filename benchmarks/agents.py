@@ -77,7 +77,8 @@ def run(options: Options, job: Job) -> float:
     from amc_latency.search.costs.costs import predicted_costs
     from amc_latency.search.costs.rewards import make_reward
     from amc_latency.search.judge.judge import Judge, JudgeConfig
-    from amc_latency.search.methods import AgentOptions, Problem, search_episodes
+    from amc_latency.search.methods import search_episodes
+    from amc_latency.search.problem import AgentOptions, Problem
 
     torch.set_num_threads(1)
     began = time.monotonic()

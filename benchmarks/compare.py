@@ -121,7 +121,7 @@ class Worker:
         from amc_latency.errors import UserError
         from amc_latency.search.costs.clamp import Clamp
         from amc_latency.search.costs.rewards import make_reward
-        from amc_latency.search.methods import Problem
+        from amc_latency.search.problem import Problem
 
         judge, costs = self.network(job.network)
         for share in job.shares:
@@ -160,10 +160,11 @@ class Worker:
         return self._made[name]
 
     def _choose(self, method: str, share: float, problem):
-        from amc_latency.search.config import BASELINES
         from amc_latency.search.costs.clamp import Budget, Clamp
         from amc_latency.search.costs.rewards import macs_costs, make_reward
-        from amc_latency.search.methods import AgentOptions, choose, search_episodes
+        from amc_latency.search.methods import choose, search_episodes
+        from amc_latency.search.problem import AgentOptions
+        from amc_latency.search.records import BASELINES
 
         if method in BASELINES:
             choice = choose(problem, method, self.options.evaluations)
@@ -179,10 +180,10 @@ class Worker:
             problem = replace(problem, clamp=Clamp(costs, float("inf"), [budget]))
         warmup = 0 if warm else self.options.evaluations // 4
         options = AgentOptions(name, warm, warmup, self.options.evaluations)
-        problem.judge.asked.clear()
-        records = search_episodes(problem, options)
+        with problem.judge.counting() as asked:
+            records = search_episodes(problem, options)
         best = problem.judge.choose(records, problem.clamp.target_ms, problem.reward)
-        return best.counts, len(problem.judge.asked)
+        return best.counts, len(asked)
 
     def _netadapt(self, job: Job, problem):
         from amc_latency.models.files.checkpoint import load_checkpoint
@@ -322,8 +323,8 @@ def append(path: Path, result: Result) -> None:
 
 def measure(out: Path, rounds: int) -> None:
     """Time every exported network on this computer, in the same rounds, into `measured.csv`."""
+    from amc_latency.device.kinds import PhoneOptions
     from amc_latency.device.measure import measure_many
-    from amc_latency.device.phone.phone import PhoneOptions
 
     from amc_latency.console import Console
     from amc_latency.measuring.opening import open_device

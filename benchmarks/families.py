@@ -25,7 +25,14 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
 from amc_latency.measuring.profiling import Grid
-from amc_latency.models.load import NetworkOptions, cut_to, load_model, load_network, settled, settled_model
+from amc_latency.models.load import (
+    NetworkOptions,
+    cut_to,
+    load_model,
+    load_network,
+    model_with_norm_statistics,
+    with_norm_statistics,
+)
 
 FAMILIES = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
@@ -62,12 +69,14 @@ def line(name: str, folder: Path) -> str:
     """What became of one network."""
     options = NetworkOptions(name)
     try:
-        network = settled(load_network(options))
+        network = with_norm_statistics(load_network(options))
     except UserError as error:
         reason = f"refused: {error}"
         model, spec, *_ = load_model(options)
         try:
-            report = export_with("auto", settled_model(model, spec.input), spec.input, folder / "whole.tflite")
+            report = export_with(
+                "auto", model_with_norm_statistics(model, spec.input), spec.input, folder / "whole.tflite"
+            )
             return f"{reason}; exported whole by {report.converter} to {relative(report):.0e}"
         except (JobError, UserError):
             return reason

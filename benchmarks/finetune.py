@@ -89,7 +89,8 @@ def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, obje
     from amc_latency.search.costs.costs import predicted_costs
     from amc_latency.search.costs.rewards import make_reward
     from amc_latency.search.judge.judge import Judge, JudgeConfig
-    from amc_latency.search.methods import AgentOptions, Problem, choose, search_episodes
+    from amc_latency.search.methods import choose, search_episodes
+    from amc_latency.search.problem import AgentOptions, Problem
 
     network = load_network(NetworkOptions(options.model))
     data = data_for(network, "bundled")

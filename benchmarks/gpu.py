@@ -29,7 +29,7 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.console import Console
 from amc_latency.export.export import to_tflite
 from amc_latency.measuring.profiling import Grid, complete_table
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, settled
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, with_norm_statistics
 from benchmarks.prediction import prediction_figures, random_networks, time_together
 
 LISTS = {
@@ -148,7 +148,7 @@ def main() -> None:
         parser.error(str(error))
     except DeviceError as error:
         sys.exit(f"error: {error}")
-    network = settled(load_network(NetworkOptions("mobilenet_v1")))
+    network = with_norm_statistics(load_network(NetworkOptions("mobilenet_v1")))
     results: dict[str, object] = {"identity": asdict(device.identity), "protocol": asdict(own)}
     if not options.json:
         print(

@@ -24,8 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from amc_latency.device.base import Protocol, Workload
 from amc_latency.device.host.host import cpu_model
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.device.phone.android import AndroidDevice
-from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.registry import get_device
 from amc_latency.lut.building.build import layer_workloads
 from amc_latency.lut.shapes.shape import LayerShape

@@ -46,7 +46,7 @@ from amc_latency.lut.shapes.shape import LayerShape
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import to_tflite
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from benchmarks.prediction import random_networks
@@ -235,6 +235,7 @@ def run(options: argparse.Namespace) -> None:
     layers = {text: layer_model(shape) for text, shape in distinct.items()}
     expected = len(STATES) * (rounds[0] * len(networks) + rounds[1] * len(layers))
     store = options.out / "rounds.jsonl"
+    drop_torn_line(store)
     done = complete(read_lines(store, Row), expected)
     gap_s = 60 * options.minutes / max(1, options.repeats - 1)
     for repeat in range(options.repeats):

@@ -34,7 +34,7 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import BUNDLED, Network, NetworkOptions, load_network
 from amc_latency.prune.refit import RankedRefit
 from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.agents.env import FEATURES, ChannelEnv
+from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.agents.loop import EpisodeRecord, best_of, run_episodes
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
@@ -42,6 +42,7 @@ from amc_latency.search.judge import evaluator
 from amc_latency.search.judge.evaluator import NetworkEvaluator
 from amc_latency.search.judge.forward import CutForward
 from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.records import FEATURES
 from amc_latency.search.solvers.baselines import random_policies, uniform_policy
 
 MACS_PER_MS = 10e6
@@ -136,8 +137,9 @@ def run(options: argparse.Namespace) -> dict[str, object]:
             print(f"\repisode {record.episode + 1}, {record.accuracy:.4f} ", end="", file=sys.stderr)
 
     watch = watched_parts()
-    records, search_s = search([])
-    parts = parts_ms(watch.seconds, search_s, len(records), len(judge.asked))
+    with judge.counting() as asked:
+        records, search_s = search([])
+    parts = parts_ms(watch.seconds, search_s, len(records), len(asked))
     _, replay_s = search(records)
     # A policy that came before is answered from memory, in no time.
     first = list({record.counts: record for record in reversed(records)}.values())

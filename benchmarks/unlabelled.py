@@ -23,12 +23,12 @@ import torch
 from torch import nn
 
 from amc_latency.data import Split, data_for
+from amc_latency.data.logits import correct
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
 from amc_latency.search.folder import CONFIG, REPORT
-from amc_latency.training.scoring import correct
 
 
 def agreement_pct(model: nn.Module, split: Split, size: tuple[int, int]) -> float:

@@ -47,7 +47,8 @@ def run(task: tuple[argparse.Namespace, str, tuple[str, str], int]) -> Run:
     """In a process of one thread."""
     from amc_latency.search.costs.clamp import Clamp
     from amc_latency.search.costs.rewards import make_reward
-    from amc_latency.search.methods import AgentOptions, Problem, search_episodes
+    from amc_latency.search.methods import search_episodes
+    from amc_latency.search.problem import AgentOptions, Problem
 
     options, name, files, seed = task
     worker = compare.Worker(compare.Options(str(options.out), 0, 0, options.images, {name: files}))

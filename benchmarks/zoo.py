@@ -37,7 +37,7 @@ from amc_latency.data import fitted, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.export.export import ExportReport, export
 from amc_latency.measuring.profiling import Grid, complete_table, open_table, plan_of
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, settled
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, with_norm_statistics
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.solvers.baselines import uniform_policy
@@ -103,7 +103,7 @@ def run(name: str, folder: Path, speedup: float, goal: str, rounds: int, console
     began = time.perf_counter()
     network = load_network(NetworkOptions(name, **OPTIONS.get(name, {})))
     if not network.trained:
-        network = settled(network)
+        network = with_norm_statistics(network)
     grid = GRIDS.get(name, Grid())
     with HostDevice() as device:
         protocol = replace(device.protocol, rounds=rounds)

@@ -7,9 +7,12 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from amc_latency.android_bench.safe.limits import COUNT, SECONDS
+
+if TYPE_CHECKING:
+    from amc_latency.android_bench.op_profile import OpProfile
 
 T = TypeVar("T")
 State = Literal["hot", "frame"]
@@ -169,6 +172,16 @@ class DeviceIdentity:
     estimated: bool = False
     """True where nobody measured: the figures come from a cost model, and every place that shows one says so."""
 
+    @property
+    def text(self) -> str:
+        """Name, hardware and runtime in a line."""
+        return ", ".join((self.name, self.model, self.runtime))
+
+
+def source_word(estimated: bool) -> str:
+    """How figures came about, in a word."""
+    return "estimated" if estimated else "measured"
+
 
 def differences(one: T, other: T) -> dict[str, tuple[object, object]]:
     """The fields in which two identities or two protocols differ, with both values."""
@@ -188,6 +201,20 @@ class Device:
     """The cache states of a protocol that it can time in."""
     gives_reference: bool = False
     """Whether its timings are given at a reference speed, which stands in each row's conditions."""
+    is_constant: bool = False
+    """Whether it answers the same each time: more rounds would say no more."""
+    repeats: frozenset[str] | None = None
+    """Names of the workloads whose timings it repeats, of a device that times nothing itself."""
+    profiles_operators: bool = False
+    """Whether `op_profile` says what each operator of a model takes."""
+    is_this_computer: bool = False
+    """Whether it is at hand in any case, and several of it are its cores, which share what is between them."""
+    has_threads: bool = True
+    """Whether a protocol's `threads` mean something."""
+    times_batches: bool = False
+    """Whether it times a protocol's `batch` of images at once."""
+    working: Sequence[str] = ()
+    """Of several devices that are timed on as one, their names."""
     say: Callable[[str], object] = staticmethod(lambda text: None)
     """Called with what the user should know while a device makes them wait."""
 
@@ -197,6 +224,19 @@ class Device:
         What the user should know of it is returned, one line if anything.
         """
         return None
+
+    @property
+    def text(self) -> str:
+        """Who measures, or whose measurements are replayed, in a line."""
+        return self.identity.text
+
+    def check_op_profile(self, protocol: Protocol) -> None:
+        """Raise `DeviceError` if operators cannot be told apart."""
+        raise DeviceError(f"no op profile on {self.identity.name}")
+
+    def op_profile(self, model: bytes, protocol: Protocol) -> OpProfile:
+        """What each operator of a `.tflite` takes. Raises `DeviceError` where that is not to be had."""
+        raise DeviceError(f"no op profile on {self.identity.name}")
 
     def close(self) -> None:
         """Let go of the hardware and leave nothing behind on it; harmless when done twice."""

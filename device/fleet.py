@@ -30,7 +30,7 @@ class Fleet(Device):
         self._members = dict(members)
         self._block = block
         self._crew: _Crew | None = None
-        self.working = list(members)
+        self.working: list[str] = list(members)
         """the members that are timed on"""
         self._failures: list[str] = []
         self._building = threading.Lock()
@@ -38,12 +38,13 @@ class Fleet(Device):
         self.identity = one.identity
         self.protocol = one.protocol
         self.gives_reference = one.gives_reference
+        self.is_this_computer = one.is_this_computer
         for name, other in others:
             for what, (ours, theirs) in differences(one.identity, other.identity).items():
                 self.close()
                 raise DeviceError(
                     f"{first} and {name} are not alike ({what} '{ours}' and '{theirs}'), so they cannot fill one "
-                    f"table: choose one, as --device {one.identity.name}@{first}, or list those that are"
+                    f"table: choose one, as `device={one.identity.name}@{first}`, or list those that are"
                 )
         for name, member in self._members.items():
             member.say = partial(self._say_of, name)

@@ -8,32 +8,20 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, COUNT, SECONDS
 from amc_latency.android_bench.safe.records import from_toml
 from amc_latency.android_bench.state import PhoneInfo
-from amc_latency.device.base import DeviceError, Protocol, ProtocolError
-from amc_latency.device.phone.trust import CoolDown, Trust
+from amc_latency.device.base import DeviceError, ProtocolError
+from amc_latency.device.kinds import KINDS, CoolDown, Cores, DeviceProfile, Match, Trust
 
 ANY_PHONE = "android"
 """The profile of a phone that no other recognises."""
-Cores = Literal["fastest", "all"] | tuple[int, ...]
-KINDS = ("host", "android", "cuda")
 RUNNERS = ("auto", "benchmark_model", "amc_bench")
-HOST_PROTOCOL = Protocol(runs=20, min_time_ms=0.0, rounds=4, state="frame", frame_mb=8, statistic="median")
-"""How this computer is timed unless its profile says otherwise: what an app that infers once a frame sees, and what
-repeats best (`benchmarks/repeatability.py`).
-"""
-PHONE_PROTOCOL = Protocol(warmup_ms=200.0, runs=20, min_time_ms=100.0, clock="wall", statistic="median", timeout_s=60.0)
-"""How a phone is timed unless its profile says otherwise."""
-GPU_PROTOCOL = Protocol(
-    warmup_ms=20.0, runs=20, min_time_ms=20.0, clock="wall", statistic="median", timeout_s=120.0, batch=1
-)
-"""How a GPU is timed unless its profile says otherwise: one image at a time, as on every other device."""
 _FOLDER = Path(__file__).with_name("known")
 
 
@@ -57,55 +45,6 @@ def unknown_device(name: str, names: list[str]) -> UnknownDeviceError:
     return UnknownDeviceError(f"there is no device '{name}'; known are: {', '.join(names)}.{guess}", names)
 
 
-@dataclass(frozen=True)
-class Match:
-    """What a phone must say of itself: one value of every list that is not empty, upper and lower case as given."""
-
-    models: tuple[str, ...] = ()
-    """`ro.product.model`"""
-    devices: tuple[str, ...] = ()
-    """`ro.product.device`, the code name"""
-    socs: tuple[str, ...] = ()
-    """`ro.soc.model` or `ro.board.platform`"""
-
-    def matches(self, info: PhoneInfo) -> bool:
-        """Whether this phone is meant; without any list, every phone is."""
-        said = ((self.models, {info.model}), (self.devices, {info.device}), (self.socs, {info.soc, info.platform}))
-        return all(not wanted or not values.isdisjoint(wanted) for wanted, values in said)
-
-    def matches_gpu(self, name: str) -> bool:
-        """Whether the GPU that calls itself `name` is meant: of `models`, one is part of it, in upper or lower case."""
-        return not self.models or any(model.lower() in name.lower() for model in self.models)
-
-    @property
-    def strictness(self) -> int:
-        """How many lists must match."""
-        return sum(bool(wanted) for wanted in (self.models, self.devices, self.socs))
-
-    @property
-    def text(self) -> str:
-        """The lists in a line."""
-        named = (("model", self.models), ("device", self.devices), ("SoC", self.socs))
-        return "; ".join(f"{name} {', '.join(wanted)}" for name, wanted in named if wanted)
-
-
-@dataclass(frozen=True)
-class DeviceProfile:
-    """All that is known of a device before it is seen."""
-
-    name: str
-    kind: Literal["android", "host", "cuda"]
-    title: str
-    match: Match = field(default_factory=Match)
-    cores: Cores = "fastest"
-    """which cores a phone's timings are pinned to; `fastest` is the cluster with the highest frequency"""
-    protocol: Protocol = PHONE_PROTOCOL
-    runner: str = "auto"
-    """`auto`, `benchmark_model` or `amc_bench`"""
-    trust: Trust = field(default_factory=Trust)
-    cool_down: CoolDown = field(default_factory=CoolDown)
-
-
 def get_profile(name: str) -> DeviceProfile:
     """The profile called `name`. Raises `UnknownDeviceError` with the nearest name, and `ProfileError`."""
     check_profile(name)
@@ -117,7 +56,7 @@ def get_profile(name: str) -> DeviceProfile:
 
 def profile_for(info: PhoneInfo, among: Iterable[DeviceProfile] | None = None) -> DeviceProfile:
     """The profile that recognises this phone: of several the strictest, and `android` if no other does."""
-    phones = [p for p in (profiles().values() if among is None else among) if p.kind == "android"]
+    phones = [p for p in (profiles().values() if among is None else among) if KINDS[p.kind].is_phone]
     return max((p for p in phones if p.match.matches(info)), key=lambda p: (p.match.strictness, p.name))
 
 
@@ -131,7 +70,7 @@ def profiles() -> dict[str, DeviceProfile]:
     for path in _paths().values():
         with contextlib.suppress(ProfileError):
             loaded.append(load_profile(path))
-    loaded.sort(key=lambda p: (KINDS.index(p.kind), p.name == ANY_PHONE, p.name))
+    loaded.sort(key=lambda p: (list(KINDS).index(p.kind), p.name == ANY_PHONE, p.name))
     return {profile.name: profile for profile in loaded}
 
 
@@ -171,13 +110,13 @@ def load_profile(path: Path) -> DeviceProfile:
 
 def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
     kind, title = content.pop("kind", None), content.pop("title", None)
-    if kind not in KINDS:
-        raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        nearest = difflib.get_close_matches(str(kind), KINDS, n=1)
+        guess = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}{guess}")
     if not isinstance(title, str) or not title.strip():
         raise ValueError(f"title is some words, not {title!r}")
-    known = {"android": ("match", "timing", "runner", "trust", "cool_down"), "cuda": ("match", "timing")}.get(
-        kind, ("timing",)
-    )
+    known = KINDS[kind].sections
     for section, table in content.items():
         if section not in known:
             raise ValueError(f"a profile of kind {kind} has no [{section}]; known are: {', '.join(known)}")
@@ -185,7 +124,7 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
             raise ValueError(f"{section} is a section, not {table!r}")
     timing = content.get("timing", {})
     _check("l2" not in timing, "[timing] l2 is called state: hot for warm, frame for flushed")
-    cores: Cores = _cores(timing.pop("cores", "fastest")) if kind == "android" else "fastest"
+    cores: Cores = _cores(timing.pop("cores", "fastest")) if KINDS[kind].is_phone else "fastest"
     runner = content.get("runner", {})
     runner_name = runner.pop("name", "auto")
     if runner or runner_name not in RUNNERS:
@@ -196,12 +135,13 @@ def _profile(name: str, content: dict[str, Any]) -> DeviceProfile:
         title,
         _section("match", Match(), content.get("match", {})),
         cores,
-        _section("timing", {"host": HOST_PROTOCOL, "android": PHONE_PROTOCOL, "cuda": GPU_PROTOCOL}[kind], timing),
+        _section("timing", KINDS[kind].protocol, timing),
         runner_name,
         _section("trust", Trust(), content.get("trust", {})),
         _section("cool_down", CoolDown(), content.get("cool_down", {})),
     )
-    _check_gpu(profile)
+    broken = KINDS[kind].broken_rule(profile)
+    _check(broken is None, broken or "")
     _check_trust(profile.trust)
     _check_cool_down(profile.cool_down)
     return profile
@@ -245,18 +185,6 @@ def _cores(value: Any) -> Cores:
     if not numbers or not value or len(set(value)) < len(value):
         raise ValueError(f"[timing] cores is fastest, all or a list of core numbers, not {value!r}")
     return tuple(sorted(value))
-
-
-def _check_gpu(profile: DeviceProfile) -> None:
-    own, default = profile.protocol, Protocol()
-    if profile.kind == "cuda":
-        _check(own.clock == "wall", "[timing] clock of a GPU is wall: its own events")
-        _check(not (profile.match.devices or profile.match.socs), "[match] of a GPU has models only")
-    else:
-        gpu = [name for name in ("batch", "precision") if getattr(own, name) != getattr(default, name)]
-        _check(not gpu, f"[timing] {', '.join(gpu)} is for a GPU only")
-    if profile.kind == "android":
-        _check(own.state == "hot", "[timing] state of a phone is hot: its programs run a model back to back")
 
 
 def _check_trust(trust: Trust) -> None:

@@ -1,10 +1,14 @@
-"""Imports point one way: amc_latency -> lut -> device -> android_bench, and each loads only what it needs."""
+"""Imports point one way: amc_latency -> lut -> device -> android_bench, and each loads only what it needs.
+
+Within each of the four, none of its folders and modules depends on one that depends on it.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,16 +34,31 @@ def home_of(name: str) -> str:
     return second if first == "amc_latency" and second in ORDER else first
 
 
-def imported_packages(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
+    """Full names of what a file imports, wherever in it: for type checkers and within functions too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "amc_latency":
-            names.update(f"amc_latency.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return {home_of(name) for name in names}
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def imported_packages(path: Path) -> set[str]:
+    return {home_of(name) for name in imported(path)}
+
+
+def arrows(folder: Path, package: str) -> dict[str, set[str]]:
+    """What each folder and module directly under `folder` imports of the others; `package` is its import name."""
+    inside = {path.stem: [path] for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__")}
+    inside |= {path.name: found for path in folder.iterdir() if path.is_dir() and (found := list(path.rglob("*.py")))}
+    found = {}
+    for name, files in inside.items():
+        names = {full for file in files for full in imported(file) if full.startswith(f"{package}.")}
+        others = {full.removeprefix(f"{package}.").partition(".")[0] for full in names}
+        found[name] = others & inside.keys() - {name}
+    return found
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -47,6 +66,29 @@ def test_nothing_points_back(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     upstream = set(ORDER[: ORDER.index(package)])
     assert not imported_packages(path) & upstream
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_there_are_no_circles(package: str) -> None:
+    graph = arrows(ROOT / package, package if package == "amc_latency" else f"amc_latency.{package}")
+    assert sum(map(len, graph.values())) > 5
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"each imports the one after it: {' -> '.join(reversed(error.args[1]))}")
+
+
+def test_a_circle_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "deep.py").write_text("def f():\n    from pack.b import x\n")
+    (tmp_path / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack.a.deep import f\n"
+    )
+    (tmp_path / "c.py").write_text("import pack.a.deep\nfrom pack import b\n")
+    graph = arrows(tmp_path, "pack")
+    assert graph == {"a": {"b"}, "b": {"a"}, "c": {"a", "b"}}
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()
 
 
 def test_from_shape_to_tflite_needs_no_torch() -> None:

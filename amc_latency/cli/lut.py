@@ -9,33 +9,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from amc_latency.cli.options import (
-    ChannelsOption,
-    ClassesOption,
-    InputOption,
-    JsonOption,
-    WidthOption,
-    check_out,
-    print_json,
-    refuse_unused,
-    show,
-)
-from amc_latency.console import put
+from amc_latency.cli.options import ChannelsOption, JsonOption, counts_of, print_json, show
+from amc_latency.cli.signature import Given, command
+from amc_latency.commands import check_out, import_timings
+from amc_latency.console import Console, put
+from amc_latency.models.load import NetworkOptions
 
 lut_app = typer.Typer(help="Latency tables.", no_args_is_help=True)
 
 
-@lut_app.command("import")
+@command(lut_app, "import", network=NetworkOptions)
 def import_(
-    context: typer.Context,
+    console: Console,
+    given: set[str],
+    network: Given,
     logs: Annotated[
         list[Path], typer.Argument(help="op-profile logs of one network, or ProxylessNAS or OFA block tables")
     ],
     out: Annotated[Path, typer.Option("--out", help="latency table to make or add to")],
-    model: Annotated[str | None, typer.Option("--model", help="whose logs these are; a block table needs none")] = None,
-    width: WidthOption = None,
-    input_size: InputOption = None,
-    classes: ClassesOption = None,
     channels: ChannelsOption = None,
     format: Annotated[
         Literal["auto", "op-profile", "proxylessnas", "ofa"], typer.Option("--format", help="what the files are")
@@ -45,30 +36,14 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Make a latency table of op-profile logs or block tables that are there already, without any device."""
-    from amc_latency.measuring.importing import (
-        block_import_text,
-        holds_blocks,
-        import_block_tables,
-        import_into,
-        import_text,
-        named_model,
-    )
-    from amc_latency.models.load import NetworkOptions, load_network, parse_counts
-
-    if holds_blocks(logs, format):
-        of_networks = ("model", "width", "input_size", "classes", "channels", "force")
-        refuse_unused(context, dict.fromkeys(of_networks, "block tables are of no network"))
-        show(import_block_tables(logs, out, device, format), as_json, block_import_text)
-        return
-    counts = None if channels is None else parse_counts(channels)
-    network = load_network(NetworkOptions(named_model(model, logs), width, input_size, classes))
-    show(import_into(network, counts, logs, out, device, force), as_json, import_text)
+    outcome = import_timings(logs, out, format, device, network, counts_of(channels), force, given)
+    show(outcome.result, as_json, outcome.text, console)
 
 
 TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="latency table")]
 
 
-@lut_app.command("show")
+@command(lut_app, "show")
 def show_(
     table: TableArgument,
     kind: Annotated[str | None, typer.Option("--kind", help="the staircases of this kind of layer only")] = None,
@@ -85,7 +60,7 @@ def show_(
     from amc_latency.lut.table.table import LatencyTable
 
     if png is not None:
-        check_out(png, "--png")
+        check_out(png, "png")
     opened = LatencyTable.open(table)
     chosen = staircases(opened, kind, layer)
     pictures = write_pictures(opened, chosen, png, out)
@@ -95,20 +70,21 @@ def show_(
         show_text(opened, chosen, pictures)
 
 
-@lut_app.command("check")
-def check_(table: TableArgument, as_json: JsonOption = False) -> None:
+@command(lut_app, "check")
+def check_(console: Console, table: TableArgument, as_json: JsonOption = False) -> None:
     """Whether a table can be trusted: damage, duplicates, outliers, drift, what it was measured under."""
     from amc_latency.cli.lut_text import check_text
     from amc_latency.lut.audit.check import check
 
     report = check(table)
-    show(report, as_json, check_text)
+    show(report, as_json, check_text, console)
     if not report.ok:
         raise typer.Exit(1)
 
 
-@lut_app.command("diff")
+@command(lut_app, "diff")
 def diff_(
+    console: Console,
     first: Annotated[Path, typer.Argument(metavar="A", help="latency table")],
     second: Annotated[Path, typer.Argument(metavar="B", help="another, of a second device or runtime")],
     as_json: JsonOption = False,
@@ -118,11 +94,12 @@ def diff_(
     from amc_latency.lut.audit.compare import diff
     from amc_latency.lut.table.table import LatencyTable
 
-    show(diff(LatencyTable.open(first), LatencyTable.open(second)), as_json, diff_text)
+    show(diff(LatencyTable.open(first), LatencyTable.open(second)), as_json, diff_text, console)
 
 
-@lut_app.command("merge")
+@command(lut_app, "merge")
 def merge_(
+    console: Console,
     tables: Annotated[list[Path], typer.Argument(metavar="A B...", help="latency tables; the first one's rows win")],
     out: Annotated[Path, typer.Option("--out", help="the table to write")],
     force: Annotated[bool, typer.Option("--force", help="merge across headers that differ, and replace --out")] = False,
@@ -133,10 +110,10 @@ def merge_(
     from amc_latency.lut.table.merge import merge
 
     check_out(out, over_table=True)
-    show(merge(tables, out, force), as_json, merge_text)
+    show(merge(tables, out, force), as_json, merge_text, console)
 
 
-@lut_app.command("export")
+@command(lut_app, "export")
 def export_(
     table: TableArgument,
     csv: Annotated[str, typer.Option("--csv", metavar="FILE|-", help="file to write, - for standard output")],
@@ -157,7 +134,7 @@ def export_(
             write_csv(opened, sys.stdout, rows)
         return
     path = Path(csv)
-    check_out(path, "--csv")
+    check_out(path, "csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         lines = write_csv(opened, file, rows)

@@ -41,7 +41,8 @@ class _Stop:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number = number
-            resumable = sys.argv[1:2] and sys.argv[1] in RESUMABLE
+            command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+            resumable = command in RESUMABLE
             text = "stopped" + ("; the same command goes on from here" if resumable else "")
             # Not by `print`: it may have been interrupted itself, and then takes no second text.
             with contextlib.suppress(OSError):

@@ -9,30 +9,29 @@ import typer
 
 from amc_latency.cli.options import (
     BatchSizeOption,
-    ClassesOption,
     DataOption,
-    InputOption,
     JsonOption,
     LearningRateOption,
-    ModelOption,
-    NormalisationOption,
     OutOption,
     SeedOption,
-    WeightsOption,
-    WidthOption,
-    check_out,
     fields_text,
     show,
 )
+from amc_latency.cli.signature import Given, command
+from amc_latency.commands import check_out
 from amc_latency.console import Console
 from amc_latency.data.load import check_source
+from amc_latency.models.load import NetworkOptions
 from amc_latency.models.registry import SCALABLE_MODELS
 
 
-def train(
+def _train(
+    console: Console,
     out: OutOption,
-    model: Annotated[str, typer.Option("--model", help=f"one of {', '.join(SCALABLE_MODELS)}")] = "mobilenet_v1",
-    width: Annotated[float, typer.Option("--width", help="channel multiplier")] = 0.5,
+    model: Annotated[
+        str, typer.Option("--model", rich_help_panel="Network", help=f"one of {', '.join(SCALABLE_MODELS)}")
+    ] = "mobilenet_v1",
+    width: Annotated[float, typer.Option("--width", help="channel multiplier", rich_help_panel="Network")] = 0.5,
     image_size: Annotated[int, typer.Option("--image-size")] = 64,
     epochs: Annotated[int, typer.Option("--epochs")] = 16,
     data: DataOption = "auto",
@@ -46,41 +45,24 @@ def train(
     """Train a network on labelled images; on all 60,000 of Fashion-MNIST the defaults repeat the bundled checkpoint."""
     check_out(out)
     check_source(data)
-    from amc_latency.training.loop import TrainConfig
-    from amc_latency.training.train import TrainCommandConfig
+    from amc_latency.training.train import TrainCommandConfig, training_of
     from amc_latency.training.train import train as run_training
 
-    # The same share of the epochs as by default.
-    low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
-    if image_size <= min(TrainConfig.low_resolution):
-        low = 0
-    training = TrainConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        image_size=(image_size, image_size),
-        seed=seed,
-        low_resolution_epochs=low,
-    )
+    training = training_of(epochs, image_size, seed, learning_rate, batch_size)
     config = TrainCommandConfig(out, model, width, data, data_dir, download, training)
-    console = Console()
     with console.progress("training", epochs) as meter:
         report = run_training(
             config,
             lambda epoch, held_back: meter.update(epoch.epoch, note=f"{held_back:.2f} % of the held-back images"),
             console,
         )
-    show(report, as_json, fields_text)
+    show(report, as_json, fields_text, console)
 
 
-def finetune(
+def _finetune(
+    console: Console,
+    network: Given,
     out: OutOption,
-    model: ModelOption = "bundled",
-    weights: WeightsOption = None,
-    width: WidthOption = None,
-    input_size: InputOption = None,
-    classes: ClassesOption = None,
-    normalisation: NormalisationOption = None,
     epochs: Annotated[int, typer.Option("--epochs")] = 8,
     data: DataOption = "auto",
     learning_rate: LearningRateOption = None,
@@ -91,13 +73,11 @@ def finetune(
     """Train a checkpoint for some more epochs."""
     check_out(out)
     check_source(data)
-    from amc_latency.models.load import NetworkOptions
     from amc_latency.training.finetune import finetune_checkpoint
 
-    console = Console()
     with console.progress("fine-tuning", epochs) as meter:
         report = finetune_checkpoint(
-            NetworkOptions(model, width, input_size, classes, weights, normalisation),
+            NetworkOptions(**network),
             out,
             epochs,
             data,
@@ -107,4 +87,14 @@ def finetune(
             learning_rate,
             batch_size,
         )
-    show(report, as_json, fields_text)
+    show(report, as_json, fields_text, console)
+
+
+def train(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    command(app, "train")(_train)
+
+
+def finetune(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    command(app, "finetune", network=NetworkOptions)(_finetune)

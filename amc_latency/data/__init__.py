@@ -2,6 +2,6 @@
 
 from amc_latency.data.fitting import data_for, fitted
 from amc_latency.data.load import load_data
-from amc_latency.data.splits import ImageData, Normalisation, Split, parse_normalisation
+from amc_latency.data.splits import ImageData, Split
 
-__all__ = ["ImageData", "Normalisation", "Split", "data_for", "fitted", "load_data", "parse_normalisation"]
+__all__ = ["ImageData", "Split", "data_for", "fitted", "load_data"]

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from amc_latency.console import Console
 from amc_latency.data.labels import check_labels
 from amc_latency.data.load import load_data
-from amc_latency.data.splits import NORMALISATIONS, ImageData, Normalisation, Split
+from amc_latency.data.splits import ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import NORMALISATIONS, Normalisation
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from amc_latency.models.load import Network
-    from amc_latency.models.registry import ModelSpec
+    from amc_latency.models.spec import ModelSpec
 
 
 def data_for(
@@ -40,8 +41,8 @@ def data_for(
 
         if network.pixels is None:
             raise UserError(
-                f"how {spec.name} wants pixels normalised is not known, and --unlabelled goes by what it says of them: "
-                f"give --normalisation MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
+                f"how {spec.name} wants pixels normalised is not known, and `unlabelled` goes by what it says of them: "
+                f"give `normalisation` MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
             )
         data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
         if introduces:
@@ -59,12 +60,12 @@ def data_for(
 
 def network_line(data: ImageData, network: Network) -> str:
     """What the network takes and tells, and by which figures its pixels are normalised, and why those."""
-    from amc_latency.models.registry import ModelSpec, names_own_file
+    from amc_latency.models.spec import ModelSpec, names_own_file
 
     spec, figures = network.spec, data.normalisation
     is_default = names_own_file(spec.name) and spec.input == ModelSpec.input
-    hint = " (--input CxHxW says another)" if is_default else ""
-    pixels = f"by the data's own figures, {figures}: --normalisation says others"
+    hint = " (`input=CxHxW` says another)" if is_default else ""
+    pixels = f"by the data's own figures, {figures}: `normalisation` says others"
     if network.pixels is not None:
         pixels = f"{network.pixels_because}: {figures}"
     return (
@@ -82,7 +83,7 @@ def fitted(data: ImageData, spec: ModelSpec, pixels: Normalisation | None = None
     if found != channels and (found, channels) != (1, 3):
         raise UserError(
             f"the data, {data.source}, has images of {found} channels, and {spec.name} takes "
-            f"{'x'.join(map(str, spec.input))}: name other --data or another network"
+            f"{'x'.join(map(str, spec.input))}: name other `data` or another network"
         )
     if pixels is None:
         own = data.normalisation
@@ -107,7 +108,7 @@ def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int
     """The model's class for each image, int64 [N], and how many classes it has."""
     import torch
 
-    from amc_latency.training.scoring import classes_of, labels_of
+    from amc_latency.data.logits import classes_of, labels_of
 
     device = next(model.parameters()).device
     model.eval()

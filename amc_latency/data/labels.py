@@ -12,18 +12,18 @@ def check_labels(data: ImageData, name: str, outputs: int, console: Console) -> 
 
     What may be meant otherwise is said.
     """
-    from amc_latency.training.scoring import classes_of
+    from amc_latency.data.logits import classes_of
 
     classes = classes_of(outputs)
     if data.classes > classes and outputs == 1:
         raise UserError(
             f"the data, {data.source}, has {data.classes} classes, and {name} has one output, which tells label 0 from "
-            "label 1: name other --data, or a network with an output a class; what is no classifier can't be searched"
+            "label 1: name other `data`, or a network with an output a class; what is no classifier can't be searched"
         )
     if data.classes > classes:
         raise UserError(
             f"the data, {data.source}, has {data.classes} classes, and {name} tells {classes} apart: "
-            "name other --data, or a network that was trained on it"
+            "name other `data`, or a network that was trained on it"
         )
     if outputs == 1:
         console.say(f"{name} has one output: taken for the logit of class 1, which it says above 0, against class 0")
@@ -43,8 +43,8 @@ def check_several(data: ImageData, name: str, console: Console) -> None:
     said = f"{name} says class {{0}} of every {{1}}image" if data.unlabelled else "every {1}image has label {0}"
     if len(alone) == 3 and len(set(alone.values())) == 1:
         what = said.format(alone["train"], "")
-        advice = "are the weights and --normalisation the right ones?" if data.unlabelled else "name other --data"
+        advice = "are the weights and `normalisation` the right ones?" if data.unlabelled else "name other `data`"
         raise UserError(f"{data.source}: {what}, so that a network which always says so is right: {advice}")
     for part, label in alone.items():
         what = said.format(label, f"{part} ")
-        console.say(f"{data.source}: {what}: accuracy on these says nothing, so give more images")
+        console.warn(f"{data.source}: {what}: accuracy on these says nothing, so give more images")

@@ -1,39 +1,82 @@
-"""What `--data` means."""
+"""What `data` means: a record for each source of images, by name."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
+from amc_latency.models.spec import names_own_file
+from amc_latency.names import nearest
 
-FASHION_MNIST = ("auto", "torchvision", "debian", "bundled")
-CIFAR = ("cifar10", "cifar100")
-WITH_PLACE = ("folder:DIR", "imagenet:DIR", "FILE.py:FUNCTION")
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be loaded; only photos of folders and images of own files go by `size`, others keep their own."""
+
+    source: str
+    """as the user names it"""
+    name: str
+    """the source's"""
+    place: str
+    """what stands behind that and a colon"""
+    data_dir: Path | None
+    """where torchvision keeps its sets"""
+    download: bool
+    size: tuple[int, int]
+    """height and width of what the network takes"""
+    console: Console
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where images come from."""
+
+    loader: str
+    """`module:function`, imported when called: of a `Wanted`, the `ImageData`"""
+    place: str | None = None
+    """what must stand behind the name and a colon; nothing may where it is None"""
+    in_torchvisions_folder: bool = False
+    """whether `data_dir` and `download` mean something"""
+
+
+OWN_FILE = "FILE.py"
+_SETS = "amc_latency.data.sets"
+SOURCES = {
+    "auto": DataSource(f"{_SETS}.fashion_mnist:load", in_torchvisions_folder=True),
+    "torchvision": DataSource(f"{_SETS}.fashion_mnist:load", in_torchvisions_folder=True),
+    "debian": DataSource(f"{_SETS}.fashion_mnist:load"),
+    "bundled": DataSource(f"{_SETS}.fashion_mnist:load"),
+    "cifar10": DataSource(f"{_SETS}.cifar:load", in_torchvisions_folder=True),
+    "cifar100": DataSource(f"{_SETS}.cifar:load", in_torchvisions_folder=True),
+    "folder": DataSource(f"{_SETS}.folders:load", place="DIR"),
+    "imagenet": DataSource(f"{_SETS}.folders:load", place="DIR"),
+    OWN_FILE: DataSource(f"{_SETS}.own:load", place="FUNCTION"),
+}
+"""By name, in the order in which messages list them."""
 
 
 def check_source(source: str) -> None:
     """Raise UserError for a `source` that names nothing, or a folder or file that is not there; nothing is loaded."""
-    from amc_latency.models.registry import names_own_file, nearest
-
-    kind, _, place = source.partition(":")
-    if source in (*FASHION_MNIST, *CIFAR) or names_own_file(source):
-        return
-    if kind not in ("folder", "imagenet"):
+    name, place = _parts(source)
+    record = SOURCES.get(name)
+    if record is None or (record.place is None and source != name):
         if Path(source).is_dir():
-            raise UserError(f"--data {source} is a folder: say --data folder:{source}, or --data imagenet:{source}")
+            raise OptionError("data", f"{source} is a folder: say `data=folder:{source}` or `data=imagenet:{source}`")
         if Path(source).exists():
-            raise UserError(
-                f"--data {source} is a file: images come from a folder, --data folder:DIR, or FILE.py:FUNCTION"
+            raise OptionError(
+                "data", f"{source} is a file: images come from a folder, `data=folder:DIR`, or FILE.py:FUNCTION"
             )
-        names = [*FASHION_MNIST, *CIFAR, *WITH_PLACE]
+        names = [name if each.place is None else f"{name}:{each.place}" for name, each in SOURCES.items()]
         raise UserError(
             f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
         )
-    if not place:
-        raise UserError(f"--data {kind} needs a folder: --data {kind}:DIR")
-    if not Path(place).is_dir():
+    if record.place == "DIR" and not place:
+        raise OptionError("data", f"{name} needs a folder: `data={name}:DIR`")
+    if record.place == "DIR" and not Path(place).is_dir():
         raise UserError(f"{place}: no such folder")
 
 
@@ -50,28 +93,26 @@ def load_data(
     for a network that takes `size` (h, w); all other sets keep their own.
     Raises UserError for an unknown source and for what is missing or wrong there, JobError for a failed download.
     """
-    console = console or Console(quiet=True)
-    kind, _, place = source.partition(":")
-    if download and source not in ("auto", "torchvision", *CIFAR):
-        raise UserError(f"--download is for torchvision's sets, {', '.join(CIFAR)} and Fashion-MNIST: not for {source}")
-    if data_dir is not None and source not in ("auto", "torchvision", *CIFAR):
-        raise UserError(f"--data-dir is where torchvision keeps its sets: not for {source}")
+    name, place = _parts(source)
+    record = SOURCES.get(name)
+    if record is None or not record.in_torchvisions_folder:
+        _check_no_folder(source, data_dir, download)
     check_source(source)
-    if source in FASHION_MNIST:
-        from amc_latency.data.sets.fashion_mnist import load_fashion_mnist
+    wanted = Wanted(source, name, place, data_dir, download, size, console or Console(quiet=True))
+    return resolve_name(SOURCES[name].loader)(wanted)
 
-        data = load_fashion_mnist(source, data_dir, download)
-        if data_dir is not None and data.source != "torchvision":
-            console.say(f"--data-dir {data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
-        return data
-    if source in CIFAR:
-        from amc_latency.data.sets.cifar import load_cifar
 
-        return load_cifar(source, data_dir, download)
-    if kind in ("folder", "imagenet"):
-        from amc_latency.data.sets.folders import load_folder
+def _parts(source: str) -> tuple[str, str]:
+    """The name of the source, and what stands behind it and a colon."""
+    if names_own_file(source):
+        return OWN_FILE, source
+    name, _, place = source.partition(":")
+    return name, place
 
-        return load_folder(Path(place), size, console, imagenet=kind == "imagenet")
-    from amc_latency.data.sets.own import load_own
 
-    return load_own(source, size)
+def _check_no_folder(source: str, data_dir: Path | None, download: bool) -> None:
+    if download:
+        named = ", ".join(name for name in SOURCES if name.startswith("cifar"))
+        raise OptionError("download", f"is for torchvision's sets, {named} and Fashion-MNIST: not for {source}")
+    if data_dir is not None:
+        raise OptionError("data_dir", f"is where torchvision keeps its sets: not for {source}")

@@ -73,7 +73,7 @@ def decode(
         text = f"{folder}: {len(broken)} of {len(names)} images can't be read: {', '.join(broken[:NAMED])}{more}"
         if len(broken) > MOST_BROKEN * len(names):
             raise UserError(f"{text}; repair or remove them")
-        console.say(f"{text}; left out")
+        console.warn(f"{text}; left out")
     images = torch.from_numpy(pixels[: len(names) - len(broken)])
     return (images[:, :1].clone() if grey else images), read
 

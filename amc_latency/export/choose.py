@@ -28,7 +28,7 @@ from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.graph.tracing import WAY_OUT, UntraceableError
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
+    from amc_latency.pixels import Normalisation
 
 AUTO = "auto"
 _OTHERS: Mapping[str, Callable[[nn.Module, tuple[int, int, int]], bytes]] = {

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.android_bench.safe.files import replacing
+from amc_latency.closeness import ABSOLUTE, allowed, difference, output_range
 from amc_latency.errors import UserError
-from amc_latency.export.closeness import ABSOLUTE, allowed, difference, output_range
 from amc_latency.export.writing import ExportError, write
 from amc_latency.graph.outputs import tensors_of
 from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.lut.tflite.run import TfliteError, tflite_ops, tflite_outputs
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
+    from amc_latency.pixels import Normalisation
 
 OURS = "ours"
 TOLERANCE = 1e-4

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from amc_latency.errors import ExportError
+from amc_latency.graph.batch_norm import scale_and_shift
 from amc_latency.graph.in_file import as_map, as_vector
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.graph.registry import MADE, outputs_first
@@ -23,7 +24,7 @@ from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 if TYPE_CHECKING:
-    from amc_latency.data import Normalisation
+    from amc_latency.pixels import Normalisation
 
 
 def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = None) -> bytes:
@@ -131,21 +132,15 @@ def _folded(model: nn.Module, name: str, norm: str | None) -> tuple[np.ndarray, 
     """Weight and bias of a layer with its batch norm folded in, in float64; a batch norm alone as a 1x1 filter."""
     layer: Any = model.get_submodule(name)
     if isinstance(layer, BATCH_NORMS):
-        scale, shift = _affine(layer)
-        return scale[:, None, None, None].numpy(), shift.numpy()
+        scale, shift = scale_and_shift(layer, dtype=torch.float64)
+        return scale.detach()[:, None, None, None].numpy(), shift.detach().numpy()
     weight = outputs_first(layer).detach().double()
     bias = torch.zeros(len(weight)).double() if layer.bias is None else layer.bias.detach().double()
     if norm is not None:
-        scale, shift = _affine(model.get_submodule(norm))
+        scale, shift = scale_and_shift(model.get_submodule(norm), dtype=torch.float64)
         bias = bias * scale + shift
         weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
-    return weight.numpy(), bias.numpy()
-
-
-def _affine(norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a batch norm in eval mode multiplies by and adds."""
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+    return weight.detach().numpy(), bias.detach().numpy()
 
 
 def _as_sized(file: TfliteGraph, x: int, size: tuple[int, ...]) -> int:

@@ -70,7 +70,7 @@ def check_accepts(model: nn.Module, input_chw: tuple[int, int, int]) -> Tensor:
         # "'a'" alone says little of a KeyError.
         reason = reason if isinstance(error, RuntimeError) and reason else f"{type(error).__name__} {reason}".strip()
         size = "x".join(map(str, input_chw))
-        advice = "give another with --input CxHxW"
+        advice = "give another with `input=CxHxW`"
         if tensor.dtype != torch.float32:
             advice = f"its weights are {tensor.dtype}: call .float() on it"
         elif isinstance(error, (TypeError, KeyError)):

@@ -19,7 +19,7 @@ from torch.fx.node import map_aggregate
 
 from amc_latency.errors import UserError
 
-WAY_OUT = "such a network can't be cut, but `amc-latency export` may write it whole, with --converter litert-torch"
+WAY_OUT = "such a network can't be cut, but `amc-latency export` may write it whole, with `converter='litert-torch'`"
 """what each refusal to trace a network, or to cut it, ends in"""
 OPEN_BATCH = 65521
 """the largest prime below 2^16: no other size in a network is a multiple of it, so it tells the batch's size apart"""

@@ -10,15 +10,12 @@ from typing import Any
 
 from amc_latency.android_bench.safe.records import from_json
 from amc_latency.console import Console
-from amc_latency.device.base import Device, Protocol, State
+from amc_latency.device.base import Device, Protocol
 from amc_latency.device.conditions import suspicions
-from amc_latency.device.gpu.cuda import CudaDevice
 from amc_latency.device.measure import BadModelError, read_model
 from amc_latency.device.paired import PairedTimings
-from amc_latency.device.phone.android import AndroidDevice
-from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.tflite.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
-from amc_latency.errors import JobError, UserError
+from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.measuring.bench_figures import (
     Compared,
     SpeedupVerdict,
@@ -27,6 +24,7 @@ from amc_latency.measuring.bench_figures import (
     speedup_verdict,
     state_figures,
 )
+from amc_latency.measuring.config import BenchConfig as BenchConfig
 from amc_latency.measuring.opening import REPLAY, open_device
 
 _ROUND_MS = 200.0
@@ -34,32 +32,6 @@ _ROUND_MS = 200.0
 machine is looked at every 2 ms."""
 _MORE_ROUNDS = 4
 """How many times the rounds may be taken until it is decided whether a speed-up is reached."""
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """What to time, and how."""
-
-    file: Path
-    device: str = "host"
-    rounds: int | None = None
-    """as many as a table's whole networks get, unless set; the least where a speed-up is to be decided, or
-    a neighbour was there in nearly all"""
-    runs: int | None = None
-    """counted runs a round, at least; what fills 0.2 s unless set"""
-    threads: int | None = None
-    """the device's own unless set"""
-    op_profile: bool = False
-    """also what each operator takes, from a run of its own"""
-    input_shapes: tuple[str, ...] = ()
-    """sizes of inputs that the files leave open, as `amc_latency.device.tflite.tflite_inputs.sized` reads them"""
-    phone: PhoneOptions = PhoneOptions()
-    state: State | None = None
-    """the one cache state to time in; all of the device's unless set"""
-    against: tuple[Path, ...] = ()
-    """other files, timed in the same rounds"""
-    speedup: float | None = None
-    """to be decided: whether `file` is this many times as fast as the first of `against`"""
 
 
 @dataclass(frozen=True)
@@ -123,14 +95,14 @@ def bench(config: BenchConfig, console: Console) -> BenchReport:
         protocols = _protocols(config, device)
         for each in inputs.values():
             _check_batch(each, config, device, protocols[0])
-        if config.op_profile and not isinstance(device, AndroidDevice):
+        if config.op_profile and not device.profiles_operators:
             raise UserError(f"an op profile is to be had on a phone only, not on {device.identity.name}")
-        if config.op_profile and isinstance(device, AndroidDevice):
+        if config.op_profile:
             device.check_op_profile(protocols[0])
         _say_what_differs(models, inputs, console)
         timed = _timed(config, device, models, protocols, console)
         ops = None
-        if config.op_profile and isinstance(device, AndroidDevice):
+        if config.op_profile:
             profile = device.op_profile(models[name], protocols[0])
             ops = [OpCost(op.node_type, op.name, op.avg_ms * op.times_called) for op in profile.ops]
     figures = {each: {state: state_figures(paired, each) for state, paired in timed.items()} for each in models}
@@ -176,13 +148,13 @@ def check_speedup(report: BenchReport) -> None:
 def _check(config: BenchConfig) -> None:
     """Raise `UserError` for options that contradict each other."""
     if config.device == REPLAY:
-        raise UserError("the replay device has no hardware to time a file on: name another --device")
+        raise UserError("the replay device has no hardware to time a file on: name another `device`")
     if config.speedup is not None and not config.against:
-        raise UserError("--speedup is over another file: name it with --against")
+        raise OptionError("speedup", "is over another file: name it with `against`")
     if config.speedup is not None and not (math.isfinite(config.speedup) and config.speedup > 0):
-        raise UserError(f"--speedup is a positive number such as 1.5, not {config.speedup:g}")
+        raise OptionError("speedup", f"is a positive number such as 1.5, not {config.speedup:g}")
     if config.op_profile and config.against:
-        raise UserError("--op-profile is of one file: leave out --against, or profile each on its own")
+        raise OptionError("op_profile", "is of one file: leave out `against`, or profile each on its own")
 
 
 def _models(config: BenchConfig) -> dict[str, bytes]:
@@ -192,7 +164,7 @@ def _models(config: BenchConfig) -> dict[str, bytes]:
     for index, path in enumerate(paths):
         for earlier in paths[:index]:
             if path.samefile(earlier):
-                raise UserError(f"{path} is named twice: --against takes another file")
+                raise UserError(f"{path} is named twice: `against` takes another file")
     names = [path.name for path in paths]
     called = [path.name if names.count(path.name) == 1 else str(path) for path in paths]
     return dict(zip(called, contents, strict=True))
@@ -215,12 +187,12 @@ def _say_what_differs(models: Mapping[str, bytes], inputs: Mapping[str, list[Tfl
     for other in others:
         ours, theirs = ([each.shape for each in inputs[file]] for file in (name, other))
         if ours != theirs:
-            console.say(
+            console.warn(
                 f"{name} and {other} have different inputs, {', '.join(_titles(inputs[name]))} and "
                 f"{', '.join(_titles(inputs[other]))}: each is timed with its own"
             )
         if models[name] == models[other]:
-            console.say(f"{name} and {other} are the same byte for byte: their ratio shows the noise alone")
+            console.warn(f"{name} and {other} are the same byte for byte: their ratio shows the noise alone")
 
 
 def _timed(
@@ -268,8 +240,8 @@ def _titles(inputs: list[TfliteInput]) -> list[str]:
 
 
 def _check_has_threads(device: Device) -> None:
-    if isinstance(device, CudaDevice):
-        raise UserError(f"--threads is of a processor's cores, and {device.identity.name} is a GPU: leave it out")
+    if not device.has_threads:
+        raise OptionError("threads", f"is of a processor's cores, and {device.identity.name} is a GPU: leave it out")
 
 
 def _protocols(config: BenchConfig, device: Device) -> list[Protocol]:
@@ -277,7 +249,7 @@ def _protocols(config: BenchConfig, device: Device) -> list[Protocol]:
     own = device.protocol
     if config.state is not None and config.state not in device.states:
         raise UserError(
-            f"{device.identity.name} is timed in state {' or '.join(device.states)} only: leave out --state"
+            f"{device.identity.name} is timed in state {' or '.join(device.states)} only: leave out `state`"
         )
     runs = own.runs if config.runs is None else config.runs
     threads = own.threads if config.threads is None else config.threads
@@ -300,7 +272,7 @@ def _protocols(config: BenchConfig, device: Device) -> list[Protocol]:
 def _check_batch(inputs: list[TfliteInput], config: BenchConfig, device: Device, protocol: Protocol) -> None:
     """A GPU's profile says how many images at once: a batch that was asked for is not to be swapped for it."""
     batches = {each.shape[0] for each in inputs if each.shape} - {1, protocol.batch}
-    if isinstance(device, CudaDevice) and config.input_shapes and batches:
+    if device.times_batches and config.input_shapes and batches:
         raise UserError(
             f"{device.identity.name} times {protocol.batch} at once, as its profile's `batch` says: give {OPTION} with "
             "a first size of 1, or another profile"

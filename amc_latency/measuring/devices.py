@@ -7,14 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
-from amc_latency.console import put
+from amc_latency.console import number_column, put, table_console
 from amc_latency.device.adb.adb_direct import address_of
+from amc_latency.device.phone.attached import AttachedPhone, attached_phones
 from amc_latency.device.phone.trust import hottest_c
 from amc_latency.device.profiles import broken_profiles, get_profile, profiles
-from amc_latency.device.registry import AttachedPhone, attached_phones
 from amc_latency.errors import UserError
 from amc_latency.measuring import opening
-from amc_latency.report import console, right
 
 
 def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:
@@ -40,21 +39,23 @@ def devices_report(addresses: Sequence[str] = ()) -> dict[str, Any]:
 
 def devices_text(report: dict[str, Any]) -> None:
     """A row a profile, then a row a phone."""
-    table = Table("--device", "what it is", "recognised by")
+    table = Table("device", "what it is", "recognised by")
     for name, profile in report["profiles"].items():
         table.add_row(name, profile["title"], profile["matches"])
-    console().print(table, highlight=False)
+    table_console().print(table, highlight=False)
     for problem in report["broken"].values():
         put(f"left out: {problem}")
     if not report["attached"]:
         put("no phone is attached; one in the network is asked by its address: amc-latency devices HOST:PORT")
         return
-    table = Table("serial", "profile", "model", "SoC", "Android", right("battery %"), right("°C"), "state", "via")
+    table = Table(
+        "serial", "profile", "model", "SoC", "Android", number_column("battery %"), number_column("°C"), "state", "via"
+    )
     for phone in report["attached"]:
         figures = [phone["battery_pct"], phone["temperature_c"]]
         words = [phone[key] for key in ("serial", "profile", "model", "soc", "android")]
         table.add_row(*map(_cell, [*words, *figures, phone["state"], phone["via"]]))
-    console().print(table, highlight=False)
+    table_console().print(table, highlight=False)
     for phone in report["attached"]:
         if phone["problem"]:
             put(f"{phone['serial']}: {phone['problem']}")

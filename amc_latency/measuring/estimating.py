@@ -1,10 +1,10 @@
-"""`--estimate`: a device's figures from its cost model, where nobody has the device at hand."""
+"""`estimate`: a device's figures from its cost model, where nobody has the device at hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.lut.prediction.estimate import CostModel, NetworkEstimate, NoCostModelError, cost_model, cost_models
 from amc_latency.lut.prediction.estimate_device import EstimateDevice
 from amc_latency.measuring.prediction import LayerCost, Prediction
@@ -51,7 +51,7 @@ def estimate(
 
 def estimate_hint(name: str | None) -> str:
     """What to add where a device has no table: that it can be estimated, if it can."""
-    return f"; or pass --estimate for {name} figures that nobody measured" if name in cost_models() else ""
+    return f"; or pass `estimate` for {name} figures that nobody measured" if name in cost_models() else ""
 
 
 def bench_advice(device: str, file: str = "FILE") -> str:
@@ -61,13 +61,13 @@ def bench_advice(device: str, file: str = "FILE") -> str:
 
 def _cost_model(name: str | None, lut: Path | None) -> CostModel:
     if lut is not None:
-        raise UserError("--estimate answers from a cost model and --lut from a table: pass one of them")
+        raise OptionError("estimate", "answers from a cost model and `table` from a table: pass one of them")
     if name is None:
-        raise UserError(f"--estimate needs the device that is meant: --device {' or '.join(cost_models())}")
+        raise OptionError("estimate", f"needs the device that is meant: `device` {' or '.join(cost_models())}")
     try:
         return cost_model(name)
     except NoCostModelError as error:
-        raise UserError(f"{error}. Or measure, without --estimate") from None
+        raise UserError(f"{error}. Or measure, without `estimate`") from None
 
 
 def _note(model: CostModel, told: NetworkEstimate, layers: int) -> str:

@@ -14,7 +14,7 @@ from amc_latency.lut.imports.importers import ImportReport, import_logs
 from amc_latency.models.load import Network, check_counts
 
 _NAMED = 5
-"""Entries that are no blocks, of which a report shows the text; --json has all."""
+"""Entries that are no blocks, of which a report shows the text; the report itself has all."""
 
 
 def import_into(
@@ -66,7 +66,7 @@ def known_text(report: ImportReport) -> str:
 
 
 def holds_blocks(paths: Sequence[Path], format: str) -> bool:
-    """Whether an import is one of block tables, by `--format` or, with `auto`, by what the files hold.
+    """Whether an import is one of block tables, by `format` or, with `auto`, by what the files hold.
 
     Raises `UserError` where some do and some don't.
     """
@@ -74,7 +74,7 @@ def holds_blocks(paths: Sequence[Path], format: str) -> bool:
         return format != "op-profile"
     alike = {looks_like_blocks(path): path for path in paths}
     if len(alike) > 1:
-        raise UserError(f"{alike[True]} is a block table and {alike[False]} is none: give each its own --out")
+        raise UserError(f"{alike[True]} is a block table and {alike[False]} is none: give each its own `out`")
     return True in alike
 
 
@@ -84,7 +84,7 @@ def named_model(model: str | None, logs: Sequence[Path]) -> str:
         return model
     if missing := next((log for log in logs if not log.is_file()), None):
         raise UserError(f"there is no log {missing}")
-    raise UserError(f"{logs[0]} is no block table, and op-profile logs say no network: name theirs with --model")
+    raise UserError(f"{logs[0]} is no block table, and op-profile logs say no network: name theirs with `model`")
 
 
 def import_block_tables(paths: Sequence[Path], out: Path, device: str, format: str) -> BlockImportReport:
@@ -110,4 +110,4 @@ def block_import_text(report: BlockImportReport) -> None:
                 put(f"      {text}")
     if not report.rows_added:
         put("there was nothing new in these files")
-    put(f"read-only: amc-latency predict --lut {report.table} --model M answers from it, profile and search do not")
+    put("read-only: predict answers from it, profile and search do not")

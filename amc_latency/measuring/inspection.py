@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from amc_latency.console import put
+from amc_latency.console import number_column, put, table_console
 from amc_latency.graph.coupling import LeftWhole, Member
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.prediction import predict, share_text
 from amc_latency.models.load import Network
-from amc_latency.report import console, right
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,10 @@ def inspect(network: Network, table: LatencyTable | None) -> Inspection:
 
 def inspection_text(report: Inspection) -> None:
     """Layers, then groups with what moves together and why, then what is left whole."""
-    table = Table("layer", "shape", right("MACs"), right("ms %"), "groups")
+    table = Table("layer", "shape", number_column("MACs"), number_column("ms %"), "groups")
     for layer in report.layers:
         table.add_row(layer.name, layer.shape, f"{layer.macs:,}", _pct(layer.ms_pct), " ".join(map(str, layer.groups)))
-    console().print(table)
+    table_console().print(table)
     for number, group in enumerate(report.groups, 1):
         width = f" of {group.width}" if group.width > 1 else ""
         ms = "" if group.ms_pct is None else f", {group.ms_pct:.1f} % of the milliseconds"

@@ -102,7 +102,7 @@ def predict(network: Network | KnownNetwork, table: LatencyTable | None, counts:
     if coverage is not None and missing:
         note = _missing_text(str(table.path) if table is not None else "", coverage, missing)
     elif calibration is None:
-        note = "no latency table for this device yet: run `amc-latency profile`, or name one with --lut"
+        note = "no latency table for this device yet: run `amc-latency profile`, or name one with `table`"
     elif not calibration.calibrated:
         note = (
             f"the table has {calibration.networks} whole networks of this kind, too few to calibrate on, "
@@ -149,7 +149,7 @@ def _missing_text(table: str, coverage: Coverage, missing: Sequence[MissingOp]) 
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     return (
         f"{table} covers {share_text(coverage.share_pct)} of the ops ({coverage.covered} of {coverage.ops}), not "
-        f"{', '.join(named)}{more}: profile the network, with a --step that its counts are multiples of, or import a "
+        f"{', '.join(named)}{more}: profile the network, with a `step` that its counts are multiples of, or import a "
         "log of it"
     )
 

@@ -17,20 +17,19 @@ from amc_latency.android_bench.safe.folders import WorkingFolder
 from amc_latency.console import Console
 from amc_latency.device.base import Device, DeviceIdentity, Protocol
 from amc_latency.device.conditions import commonest_suspicion, measured_by, suspicions
-from amc_latency.device.fleet import Fleet
+from amc_latency.device.kinds import KINDS as DEVICE_KINDS
 from amc_latency.device.profiles import profiles
-from amc_latency.errors import JobError, UserError
+from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.coupling import ChannelGroup
 from amc_latency.lut.building.build import BuildReport, NetworkWorkload, Plan, build_table
 from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
-from amc_latency.lut.prediction.estimate_device import EstimateDevice
 from amc_latency.lut.prediction.predict import Predictor
-from amc_latency.lut.prediction.replay import ReplayDevice
+from amc_latency.lut.prediction.tabled import TabledDevice
 from amc_latency.lut.shapes.architecture import Architecture, channel_choices
 from amc_latency.lut.shapes.shape import NetworkShape, network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.measuring.opening import HOST, device_text, open_device
+from amc_latency.measuring.opening import HOST, open_device
 from amc_latency.models.load import Network, cut_to
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
 
@@ -57,7 +56,7 @@ class Grid:
     def __post_init__(self) -> None:
         check_bounds(self.min_keep, self.max_keep, self.unset)
         if self.step < 1:
-            raise UserError(f"--step is at least 1, not {self.step}")
+            raise OptionError("step", f"is at least 1, not {self.step}")
 
     @property
     def unset(self) -> float | None:
@@ -69,7 +68,7 @@ class Grid:
         """The smallest share of any kind of group."""
         return min(bound_of(self.min_keep, kind) or LEAST_KEEP["channels"] for kind in KINDS)
 
-    def left(self, network: Network, counts: Counts) -> Choices:
+    def choices_within(self, network: Network, counts: Counts) -> Choices:
         """The choices of `network` that are left where earlier rounds have cut it to `counts`."""
         return tuple(
             tuple(sorted({*(choice for choice in choices if choice < count), min(count, choices[-1])}))
@@ -106,7 +105,7 @@ class Grid:
         if not within:
             raise UserError(
                 f"group {group.name} has {group.channels} channels, and no multiple of {step} of them is from "
-                f"{low:g} to {high:g} of that: give a smaller --step, or other bounds by --min-keep and --max-keep"
+                f"{low:g} to {high:g} of that: give a smaller `step`, or other bounds by `min_keep` and `max_keep`"
             )
         return within
 
@@ -118,7 +117,7 @@ def plan_of(kind: Literal["learn", "grid"], goal: str) -> Plan:
     except ValueError:
         percent = math.nan
     if not 0 < percent <= 50:
-        raise UserError(f"--goal is a percentage above 0 and at most 50, such as 0.5%, not '{goal}'")
+        raise OptionError("goal", f"is a percentage above 0 and at most 50, such as 0.5%, not '{goal}'")
     return Plan(kind, percent / 100)
 
 
@@ -162,14 +161,14 @@ class ProfileReport:
 
 
 def table_path(identity: DeviceIdentity) -> Path:
-    """Where a device's table lies unless `--lut` says otherwise: one file a device and runtime."""
+    """Where a device's table lies unless `table` says otherwise: one file a device and runtime."""
     who = repr(sorted((name, value) for name, value in asdict(identity).items() if name != "estimated"))
     digest = hashlib.sha256(who.encode()).hexdigest()[:8]
     return tables_folder() / f"{identity.name}-{digest}.tsv"
 
 
 def tables_folder() -> Path:
-    """Where tables lie unless `--lut` says otherwise."""
+    """Where tables lie unless `table` says otherwise."""
     from platformdirs import user_data_path
 
     return user_data_path("amc-latency") / "tables"
@@ -185,7 +184,7 @@ def open_table(
     With `writing` no other process may write it from now on. Raises `TableError`, also for a table of another device or
     protocol.
     """
-    if isinstance(device, ReplayDevice | EstimateDevice):
+    if isinstance(device, TabledDevice):
         device.table.expect(protocol=protocol)
         return device.table
     path = lut or table_path(device.identity)
@@ -206,14 +205,16 @@ def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
         return LatencyTable.open(lut)
     name = name or HOST
     profile = profiles().get(name)
-    if profile is None or profile.kind == HOST:
+    if profile is None or DEVICE_KINDS[profile.kind].is_this_computer:
         with open_device(name, lut) as device:
             return open_table(device, None, lut, create=False)
     if lut is None:
         # Not `*`: another profile may be called NAME-fp16.
         found = sorted(tables_folder().glob(f"{name}-{'[0-9a-f]' * 8}.tsv"))
         if len(found) > 1:
-            raise UserError(f"there are {len(found)} tables of {name}: choose with --lut: {', '.join(map(str, found))}")
+            raise UserError(
+                f"there are {len(found)} tables of {name}: choose with `table`: {', '.join(map(str, found))}"
+            )
         if not found:
             return None
         lut = found[0]
@@ -229,6 +230,7 @@ def complete_table(
 
     Raises `JobError` if a layer could not be timed, and whatever device and table raise.
     """
+    console.detail(f"table {table.path.resolve()}, {len(table.rows):,} rows, of {device.text}")
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
     seen = _calibration_counts(architecture, grid, choices)
@@ -236,10 +238,10 @@ def complete_table(
     if device.identity.estimated:
         # A cost model answers for every shape at once: nothing has to be read between them.
         plan = Plan("missing")
-    if isinstance(device, ReplayDevice):
+    if device.repeats is not None:
         # A replayed prediction must not pass for a timing; without the uncut network there is no target.
         seen, held_out = (
-            [counts for counts in some if network_text(architecture.shapes(counts)) in device.timed]
+            [counts for counts in some if network_text(architecture.shapes(counts)) in device.repeats]
             for some in (seen, held_out)
         )
         seen = seen or [architecture.group_channels]
@@ -269,8 +271,8 @@ def complete_table(
         errors_pct.append(100 * abs(predictor.ms(shapes) / _measured_ms(predictor, shapes) - 1))
     workers = {worker for timing in table.rows if (worker := measured_by(timing.conditions))}
     # A fleet's were compared before their rows were mixed.
-    if len(workers) > 1 and not isinstance(device, Fleet):
-        console.say(
+    if len(workers) > 1 and not device.working:
+        console.warn(
             f"{table.path} holds rows of {len(workers)} devices ({', '.join(sorted(workers))}): they may differ"
         )
     suspect = [reasons for timing in table.rows if (reasons := suspicions(timing.conditions))]
@@ -278,7 +280,7 @@ def complete_table(
     check = report.checks[-1] if report.checks else None
     return ProfileReport(
         table=str(table.path),
-        device=device_text(device),
+        device=device.text,
         rows=len(table.rows),
         timed=report.timed,
         incomplete=report.incomplete,

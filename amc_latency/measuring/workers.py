@@ -12,7 +12,6 @@ from amc_latency.device.conditions import suspicions
 from amc_latency.device.fleet import Fleet
 from amc_latency.lut.building.build import layer_workloads
 from amc_latency.lut.shapes.shape import LayerShape
-from amc_latency.measuring.opening import HOST
 
 _FIRST_ROUND = 1000
 """Not a table's round: what a killed session has left on a phone for one of those must stay there."""
@@ -108,10 +107,9 @@ def settle_workers(
     """
     if not isinstance(device, Fleet):
         return
-    on_host = device.identity.name == HOST
     # The core that is timed on where nobody asks for more.
     core = device.working[-1]
-    if on_host and protocol.threads > 1:
+    if device.is_this_computer and protocol.threads > 1:
         console.say(
             f"timing with one worker: the table's protocol has {protocol.threads} threads, which take the cores"
         )
@@ -124,14 +122,14 @@ def settle_workers(
     problem = agreement.problem(limits)
     if problem is None:
         return
-    if on_host:
-        console.say(f"timing on {core} alone: {problem}")
+    if device.is_this_computer:
+        console.warn(f"timing on {core} alone: {problem}")
         device.keep(core)
     elif force:
-        console.say(f"the phones' rows are mixed all the same: {problem}")
+        console.warn(f"the phones' rows are mixed all the same: {problem}")
     else:
-        choice = f"--device {device.identity.name}@{device.working[0]}"
-        raise DeviceError(f"the phones do not agree: {problem}. Choose one, as {choice}, or insist with --force")
+        choice = f"`device={device.identity.name}@{device.working[0]}`"
+        raise DeviceError(f"the phones do not agree: {problem}. Choose one, as {choice}, or insist with `force`")
 
 
 def check_agreement(

@@ -24,7 +24,7 @@ from amc_latency.lut.shapes.architecture import Architecture, Channels, Layer
 from amc_latency.lut.shapes.shape import parse_shape
 from amc_latency.models.files.checkpoint import bundled_checkpoint
 from amc_latency.models.load import BUNDLED, RANDOM, NetworkOptions, is_checkpoint, load_network
-from amc_latency.models.registry import MODULE, names_own_file
+from amc_latency.models.spec import MODULE, names_own_file
 
 if TYPE_CHECKING:
     from amc_latency.models.load import Network

@@ -10,35 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.graph.outputs import tensors_of
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
 from amc_latency.models.files.file_kinds import check_network_name
 from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
-from amc_latency.models.registry import (
-    LITE0,
-    ModelSpec,
-    build_original,
-    default_spec,
-    names_own_file,
-    normalisation_of,
-    parse_input,
-    timm_name,
-    torchvision_name,
-)
+from amc_latency.models.registry import RANDOM, build_original, source_of
+from amc_latency.models.spec import ModelSpec, names_own_file, parse_input
+from amc_latency.pixels import Normalisation, parse_normalisation
+from amc_latency.settings import setting
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from amc_latency.data import Normalisation
     from amc_latency.graph.trace import NetworkGraph
     from amc_latency.models.known_networks import KnownGraph, KnownNetwork
-
 BUNDLED = "bundled"
 BUNDLED_PIXELS = "fashion_mnist"
 """The bundled checkpoint is older than the figures that others remember."""
-RANDOM = "random"
 OWN = "own"
 """Weights that the function of an own file loads itself."""
 _SAME = 1e-3
@@ -50,19 +40,29 @@ _NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 class NetworkOptions:
     """Which network. What is None follows from the model: a checkpoint knows its own input and classes."""
 
-    model: str = BUNDLED
-    """`bundled`, a checkpoint's path, or what `ModelSpec.name` may be"""
-    width: float | None = None
-    """channel multiplier, 1.0 unless set"""
-    input: str | None = None
-    """CxHxW, the network's own unless set, mostly 3x224x224"""
-    classes: int | None = None
-    """the network's own unless set, mostly 1000"""
-    weights: str | None = None
-    """a file (.safetensors, .pt, .pth), torchvision's name of weights, `pretrained`, `own` for what an own function
-    loads itself, or `random`: that unless set, but for EfficientNet-Lite0, whose own come with it"""
-    normalisation: str | None = None
-    """what the weights expect of pixels, as `parse_normalisation` reads it; what is known of them unless set"""
+    model: str = setting(
+        BUNDLED,
+        "bundled, a checkpoint (.safetensors), a name such as mobilenet_v1, torchvision:NAME, timm:NAME, or "
+        "FILE.py:FUNCTION",
+        "Network",
+    )
+    width: float | None = setting(None, "channel multiplier of a named model, 1.0 unless set", "Network")
+    input: str | None = setting(None, "CxHxW of a named model, its own unless set, mostly 3x224x224", "Network")
+    classes: int | None = setting(None, "classes of a named model, its own unless set, mostly 1000", "Network")
+    weights: str | None = setting(
+        None,
+        "of a named model: a file (.safetensors, .pt, .pth), torchvision's name such as DEFAULT, pretrained (its "
+        "best, or timm's), own (what FILE.py:FUNCTION loads itself), or random: that unless set, but for "
+        "efficientnet_lite0, whose own come with it",
+        "Network",
+    )
+    normalisation: str | None = setting(
+        None,
+        "what the weights expect of pixels: MEAN,.../STD,... of pixels scaled to 0..1, or imagenet, half, lite, "
+        "cifar10, cifar100, fashion_mnist, none (0..1), raw (0..255); as published, or as a checkpoint remembers, or "
+        "else the data's own",
+        "Network",
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _outputs(model: nn.Module, spec: ModelSpec) -> list[list[torch.Tensor]]:
 
 def _check_same(expected: list[list[torch.Tensor]], traced: nn.Module, spec: ModelSpec) -> None:
     """Raise UserError for a network that says something else each time, or in the form in which it can be cut."""
-    from amc_latency.export.closeness import close
+    from amc_latency.closeness import close
 
     for other in [*expected[1:], *_outputs(traced, spec)[:1]] if expected else []:
         alike = len(other) == len(expected[0]) and all(
@@ -160,10 +160,10 @@ def check_trained(network: Network, options: NetworkOptions, what: str) -> None:
 
 
 def check_own_weights(options: NetworkOptions, spec: ModelSpec) -> None:
-    """Raise `UserError` where `--weights own` is said of a function that loads none: each call then makes others."""
+    """Raise `UserError` where `weights='own'` is said of a function that loads none: each call then makes others."""
     if options.weights == OWN and names_own_file(spec.name) and _differs_each_time(spec):
         raise UserError(
-            f"{spec.name} loads no weights itself, they are others at each call: pass --weights FILE, or load them in "
+            f"{spec.name} loads no weights itself, they are others at each call: pass `weights=FILE`, or load them in "
             "the function"
         )
 
@@ -172,8 +172,8 @@ def check_weights_said(options: NetworkOptions) -> None:
     """Raise `UserError` for an own network of which nobody says whether its function loads weights."""
     if names_own_file(options.model) and options.weights is None:
         raise UserError(
-            f"nobody says which weights of {options.model} are to be written: pass --weights FILE, --weights own if "
-            "the function loads its own, or --weights random for a file that is only to be timed"
+            f"nobody says which weights of {options.model} are to be written: pass `weights=FILE`, `weights='own'` if "
+            "the function loads its own, or `weights='random'` for a file that is only to be timed"
         )
 
 
@@ -186,15 +186,15 @@ def weights_text(options: NetworkOptions, spec: ModelSpec) -> str:
     """Where the weights come from, in a few words."""
     if is_checkpoint(options.model):
         return "of the checkpoint"
-    name = options.weights or ("pretrained" if spec.name == LITE0 else RANDOM)
+    name = options.weights or source_of(spec.name).weights
     return "the function's own" if name == OWN else name
 
 
 def random_weights(model: str, what: str) -> str:
     """Why `what`, such as "a search", refuses an untrained network, and what to do."""
-    own = ", or --weights own if the function loads its own," if names_own_file(model) else ""
+    own = ", or `weights='own'` if the function loads its own," if names_own_file(model) else ""
     return (
-        f"{model} has random weights, and {what} needs trained ones: pass --weights FILE{own} or --model CHECKPOINT, "
+        f"{model} has random weights, and {what} needs trained ones: pass `weights=FILE`{own} or `model=CHECKPOINT`, "
         "made with `amc-latency train`"
     )
 
@@ -207,7 +207,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
     if is_checkpoint(options.model):
         path = bundled_checkpoint() if options.model == BUNDLED else Path(options.model)
         if options.weights is not None:
-            raise UserError(f"{options.model} has weights of its own: leave --weights out, or name a model")
+            raise UserError(f"{options.model} has weights of its own: leave `weights` out, or name a model")
         model, spec, extra = load_checkpoint(path)
         _check_agrees(options, spec, path)
         saved = extra.get(NORMALISATION_KEY, BUNDLED_PIXELS if options.model == BUNDLED else None)
@@ -216,7 +216,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
         model, spec, extra = load_checkpoint(Path(options.weights), options.model)
         _check_agrees(options, spec, Path(options.weights))
         return model, spec, True, _pixels(options, spec, extra.get(NORMALISATION_KEY), published=False)
-    spec = _described(options, default_spec(options.model))
+    spec = _described(options, source_of(options.model).described(options.model))
     model = _seeded(spec)
     origin = _put_weights(options, spec, model)
     model = folded(model)
@@ -224,7 +224,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
         classes = classes_made(model, spec)
         if classes is not None:
             if classes != spec.classes and options.classes is not None:
-                raise UserError(f"{spec.name} makes {classes} logits, not --classes {options.classes}")
+                raise UserError(f"{spec.name} makes {classes} logits, not `classes={options.classes}`")
             spec = replace(spec, classes=classes)
     pixels = _pixels(options, spec, None, published=origin == "published")
     return model, spec, origin != RANDOM, pixels
@@ -235,11 +235,9 @@ def _pixels(options: NetworkOptions, spec: ModelSpec, saved: str | None, publish
 
     Raises UserError for another number of channels than the network has.
     """
-    from amc_latency.data import parse_normalisation
-
     channels = spec.input[0]
     if (text := options.normalisation or saved) is None:
-        found = normalisation_of(spec.name) if published else None
+        found = source_of(spec.name).normalisation(spec.name) if published else None
         return found if found is not None and len(found.mean) == channels else None
     given = parse_normalisation(text, channels)
     if len(given.mean) != channels:
@@ -253,7 +251,7 @@ def _pixels(options: NetworkOptions, spec: ModelSpec, saved: str | None, publish
 def _pixels_because(options: NetworkOptions) -> str:
     """How `_pixels` came to what it says."""
     if options.normalisation is not None:
-        return "as --normalisation says"
+        return "as `normalisation` says"
     remembered = is_checkpoint(options.model) or is_of_own_file(Path(options.weights or ""))
     return "as the checkpoint remembers" if remembered else "as published with the network's weights"
 
@@ -292,13 +290,13 @@ def check_logits(network: Network) -> None:
         )
 
 
-def settled(network: Network) -> Network:
+def with_norm_statistics(network: Network) -> Network:
     """An untrained network whose batch norms have seen images: without that its signal fades to nothing on the way."""
-    return replace(network, model=settled_model(network.model, network.spec.input))
+    return replace(network, model=model_with_norm_statistics(network.model, network.spec.input))
 
 
-def settled_model(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
-    """`settled` for a network that is not traced."""
+def model_with_norm_statistics(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
+    """`with_norm_statistics` for a network that is not traced."""
     import torch
 
     model = copy.deepcopy(model).train()
@@ -364,29 +362,19 @@ def _put_weights(options: NetworkOptions, spec: ModelSpec, model: nn.Module) -> 
 
     Raises UserError for weights that are not there or don't fit, JobError if they can't be downloaded.
     """
-    name = options.weights or ("pretrained" if spec.name == LITE0 else RANDOM)
-    if name == RANDOM or (name == OWN and names_own_file(spec.name)):
+    source = source_of(spec.name)
+    name = options.weights or source.weights
+    if name == RANDOM or (name == OWN and source.own_code):
         return name
-    torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
     if Path(name).suffix in SUFFIXES or Path(name).is_file():
         _put_file(Path(name), model)
         return "file"
-    if torchvision is not None:
-        from amc_latency.models.zoo.torchvision_zoo import pretrained as from_torchvision
-
-        tensors = from_torchvision(torchvision, name)
-    elif timm is not None:
-        from amc_latency.models.zoo.timm_zoo import pretrained as from_timm
-
-        tensors = from_timm(timm, name)
-    elif spec.name == LITE0 and name == "pretrained":
-        from amc_latency.models.zoo.efficientnet_lite import pretrained
-
-        tensors = pretrained()
-    else:
-        raise UserError(
-            f"--weights {name}: no such file ({', '.join(SUFFIXES)}), and {spec.name} has no weights of that name; "
-            "networks with published weights are torchvision:NAME and timm:NAME"
+    tensors = source.published(spec.name, name)
+    if tensors is None:
+        raise OptionError(
+            "weights",
+            f"{name}: no such file ({', '.join(SUFFIXES)}), and {spec.name} has no weights of that name; "
+            "networks with published weights are torchvision:NAME and timm:NAME",
         )
     put_weights(name, model, tensors)
     return "published"

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from amc_latency.errors import UserError
-from amc_latency.models.registry import nearest
+from amc_latency.names import nearest
 
 SUFFIX = ".py"
 

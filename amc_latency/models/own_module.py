@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data.splits import Normalisation, parse_normalisation
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint
 from amc_latency.models.load import Network, checked_form
-from amc_latency.models.registry import MODULE, ModelSpec, with_counts
+from amc_latency.models.registry import with_counts
+from amc_latency.models.spec import MODULE, ModelSpec
 from amc_latency.models.zoo.wrappers import plain_copy
+from amc_latency.pixels import Normalisation, parse_normalisation
 
 _WHAT = "model"
 """What messages call it: the argument's name."""
@@ -31,10 +32,8 @@ def network_of(
     `normalisation` is what its weights expect of pixels, for tasks of images. With `checkpoint` it is the network, cut
     and trained, that a search saved there. Raises UserError for a module or an input that can't be taken.
     """
-    size = input_of(example_input)
-    plain = plain_copy(_WHAT, module)
+    plain, size = module_of(module, example_input)
     spec = ModelSpec(f"{MODULE}{type(plain).__name__}", input=size)
-    _check_runs(plain, example_input)
     model = checked_form(plain, spec)
     graph = trace(model, size)
     if len(graph.output_sizes) == 1 and len(graph.output_sizes[0]) == 1:
@@ -46,6 +45,13 @@ def network_of(
 
     network = Network(model, spec, graph, True, pixels, "as normalisation says", "the module's own", build)
     return network if checkpoint is None else from_checkpoint(network, checkpoint)
+
+
+def module_of(module: nn.Module, example_input: Tensor) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A plain copy that was seen to take `example_input`, and its size [C, H, W]. Raises UserError if it doesn't."""
+    size, plain = input_of(example_input), plain_copy(_WHAT, module)
+    _check_runs(plain, example_input)
+    return plain, size
 
 
 def from_checkpoint(network: Network, path: Path) -> Network:

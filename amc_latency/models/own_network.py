@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import UserError
 from amc_latency.models.own_file import load_function
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,14 +28,14 @@ def settings_of(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: None if default is inspect.Parameter.empty else default for name, default in found.items()}
 
 
-def default_spec(name: str) -> ModelSpec:
-    """What the function's own defaults say. Raises what `load_function` raises."""
+def described(spec: ModelSpec, name: str) -> ModelSpec:
+    """With what the function's own defaults say. Raises what `load_function` raises."""
     defaults = settings_of(load_function(name))
     given: dict[str, Any] = {key: value for key, value in defaults.items() if isinstance(value, int | float)}
-    return replace(ModelSpec(name), **given)
+    return replace(spec, **given)
 
 
-def build(spec: ModelSpec) -> nn.Module:
+def build(spec: ModelSpec, name: str) -> nn.Module:
     """Call the function of `spec`, and take off what the network is wrapped in.
 
     Raises UserError if it returns no network, and what `load_function` raises.
@@ -49,6 +49,14 @@ def build(spec: ModelSpec) -> nn.Module:
     with torch.device("cpu"):
         model = function(**{name: getattr(spec, name) for name in settings_of(function)})
     return unwrapped(spec.name, model)
+
+
+def refuse(spec: ModelSpec, name: str) -> nn.Module:
+    """Raise UserError: a module that a program handed over is built by no name."""
+    raise UserError(
+        f"{name} is a module of a program: there, give this file to "
+        "amc_latency.network(module, example_input, checkpoint=...)"
+    )
 
 
 def classes_made(model: nn.Module, spec: ModelSpec) -> int | None:

@@ -1,124 +1,184 @@
-"""Which networks there are, by name. Listing them costs no torch import."""
+"""Which networks there are: a record for each source of some. Listing them costs no torch import."""
+
+from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from amc_latency.android_bench.safe.limits import INPUT_VALUES, PARAMETERS
 from amc_latency.errors import UserError
+from amc_latency.models.spec import MODULE, ModelSpec, names_own_file
+from amc_latency.names import nearest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-    from amc_latency.data import Normalisation
+    from amc_latency.pixels import Normalisation
 
-SCALABLE_MODELS = ("mobilenet_v1", "mobilenet_v2", "resnet20", "resnet56", "plain20", "lenet5")
-"""built at any width, for images of any number of channels"""
-FIXED_MODELS = (
-    *("resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg16", "vgg16_bn"),
-    *("mobilenet_v3_small", "mobilenet_v3_large", "mnasnet1_0", "squeezenet1_1", "densenet121", "googlenet"),
-)
-"""torchvision's that have a short name; `torchvision:NAME` names any of its classifiers"""
+RANDOM = "random"
 LITE0 = "efficientnet_lite0"
-TORCHVISION = "torchvision:"
-TIMM = "timm:"
-MODULE = "module:"
-"""Before the class's name of a module that a program handed over: no name can build it anew."""
+_ZOO = "amc_latency.models.zoo"
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """What it takes to build a network anew, without its weights."""
+class Source:
+    """Where networks of some names come from. Functions are named as `module:function`, and imported when called."""
 
-    name: str = "mobilenet_v1"
-    """one of `known_models()`, torchvision:NAME, timm:NAME or FILE.py:FUNCTION"""
-    width: float = 1.0
-    """channel multiplier of the uncut network"""
-    input: tuple[int, int, int] = (3, 224, 224)
-    """channels, height, width of one image"""
-    classes: int = 1000
-    """number of logits"""
-    channels: tuple[int, ...] | None = None
-    """channel counts of a cut network, one a coupled group; None for the uncut one"""
+    home: str
+    """what messages call it"""
+    builder: str
+    """of a `ModelSpec` and the source's own name of it: the network as its authors wrote it, with random weights"""
+    names: tuple[str, ...] = ()
+    """short names, which need no prefix"""
+    prefix: str | None = None
+    """before every other name"""
+    scales: bool = False
+    """whether there is a network of any width"""
+    any_channels: bool = False
+    """whether there is a network for images of any number of channels"""
+    takes_counts: bool = False
+    """whether the builder makes cut networks, so that nothing has to be cut to load one"""
+    own_code: bool = False
+    """whether it is the user's code, which may load weights itself, and may make anything"""
+    describer: str | None = None
+    """of a `ModelSpec` and the own name: the spec with what the network is unless the user says otherwise"""
+    publisher: str | None = None
+    """of the own name and the name of weights: these, by parameter, or None for a name that means nothing"""
+    normaliser: str | None = None
+    """of the own name: the `Normalisation` that the published weights expect, or None"""
+    weights: str = RANDOM
+    """the name of the weights that are taken unless set"""
+
+    def has(self, name: str) -> bool:
+        """Whether the network `name` is this source's."""
+        if self.own_code:
+            return names_own_file(name)
+        return name in self.names or (self.prefix is not None and name.startswith(self.prefix))
+
+    def own_name(self, name: str) -> str:
+        """What the source itself calls the network `name`."""
+        return name if self.prefix is None else name.removeprefix(self.prefix)
+
+    def described(self, name: str) -> ModelSpec:
+        """What `name` is unless the user says more of it: its own input, width and number of classes."""
+        spec = ModelSpec(name)
+        return spec if self.describer is None else resolve_name(self.describer)(spec, self.own_name(name))
+
+    def build(self, spec: ModelSpec) -> nn.Module:
+        """The network of `spec`, uncut unless `takes_counts`. Raises UserError for what there isn't."""
+        if (spec.width != 1.0 and not self.scales) or (spec.input[0] != 3 and not self.any_channels):
+            raise UserError(
+                f"{spec.name} comes from {self.home}: only width 1.0 and 3 input channels; "
+                f"for another width or input use one of {', '.join(SCALABLE_MODELS)}"
+            )
+        return resolve_name(self.builder)(spec, self.own_name(spec.name))
+
+    def published(self, name: str, weights: str) -> dict[str, Tensor] | None:
+        """The weights called `weights` of the network `name`; None if this source publishes none of that name.
+
+        Raises UserError saying what it publishes, JobError if they can't be downloaded.
+        """
+        return None if self.publisher is None else resolve_name(self.publisher)(self.own_name(name), weights)
+
+    def normalisation(self, name: str) -> Normalisation | None:
+        """What the published weights of the network `name` expect of pixels; None for a network without any."""
+        return None if self.normaliser is None else resolve_name(self.normaliser)(self.own_name(name))
 
 
-def names_own_file(name: str) -> bool:
-    """Whether `name` is meant as FILE.py:FUNCTION."""
-    return name.partition(":")[0].endswith(".py") or ".py:" in name
+SOURCES = {
+    "mobilenet_v1": Source(
+        "amc-latency",
+        f"{_ZOO}.mobilenet_v1:build",
+        names=("mobilenet_v1",),
+        scales=True,
+        any_channels=True,
+        takes_counts=True,
+    ),
+    "mobilenet_v2": Source(
+        "amc-latency", f"{_ZOO}.mobilenet_v2:build", names=("mobilenet_v2",), scales=True, any_channels=True
+    ),
+    "resnet_cifar": Source(
+        "amc-latency",
+        f"{_ZOO}.resnet_cifar:build",
+        names=("resnet20", "resnet56", "plain20"),
+        scales=True,
+        any_channels=True,
+    ),
+    "lenet": Source(
+        "amc-latency",
+        f"{_ZOO}.lenet:build",
+        names=("lenet5",),
+        scales=True,
+        any_channels=True,
+        describer=f"{_ZOO}.lenet:described",
+    ),
+    "torchvision": Source(
+        "torchvision",
+        f"{_ZOO}.torchvision_zoo:build",
+        names=(
+            *("resnet18", "resnet34", "resnet50", "vgg11_bn", "vgg16", "vgg16_bn"),
+            *("mobilenet_v3_small", "mobilenet_v3_large", "mnasnet1_0", "squeezenet1_1", "densenet121", "googlenet"),
+        ),
+        prefix="torchvision:",
+        describer=f"{_ZOO}.torchvision_zoo:described",
+        publisher=f"{_ZOO}.torchvision_zoo:pretrained",
+        normaliser=f"{_ZOO}.torchvision_zoo:normalisation",
+    ),
+    "timm": Source(
+        "timm",
+        f"{_ZOO}.timm_zoo:build",
+        prefix="timm:",
+        any_channels=True,
+        describer=f"{_ZOO}.timm_zoo:described",
+        publisher=f"{_ZOO}.timm_zoo:pretrained",
+        normaliser=f"{_ZOO}.timm_zoo:normalisation",
+    ),
+    "lite0": Source(
+        "efficientnet-lite-pytorch",
+        f"{_ZOO}.efficientnet_lite:build",
+        names=(LITE0,),
+        publisher=f"{_ZOO}.efficientnet_lite:pretrained",
+        normaliser=f"{_ZOO}.efficientnet_lite:normalisation",
+        weights="pretrained",
+    ),
+    "own file": Source(
+        "your own file",
+        "amc_latency.models.own_network:build",
+        scales=True,
+        any_channels=True,
+        own_code=True,
+        describer="amc_latency.models.own_network:described",
+    ),
+    "module": Source(
+        "a program", "amc_latency.models.own_network:refuse", prefix=MODULE, scales=True, any_channels=True
+    ),
+}
+"""In the order in which they are asked whose a name is; messages list their short names in this order."""
+SCALABLE_MODELS = tuple(name for source in SOURCES.values() if source.scales for name in source.names)
+"""Short names of what is built at any width, for images of any number of channels."""
 
 
 def known_models() -> list[str]:
     """The short names that `build_model` takes."""
-    return [*SCALABLE_MODELS, *FIXED_MODELS, LITE0]
+    return [name for source in SOURCES.values() for name in source.names]
 
 
-def nearest(name: str, names: list[str]) -> str:
-    """The entry of `names` spelt most like `name`."""
-    return get_close_matches(name, names, n=1, cutoff=0.0)[0]
+def source_of(name: str) -> Source:
+    """Where the network `name` comes from. Raises UserError naming the nearest for a name that none has."""
+    for source in SOURCES.values():
+        if source.has(name):
+            return source
+    raise UserError(_unknown(name))
 
 
-def parse_input(text: str) -> tuple[int, int, int]:
-    """Read "CxHxW", such as "3x224x224", as (channels, height, width); UserError for anything else."""
-    match = re.fullmatch(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})", text.strip(), re.ASCII)
-    if match is None:
-        raise UserError(f'input "{text}" is not CHANNELSxHEIGHTxWIDTH; write it like 3x224x224')
-    channels, height, width = map(int, match.groups())
-    return channels, height, width
-
-
-def torchvision_name(name: str) -> str | None:
-    """What torchvision calls the network `name`; None if it is not torchvision's."""
-    return name if name in FIXED_MODELS else name.removeprefix(TORCHVISION) if name.startswith(TORCHVISION) else None
-
-
-def timm_name(name: str) -> str | None:
-    """What timm calls the network `name`; None if it is not timm's."""
-    return name.removeprefix(TIMM) if name.startswith(TIMM) else None
-
-
-def default_spec(name: str) -> ModelSpec:
-    """What `name` is unless the user says more of it: its own input, width and number of classes."""
-    if names_own_file(name):
-        from amc_latency.models.own_network import default_spec as own_spec
-
-        return own_spec(name)
-    spec = ModelSpec(name)
-    if name == "lenet5":
-        return replace(spec, input=(1, 28, 28), classes=10)
-    if torchvision_name(name) == "inception_v3":
-        return replace(spec, input=(3, 299, 299))
-    if timm := timm_name(name):
-        from amc_latency.models.zoo.timm_zoo import default_input
-
-        return replace(spec, input=default_input(timm))
-    return spec
-
-
-def normalisation_of(name: str) -> "Normalisation | None":
-    """What the published weights of the network `name` expect of pixels; None for a network without any."""
-    if torchvision := torchvision_name(name):
-        from amc_latency.models.zoo.torchvision_zoo import normalisation as of_torchvision
-
-        return of_torchvision(torchvision)
-    if timm := timm_name(name):
-        from amc_latency.models.zoo.timm_zoo import normalisation as of_timm
-
-        return of_timm(timm)
-    if name == LITE0:
-        from amc_latency.models.zoo.efficientnet_lite import normalisation
-
-        return normalisation()
-    return None
-
-
-def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
+def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> nn.Module:
     """Build the network of `spec` with random weights, in eval mode and normal form (see normal_form.py).
 
     Raises UserError as `build_original`, and for counts that the network doesn't have.
     """
-    if spec.name == "mobilenet_v1":
+    if source_of(spec.name).takes_counts:
         return build_original(spec, most_weights)
     from amc_latency.graph.normal_form import normal_form
     from amc_latency.models.zoo.wrappers import folded
@@ -127,11 +187,11 @@ def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
     return model if spec.channels is None else with_counts(model, spec, spec.channels)
 
 
-def build_original(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Module":
-    """Build the network of `spec` as its authors wrote it, with random weights, in eval mode; uncut, but MobileNetV1.
+def build_original(spec: ModelSpec, most_weights: int = PARAMETERS) -> nn.Module:
+    """Build the network of `spec` as its authors wrote it, with random weights, in eval mode.
 
-    Raises UserError for an unknown name, for a width or input that the network doesn't have, and for one of more
-    weights than `most_weights` or than memory holds, before it is made.
+    Uncut but where its source `takes_counts`. Raises UserError for an unknown name, for a width or input that the
+    network doesn't have, and for one of more weights than `most_weights` or than memory holds, before it is made.
     """
     if not 1 <= spec.classes <= 1_000_000:
         raise UserError(f"classes is {spec.classes}; a classifier has 1 to 1,000,000")
@@ -141,77 +201,27 @@ def build_original(spec: ModelSpec, most_weights: int = PARAMETERS) -> "nn.Modul
         raise UserError(f"input is {'x'.join(map(str, spec.input))}; an image has at most {INPUT_VALUES:,} values")
     if not 0 < spec.width <= 16:
         raise UserError(f"width {spec.width} is not in 0..16; give a multiplier such as 0.5 or 1.0")
-    if not names_own_file(spec.name):
+    source = source_of(spec.name)
+    if not source.own_code:
         from amc_latency.models.size import check_size
 
-        check_size(spec.name, lambda: _original(spec), most_weights)
-    return _original(spec).eval()
-
-
-def _original(spec: ModelSpec) -> "nn.Module":
-    if names_own_file(spec.name):
-        from amc_latency.models.own_network import build as build_own
-
-        return build_own(spec)
-    if spec.name in SCALABLE_MODELS:
-        return _scalable(spec)
-    torchvision, timm = torchvision_name(spec.name), timm_name(spec.name)
-    if spec.name.startswith(MODULE):
-        raise UserError(
-            f"{spec.name.removeprefix(MODULE)} is a module of a program: there, give this file to "
-            "amc_latency.network(module, example_input, checkpoint=...)"
-        )
-    if torchvision is None and timm is None and spec.name != LITE0:
-        raise UserError(_unknown(spec.name))
-    home = "torchvision" if torchvision else "timm" if timm else "efficientnet-lite-pytorch"
-    if spec.width != 1.0 or (spec.input[0] != 3 and timm is None):
-        raise UserError(
-            f"{spec.name} comes from {home}: only width 1.0 and 3 input channels; "
-            f"for another width or input use one of {', '.join(SCALABLE_MODELS)}"
-        )
-    if torchvision is not None:
-        from amc_latency.models.zoo.torchvision_zoo import build as build_torchvision
-
-        return build_torchvision(torchvision, spec.classes)
-    if timm is not None:
-        from amc_latency.models.zoo.timm_zoo import build as build_timm
-
-        return build_timm(timm, spec.classes, spec.input[0])
-    from amc_latency.models.zoo.efficientnet_lite import build as build_lite
-
-    return build_lite(spec.classes)
-
-
-def _scalable(spec: ModelSpec) -> "nn.Module":
-    if spec.name == "mobilenet_v1":
-        from amc_latency.models.zoo.mobilenet_v1 import mobilenet_v1
-
-        return mobilenet_v1(spec.width, spec.classes, spec.input[0], spec.channels)
-    if spec.name == "mobilenet_v2":
-        from amc_latency.models.zoo.mobilenet_v2 import mobilenet_v2
-
-        return mobilenet_v2(spec.width, spec.classes, spec.input[0])
-    if spec.name == "lenet5":
-        from amc_latency.models.zoo.lenet import lenet5
-
-        return lenet5(spec.width, spec.classes, spec.input)
-    from amc_latency.models.zoo.resnet_cifar import resnet_cifar
-
-    return resnet_cifar(spec.name, spec.width, spec.classes, spec.input[0])
+        check_size(spec.name, lambda: source.build(spec), most_weights)
+    return source.build(spec).eval()
 
 
 def _unknown(name: str) -> str:
     from amc_latency.models.zoo.torchvision_zoo import classifiers
 
-    shown = {**{other: TORCHVISION + other for other in classifiers()}, **{known: known for known in known_models()}}
+    prefixes = [f"{source.prefix}NAME" for source in SOURCES.values() if source.prefix not in (None, MODULE)]
+    shown = {**{other: f"torchvision:{other}" for other in classifiers()}, **{known: known for known in known_models()}}
     return (
         f"there is no model '{name}'; did you mean '{shown[nearest(name, list(shown))]}'? "
-        f"Known are {', '.join(known_models())}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION, bundled, "
-        "and any checkpoint (.safetensors)"
+        f"Known are {', '.join([*known_models(), *prefixes])}, FILE.py:FUNCTION, bundled, and "
+        "any checkpoint (.safetensors)"
     )
 
 
-def with_counts(model: "nn.Module", spec: ModelSpec, channels: tuple[int, ...]) -> "nn.Module":
+def with_counts(model: nn.Module, spec: ModelSpec, channels: tuple[int, ...]) -> nn.Module:
     """A copy of `model`, in normal form, with the first `channels[g]` channels of each coupled group.
 
     Shapes to load a cut network into. Raises UserError for counts that it can't have.

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from amc_latency.graph.batch_norm import scale_and_shift
 from amc_latency.graph.operations import BATCH_NORMS, OUT_OF_PLACE, activation_of
 from amc_latency.graph.trace import NetworkGraph, traced_on_meta
 from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS
@@ -111,8 +112,7 @@ class Step:
             # With momentum 1 the running statistics are this batch's.
             y = functional.batch_norm(y, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
             self._put(_activated_(y, self.activation), values)
-        scale = norm.weight * torch.rsqrt(variances.mean(0) + norm.eps)
-        bias = norm.bias - means.mean(0) * scale
+        scale, bias = scale_and_shift(norm, means.mean(0), variances.mean(0))
         if conv.bias is not None:
             bias = bias + conv.bias * scale
         return _packed(conv, conv.weight * scale[:, None, None, None], bias, self.activation, like)
@@ -195,9 +195,9 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
 
 
 def _norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, dims: int) -> FoldedNorm:
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    scale, shift = scale_and_shift(norm, mean, variance)
     shape = (-1, *(1,) * (dims - 2))
-    return FoldedNorm(scale.view(shape), (norm.bias - mean * scale).view(shape))
+    return FoldedNorm(scale.view(shape), shift.view(shape))
 
 
 def _activation(node: fx.Node, model: nn.Module) -> str:

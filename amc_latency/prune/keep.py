@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,29 +28,30 @@ def check_bounds(least: KeepBound | None, most: KeepBound | None, unset: float |
 
     `unset` is the least share where `least` says nothing.
     """
-    for name, bound in (("min-keep", least), ("max-keep", most)):
+    for name, bound in (("min_keep", least), ("max_keep", most)):
         values = bound if isinstance(bound, Mapping) else {} if bound is None else {"": bound}
         for kind, share in values.items():
             if kind and kind not in KINDS:
-                raise UserError(f"--{name} is for all, or for {' and '.join(KINDS)}: not for '{kind}'")
+                raise OptionError(name, f"is for all, or for {' and '.join(KINDS)}: not for '{kind}'")
             if not 0 < share <= 1:
-                raise UserError(f"--{name} is a share above 0 and at most 1, such as 0.2, not {share:g}")
+                raise OptionError(name, f"is a share above 0 and at most 1, such as 0.2, not {share:g}")
     for kind in KINDS:
         low, high = bound_of(least, kind), bound_of(most, kind)
         low = unset if low is None else low
         if low is not None and high is not None and low > high:
-            raise UserError(
+            raise OptionError(
+                ("min_keep", "max_keep"),
                 f"of {kind} layers at least {low:g} and at most {high:g} is to be kept, which nothing does: set "
-                "--min-keep and --max-keep so that the first is not above the second"
+                "`min_keep` and `max_keep` so that the first is not above the second",
             )
 
 
 def check_used(least: KeepBound | None, most: KeepBound | None, present: Iterable[str], what: str) -> None:
     """Raise `UserError` for a bound of a kind that no `what`, such as "coupled group", is of."""
     missing = set(KINDS) - set(present)
-    for name, bound in (("min-keep", least), ("max-keep", most)):
+    for name, bound in (("min_keep", least), ("max_keep", most)):
         if isinstance(bound, Mapping) and (unused := sorted(missing & bound.keys())):
-            raise UserError(f"--{name} {unused[0]}={bound[unused[0]]:g} is for nothing: no {what} is of that kind")
+            raise OptionError(name, f"{unused[0]}={bound[unused[0]]:g} is for nothing: no {what} is of that kind")
 
 
 def layer_kinds(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
@@ -69,7 +70,7 @@ def bound_text(bound: KeepBound) -> str:
 
 
 def parse_bound(text: str | None, name: str) -> KeepBound | None:
-    """Read `0.2` or `conv=0.2,linear=0.02`; `UserError` for anything else. `name` is the option's, without dashes."""
+    """Read `0.2` or `conv=0.2,linear=0.02`; `UserError` for anything else. `name` is the argument's."""
     if text is None:
         return None
     try:
@@ -80,5 +81,5 @@ def parse_bound(text: str | None, name: str) -> KeepBound | None:
     except ValueError:
         found = {}
     if not found or len(found) != text.count(",") + 1:
-        raise UserError(f"--{name} is a share such as 0.2, or one by kind such as conv=0.2,linear=0.02, not '{text}'")
+        raise OptionError(name, f"is a share such as 0.2, or one by kind such as conv=0.2,linear=0.02, not '{text}'")
     return found

@@ -1,40 +1,51 @@
-"""What a search is told, and what it reports."""
+"""What a search is given, and what it reports."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.android_bench.safe.records import exactly
-from amc_latency.errors import UserError
-from amc_latency.models.load import BUNDLED, NetworkOptions
-from amc_latency.models.registry import nearest
+from amc_latency.errors import OptionError, UserError
+from amc_latency.measuring.config import ProfileConfig
+from amc_latency.models.load import NetworkOptions
+from amc_latency.names import unknown
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
-from amc_latency.search.series.densities import check_densities, check_end
-from amc_latency.search.targets.amounts import Amount, amount_text, percent_of
+from amc_latency.search.records import (
+    AGENTS,
+    BASELINES,
+    BUDGET_FIELDS,
+    BUDGETS,
+    DAMAGES,
+    PRUNINGS,
+    REWARDS,
+    STATES,
+    AgentRecord,
+)
+from amc_latency.search.series.densities import check_densities, check_end, parse_densities
+from amc_latency.search.targets.amounts import (
+    Amount,
+    amount_rule,
+    amount_text,
+    percent_of,
+    read_amount,
+    read_milliseconds,
+    speedup_of,
+)
+from amc_latency.settings import Rule, at_least, between, check_names, check_rules, positive, same, setting
 from amc_latency.training.intervals import Comparison, interval_pct
 
 LARGEST_SEED = 1_000_000_000
 ACCURACY = "accuracy"
 """The measure that is a percentage of images; any other is a figure of its own."""
-DAMAGES = ("refit", "taylor", "measured")
-"""Dynamic programming's proxies of damage, see damage.py."""
-BASELINES = ("uniform", "shallow", "deep", "random", "hill", "netadapt", "dp")
-"""Other ways to choose, see methods.py."""
-AGENTS = ("ddpg", "ppo", "hill", "random", "dp", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
-BUDGETED = ("error", "loss")
-"""Resource-constrained rewards: they know no cost, so without a budget the uncut network would win."""
-TRADED = ("latency", "macs", "params", "two-stage")
-"""Rewards that trade accuracy for a cost: they need no budget, but may have one."""
-STATES = ("amc", "two-stage")
-"""What an agent may see of a group, see env.py."""
-REWARDS = (*BUDGETED, *TRADED)
-PRUNINGS = ("channels", "weights")
-"""What a policy counts: a coupled group's channels, which are cut out, or a layer's weights, the others being zero."""
+
+TARGET, DATA, SEARCH, REWARD, FINE_TUNING, DEVICE = "Target", "Data", "Search", "Reward", "Fine-tuning", "Device"
+"""Groups of a search's settings."""
+NOT_NEGATIVE = Rule(lambda n: n >= 0, "cannot be negative")
 
 if TYPE_CHECKING:
     from amc_latency.search.judge.judge import Tested
@@ -42,103 +53,176 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What a search does; the same config, table and seed give the same policy."""
+    """What a search does; the same config, table and seed give the same policy.
 
-    target_ms: float | None = None
-    """milliseconds on the device"""
-    speedup: float | None = None
-    """the other way to say a target: the uncut network's timing in the table, divided by this"""
-    target_macs: Amount | None = None
-    """multiply-accumulates at most, or a percentage of the uncut network's, as `50%`; so the next two"""
-    target_params: Amount | None = None
-    """parameters at most, batch norm folded; where weights are pruned, those that are not zero"""
-    target_bytes: Amount | None = None
-    """bytes of the .tflite at most; where weights are pruned, zipped: see zipped.py"""
-    prune: str = "channels"
-    """what a policy counts, one of `PRUNINGS`"""
-    rounds: int = 1
-    """how often the network is pruned and fine-tuned, each time starting from what the last round made"""
-    rounds_density: tuple[float, ...] | None = None
-    """after each round, in place of equal ratios: percent of what the uncut network takes of all that is limited"""
+    `amc-latency search --help` says of each field what it means: it is made of them.
+    """
+
+    target_ms: float | None = setting(
+        None,
+        "milliseconds on the device, or percent of the uncut network's",
+        TARGET,
+        rule=positive(" of milliseconds"),
+        read=read_milliseconds,
+    )
+    speedup: float | None = setting(
+        None,
+        "the other way to say a target: the uncut network's timing divided by this",
+        TARGET,
+        rule=at_least(1),
+    )
+    target_macs: Amount | None = setting(
+        None,
+        "multiply-accumulates at most, such as 6M or 50%; alone or beside others",
+        TARGET,
+        rule=amount_rule("macs"),
+        read=read_amount,
+    )
+    target_params: Amount | None = setting(
+        None,
+        "parameters at most, batch norm folded, such as 300k or 50%; of pruned weights those that are not zero",
+        TARGET,
+        rule=amount_rule("params"),
+        read=read_amount,
+    )
+    target_bytes: Amount | None = setting(
+        None,
+        "bytes of the .tflite at most, such as 1.2M or 40%; zipped where weights are pruned",
+        TARGET,
+        rule=amount_rule("bytes"),
+        read=read_amount,
+    )
+    target_memory: Amount | None = setting(
+        None,
+        "bytes of activations that are live at once at most, such as 2M or 50%: float32, one image, without what a "
+        "runtime adds",
+        TARGET,
+        rule=amount_rule("memory"),
+        read=read_amount,
+    )
+    prune: str = setting("channels", "channels, or weights: the smallest of each layer, for a size budget", TARGET)
+    rounds: int = setting(
+        1,
+        "prune and fine-tune this often, step by step towards the target",
+        TARGET,
+        rule=Rule(lambda n: n >= 1, "is 1 or more"),
+    )
+    rounds_density: tuple[float, ...] | None = setting(
+        None,
+        "percent left after each round, such as 50,35,25,20, in place of equal ratios: as many rounds",
+        TARGET,
+        read=parse_densities,
+    )
     round: int = 1
-    """which of them this search is; `search_rounds` counts"""
-    reward: str = "loss"
-    """what is maximised, one of `REWARDS`, see rewards.py"""
-    agent: str | None = None
-    """what picks policies, one of `AGENTS`: unless set `dp` under a budget, and else `ddpg`"""
-    baselines: str = ",".join(BASELINES)
-    """what the result is shown beside, of `BASELINES`"""
-    damage: str = "refit"
-    """what dynamic programming adds up, one of `DAMAGES`"""
-    warm_start: bool | None = None
-    """whether the agent starts from dynamic programming's policies, or from random ones; under a budget unless set"""
-    state: str = STATES[0]
-    """what an agent that learns sees of a group, one of `STATES`"""
-    ppo_actors: int = 4
-    """episodes that PPO collects before it improves its policy"""
-    layer_rewards: bool = False
-    """whether PPO is rewarded after each layer, which takes an evaluation a layer, or at the end of an episode"""
-    critic_action_layer: int = 1
-    """which hidden layer of DDPG's critic the action joins at: 1, as in AMC's code, or 2, as its paper says"""
-    model: str = BUNDLED
-    """`bundled`, a checkpoint's path, or a network that `weights` are given for; see `NetworkOptions`"""
-    weights: str | None = None
-    """of a named network: a file, a name of published ones, or `own`"""
-    width: float | None = None
-    """channel multiplier of a named network"""
-    classes: int | None = None
-    """of a named network, its own unless set"""
-    normalisation: str | None = None
-    """what the weights expect of pixels, as MEAN,.../STD,...; what is known of them unless set"""
-    input: str | None = None
-    """CxHxW of a named network, its own unless set"""
-    device: str = "host"
-    """which device counts"""
-    lut: str | None = None
-    """the latency table; where profile keeps it if not given"""
-    estimate: bool = False
-    """whether the device's cost model stands in for the device, which nobody has at hand"""
-    data: str = "auto"
-    """data source, see `amc_latency.data.load_data`"""
-    unlabelled: str | None = None
-    """in its place: a folder of images, whose labels are what the original network says of them"""
-    seed: int = 0
-    """of agent, warm-up and fine-tuning"""
-    warmup: int | None = None
-    """episodes of random policies: 100 in a cold start and none in a warm one, unless set"""
-    episodes: int | None = None
-    """episodes after the warm-up: 300 in a cold start and 100 in a warm one, unless set"""
-    corrections: int = 3
-    """how often to search on when the device says that the result is over the target"""
-    correction_episodes: int = 60
-    """episodes of each such continuation; what `dp` may try in it"""
-    margin_pct: float = 1.5
-    """how far under the target to aim: about what a prediction is off by"""
-    confidence: float | None = None
-    """in place of that margin: the probability with which what wins is to be measured at or under the target"""
-    images: int = 1000
-    """held-back images that an episode is judged by; finalists are by all of them"""
-    calibration_images: int = 512
-    """train images for refit, whose statistics are collected once"""
-    recalibration_images: int = 256
-    """how many of these recalibrate the batch norms of each policy's network"""
-    min_keep: KeepBound | None = None
-    """smallest share of a group that may be kept, for all or by kind of layer; `LEAST_KEEP` unless set"""
-    max_keep: KeepBound | None = None
-    """largest share, likewise; all unless set"""
-    step: int = 8
-    """channel counts are multiples of this"""
-    finetune_epochs: int = 6
-    """passes over the train images after the cut; 0 leaves fine-tuning out"""
-    learning_rate: float | None = None
-    """of fine-tuning; finetune.py's unless set"""
-    batch_size: int | None = None
-    """of fine-tuning; by the number of train images unless set"""
-    timing_rounds: int | None = None
-    """rounds in which a result is timed, and up to three times as many until the target is met or not; as many as its
-    table's whole networks got, unless set"""
-    min_accuracy: float | None = None
-    """percent of held-back images that the uncut network must get right; more than chance unless set"""
+    """which of the rounds this search is; `search_rounds` counts"""
+    reward: str = setting(
+        "loss",
+        f"what is maximised: {', '.join(REWARDS)}; all but "
+        f"{' and '.join(name for name in REWARDS if REWARDS[name].needs_budget)} without a budget too",
+        REWARD,
+    )
+    agent: str | None = setting(
+        None, f"what searches, dp (dynamic programming) under a budget unless set: {', '.join(AGENTS)}", SEARCH
+    )
+    baselines: str = setting(",".join(BASELINES), "what the result is shown beside", SEARCH)
+    damage: str = setting("refit", f"what dynamic programming adds up: {', '.join(DAMAGES)}", SEARCH)
+    warm_start: bool | None = setting(
+        None,
+        "start from dynamic programming's policies, or from 100 random ones; unless set, warm under a budget",
+        SEARCH,
+        option="--warm-start/--cold-start",
+    )
+    state: str = setting("amc", f"what an agent that learns sees of a group: {', '.join(STATES)}", SEARCH)
+    ppo_actors: int = setting(
+        4,
+        "episodes that the agent ppo collects before it improves its policy",
+        SEARCH,
+        rule=Rule(lambda actors: actors >= 2, "is 2 or more, since episodes are compared with each other"),
+    )
+    layer_rewards: bool = setting(False, "reward the agent ppo after each layer: an evaluation a layer", REWARD)
+    critic_action_layer: int = setting(
+        1,
+        "hidden layer of the agent ddpg's critic that the action joins at: 1, as in AMC's code, or 2, as its paper "
+        "says",
+        SEARCH,
+        rule=between(1, 2, "is 1 or 2: the critic has two"),
+    )
+    model: str = same(NetworkOptions, "model")
+    weights: str | None = same(NetworkOptions, "weights")
+    width: float | None = same(NetworkOptions, "width")
+    classes: int | None = same(NetworkOptions, "classes")
+    normalisation: str | None = same(NetworkOptions, "normalisation")
+    input: str | None = same(NetworkOptions, "input")
+    device: str = same(ProfileConfig, "device")
+    lut: str | None = same(ProfileConfig, "lut")
+    estimate: bool = setting(False, "from a cost model of a phone that is not there: nobody measured", DEVICE)
+    data: str = setting(
+        "auto",
+        "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, imagenet:DIR, folder:DIR or "
+        "FILE.py:FUNCTION",
+        DATA,
+    )
+    unlabelled: str | None = setting(
+        None, "folder of images without labels: accuracy is agreement with the original", DATA
+    )
+    seed: int = setting(
+        0,
+        "of agent, warm-up and fine-tuning: the same seed gives the same policy",
+        SEARCH,
+        rule=between(0, LARGEST_SEED, f"is from 0 to {LARGEST_SEED:,}"),
+    )
+    warmup: int | None = setting(
+        None, "random episodes: 100 in a cold start, else none, unless set", SEARCH, rule=NOT_NEGATIVE
+    )
+    episodes: int | None = setting(
+        None, "those after it: 300 in a cold start, else 100, unless set", SEARCH, rule=NOT_NEGATIVE
+    )
+    corrections: int = setting(3, "searches on if measured over the target", SEARCH, rule=NOT_NEGATIVE)
+    correction_episodes: int = setting(60, "episodes of each", SEARCH, rule=NOT_NEGATIVE)
+    margin_pct: float = setting(
+        1.5,
+        "how far under the target to aim: about what a prediction is off by",
+        TARGET,
+        rule=Rule(lambda percent: 0 <= percent < 50, "is in 0..50"),
+    )
+    confidence: float | None = setting(
+        None,
+        "in place of the margin: the probability of being measured under the target, such as 0.95",
+        TARGET,
+        rule=Rule(lambda share: 0.5 <= share < 1, "is a probability from 0.5 to below 1, such as 0.95"),
+    )
+    images: int = setting(1000, "held-back images to judge an episode by; finalists are judged by all", DATA)
+    calibration_images: int = setting(512, "train images for refit", DATA)
+    recalibration_images: int = setting(256, "of these, for the batch norms of each policy", DATA)
+    min_keep: KeepBound | None = same(ProfileConfig, "min_keep")
+    max_keep: KeepBound | None = same(ProfileConfig, "max_keep")
+    step: int = same(ProfileConfig, "step")
+    finetune_epochs: int = setting(
+        6, "passes over the train images after the cut; 0 leaves fine-tuning out", FINE_TUNING, rule=NOT_NEGATIVE
+    )
+    learning_rate: float | None = setting(
+        None,
+        "highest of training: 0.1 from random weights, 0.005 of fine-tuning, unless set",
+        FINE_TUNING,
+        rule=positive(" such as 0.005"),
+    )
+    batch_size: int | None = setting(
+        None,
+        "images a training step: a sixteenth of all, from 16 to 128, unless set",
+        FINE_TUNING,
+        rule=Rule(lambda images: images >= 2, "is 2 or more images"),
+    )
+    timing_rounds: int | None = setting(
+        None,
+        "rounds of a result's timing, up to 3 times as many until clear; as the table's networks unless set",
+        DEVICE,
+    )
+    min_accuracy: float | None = setting(
+        None,
+        "percent that the uncut network must get right: more than chance unless set",
+        DATA,
+        rule=between(0, 100, "is a percentage"),
+    )
 
     @property
     def network(self) -> NetworkOptions:
@@ -146,99 +230,82 @@ class SearchConfig:
         return NetworkOptions(self.model, self.width, self.input, self.classes, self.weights, self.normalisation)
 
     def __post_init__(self) -> None:
-        if self.target_ms is not None and self.speedup is not None:
-            raise UserError("name the target in one way: --target-ms MILLISECONDS or --speedup FACTOR")
-        if self.reward not in REWARDS:
-            raise UserError(f"no reward is called '{self.reward}'; there are {', '.join(REWARDS)}")
-        if self.searcher not in AGENTS:
-            raise UserError(f"no agent is called '{self.agent}'; there are {', '.join(AGENTS)}")
-        if self.reward in BUDGETED and not self.has_budget:
-            raise UserError(
-                f"--reward {self.reward} needs a budget: --target-ms MILLISECONDS, --speedup FACTOR, --target-macs, "
-                f"--target-params or --target-bytes; the rewards {', '.join(TRADED)} trade accuracy without one"
+        _check_one_of(self, "target_ms", "speedup", "milliseconds or a factor")
+        _check_known("reward", self.reward, REWARDS)
+        _check_known("agent", self.searcher, AGENTS)
+        if REWARDS[self.reward].needs_budget and not self.has_budget:
+            traded = [name for name, reward in REWARDS.items() if not reward.needs_budget]
+            raise OptionError(
+                "reward",
+                f"{self.reward} needs a budget: `target_ms` MILLISECONDS, `speedup` FACTOR, "
+                f"{listed(BUDGET_FIELDS, 'or')}; the rewards {', '.join(traded)} trade accuracy without one",
             )
         if self.unlabelled is not None and self.data != SearchConfig.data:
-            raise UserError("--unlabelled takes the place of --data: give one of them")
-        if self.damage not in DAMAGES:
-            raise UserError(f"no proxy of damage is called '{self.damage}'; there are {', '.join(DAMAGES)}")
-        if unknown := set(self.baseline_names) - set(BASELINES):
-            raise UserError(f"no baseline is called '{min(unknown)}'; there are {', '.join(BASELINES)}")
-        if self.state not in STATES:
-            raise UserError(f"no state is called '{self.state}'; there are {' and '.join(STATES)}")
-        if self.ppo_actors < 2:
-            raise UserError(
-                f"--ppo-actors is 2 or more, since episodes are compared with each other, not {self.ppo_actors}"
+            raise OptionError("unlabelled", "takes the place of `data`: give one of them")
+        _check_known("damage", self.damage, DAMAGES, "proxy of damage")
+        for name in self.baseline_names:
+            _check_known("baselines", name, BASELINES, "baseline")
+        _check_known("state", self.state, STATES)
+        if self.agent_record.needs_budget and not self.has_budget:
+            raise OptionError(
+                ("agent", "reward"),
+                f"`agent={self.searcher!r}` needs a budget: a target, or another agent for `reward={self.reward!r}`",
             )
-        if self.critic_action_layer not in (1, 2):
-            raise UserError(f"--critic-action-layer is 1 or 2: the critic has two; not {self.critic_action_layer}")
-        if self.searcher == "dp" and not self.has_budget:
-            raise UserError(f"--agent dp needs a budget: a target, or another agent for --reward {self.reward}")
-        for name in ("target_ms", "target_macs", "target_params", "target_bytes"):
-            value = getattr(self, name)
-            if isinstance(value, str) and name == "target_ms":
-                raise UserError(f"target_ms is a number of milliseconds, not '{value}': a percentage is a speedup")
-            if isinstance(value, str):
-                percent_of(value)
-            elif value is not None and not 0 < value < float("inf"):
-                what = "milliseconds" if name == "target_ms" else name.removeprefix("target_")
-                raise UserError(f"--{name.replace('_', '-')} is a positive number of {what}, not {value:g}")
-        if self.speedup is not None and not 1 <= self.speedup < float("inf"):
-            raise UserError(f"--speedup is at least 1, not {self.speedup}")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise UserError(f"--seed is from 0 to {LARGEST_SEED:,}, not {self.seed}")
-        for name in ("warmup", "episodes", "corrections", "correction_episodes", "finetune_epochs"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"{name.replace('_', '-')} cannot be negative")
+        if isinstance(self.target_ms, str):
+            raise OptionError(
+                "target_ms", f"is a number of milliseconds, not '{self.target_ms}': a percentage is a speedup"
+            )
+        check_rules(self)
         if self.corrections and not self.correction_episodes:
-            raise UserError("a correction needs episodes: --correction-episodes 1 or more, or --corrections 0")
+            raise OptionError(
+                ("correction_episodes", "corrections"),
+                "a correction needs episodes: `correction_episodes` 1 or more, or `corrections=0`",
+            )
         timing_rounds = 1 if self.timing_rounds is None else self.timing_rounds
         positive = (self.images, self.calibration_images, self.recalibration_images, timing_rounds)
         if self.total_episodes < 1 or min(positive) < 1:
             raise UserError("a search needs at least one episode, one image to judge by and one round of timing")
-        if not 0 <= self.margin_pct < 50:
-            raise UserError(f"margin-pct is in 0..50, not {self.margin_pct}")
-        if self.confidence is not None and not 0.5 <= self.confidence < 1:
-            raise UserError(f"--confidence is a probability from 0.5 to below 1, such as 0.95, not {self.confidence}")
-        if self.confidence is not None and self.margin_pct != SearchConfig.margin_pct:
-            raise UserError("--confidence takes the place of --margin-pct: give one of them")
-        if self.confidence is not None and self.estimate:
-            raise UserError("--confidence needs a table that was measured: search with --margin-pct and --estimate")
-        others = (self.target_macs, self.target_params, self.target_bytes)
-        if self.confidence is not None and any(limit is not None for limit in others):
-            raise UserError("--confidence is for milliseconds alone: leave --target-macs, -params and -bytes out")
-        if self.confidence is not None and not self.has_latency_target:
-            raise UserError("--confidence is that of meeting a latency: give --target-ms or --speedup with it")
+        if self.confidence is not None:
+            self._check_confidence()
         if not 1 <= self.round <= self.rounds:
-            raise UserError(f"--rounds is 1 or more, not {self.rounds}")
+            raise OptionError("round", f"is from 1 to `rounds`, not {self.round}")
         if (self.rounds > 1 or self.rounds_density is not None) and not self.has_budget:
-            raise UserError("--rounds goes to a budget step by step: give --target-ms, --speedup, --target-macs, ...")
+            raise OptionError(
+                "rounds", "goes to a budget step by step: give `target_ms`, `speedup`, `target_macs`, ..."
+            )
         check_bounds(self.min_keep, self.max_keep, LEAST_KEEP["channels"] if self.prune == "channels" else None)
         if self.rounds_density is not None:
-            budgets = (self.target_macs, self.target_params, self.target_bytes)
-            ends = [percent_of(each) for each in budgets if isinstance(each, str)]
+            ends = [percent_of(each) for each in self.limits.values() if isinstance(each, str)]
             ends += [] if self.speedup is None else [100 / self.speedup]
             check_densities(self.rounds_density, self.rounds, [end for end in ends if end is not None])
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise UserError(f"--learning-rate is a positive number such as 0.005, not {self.learning_rate:g}")
-        if self.batch_size is not None and self.batch_size < 2:
-            raise UserError(f"--batch-size is 2 or more images, not {self.batch_size}")
-        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 100:
-            raise UserError(f"--min-accuracy is a percentage, not {self.min_accuracy:g}")
         if self.prune not in PRUNINGS:
-            raise UserError(f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
-        if self.step < 1:
-            raise UserError(f"--step is at least 1, not {self.step}")
-        if self.prune == "weights":
+            raise OptionError(("prune",), f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
+        if not PRUNINGS[self.prune].cuts_channels:
             self._check_weights()
 
+    def _check_confidence(self) -> None:
+        if self.margin_pct != SearchConfig.margin_pct:
+            raise OptionError("confidence", "takes the place of `margin_pct`: give one of them")
+        if self.estimate:
+            raise OptionError("confidence", "needs a table that was measured: search with `margin_pct` and `estimate`")
+        if self.limits:
+            raise OptionError("confidence", f"is for milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
+        if not self.has_latency_target:
+            raise OptionError("confidence", "is that of meeting a latency: give `target_ms` or `speedup` with it")
+
     def _check_weights(self) -> None:
-        if self.has_latency_target or self.target_macs is not None or self.reward in ("latency", "macs", "two-stage"):
-            raise UserError(
-                "--prune weights makes a network smaller, not faster: a dense runtime multiplies zeros as well. Give "
-                "--target-params or --target-bytes, or prune channels for milliseconds or MACs"
+        possible = [record.field for record in BUDGETS.values() if self.prune in record.pruning]
+        needs_channels = self.has_latency_target or REWARDS[self.reward].needs_channels
+        if needs_channels or not self.limits.keys() <= set(possible):
+            raise OptionError(
+                ("prune", *possible),
+                f"`prune={self.prune!r}` makes a network smaller, not faster: a dense runtime multiplies zeros as "
+                f"well. Give {listed(possible, 'or')}, or prune channels for milliseconds or MACs",
             )
-        if self.damage == "taylor":
-            raise UserError("--damage taylor is about channels: with --prune weights it is refit or measured")
+        if DAMAGES[self.damage].needs_channels:
+            raise OptionError(
+                "damage", f"{self.damage} is about channels: with `prune='weights'` it is refit or measured"
+            )
 
     @property
     def least_keep(self) -> float:
@@ -249,6 +316,11 @@ class SearchConfig:
     def searcher(self) -> str:
         """The agent that searches."""
         return self.agent or ("dp" if self.has_budget else "ddpg")
+
+    @property
+    def agent_record(self) -> AgentRecord:
+        """What is known of it."""
+        return AGENTS[self.searcher]
 
     @property
     def baseline_names(self) -> list[str]:
@@ -286,8 +358,13 @@ class SearchConfig:
     @property
     def has_budget(self) -> bool:
         """Whether anything is limited."""
-        others = (self.target_macs, self.target_params, self.target_bytes)
-        return self.has_latency_target or any(limit is not None for limit in others)
+        return self.has_latency_target or bool(self.limits)
+
+    @property
+    def limits(self) -> dict[str, Amount]:
+        """What is limited beside milliseconds, by field."""
+        found = {name: getattr(self, name) for name in BUDGET_FIELDS}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
     def target_of(self, original_ms: float) -> float:
         """The target in milliseconds, for an uncut network of `original_ms`; infinite if there is none."""
@@ -311,28 +388,65 @@ class SearchConfig:
         return original * (target / original) ** (self.round / self.rounds)
 
 
+def listed(names: Iterable[str], word: str) -> str:
+    """`a`, `b` or `c`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
+def _check_known(field: str, name: str, records: Mapping[str, object], what: str = "") -> None:
+    if name not in records:
+        raise OptionError((field,), unknown(records, name, what or field))
+
+
+def _check_one_of(config: SearchConfig, first: str, second: str, what: str) -> None:
+    if getattr(config, first) is not None and getattr(config, second) is not None:
+        raise OptionError((first, second), f"name the target in one way: `{first}` or `{second}`, {what}")
+
+
 def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
-    """The config with these `options` beside what is `fixed`; `UserError` for another name or type."""
+    """The config with these `options` beside what is `fixed`; `UserError` for another name or type.
+
+    What one option says of another is taken: a `target_ms` in percent is a `speedup`, densities say how many rounds.
+    """
     names = [field.name for field in fields(SearchConfig) if field.name not in fixed]
+    check_names(options, names, "search")
     for name, value in options.items():
-        if name not in names:
-            raise UserError(f"search has no option {name!r}; did you mean {nearest(name, names)!r}?")
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{name} is {value}; give a number")
     try:
-        return SearchConfig(**options, **fixed)
+        return SearchConfig(**_completed(options), **fixed)
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise UserError(f"an option of search is of the wrong type, of {given[:200]}: {error}") from error
+
+
+def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, and what follows of them for others that were not given."""
+    found = dict(options)
+    target = found.get("target_ms")
+    if isinstance(target, str):
+        if found.get("speedup") is not None:
+            raise OptionError(
+                ("target_ms", "speedup"),
+                "name the target in one way: `target_ms`, milliseconds or PERCENT%, or `speedup`, a factor",
+            )
+        found |= {"target_ms": None, "speedup": speedup_of(target)}
+    densities = found.get("rounds_density")
+    if densities:
+        found.setdefault("rounds", len(densities))
+        budgets = ("target_ms", "speedup", *BUDGET_FIELDS)
+        if found.get("prune") == "weights" and all(found.get(name) is None for name in budgets):
+            # AMC's density is of the weights: nothing else can be meant.
+            found["target_params"] = f"{densities[-1]:g}%"
+    return found
 
 
 def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
     targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
     targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
-    for name in ("macs", "params", "bytes"):
-        limit = getattr(config, f"target_{name}")
-        targets += [] if limit is None else [amount_text(limit, name)]
+    targets += [amount_text(limit, name.removeprefix("target_")) for name, limit in config.limits.items()]
     bounds = {"min": config.min_keep, "max": config.max_keep}
     parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
     parts += [] if config.prune == SearchConfig.prune else [config.prune]
@@ -341,7 +455,7 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     parts += [config.reward] if config.reward != SearchConfig.reward else []
     parts += [config.agent] if config.agent is not None else []
     parts += [] if config.starts_warm else ["cold"]
-    parts += [] if config.state == STATES[0] else [f"state-{config.state}"]
+    parts += [] if config.state == SearchConfig.state else [f"state-{config.state}"]
     parts += ["layer-rewards"] if config.layer_rewards else []
     parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
     parts += [] if pareto is None else [f"pareto{pareto}"]

@@ -19,7 +19,7 @@ from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, r
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
 from amc_latency.errors import JobError, UserError
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchReport
 from amc_latency.search.costs.costs import Counts
@@ -60,14 +60,14 @@ def check_place(path: Path) -> None:
     if (path / CONFIG).exists():
         return
     if path.exists() and (not path.is_dir() or any(entry.suffix != ".tmp" for entry in path.iterdir())):
-        raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another --out")
+        raise UserError(f"{path} exists and is not a run folder (no {CONFIG} in it): name another `out`")
     try:
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in new:
             folder.rmdir()
     except OSError as error:
-        raise UserError(f"{path} cannot be made ({error.strerror}): name another --out") from error
+        raise UserError(f"{path} cannot be made ({error.strerror}): name another `out`") from error
 
 
 class RunFolder:
@@ -90,6 +90,8 @@ class RunFolder:
             self._lock()
             self._check_config()
             remove_leftovers(path)
+            for log in (self._events, self._measurements):
+                drop_torn_line(log)
         else:
             check_place(path)
 
@@ -155,12 +157,12 @@ class RunFolder:
     def _lock(self) -> None:
         # Held until the process ends: two searches in one folder would tear each other's logs.
         if not (self.path / CONFIG).is_file():
-            raise UserError(f"{self.path / CONFIG} is no file: name another --out")
+            raise UserError(f"{self.path / CONFIG} is no file: name another `out`")
         self._held = (self.path / CONFIG).open()
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another search is running in {self.path}: wait for it, or name another --out") from None
+            raise UserError(f"another search is running in {self.path}: wait for it, or name another `out`") from None
 
     def _check_config(self) -> None:
         wanted = self.settings
@@ -170,10 +172,10 @@ class RunFolder:
                 raise ValueError("it is empty")
         except (ValueError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"{self.path / CONFIG} cannot be read ({why}): name another --out") from error
+            raise UserError(f"{self.path / CONFIG} cannot be read ({why}): name another `out`") from error
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise UserError(
                     f"{self.path} belongs to a search with {name} = {found.get(name, 'not given')}, this one has "
-                    f"{wanted.get(name, 'not given')}: use the same settings to go on, or name another --out"
+                    f"{wanted.get(name, 'not given')}: use the same settings to go on, or name another `out`"
                 )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
-from amc_latency.console import rich_console
+from amc_latency.console import WIDTH, number_column, rich_console, table_console
+from amc_latency.device.base import source_word
 from amc_latency.measuring.estimating import bench_advice
-from amc_latency.report import WIDTH, console, right
 from amc_latency.search.config import ACCURACY, Row, SearchReport
 from amc_latency.search.folder import TimedFile
 from amc_latency.training.intervals import with_interval
@@ -24,7 +24,7 @@ _TOP5 = "top-5 %: held back | test"
 
 def search_text(report: SearchReport) -> None:
     """Original, uniform width and ours, then the policy and the files."""
-    _write_search(report, console())
+    _write_search(report, table_console())
 
 
 def search_html(report: SearchReport, settings: Mapping[str, Any], measurements: Sequence[TimedFile]) -> str:
@@ -33,8 +33,8 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
     target = "no latency target" if report.target_ms is None else f"{report.target_ms:.4f} ms"
     page.print(f"{settings['model']} for {target} on {report.device}", style="bold", markup=False)
     _write_search(report, page)
-    told = _told(report)
-    columns = ("attempt", "what", right("predicted ms"), right(f"{told} ms"), "kept")
+    told = source_word(report.estimated)
+    columns = ("attempt", "what", number_column("predicted ms"), number_column(f"{told} ms"), "kept")
     timings = Table(*columns, title="estimates" if report.estimated else "timings")
     for row in measurements:
         counts = ",".join(map(str, row.counts))
@@ -47,13 +47,13 @@ def search_html(report: SearchReport, settings: Mapping[str, Any], measurements:
 def _baselines(report: SearchReport) -> Table:
     has_top5 = any(row.held_back_top5 is not None for row in report.baselines)
     timed = any(row.measured_ms is not None for row in report.baselines)
-    top5_column = [right("top-5 %")] if has_top5 else []
+    top5_column = [number_column("top-5 %")] if has_top5 else []
     figures = [
-        right("predicted ms"),
-        *([right("measured ms")] if timed else []),
-        right("held back %" if report.measure == ACCURACY else report.measure),
+        number_column("predicted ms"),
+        *([number_column("measured ms")] if timed else []),
+        number_column("held back %" if report.measure == ACCURACY else report.measure),
         *top5_column,
-        right("policies tried"),
+        number_column("policies tried"),
     ]
     columns: list[Column | str] = ["", *figures, "kept"]
     table = Table(*columns, title="other ways to choose, under the same budgets, before fine-tuning")
@@ -102,17 +102,14 @@ def _shares(report: SearchReport) -> list[str]:
     return lines
 
 
-def _told(report: SearchReport) -> str:
-    return "estimated" if report.estimated else "measured"
-
-
 def _write_search(report: SearchReport, target: Console) -> None:
+    told = source_word(report.estimated)
     judged, title = ("held back %", "test %"), _TITLE
     if report.measure != ACCURACY:
         judged, title = (f"{report.measure} after cut and refit", f"{report.measure} at the end"), ""
     table = Table(
         "",
-        *map(right, ("predicted ms", f"{_told(report)} ms", "target ms", "MACs", "size kB", *judged)),
+        *map(number_column, ("predicted ms", f"{told} ms", "target ms", "MACs", "size kB", *judged)),
         title=title,
         caption=_caption(report),
     )
@@ -151,7 +148,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
     lines.append(
         f"{report.episodes} episodes, {report.evaluations} policies tried, "
         f"{report.attempts} attempt{'' if report.attempts == 1 else 's'}, "
-        f"{report.seconds:.0f} s; data: {report.data}; {_told(report)}: {report.statistic}"
+        f"{report.seconds:.0f} s; data: {report.data}; {source_word(report.estimated)}: {report.statistic}"
     )
     if report.confidence is not None and report.bound_ms is not None:
         lines.append(

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 from amc_latency.search.config import SearchConfig
-
-_LEARN = ("ddpg", "ppo", "sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
-_NO_WARM_UP = ("dp", "hill", "random", "sb3-ppo")
-"""Agents that take no random episodes first."""
+from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS
 
 
 def unused(config: SearchConfig) -> dict[str, str]:
     """Why, by the name of the setting."""
-    found = {}
-    if config.prune == "weights":
-        found["step"] = "it is of channels; --prune weights takes any share, by --min-keep and --max-keep"
-    if config.searcher in _NO_WARM_UP:
-        found["warmup"] = f"--agent {config.searcher} has no random episodes"
-    if config.searcher == "dp":
-        found["warm_start"] = "--agent dp is what the others are started from"
-    if config.searcher != "dp" and not config.starts_warm and "dp" not in config.baseline_names:
+    found: dict[str, str] = {}
+    agent, own = f"`agent={config.searcher!r}`", config.agent_record
+    if not own.warms_up:
+        found["warmup"] = f"{agent} has no random episodes"
+    if own.solves:
+        found["warm_start"] = f"{agent} is what the others are started from"
+    solves = own.solves or config.starts_warm or any(BASELINES[name].solves for name in config.baseline_names)
+    if not solves:
         found["damage"] = "no dynamic programming takes part in a cold start without the baseline dp"
-    if config.searcher not in _LEARN:
-        found["state"] = f"--agent {config.searcher} sees no state"
-    if config.searcher != "ppo":
-        found |= dict.fromkeys(("ppo_actors", "layer_rewards"), "it is for --agent ppo")
-    if config.searcher != "ddpg":
-        found["critic_action_layer"] = "it is for --agent ddpg"
+    if not own.sees_state:
+        found["state"] = f"{agent} sees no state"
+    for name, record in AGENTS.items():
+        found |= dict.fromkeys(set(record.options) - set(own.options), f"it is for `agent={name!r}`")
     if not config.has_latency_target:
         unlimited = "no milliseconds are limited"
         found |= dict.fromkeys(("margin_pct", "corrections", "correction_episodes"), unlimited)
     elif not config.corrections:
-        found["correction_episodes"] = "there are no --corrections"
+        found["correction_episodes"] = "there are no `corrections`"
     if config.confidence is not None:
-        found["margin_pct"] = "--confidence takes its place"
+        found["margin_pct"] = "`confidence` takes its place"
     if config.estimate:
-        found["timing_rounds"] = "with --estimate nothing is timed"
+        found["timing_rounds"] = "with `estimate` nothing is timed"
     if config.recalibration_images > config.calibration_images:
         found["recalibration_images"] = (
-            f"they are of the {config.calibration_images} calibration images: --calibration-images "
+            f"they are of the {config.calibration_images} calibration images: `calibration_images` "
             f"{config.recalibration_images} or more"
         )
-    elif config.prune == "weights":
-        found["calibration_images"] = "pruned weights are not refitted; --recalibration-images counts"
-    return found
+    return {**PRUNINGS[config.prune].unused, **found}

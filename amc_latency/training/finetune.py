@@ -157,7 +157,7 @@ def finetune_checkpoint(
     )
     settled = settle(network.model, start, lambda model: judged(model, data.held_back, size))
     if not settled.share and console is not None:
-        console.say(worse_text("", settled))
+        console.warn(worse_text("", settled))
     extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
     save_checkpoint(out, network.model, network.spec, extra)
     sidecar(out, ".resume").unlink(missing_ok=True)

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.data import Split
-from amc_latency.errors import JobError, UserError
+from amc_latency.data.logits import correct, loss_of
+from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.models.files.weights import check_fit, read_tensors, write_tensors
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.training.outcome import outcome
-from amc_latency.training.scoring import correct, loss_of
 
 LARGEST = 1_000_000_000
 """Any number of epochs, images a batch, or a seed; times 100,003 it is a seed of PyTorch's too."""
@@ -74,9 +74,9 @@ class TrainConfig:
                 f"training takes at least 1 epoch, batches of 2 and images of 8x8; got {self.epochs} epochs, batches "
                 f"of {self.batch_size} and {self.image_size[0]}x{self.image_size[1]}"
             )
-        for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size or 2), ("seed", self.seed)):
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size or 2), ("seed", self.seed)):
             if not 0 <= value <= LARGEST:
-                raise UserError(f"--{name} is from 0 to {LARGEST:,}, not {value}")
+                raise OptionError(name, f"is from 0 to {LARGEST:,}, not {value}")
         if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
             raise UserError(f"a learning rate is a positive number such as 0.005, not {self.learning_rate:g}")
 

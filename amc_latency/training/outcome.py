@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
+from amc_latency.data.logits import labels_of, loss_of, right
 from amc_latency.training.intervals import interval_pct
-from amc_latency.training.scoring import labels_of, loss_of, right
 
 TOP = 5
 LEAST_CLASSES = 11

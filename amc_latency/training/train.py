@@ -12,7 +12,8 @@ from amc_latency.data import fitted, load_data
 from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
-from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model, known_models
+from amc_latency.models.registry import SCALABLE_MODELS, build_model, known_models
+from amc_latency.models.spec import ModelSpec
 from amc_latency.training.intervals import interval_pct
 from amc_latency.training.loop import EpochReport, TrainConfig, accuracy, fit
 from amc_latency.training.outcome import outcome
@@ -46,6 +47,21 @@ class TrainCommandConfig:
     """fetch the data with torchvision first"""
     training: TrainConfig = field(default_factory=TrainConfig)
     """epochs, learning rate and so on"""
+
+
+def training_of(
+    epochs: int, image_size: int, seed: int, learning_rate: float | None = None, batch_size: int | None = None
+) -> TrainConfig:
+    """How square images of that size are trained on: the same share of epochs at low resolution as by default."""
+    low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
+    return TrainConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        image_size=(image_size, image_size),
+        seed=seed,
+        low_resolution_epochs=0 if image_size <= min(TrainConfig.low_resolution) else low,
+    )
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ class Trap:
 
 def _checkpoint(path: Path) -> bytes:
     from amc_latency.models.files.checkpoint import save_checkpoint
-    from amc_latency.models.registry import ModelSpec, build_model
+    from amc_latency.models.registry import build_model
+    from amc_latency.models.spec import ModelSpec
 
     spec = ModelSpec("lenet5", 0.2, input=(1, 28, 28), classes=10)
     save_checkpoint(path, build_model(spec), spec, {"epochs": "1"})
@@ -147,7 +148,8 @@ def _weights(folder: Path) -> Callable[[Case], None]:
 
     from amc_latency.models.files.weights import read_weights
     from amc_latency.models.load import NetworkOptions, load_network
-    from amc_latency.models.registry import ModelSpec, build_model
+    from amc_latency.models.registry import build_model
+    from amc_latency.models.spec import ModelSpec
 
     tensors = build_model(ModelSpec("lenet5", 0.2, input=(1, 28, 28), classes=10)).state_dict()
     wholes = []

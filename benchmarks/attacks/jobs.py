@@ -136,9 +136,9 @@ class Profile(Work):
     name = "profile"
 
     def prepare(self) -> None:
-        from amc_latency.models.load import NetworkOptions, load_network, settled
+        from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
 
-        self.network: Network = settled(load_network(NetworkOptions("lenet5", 0.6, weights="random")))
+        self.network: Network = with_norm_statistics(load_network(NetworkOptions("lenet5", 0.6, weights="random")))
 
     def table(self, folder: Path) -> Path:
         """Where it grows."""

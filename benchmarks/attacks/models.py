@@ -46,9 +46,9 @@ def _models() -> list[bytes]:
     from amc_latency.lut.shapes.shape import parse_shape
 
     from amc_latency.export.export import to_tflite
-    from amc_latency.models.load import NetworkOptions, load_network, settled
+    from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
 
-    network = settled(load_network(NetworkOptions("lenet5", 0.3, weights="random")))
+    network = with_norm_statistics(load_network(NetworkOptions("lenet5", 0.3, weights="random")))
     return [*(layer_model(parse_shape(text)) for text in _SHAPES), to_tflite(network.model, (1, 28, 28))]
 
 

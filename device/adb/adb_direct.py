@@ -32,7 +32,8 @@ _LARGEST_COMMAND = 100_000
 """Linux takes 128 KiB in one argument of a program."""
 
 _USB_HINTS = {
-    "LIBUSB_ERROR_BUSY": "another program holds it, likely an adb server: use --transport server, or `adb kill-server`",
+    "LIBUSB_ERROR_BUSY": "another program holds it, likely an adb server: use `transport='server'`, or "
+    "`adb kill-server`",
     "LIBUSB_ERROR_ACCESS": "this computer's user may not use it: see https://developer.android.com/studio/run/device",
 }
 
@@ -63,7 +64,7 @@ class DirectTransport(AdbTransport):
                 if "STLS" in str(error):
                     raise EncryptionError(
                         f"{self.serial} asks for encryption, as wireless debugging does: pair it by `adb pair`, then "
-                        f"`adb connect {self.serial}`, and use --transport server"
+                        f"`adb connect {self.serial}`, and use `transport='server'`"
                     ) from error
                 raise TransportError(f"{self.serial} does not speak adb's language") from error
             except TooMuchError:
@@ -266,6 +267,6 @@ def _link(serial: str) -> BaseTransport:
     if phone is None:
         raise TransportError(
             f"{serial} is not on USB, or this computer cannot look there: pip install 'adb-shell[usb]', or run "
-            "`adb start-server` and use --transport server"
+            "`adb start-server` and use `transport='server'`"
         )
     return phone

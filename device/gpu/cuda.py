@@ -14,8 +14,9 @@ from typing import Any
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
 from amc_latency.device.gpu.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
 from amc_latency.device.host.host import built, summary_of
-from amc_latency.device.phone.trust import Reference, Trust, sentinel_doubts
-from amc_latency.device.profiles import DeviceProfile, profiles
+from amc_latency.device.kinds import DeviceProfile, PhoneOptions, Trust
+from amc_latency.device.phone.trust import Reference, sentinel_doubts
+from amc_latency.device.profiles import profiles
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined
 from amc_latency.device.workers.worker_answer import believed_gpu
 
@@ -23,6 +24,13 @@ _SENTINEL = Path(__file__).parents[1] / "sentinel.tflite"
 _CUDA_FILE_BYTES = 2_000_000_000
 """Kernels that were compiled are kept in files."""
 _HINT = f"Is torch installed for {sys.executable}?"
+
+
+def open_gpu(profile: DeviceProfile, which: str, options: PhoneOptions) -> Device:
+    """CUDA's GPU of the number `which`, the first if there is none."""
+    if which and not which.isdecimal():
+        raise DeviceError(f"a GPU goes by its number, as `device={profile.name}@1`, not '{which}'")
+    return CudaDevice(profile, int(which or 0))
 
 
 class CudaDevice(Device):
@@ -35,6 +43,8 @@ class CudaDevice(Device):
     target = "cuda:{index}"
     """What the worker is told to run on."""
     states = ("frame", "hot")
+    has_threads = False
+    times_batches = True
     trust = Trust()
     """How often the sentinel network is timed, and by how much it may drift."""
 
@@ -197,6 +207,6 @@ def _answer(worker: WorkerProcess) -> dict[str, Any]:
 def _check_match(profile: DeviceProfile, model: str) -> None:
     if profile.match.matches_gpu(model):
         return
-    named = [each for each in profiles().values() if each.kind == "cuda" and each.match.matches_gpu(model)]
+    named = [each for each in profiles().values() if each.kind == profile.kind and each.match.matches_gpu(model)]
     best = max(named, key=lambda each: each.match.strictness).name
-    raise DeviceError(f"this GPU is {model}, and not {profile.title}: say --device {best}")
+    raise DeviceError(f"this GPU is {model}, and not {profile.title}: say `device={best}`")

@@ -22,7 +22,7 @@ from amc_latency.device.conditions import BUSY
 from amc_latency.device.host.host_cores import timing_order
 from amc_latency.device.host.host_state import host_state
 from amc_latency.device.host.reference import ReferenceSpeeds, reference_path
-from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 from amc_latency.device.workers.worker_answer import believed
 
@@ -77,6 +77,7 @@ class HostDevice(Device):
     protocol = HOST_PROTOCOL
     states = ("frame", "hot")
     gives_reference = True
+    is_this_computer = True
 
     def __init__(
         self, cpu: int | None = None, workers: Sequence[int] = (), references: ReferenceSpeeds | None = None

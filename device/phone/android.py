@@ -15,14 +15,14 @@ from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerErro
 from amc_latency.android_bench.script import command_output, stop_command
 from amc_latency.device.adb.transport import Transport
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
-from amc_latency.device.phone.blocks import BlockRound, file_name
+from amc_latency.device.kinds import DeviceProfile, PhoneOptions
+from amc_latency.device.phone.blocks import BlockRound, Station, file_name
 from amc_latency.device.phone.install import install
 from amc_latency.device.phone.lock import PhoneLock
 from amc_latency.device.phone.patient import PatientTransport
-from amc_latency.device.phone.phone import Phone, PhoneOptions, cores_of
+from amc_latency.device.phone.phone import Phone, cores_of
 from amc_latency.device.phone.session import Patience, PhoneRun
 from amc_latency.device.phone.trust import Reference
-from amc_latency.device.profiles import DeviceProfile
 
 _BATCH_BYTES = 1 << 30
 """Models that lie on the phone at once."""
@@ -32,6 +32,8 @@ _IN_VAIN_S = 3600.0
 
 class AndroidDevice(Device):
     """Times on `phone` with `runner`, whose files lie in `program_folder` there."""
+
+    profiles_operators = True
 
     def __init__(
         self, phone: Phone, runner: Runner, program_folder: str, patience: Patience = Patience(), batch_bytes: int = 0
@@ -104,7 +106,7 @@ class AndroidDevice(Device):
         in another order than the workloads. A phone that turns out to have been slow until then gives second timings.
         """
         if protocol.clock != "wall":
-            raise DeviceError("a phone is timed by the wall clock: pass another --lut, or profile again")
+            raise DeviceError("a phone is timed by the wall clock: pass another `table`, or profile again")
         job = self.job(protocol)
         run = self._run(protocol, str(round_index))
         self.phone.prepare()
@@ -112,7 +114,10 @@ class AndroidDevice(Device):
             with self._patient.interruptible() if self._patient else nullcontext():
                 run.begin()
                 self.wait_until_cool()
-                yield from BlockRound(self, run, job, workloads, round_index).timings()
+                station = Station(
+                    self.phone, self.runner, self.reference(job), self.batch_bytes, self.wait_until_cool, self.say
+                )
+                yield from BlockRound(station, run, job, workloads, round_index).timings()
         finally:
             run.remove()
             self.phone.settle()

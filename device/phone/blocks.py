@@ -6,22 +6,26 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from amc_latency.android_bench.amc_bench import NOT_REACHED
-from amc_latency.android_bench.runner import Job, ParseError, Sample
+from amc_latency.android_bench.runner import Job, ParseError, Runner, Sample
 from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.android_bench.script import Block, BlockResult, parse_block
 from amc_latency.device.adb.transport import PushError
 from amc_latency.device.base import DeviceError, Summary, Timing, Workload
 from amc_latency.device.conditions import Conditions
+from amc_latency.device.phone.phone import Phone
 from amc_latency.device.phone.session import PhoneRun
-from amc_latency.device.phone.trust import frequencies_khz, hottest_c, sample_doubts, sentinel_doubts, state_doubts
+from amc_latency.device.phone.trust import (
+    Reference,
+    frequencies_khz,
+    hottest_c,
+    sample_doubts,
+    sentinel_doubts,
+    state_doubts,
+)
 
 from amc_latency import android_bench
-
-if TYPE_CHECKING:
-    from amc_latency.device.phone.android import AndroidDevice
 
 _FRESH_S = 24 * 3600
 """What a killed session's script has timed since then is still taken up."""
@@ -62,16 +66,30 @@ class _Verdict:
     """whether the phone was in no state to be timed, which the next block would meet too"""
 
 
+@dataclass(frozen=True)
+class Station:
+    """What rounds are timed with."""
+
+    phone: Phone
+    runner: Runner
+    reference: Reference
+    """how fast the phone is at the job, in this session"""
+    batch_bytes: int
+    """models that may lie on the phone at once"""
+    wait_until_cool: Callable[[], None]
+    say: Callable[[str], object]
+
+
 class BlockRound:
     """One round of some workloads on a device: what is still to be timed, and the judging of what was."""
 
     def __init__(
-        self, device: AndroidDevice, run: PhoneRun, job: Job, workloads: Sequence[Workload], round_index: int
+        self, station: Station, run: PhoneRun, job: Job, workloads: Sequence[Workload], round_index: int
     ) -> None:
-        self._device = device
-        self._phone = device.phone
-        self._trust = device.phone.profile.trust
-        self._reference = device.reference(job)
+        self._station = station
+        self._phone = station.phone
+        self._trust = station.phone.profile.trust
+        self._reference = station.reference
         self._run = run
         self._job = job
         self._round_index = round_index
@@ -85,7 +103,7 @@ class BlockRound:
         self._repeated = False
         self._broken = 0
         """blocks in a row whose program failed at its first model"""
-        self._batch_bytes = device.batch_bytes
+        self._batch_bytes = station.batch_bytes
         self._lying: dict[str, int] = {}
         """files on the phone, and their sizes"""
 
@@ -118,10 +136,10 @@ class BlockRound:
                 results.close()
             self._todo.extendleft(reversed([*again, *waiting.values()]))
             if again:
-                self._device.wait_until_cool()
+                self._station.wait_until_cool()
 
     def _results(self, blocks: Sequence[Block]) -> Generator[tuple[Block, str], None, None]:
-        return self._run.results(blocks, self._device.runner, self._job, self._phone.state_command)
+        return self._run.results(blocks, self._station.runner, self._job, self._phone.state_command)
 
     def _build(self) -> Iterator[Timing]:
         """Name each workload's file; one that cannot be built is an error at once."""
@@ -158,7 +176,7 @@ class BlockRound:
             if not doubts or number == self._trust.tries:
                 self._reference.learn(sentinel_us)
                 return
-            self._device.wait_until_cool()
+            self._station.wait_until_cool()
 
     def _left_over(self) -> Iterator[Timing]:
         """What an earlier session, killed since, had the phone time: those of its blocks that can be trusted."""
@@ -166,7 +184,7 @@ class BlockRound:
         found = []
         for text in self._run.leftovers():
             try:
-                result = parse_block(text, self._device.runner, self._run.paths)
+                result = parse_block(text, self._station.runner, self._run.paths)
             except ParseError:
                 continue
             then_s = result.after.time_s
@@ -230,13 +248,13 @@ class BlockRound:
 
     def _parsed(self, block: Block, text: str) -> BlockResult:
         """A block's text as read. Raises `ParseError`, also for one that its program could not even begin."""
-        result = parse_block(text, self._device.runner, self._run.paths)
+        result = parse_block(text, self._station.runner, self._run.paths)
         if result.models != block.models:
             raise ParseError(f"a block of other models, '{' '.join(result.models)[:80]}'")
         error = result.samples[0].error
         self._broken = 0 if error is None else self._broken + 1
         if self._broken == self._trust.tries:
-            raise DeviceError(f"{self._device.runner.name} fails on {self._phone.transport.serial}: {error}")
+            raise DeviceError(f"{self._station.runner.name} fails on {self._phone.transport.serial}: {error}")
         if error is not None:
             raise ParseError(error)
         return result
@@ -283,7 +301,7 @@ class BlockRound:
         """The phone was slower until now than it can be: what was timed so in this round is timed again, once."""
         self._reference.restart()
         if self._timed and not self._repeated:
-            self._device.say(f"the phone has become faster: {len(self._timed)} timings of this round are repeated")
+            self._station.say(f"the phone has become faster: {len(self._timed)} timings of this round are repeated")
             self._repeated = True
             for file in self._timed:
                 file.tries = 0
@@ -316,8 +334,8 @@ class BlockRound:
         conditions = Conditions(
             serial=self._phone.transport.serial,
             build=self._phone.info.fingerprint,
-            binary_sha256=self._device.runner.binary_sha256,
-            flags=self._device.runner.flags(self._job),
+            binary_sha256=self._station.runner.binary_sha256,
+            flags=self._station.runner.flags(self._job),
             cores=self._phone.cores,
             khz_before=frequencies_khz(sample.before),
             khz_after=frequencies_khz(sample.after),

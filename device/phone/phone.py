@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from amc_latency.android_bench.runner import ParseError
 from amc_latency.android_bench.settings import (
@@ -33,29 +31,13 @@ from amc_latency.android_bench.state import (
 )
 from amc_latency.device.adb.transport import Transport
 from amc_latency.device.base import DeviceError
+from amc_latency.device.kinds import DeviceProfile
 from amc_latency.device.phone.trust import wait_until_cool
-from amc_latency.device.profiles import DeviceProfile
 
 T = TypeVar("T")
 DEFAULT_FOLDER = "/data/local/tmp"
 """Where the shell's user may write and start programs."""
 _ANSWER_S = 30.0
-
-
-@dataclass(frozen=True)
-class PhoneOptions:
-    """What the user may say of a phone beyond its name."""
-
-    force: bool = False
-    """take a phone that does not match the profile, or some of whose cores are offline"""
-    transport: Literal["auto", "direct", "server"] = "auto"
-    """how commands reach it: by our own connection, or through a running adb server"""
-    runner: str = "auto"
-    """`auto`, `benchmark_model` or `amc_bench`; the profile's unless set"""
-    runner_path: Path | None = None
-    """the program, on this computer"""
-    library: Path | None = None
-    """the `libLiteRt.so` that `amc_bench` loads, for the phone's processor"""
 
 
 def read_info(transport: Transport, timeout_s: float = _ANSWER_S) -> PhoneInfo:
@@ -91,7 +73,7 @@ def cores_of(
         raise DeviceError(
             f"{'core' if one else 'cores'} {_numbers(topology.offline)} of the phone {'is' if one else 'are'} offline, "
             "and may be the fastest: wake the phone, switch battery saving off, or name `cores` in the profile; "
-            f"--force times on the others ({_numbers(online)})"
+            f"`force` times on the others ({_numbers(online)})"
         )
     if profile.cores == "fastest":
         cores, which = topology.clusters[0].cores, "fastest cluster"
@@ -108,7 +90,7 @@ def cores_of(
     if threads > len(cores):
         raise DeviceError(
             f"{threads} threads need {threads} cores, and the {which} has {len(cores)} ({_numbers(cores)}): use "
-            f"--threads {len(cores)}, or name more `cores` in the profile"
+            f"`threads={len(cores)}`, or name more `cores` in the profile"
         )
     return cores
 

@@ -7,44 +7,15 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from amc_latency.android_bench.runner import Sample
 from amc_latency.android_bench.state import PhoneState
+from amc_latency.device.kinds import CoolDown, Trust
 
 _REMEMBERED = 9
 """Blocks whose sentinels say how fast the phone is."""
 _FREQUENCY_SLACK = 0.98
 """A kernel may work out a core's frequency a little off."""
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What makes a block of timings believable; one that is not is repeated after a cool-down."""
-
-    sentinel_every: int = 20
-    """layers between two timings of the sentinel layer"""
-    drift_pct: float = 5.0
-    """by how much the sentinel may differ across a block, and from the blocks before"""
-    max_thermal_status: int = 0
-    """of Android's thermal service: 0 is none, 1 light"""
-    full_frequency: bool = True
-    """whether the pinned cores must be at their highest frequency after each model"""
-    min_battery_pct: int = 20
-    tries: int = 3
-    """after so many a timing is kept as suspect"""
-
-
-@dataclass(frozen=True)
-class CoolDown:
-    """When a phone is cool enough to start, or to go on."""
-
-    zones: str = "cpu|tsens|^(big|mid|little|ap)$"
-    """regular expression of the thermal zones that count; where none matches, the battery's temperature does"""
-    start_below_c: float = 45.0
-    timeout_s: float = 600.0
-    """a phone that is no cooler by then won't be"""
-    poll_s: float = 3.0
 
 
 class Reference:

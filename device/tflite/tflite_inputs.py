@@ -21,7 +21,8 @@ from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.device.measure import BadModelError
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 
-OPTION = "--input-shape"
+OPTION = "`input_shapes`"
+"""The argument, as messages name it."""
 MOST_VALUES = 1 << 28
 """of one input: a gigabyte of floats"""
 _WORKER = Path(__file__).resolve().with_name("shapes_worker.py")

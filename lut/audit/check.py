@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amc_latency.device.base import Timing
-from amc_latency.lut.audit.check_figures import figure_findings
-from amc_latency.lut.audit.finding import Finding
+from amc_latency.lut.audit.check_figures import Finding, figure_findings
 from amc_latency.lut.audit.scan import JOINT, DamagedRow, Scan, scan
 from amc_latency.lut.prediction.calibration import FEWEST_NETWORKS
 from amc_latency.lut.shapes.shape import NOOP
@@ -144,7 +143,7 @@ def _row_findings(table: LatencyTable) -> Iterator[Finding]:
             "warning",
             "rows of another header",
             count,
-            "rows measured otherwise than the header says, by merge --force",
+            "rows measured otherwise than the header says, by merging with force",
             unlike,
             "sums of such rows are of no one device: take them for comparing only",
         )

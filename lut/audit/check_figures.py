@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 from amc_latency.device.conditions import commonest_suspicion, measured_by, suspicions
-from amc_latency.lut.audit.finding import Finding
 from amc_latency.lut.audit.sweeps import sweeps
 from amc_latency.lut.shapes.shape import parse_network
 from amc_latency.lut.table.measurements import label
@@ -27,6 +28,20 @@ FEWEST_COMMON = 10
 """Fewer layers or networks than this say nothing about a whole round."""
 
 Rows = Mapping[str, list[Row]]
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong or worth knowing, how often, the worst example, and what to do about it."""
+
+    severity: Severity
+    """error: the table cannot be used as it is; warning: figures may be off; note: worth knowing"""
+    what: str
+    count: int
+    text: str
+    worst: str = ""
+    advice: str = ""
 
 
 def figure_findings(table: LatencyTable) -> Iterator[Finding]:

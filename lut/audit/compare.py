@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from amc_latency.lut.table.headers import differences, foreign_text, header_of
-from amc_latency.lut.table.measurements import NETWORK, kind_of, percentile
+from amc_latency.lut.table.measurements import NETWORK, kind_of
 from amc_latency.lut.table.table import LatencyTable, TableError
 
 MOST_DEVIATIONS = 10
@@ -74,7 +75,7 @@ def diff(first: LatencyTable, second: LatencyTable) -> DiffReport:
     for key in common:
         by_kind[kind_of(key)].append(key)
     layers = [key for key in common if key not in by_kind[NETWORK]]
-    middle = percentile(list(ratios.values()), 0.5)
+    middle = float(np.quantile(list(ratios.values()), 0.5))
     deviations = sorted(ratios, key=lambda key: -abs(math.log(ratios[key] / middle)))
     return DiffReport(
         first=str(first.path),
@@ -102,7 +103,7 @@ def _positive(table: LatencyTable) -> dict[str, float]:
 
 
 def _kind_ratio(kind: str, ratios: Sequence[float]) -> KindRatio:
-    p10, median, p90 = (percentile(ratios, share) for share in (0.1, 0.5, 0.9))
+    p10, median, p90 = (float(np.quantile(ratios, share)) for share in (0.1, 0.5, 0.9))
     return KindRatio(kind, len(ratios), median, p10, p90)
 
 

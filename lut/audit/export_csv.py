@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any, TextIO
 
-from amc_latency.device.base import Summary, Timing
+from amc_latency.device.base import Summary, Timing, source_word
 from amc_latency.device.conditions import measured_by, suspicions
 from amc_latency.device.measure import summarise
 from amc_latency.lut.shapes.shape import LayerShape, parse_network
@@ -87,7 +87,7 @@ def _shape(key: str) -> Row:
 def _figures(table: LatencyTable, timings: list[Timing]) -> str:
     headers = [header for timing in timings if (header := origin(timing)) is not None]
     estimated = table.identity.estimated or any(header.identity.estimated for header in headers)
-    return "estimated" if estimated else "measured"
+    return source_word(estimated)
 
 
 def _cell(value: object) -> object:

@@ -6,11 +6,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from amc_latency.device.base import source_word
 from amc_latency.device.conditions import measured_by, suspicions
 from amc_latency.device.measure import spread_pct, statistic_text
 from amc_latency.lut.table.headers import foreign_rows
-from amc_latency.lut.table.measurements import NETWORK, kind_of, percentile
+from amc_latency.lut.table.measurements import NETWORK, kind_of
 from amc_latency.lut.table.table import LatencyTable
+
+_SHARES = (("median", 0.5), ("p90", 0.9))
+"""Quantiles of how far a key's rounds lie apart."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def overview(table: LatencyTable) -> Overview:
     kinds = Counter(map(kind_of, rounds_us))
     networks = kinds.pop(NETWORK, 0)
     spreads = [pct for each in rounds_us.values() if (pct := spread_pct(each, table.protocol)) is not None]
-    spread = {name: round(percentile(spreads, share), 3) for name, share in (("median", 0.5), ("p90", 0.9)) if spreads}
+    spread = {name: round(float(np.quantile(spreads, share)), 3) for name, share in _SHARES if spreads}
     # Many rows have none, or the same.
     identity, conditions = table.identity, Counter(row.conditions for row in table.lines())
     by: Counter[str] = Counter()
@@ -61,7 +66,7 @@ def overview(table: LatencyTable) -> Overview:
         device=identity.name,
         model=identity.model,
         runtime=identity.runtime,
-        figures="estimated" if identity.estimated else "measured",
+        figures=source_word(identity.estimated),
         protocol=asdict(table.protocol),
         statistic=statistic_text(table.protocol, table.protocol.rounds),
         layers=dict(sorted(kinds.items())),

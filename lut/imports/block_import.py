@@ -65,7 +65,7 @@ def import_blocks(
         if file.format != files[0].format:
             raise ImportLogError(
                 f"{file.path} is a {BLOCK_RUNTIMES[file.format]} and {files[0].path} a "
-                f"{BLOCK_RUNTIMES[files[0].format]}: give each its own --out"
+                f"{BLOCK_RUNTIMES[files[0].format]}: give each its own `out`"
             )
     distinct = list({file.sha256: file for file in files}.values())
     identity = DeviceIdentity(device, MODEL, BLOCK_RUNTIMES[files[0].format], estimated=True)
@@ -73,7 +73,7 @@ def import_blocks(
         table = LatencyTable.open(out)
         held = {sha256_of(row.conditions) for row in table.rows} if is_block_table(table) else set()
         if table.identity != identity or held != {file.sha256 for file in distinct}:
-            raise ImportLogError(f"--out {out} is there already, and nothing is added to estimates: name another --out")
+            raise ImportLogError(f"`out` {out} is there already, and nothing is added to estimates: name another `out`")
         rows_added = 0
     else:
         table = LatencyTable(out, identity, _protocol(distinct)).detached()

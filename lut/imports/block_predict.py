@@ -63,7 +63,7 @@ def _blocks(table: LatencyTable) -> dict[NetworkShape, float]:
     blocks = {}
     foreign = {timing.workload for timing in table.rows if origin(timing) is not None}
     for key in table.keys:
-        # What `merge --force` brought in from another device is no block of this one's.
+        # What merging with force brought in from another device is no block of this one's.
         if key in foreign:
             continue
         latency_us = table.latency_us(key)

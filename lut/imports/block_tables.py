@@ -186,12 +186,12 @@ def _format(path: Path, entries: Sequence[tuple[int, str, re.Match[str] | None]]
         lines = " and ".join(f"line {line} is of a {BLOCK_RUNTIMES[name]}" for name, (line, _) in first.items())
         raise ImportLogError(f"{path}: {lines}, and `expand` means another thing in each: give each its own file")
     if not first and wanted is None:
-        raise ImportLogError(f"{path} has no expanded_conv to tell its format by, such as '{EXAMPLE}': give --format")
+        raise ImportLogError(f"{path} has no expanded_conv to tell its format by, such as '{EXAMPLE}': give `format`")
     found = next(iter(first), wanted)
     assert found is not None
     if wanted not in (None, found):
         line, key = first[found]
-        raise ImportLogError(f"{path}, line {line}: '{key[:120]}' is of a {BLOCK_RUNTIMES[found]}: --format {found}")
+        raise ImportLogError(f"{path}, line {line}: '{key[:120]}' is of a {BLOCK_RUNTIMES[found]}: `format={found!r}`")
     return found
 
 

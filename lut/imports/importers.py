@@ -148,13 +148,13 @@ def import_logs(
 def check_device_name(device: str) -> None:
     """Raises `ImportLogError` for what a table's header and a file's name cannot hold."""
     if not re.fullmatch("[A-Za-z0-9._-]+", device):
-        raise ImportLogError(f"--device {device!r} is no plain name: give letters, digits, '.', '_' and '-'")
+        raise ImportLogError(f"`device` {device!r} is no plain name: give letters, digits, '.', '_' and '-'")
 
 
 def check_folder(out: Path) -> None:
     """Raises `ImportLogError` where the folder of a new table is missing."""
     if not out.absolute().parent.is_dir():
-        raise ImportLogError(f"--out {out} cannot be made: there is no folder {out.parent}")
+        raise ImportLogError(f"`out` {out} cannot be made: there is no folder {out.parent}")
 
 
 def _check_inputs(logs: Sequence[OpLog], shapes: NetworkShape) -> None:
@@ -163,7 +163,7 @@ def _check_inputs(logs: Sequence[OpLog], shapes: NetworkShape) -> None:
         if log.input not in (None, takes):
             raise ImportLogError(
                 f"{log.path} has the input {_by(log.input)}, the network takes {_by(takes)}: of another network? "
-                "Give its --model and --input, or --force"
+                "Give its `model` and `input`, or `force`"
             )
 
 
@@ -178,7 +178,7 @@ def _check_sums(logs: Sequence[OpLog]) -> None:
         raise ImportLogError(
             f"the op sums of these logs differ by {spread_pct:.0f} %, from {least.profile.total_ms:.3f} ms in "
             f"{least.path} to {most.profile.total_ms:.3f} ms in {most.path}: of more than one network? "
-            "Import each network's with its --channels or --width, or give --force"
+            "Import each network's with its `channels` or `width`, or give `force`"
         )
 
 
@@ -187,7 +187,7 @@ def _check_predicted(table: LatencyTable, errors_pct: Sequence[float]) -> None:
     if mean_pct > _LARGEST_DIFFERENCE_PCT:
         raise ImportLogError(
             f"these logs are {mean_pct:.0f} % off what the table {table.path} holds for the same layers: "
-            "of another network? Give its --channels or --width, another --out, or --force"
+            "of another network? Give its `channels` or `width`, another `out`, or `force`"
         )
 
 
@@ -216,9 +216,9 @@ def _open(out: Path, identity: DeviceIdentity, protocol: Protocol) -> LatencyTab
         *((name, getattr(table.protocol, name), getattr(protocol, name)) for name in ("clock", "statistic", "threads")),
     ):
         if theirs != ours:
-            device = " (see --device)" if what == "name" else ""
+            device = " (see `device`)" if what == "name" else ""
             raise ImportLogError(
-                f"--out {out} is a table of {what} '{theirs}', these logs are '{ours}'{device}: name another --out"
+                f"`out` {out} is a table of {what} '{theirs}', these logs are '{ours}'{device}: name another `out`"
             )
     return table
 
@@ -248,7 +248,7 @@ def _append(
             if _sha256(row) == log.sha256 and row.workload not in keys:
                 raise ImportLogError(
                     f"{log.path} is in {table.path} already, as another network (one with '{row.workload[:80]}'): "
-                    "give the same --model and --channels, or another --out"
+                    "give the same `model` and `channels`, or another `out`"
                 )
     if table.latency_us(NOOP.text) is None:
         table.append(Timing(NOOP.text, 0, wall=Summary(None, None, 0.0, None)))

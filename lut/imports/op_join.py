@@ -98,7 +98,7 @@ def join(ops: Sequence[Op], shapes: Sequence[LayerShape], names: Sequence[str]) 
         elif LEFT_OUT in kinds and not fits:
             left_out.append(op)
         elif shape is None:
-            raise JoinError(f"{what} is left over after the network's {len(shapes)} layers: another --model?")
+            raise JoinError(f"{what} is left over after the network's {len(shapes)} layers: another `model`?")
         elif kinds == (PAD,) and (any(shape.padding_hw) or shape.end) and not pads:
             pads.append(op)
         elif fits:
@@ -107,12 +107,12 @@ def join(ops: Sequence[Op], shapes: Sequence[LayerShape], names: Sequence[str]) 
         else:
             raise JoinError(
                 f"{what} does not match layer {len(layers) + 1} of {len(shapes)}, "
-                f"{_layer_text(shape, names[len(layers)])}: another --model?"
+                f"{_layer_text(shape, names[len(layers)])}: another `model`?"
             )
     if len(layers) < len(shapes):
         first = _layer_text(shapes[len(layers)], names[len(layers)])
         raise JoinError(
-            f"its {len(ops)} ops are used up at layer {len(layers) + 1} of {len(shapes)}, {first}: another --model?"
+            f"its {len(ops)} ops are used up at layer {len(layers) + 1} of {len(shapes)}, {first}: another `model`?"
         )
     return Join(tuple(layers), tuple(left_out))
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing, Workload
 from amc_latency.lut.prediction.estimate import CostModel
+from amc_latency.lut.prediction.tabled import TabledDevice
 from amc_latency.lut.shapes.shape import ShapeError, parse_network
 from amc_latency.lut.table.table import LatencyTable
 
 
-class EstimateDevice(Device):
-    """Answers with the cost model's figures, the same each time. Builds no `.tflite`.
-
-    `table` is kept in memory only: among the measured tables it would pass for one.
-    """
+class EstimateDevice(TabledDevice):
+    """Answers with the cost model's figures."""
 
     protocol = Protocol(warmup=0, runs=1, min_time_ms=0.0, max_runs=1, rounds=1, clock="wall", statistic="mean")
 

@@ -97,7 +97,7 @@ class LayerLatencies:
         """The error for a layer that cannot be told."""
         error = self._errors.get(shape.text)
         why = f"could not be timed: {error}" if error else "is not in the latency table"
-        advice = "; profile its network, with a --step that its counts are multiples of, or import a log of it"
+        advice = "; profile its network, with a `step` that its counts are multiples of, or import a log of it"
         return MissingShapeError(shape, f"layer '{shape}' {why} ({self._where}){'' if error else advice}")
 
     def _reading(self, shape: LayerShape) -> tuple[float, float]:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from amc_latency.device.base import Device, DeviceError, Protocol, Summary, Timing, Workload
+from amc_latency.device.base import DeviceError, Protocol, Summary, Timing, Workload
 from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
+from amc_latency.lut.prediction.tabled import TabledDevice
 from amc_latency.lut.shapes.shape import NOOP, ShapeError, parse_network
 from amc_latency.lut.table.table import LatencyTable
 
 
-class ReplayDevice(Device):
-    """Answers from the table's rows, else with its predictions: the same each time. Builds no `.tflite`.
+class ReplayDevice(TabledDevice):
+    """Answers from the table's rows, else with its predictions.
 
-    `table` is a detached copy: a prediction is never stored in the file as if it had been timed. `timed` are the keys
-    that the file itself holds.
+    `table` is a detached copy: a prediction is never stored in the file as if it had been timed.
     """
 
     def __init__(self, table: LatencyTable) -> None:
         self.table = table.detached()
         self.identity = table.identity
-        self.timed = frozenset(table.keys)
+        self.repeats = frozenset(table.keys)
         self._predictor = Predictor(table)
+
+    @property
+    def text(self) -> str:
+        """Whose measurements are replayed."""
+        return f"replay of {self.identity.text}"
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         """Yields the row of that round where there is one, else what the table says of the workload.

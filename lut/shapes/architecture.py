@@ -85,9 +85,13 @@ class Architecture:
             pairs = {(c_in - in_values * cut, c_out - out_values * cut) for c_in, c_out in pairs for cut in cuts}
         return [replace(shape, c_in=c_in, c_out=c_out) for c_in, c_out in sorted(pairs)]
 
+    def out_parts(self, layer: Layer) -> tuple[Part, ...]:
+        """The coupled groups that set the layer's channels out, and how many of these go with each of a group's."""
+        return self._parts(layer.out_group, layer.shape.c_out)
+
     def makes(self, layer: Layer, group: int) -> bool:
         """Whether the group's channels are among the layer's outputs."""
-        return any(part == group for part, _ in self._parts(layer.out_group, layer.shape.c_out))
+        return any(part == group for part, _ in self.out_parts(layer))
 
     def group_widths(self) -> tuple[int, ...]:
         """How many channels of its layers each group's channels stand for: more than 1 in grouped convolutions."""

@@ -63,7 +63,7 @@ def origin(timing: Timing) -> Header | None:
 
 
 def foreign_rows(table: LatencyTable) -> Counter[Header]:
-    """How many rows came from each other header, by `merge --force`."""
+    """How many rows came from each other header, by merging with force."""
     own = header_of(table)
     marked_rows = (row.timing for row in table.lines_with(f'"{_FROM}"'.encode()))
     return Counter(header for timing in marked_rows if (header := origin(timing)) is not None and header != own)

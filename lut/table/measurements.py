@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from amc_latency.device.base import Timing
 from amc_latency.device.measure import Measurement, summarise
 from amc_latency.lut.shapes.shape import parse_network
@@ -37,8 +34,3 @@ def label(key: str) -> str:
     widths = "-".join(str(shape.c_out) for shape in shapes if shape.two_figures)
     text = f"network of {len(shapes)} layers, widths {widths}"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Linear between the two nearest values, of which there must be one at least."""
-    return float(np.quantile(values, share))

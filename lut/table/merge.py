@@ -63,14 +63,14 @@ def merge(paths: Sequence[Path], out: Path, force: bool = False) -> MergeReport:
         if any(path.exists() and path.samefile(out) for path in paths):
             raise TableError(f"{out} is one of the tables to merge: name another file")
         if not force:
-            raise TableError(f"{out} exists already: name another file, or replace it with --force")
+            raise TableError(f"{out} exists already: name another file, or replace it with `force`")
     first, *others = [LatencyTable.open(path) for path in paths]
     if not force:
         for other in others:
             if unlike := differences(header_of(first), header_of(other)):
                 raise TableError(
                     f"{first.path} and {other.path} don't mix: {differences_text(unlike)}. "
-                    "--force merges them all the same, and each row then says where it came from"
+                    "`force` merges them all the same, and each row then says where it came from"
                 )
     merged = first.detached()
     reports, contradictions = [], []

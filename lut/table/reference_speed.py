@@ -33,7 +33,7 @@ def go_on_at_reference(device: Device, table: LatencyTable) -> None:
     elif found:
         said = (
             f"the rows of {table.path} are as the clock showed them, and what is timed now is given at this computer's "
-            "reference speed, which may be another: pass another --lut to time all anew"
+            "reference speed, which may be another: pass another `table` to time all anew"
         )
     if said:
         device.say(said)

@@ -103,14 +103,14 @@ class LatencyTable:
         if identity is not None and self.identity.estimated and not identity.estimated:
             raise TableError(
                 f"{self.path} holds estimates ({self.identity.runtime}), not timings of a device: "
-                "only `predict --lut` reads it; name another --lut"
+                "only a prediction, by `table`, reads it; name another `table`"
             )
         for wanted, own in ((identity, self.identity), (protocol, self.protocol)):
             for name, (theirs, ours) in differences(own, wanted).items() if wanted is not None else ():
                 whose = "device" if own is self.identity else "protocol"
                 raise TableError(
                     f"{self.path} was measured with {whose} {name} '{theirs}', this is '{ours}': "
-                    "name another --lut, or delete this one to start anew"
+                    "name another `table`, or delete this one to start anew"
                 )
 
     @property

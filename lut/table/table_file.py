@@ -98,7 +98,7 @@ class TableFile:
         try:
             yield
         except BlockingIOError as error:
-            raise TableError(f"another process is writing {self.path}: wait for it, or pass another --lut") from error
+            raise TableError(f"another process is writing {self.path}: wait for it, or pass another `table`") from error
         except FileNotFoundError as error:
             raise TableGoneError(f"{self.path} is no longer there") from error
         except OSError as error:

@@ -92,9 +92,9 @@ def parse_header(path: Path, lines: list[bytes]) -> tuple[DeviceIdentity, Protoc
     if schema not in map(str, _STATISTICS):
         raise TableError(
             f"{path} has table schema '{texts[0].removeprefix(TITLE)}', this is '{SCHEMA}': "
-            "name another --lut, or delete this one to start anew"
+            "name another `table`, or delete this one to start anew"
         )
-    damaged = "pass another --lut, or delete the file and profile again"
+    damaged = "pass another `table`, or delete the file and profile again"
     estimated = _ESTIMATED in texts
     texts = [line.decode("utf-8", "replace") for line in lines[: len(_HEADER_NAMES) + 2 + estimated]]
     checked = "\n".join(texts[: len(_HEADER_NAMES) + estimated]).encode()

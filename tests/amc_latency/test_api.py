@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import amc_latency as amc
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 
 IMAGE = (3, 16, 16)
 
@@ -227,6 +229,7 @@ def explode(self: Any, model: nn.Module, teacher: nn.Module) -> None:
         ({"digest": 3}, r"digest\(\) returned 3"),
         ({"train": reshape}, r"train\(\) changed the shape of "),
         ({"train": explode}, r"train\(\) left .* not finite"),
+        ({"train": lambda self, model, teacher: Segmenter()}, r"train\(\) returned another network: .* in place"),
         ({"train": ValueError("out of data")}, r"train\(\) raised ValueError: out of data"),
     ],
 )
@@ -235,6 +238,26 @@ def test_what_a_task_does_wrong_is_said(
 ) -> None:
     with pytest.raises(UserError, match=message):
         search(net, table, broken(**answers)(model, images), tmp_path / "run")
+
+
+def test_the_users_own_traceback_stands_above_the_message(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    def lost(self: Any, model: nn.Module, budget: int | None = None) -> float:
+        raise LookupError("no masks")
+
+    with pytest.raises(UserError, match=r"task Broken: score\(\) raised LookupError: no masks") as refused:
+        search(net, table, broken(score=lost)(model, images), tmp_path / "run")
+    cause = refused.value.__cause__
+    assert isinstance(cause, LookupError)
+    assert traceback.extract_tb(cause.__traceback__)[-1].name == "lost"
+
+
+def test_a_wrapped_network_may_be_returned_by_train(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    wrapped = broken(train=lambda self, model, teacher: nn.DataParallel(model))(model, images)
+    assert search(net, table, wrapped, tmp_path / "run").met
 
 
 def test_what_is_no_task_is_named(net: amc.Network, table: Any, tmp_path: Path) -> None:
@@ -285,6 +308,55 @@ def test_a_module_that_changes_later_changes_nothing(images: Tensor) -> None:
     with torch.no_grad():
         own.mask.weight.zero_()
     assert torch.equal(net.model(images)["mask"], before)
+
+
+def test_a_module_that_changes_before_the_search_changes_nothing(
+    model: Segmenter, images: Tensor, table: Any, tmp_path: Path
+) -> None:
+    own = copy.deepcopy(model)
+    net = amc.network(own, images[:1])
+    with torch.no_grad():
+        own.mask.weight.zero_()
+    own.middle = nn.Sequential(nn.Identity())
+    result = search(net, table, Alike(model, images), tmp_path / "run")
+    # The masks of `model`, which `own` was when it was handed over.
+    assert result.report.accuracy_original == pytest.approx(0, abs=1e-9)
+    assert result.report.rows[0].counts == (16, 32)
+
+
+def test_a_distributed_module_is_unwrapped(images: Tensor, tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'met'}", rank=0, world_size=1)
+    try:
+        own = Segmenter().eval()
+        net = amc.network(nn.parallel.DistributedDataParallel(own), images[:1])
+    finally:
+        torch.distributed.destroy_process_group()
+    with torch.no_grad():
+        assert torch.allclose(net.model(images)["mask"], own(images)["mask"], atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
+def test_a_module_on_a_gpu_is_copied_to_the_processor(images: Tensor) -> None:
+    own = Segmenter().eval()
+    expected = own(images)["mask"]
+    net = amc.network(own.cuda(), images[:1].cuda())
+    assert {tensor.device.type for tensor in net.model.state_dict().values()} == {"cpu"}
+    assert next(own.parameters()).is_cuda
+    assert torch.allclose(net.model(images)["mask"], expected, atol=1e-4)
+
+
+def test_options_of_devices_and_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"device has no option 'transprt'; did you mean 'transport'\?"):
+        amc.device("pixel1", transprt="direct")
+    with pytest.raises(OptionError, match=r"`runner_path` .*none is no file") as refused:
+        amc.device("pixel1", runner_path=tmp_path / "none")
+    assert refused.value.fields == ("runner_path",)
+    with pytest.raises(UserError, match=r"bench has no option 'thread'; did you mean 'threads'\?"):
+        amc.bench("x.tflite", thread=2)
+    with pytest.raises(OptionError, match="`speedup` is over another file: name it with `against`"):
+        amc.bench("x.tflite", speedup=2)
+    with pytest.raises(UserError, match="no converter 'theirs'"):
+        amc.export(nn.Conv2d(3, 4, 1), tmp_path / "x.tflite", torch.zeros(1, *IMAGE), converter="theirs")
 
 
 class TwoInputs(nn.Module):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 
 Counts = tuple[int, ...]
 
@@ -52,6 +52,8 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(tmp_path: Path) -> Non
     for end in range(first, len(whole)):
         path.write_bytes(whole[:end])
         assert read_lines(path, Row) == ROWS[:1]
+        assert path.read_bytes() == whole[:end], "who reads changes nothing"
+        drop_torn_line(path)
         append_line(path, ROWS[1])
         assert path.read_bytes() == whole
 

@@ -94,7 +94,7 @@ def test_everything_is_printed_in_one_place() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if prints.search(line) and path.name != "console.py"
     }
-    assert found == {"cli_options.py": "print(json.dumps(value))"}
+    assert found == {"cli/options.py": "print(json.dumps(value))"}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pytest
 from amc_latency.device.adb.transport import CommandResult, Transport, TransportError, UnauthorizedError
 from amc_latency.device.base import DeviceError, DeviceIdentity
 from amc_latency.device.host.host import HostDevice, allowed_cores, separate_cores
-from amc_latency.device.phone.phone import PhoneOptions
-from amc_latency.device.profiles import DeviceProfile
-from amc_latency.device.registry import UnknownDeviceError, attached_phones, get_device, get_devices, known_devices
+from amc_latency.device.kinds import DeviceProfile, PhoneOptions
+from amc_latency.device.phone.attached import attached_phones
+from amc_latency.device.profiles import UnknownDeviceError
+from amc_latency.device.registry import get_device, get_devices, known_devices
 
 PIXEL_8 = ("Pixel 8", "shiba", "Tensor G3")
 PIXEL_9 = ("Pixel 9", "tokay", "Tensor G4")
@@ -168,12 +169,12 @@ def test_a_phone_that_no_profile_knows_is_any_phone(world: World) -> None:
 
 def test_a_phone_of_another_kind_is_refused_unless_forced(world: World) -> None:
     world.phones = {"R5CX": PIXEL_9}
-    with pytest.raises(DeviceError, match=r"R5CX is Pixel 9 \(Tensor G4\), which is pixel9.*--force"):
+    with pytest.raises(DeviceError, match=r"R5CX is Pixel 9 \(Tensor G4\), which is pixel9.*`force`"):
         get_device("pixel8")
     assert [phone.open for phone in world.opened] == [False]
     assert chosen("pixel8", PhoneOptions(force=True)) == ("R5CX", "pixel8")
     world.phones = {"R5CX": OTHER}
-    with pytest.raises(DeviceError, match=r"R5CX is X1 \(MT6771\), and not .*--device android"):
+    with pytest.raises(DeviceError, match=r"R5CX is X1 \(MT6771\), and not .*`device=android`"):
         get_device("pixel8@R5CX")
 
 
@@ -205,7 +206,7 @@ def test_of_several_phones_the_matching_one_is_taken(world: World) -> None:
 
 def test_several_phones_that_match_must_be_told_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.phones = {"A": PIXEL_8, "B": PIXEL_8, "C": PIXEL_9}
-    with pytest.raises(DeviceError, match=r"could be pixel8: A, B\. Say which, as --device pixel8@A or in ANDR"):
+    with pytest.raises(DeviceError, match=r"could be pixel8: A, B\. Say which, as `device=pixel8@A` or in ANDR"):
         get_device("pixel8")
     with pytest.raises(DeviceError, match="could be android: A, B, C"):
         get_device("android")
@@ -242,11 +243,11 @@ def test_several_phones_are_several_workers(
 @pytest.mark.parametrize(
     ("name", "workers", "says"),
     [
-        ("pixel8", 3, "3 workers, and --device pixel8 means 2: A, B"),
-        ("A", 2, "2 workers, and --device A means 1: A"),
+        ("pixel8", 3, "3 workers, and `device` pixel8 means 2: A, B"),
+        ("A", 2, "2 workers, and `device` A means 1: A"),
         ("A,pixel8@A", None, "names a phone twice"),
         ("pixel8@A,pixel8@C", None, "C is Pixel 9"),
-        ("host,A", 5, "5 workers, and --device host,A means 2"),
+        ("host,A", 5, "5 workers, and `device` host,A means 2"),
         ("host", 100_000, r"100000 workers need a core each: this process may use \d+|cannot pin"),
     ],
 )
@@ -307,7 +308,7 @@ def test_workers_take_fast_cores_first(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_none_of_several_phones_matches(world: World) -> None:
     world.phones = {"A": PIXEL_8, "B": OTHER}
-    with pytest.raises(DeviceError, match=r"of the attached phones \(A, B\) is Google Pixel 9.*pixel9@A --force"):
+    with pytest.raises(DeviceError, match=r"of the attached phones \(A, B\) is Google Pixel 9.*pixel9@A` and `force`"):
         get_device("pixel9")
     with pytest.raises(DeviceError, match="could be pixel9: A, B"):
         get_device("pixel9", PhoneOptions(force=True))

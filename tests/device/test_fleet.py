@@ -232,7 +232,7 @@ def test_all_are_closed_though_one_fails_to_be() -> None:
 
 def test_members_of_two_kinds_are_refused_and_let_go() -> None:
     one, other = Member(), Member(model="another model")
-    words = r"A and B are not alike \(model 'a model' and 'another model'\).*--device arithmetic@A"
+    words = r"A and B are not alike \(model 'a model' and 'another model'\).*`device=arithmetic@A`"
     with pytest.raises(DeviceError, match=words):
         Fleet({"A": one, "B": other})
     assert one.closed == other.closed == 1

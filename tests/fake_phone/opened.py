@@ -10,10 +10,10 @@ from pathlib import Path
 
 from amc_latency.device.adb.adb_direct import DirectTransport
 from amc_latency.device.adb.transport import CommandResult, Transport
+from amc_latency.device.kinds import DeviceProfile, PhoneOptions
 from amc_latency.device.phone.android import AndroidDevice
-from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.phone.session import Patience
-from amc_latency.device.profiles import DeviceProfile, get_profile
+from amc_latency.device.profiles import get_profile
 
 from fake_phone.adbd import FakeAdbd
 from fake_phone.programs import PhoneState, make_phone

@@ -6,8 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.device.phone.android import AndroidDevice
-from amc_latency.device.phone.phone import PhoneOptions
 from amc_latency.device.phone.session import Patience
 from amc_latency.lut.building.build import Plan, build_table
 from amc_latency.lut.table.table import LatencyTable

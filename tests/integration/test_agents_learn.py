@@ -18,7 +18,8 @@ from amc_latency.search.agents.env import negative_error
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.judge.judge import Judge, JudgeConfig
-from amc_latency.search.methods import AgentOptions, Problem, search_episodes
+from amc_latency.search.methods import search_episodes
+from amc_latency.search.problem import AgentOptions, Problem
 
 TABLE = Path(lut.__file__).parent / "tables" / "host-epyc-zen4.tsv"
 LAST = 50

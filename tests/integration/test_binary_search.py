@@ -83,5 +83,5 @@ def test_networks_agree_with_it_more_or_less(
 
 
 def test_one_that_says_the_same_of_every_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"says class 1 of every image, .* --normalisation the right ones"):
+    with pytest.raises(UserError, match=r"says class 1 of every image, .* `normalisation` the right ones"):
         search(config(tmp_path, OWN.replace("SIGN * ", "-100 + ")), tmp_path / "run", Console(quiet=True))

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from amc_latency.console import Console
-from amc_latency.data import Normalisation, load_data
-from amc_latency.data.splits import IMAGENET
+from amc_latency.data import load_data
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.pixels import IMAGENET, Normalisation
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge import judge as judge_module
 from amc_latency.search.run import search

@@ -38,7 +38,8 @@ from fake_phone.stand_in import install_stand_in
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.files.checkpoint import save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
 from tests.integration.command_line import QUICK, Cli, Outcome, make_table, table_lines
 from tests.integration.test_search import FEW_IMAGES
 

@@ -22,11 +22,11 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.lut.tflite.run import run_tflite
 
 from amc_latency.console import Console
-from amc_latency.data import load_data, parse_normalisation
-from amc_latency.data.splits import NORMALISATIONS
+from amc_latency.data import load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.pixels import NORMALISATIONS, parse_normalisation
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig, SearchReport
 from amc_latency.search.delivery import deliver as deliver_module

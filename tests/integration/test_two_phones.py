@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.device.registry import get_device
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import parse_network
@@ -27,7 +27,8 @@ from fake_phone.stand_in import install_stand_in, stand_in_us
 
 from amc_latency.cli.main import main
 from amc_latency.models.files.checkpoint import save_checkpoint
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
 from tests.integration.command_line import QUICK, Cli, table_lines
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph.trace import trace
-from amc_latency.models.load import Network, settled
-from amc_latency.models.registry import ModelSpec, build_model, parse_input
+from amc_latency.models.load import Network, with_norm_statistics
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec, parse_input
 from amc_latency.prune.cut import cut
 
 CUTS = 10
@@ -48,7 +49,7 @@ def random_network(name: str, input_text: str) -> Network:
     for module in model.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    return settled(Network(model, spec, trace(model, spec.input), trained=False))
+    return with_norm_statistics(Network(model, spec, trace(model, spec.input), trained=False))
 
 
 def random_keep(network: Network, seed: int) -> list[Tensor]:

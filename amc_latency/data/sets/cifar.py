@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from amc_latency.data.load import Wanted
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
-from amc_latency.data.splits import NORMALISATIONS, ImageData, Normalisation, Split
+from amc_latency.data.splits import ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import NORMALISATIONS, Normalisation
 
 HELD_BACK_SHARE = 0.1
 CLASSES = {"cifar10": 10, "cifar100": 100}
+
+
+def load(wanted: Wanted) -> ImageData:
+    """As a data source. Raises what `load_cifar` raises."""
+    return load_cifar(wanted.name, wanted.data_dir, wanted.download)
 
 
 def load_cifar(name: str, data_dir: Path | None = None, download: bool = False) -> ImageData:
@@ -30,7 +37,8 @@ def load_cifar(name: str, data_dir: Path | None = None, download: bool = False) 
         train, test = (getattr(datasets, name.upper())(str(root), train=part) for part in (True, False))
     except (OSError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"{root}: {name} is not there, or damaged; fetch it with `amc-latency train --data {name} --download`"
+            f"{root}: {name} is not there, or damaged; fetch it with `amc-latency train`, "
+            f"`data={name!r}` and `download`"
         ) from error
     both = _split(train, NORMALISATIONS[name])
     first_held_back = len(both) - round(HELD_BACK_SHARE * len(both))

@@ -14,9 +14,11 @@ import numpy as np
 
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import IDX_BYTES
+from amc_latency.data.load import Wanted
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
-from amc_latency.data.splits import NORMALISATIONS, ImageData, Split
+from amc_latency.data.splits import ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import NORMALISATIONS
 
 HELD_BACK_FROM = 55_000
 """the first original train index that is held back"""
@@ -77,6 +79,14 @@ def _read_split(folder: Path, prefix: str) -> Split:
     return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)), NORMALISATION)
 
 
+def load(wanted: Wanted) -> ImageData:
+    """As a data source. Raises what `load_fashion_mnist` raises."""
+    data = load_fashion_mnist(wanted.name, wanted.data_dir, wanted.download)
+    if wanted.data_dir is not None and data.source != "torchvision":
+        wanted.console.warn(f"`data_dir` {wanted.data_dir} holds no Fashion-MNIST: the {data.source} images are taken")
+    return data
+
+
 def load_fashion_mnist(source: str, data_dir: Path | None = None, download: bool = False) -> ImageData:
     """Load it from one of `SOURCES`, or with "auto" from the first that is there.
 
@@ -93,13 +103,13 @@ def load_fashion_mnist(source: str, data_dir: Path | None = None, download: bool
     }
     if download and source in ("auto", "torchvision"):
         source = "torchvision"
-        download_with("FashionMNIST", torchvision_root(data_dir), "use --data bundled, which needs no network")
+        download_with("FashionMNIST", torchvision_root(data_dir), "use `data='bundled'`, which needs no network")
     if source == "auto":
         source = next((s for s in SOURCES if _find(folders[s], "train-images-idx3-ubyte").exists()), "bundled")
     folder = folders[source]
     if not folder.is_dir():
         hint = {
-            "torchvision": "fetch it with `amc-latency train --download`, or pass --data bundled",
+            "torchvision": "fetch it with `amc-latency train` and `download`, or pass `data='bundled'`",
             "debian": "apt install dataset-fashion-mnist",
         }
         raise UserError(f"{folder}: no such folder; {hint.get(source, 'reinstall amc-latency')}")

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amc_latency.console import Console
+from amc_latency.data.load import Wanted
 from amc_latency.data.photos import SUFFIXES, decode
-from amc_latency.data.splits import IMAGENET, LEAST_IMAGES, ImageData, Normalisation, Split
-from amc_latency.errors import UserError
+from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
+from amc_latency.errors import OptionError, UserError
+from amc_latency.pixels import IMAGENET, Normalisation
 
 SHARE = 0.15
 """of the images that are held back, and as many again for the test where there is no folder of its own for it"""
@@ -33,9 +35,14 @@ class Photo:
     label: int
 
     @property
-    def place(self) -> float:
+    def hashed(self) -> float:
         """Where in 0..1 the hash puts it."""
         return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6]) / 2**48
+
+
+def load(wanted: Wanted) -> ImageData:
+    """As a data source. Raises what `load_folder` raises."""
+    return load_folder(Path(wanted.place), wanted.size, wanted.console, imagenet=wanted.name == "imagenet")
 
 
 def load_folder(
@@ -76,7 +83,7 @@ def load_unlabelled(
     Raises UserError for fewer than 20 and for what can't be read.
     """
     if not folder.is_dir():
-        raise UserError(f"--unlabelled {folder}: no such folder")
+        raise OptionError("unlabelled", f"{folder}: no such folder")
     photos = [Photo(name, 0) for name in _images(folder)]
     return _decoded(f"unlabelled:{folder}", folder, _three(folder, photos), 0, size, console, memory_bytes)
 
@@ -102,7 +109,7 @@ def _classes(folder: Path) -> list[str]:
         raise UserError(f"{folder}: no such folder")
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(classes) < 2:
-        loose = "; for images without labels there is search --unlabelled DIR" if _images(folder) else ""
+        loose = "; for images without labels there is `unlabelled`, the folder, of a search" if _images(folder) else ""
         raise UserError(f"{folder}: {len(classes)} class folders where at least 2 belong, one a class{loose}")
     return classes
 
@@ -131,7 +138,7 @@ def _labelled(folder: Path, part: str, classes: list[str]) -> list[Photo]:
 
 
 def _by_place(photos: list[Photo]) -> list[Photo]:
-    return sorted(photos, key=lambda photo: (photo.place, photo.name))
+    return sorted(photos, key=lambda photo: (photo.hashed, photo.name))
 
 
 def _check_enough(folder: Path, photos: list[Photo]) -> None:
@@ -141,7 +148,7 @@ def _check_enough(folder: Path, photos: list[Photo]) -> None:
 
 def _cut_off(photos: list[Photo], start: float, total: int) -> tuple[list[Photo], list[Photo]]:
     """Those of the sorted `photos` from `start` on, and the rest; of a few, enough that neither is without any."""
-    wanted = sum(photo.place >= start for photo in photos)
+    wanted = sum(photo.hashed >= start for photo in photos)
     n = min(max(wanted, LEAST_OF_A_SPLIT), total // 4)
     return photos[len(photos) - n :], photos[: len(photos) - n]
 

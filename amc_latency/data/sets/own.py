@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amc_latency.data.splits import LEAST_IMAGES, ImageData, Normalisation, Split
+from amc_latency.data.load import Wanted
+from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +20,11 @@ HELD_BACK_SHARE = 0.1
 MOST_HELD_BACK = 5000
 MEASURED_IMAGES = 1000
 """by which mean and standard deviation are told"""
+
+
+def load(wanted: Wanted) -> ImageData:
+    """As a data source. Raises what `load_own` raises."""
+    return load_own(wanted.source, wanted.size)
 
 
 def load_own(text: str, size: tuple[int, int]) -> ImageData:

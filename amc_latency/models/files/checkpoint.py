@@ -14,7 +14,8 @@ from amc_latency.errors import UserError
 from amc_latency.models.files.file_kinds import weights_advice
 from amc_latency.models.files.tensor_kinds import converted
 from amc_latency.models.files.weights import check_fit, read_tensors, write_tensors
-from amc_latency.models.registry import ModelSpec, build_model, names_own_file
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec, names_own_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,7 +88,7 @@ def load_checkpoint(
         if own_file is None:
             raise UserError(
                 f"{path} holds weights of {spec.name}, whose code is run only if you name it: say "
-                f"--model {spec.name} --weights {path}, if you trust that file"
+                f"`model={spec.name}` and `weights={path}`, if you trust that file"
             )
         spec = replace(spec, name=own_file)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from amc_latency.android_bench.safe.limits import CHECKPOINT_BYTES
 from amc_latency.errors import UserError
-from amc_latency.models.registry import names_own_file
+from amc_latency.models.spec import names_own_file
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 """under which PyTorch's weights are saved, beside .safetensors"""
@@ -71,7 +71,7 @@ def _members(path: Path) -> list[str]:
 
 
 def check_network_name(name: str) -> None:
-    """Raise `UserError` for a file, folder or dotted name that is meant as --model and is no network, with advice."""
+    """Raise `UserError` for a file, folder or dotted name that is meant as `model` and is no network, with advice."""
     path = Path(name)
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -107,4 +107,4 @@ def _is_pickled(path: Path) -> bool:
 
 def weights_advice(file: str) -> str:
     """How to say that a file has the weights of a network that is named beside it."""
-    return f"--model NETWORK --weights {file}, where NETWORK is a name such as mobilenet_v2, or FILE.py:FUNCTION"
+    return f"`model=NETWORK` and `weights={file}`, where NETWORK is a name such as mobilenet_v2, or FILE.py:FUNCTION"

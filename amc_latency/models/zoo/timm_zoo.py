@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from amc_latency.errors import JobError, UserError
-from amc_latency.models.registry import nearest
+from amc_latency.models.spec import ModelSpec
+from amc_latency.names import nearest
+from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from amc_latency.data import Normalisation
 
-
-def build(name: str, classes: int, in_channels: int) -> nn.Module:
+def build(spec: ModelSpec, name: str) -> nn.Module:
     """The network `name` with random weights; UserError for a name that timm doesn't have, or without timm."""
     try:
-        return _known(name).create_model(name, pretrained=False, num_classes=classes, in_chans=in_channels)
+        timm, channels = _known(name), spec.input[0]
+        return timm.create_model(name, pretrained=False, num_classes=spec.classes, in_chans=channels)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"timm can't build {name}: {error}") from error
 
 
-def default_input(name: str) -> tuple[int, int, int]:
-    """Channels, height and width of the images that timm's weights of `name` were trained on."""
+def described(spec: ModelSpec, name: str) -> ModelSpec:
+    """With channels, height and width of the images that timm's weights of `name` were trained on."""
     channels, height, width = _config(name).input_size
-    return channels, height, width
+    return replace(spec, input=(channels, height, width))
 
 
 def pretrained(name: str, which: str) -> dict[str, Tensor]:
@@ -36,23 +38,21 @@ def pretrained(name: str, which: str) -> dict[str, Tensor]:
     timm = _known(name)
     if which not in ("pretrained", "DEFAULT"):
         raise UserError(
-            f"{which}: no such file; timm's own weights are --weights pretrained, others have a tag: timm:{name}.TAG"
+            f"{which}: no such file; timm's own weights are `weights='pretrained'`, others have a tag: timm:{name}.TAG"
         )
     if not timm.is_model_pretrained(name):
-        raise UserError(f"timm has no weights of {name}: give a file, or leave --weights out for random ones")
+        raise UserError(f"timm has no weights of {name}: give a file, or leave `weights` out for random ones")
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever the hub's client raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise JobError(
-            f"timm's weights of {name} can't be downloaded ({reason}); give them as a file: --weights FILE"
+            f"timm's weights of {name} can't be downloaded ({reason}); give them as a file: `weights=FILE`"
         ) from error
 
 
 def normalisation(name: str) -> Normalisation:
     """What timm's weights of `name` expect."""
-    from amc_latency.data import Normalisation
-
     config = _config(name)
     return Normalisation(tuple(config.mean), tuple(config.std))
 

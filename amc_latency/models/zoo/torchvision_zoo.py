@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from amc_latency.errors import JobError, UserError
-from amc_latency.models.registry import nearest
+from amc_latency.models.spec import ModelSpec
+from amc_latency.names import nearest
+from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from amc_latency.data import Normalisation
 
 # Without its auxiliary heads, which no result depends on; and without an initialisation that takes half a minute.
 _LEAN = {"googlenet", "inception_v3"}
@@ -25,7 +26,12 @@ def classifiers() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def build(name: str, classes: int) -> nn.Module:
+def described(spec: ModelSpec, name: str) -> ModelSpec:
+    """With larger images for the one network that can't do with less."""
+    return replace(spec, input=(3, 299, 299)) if name == "inception_v3" else spec
+
+
+def build(spec: ModelSpec, name: str) -> nn.Module:
     """The network `name` for [N, 3, H, W] with random weights; UserError for a name that torchvision doesn't have."""
     import torchvision
 
@@ -33,7 +39,7 @@ def build(name: str, classes: int) -> nn.Module:
         close = nearest(name, classifiers())
         raise UserError(f"torchvision has no classifier {name}; did you mean torchvision:{close}?")
     lean = {"init_weights": False, "aux_logits": False} if name in _LEAN else {}
-    return torchvision.models.get_model(name, weights=None, num_classes=classes, **lean)
+    return torchvision.models.get_model(name, weights=None, num_classes=spec.classes, **lean)
 
 
 def pretrained(name: str, which: str) -> dict[str, Tensor]:
@@ -56,15 +62,13 @@ def pretrained(name: str, which: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise JobError(
             f"the weights {wanted} of {name} can't be downloaded ({error}); "
-            f"give them as a file: --weights FILE ({known[wanted].url})"
+            f"give them as a file: `weights=FILE` ({known[wanted].url})"
         ) from error
 
 
 def normalisation(name: str) -> Normalisation | None:
     """What torchvision's weights of `name` expect; None if it has none."""
     import torchvision
-
-    from amc_latency.data import Normalisation
 
     if name in _LEAN:
         # torchvision undoes ImageNet's figures in the network itself (`transform_input`), for weights from TensorFlow.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from scipy.special import ndtr, ndtri
 from torch import nn
 from torch.nn import functional
 
+from amc_latency.search.agents import warm
+from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.problem import Session
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,20 @@ class DDPGConfig:
     """The largest (code: 1)."""
     action_layer: int = 1
     """Which hidden layer of the critic the action joins at: 1 (code) or 2 (Lillicrap et al., section 7)."""
+
+
+def search(session: Session) -> list[EpisodeRecord]:
+    """The episodes of a `DDPGAgent`. Raises what `run_episodes` raises."""
+    problem, options = session.problem, session.options
+    config = DDPGConfig(
+        warmup=options.warmup,
+        lowest=problem.lowest,
+        highest=problem.highest,
+        action_layer=options.critic_action_layer,
+    )
+    if options.warm_start:
+        config = replace(config, noise=warm.NOISE, actor_from=warm.ACTOR_FROM)
+    return session.episodes(warm.cloned(DDPGAgent(config, session.state_dim, problem.seed), session))
 
 
 @contextmanager
@@ -193,8 +210,8 @@ class DDPGAgent:
             actor_loss.backward(inputs=list(self.actor.parameters()))
             self.actor_optimizer.step()
 
-        move(self.target_critic, self.critic, config.tau)
-        move(self.target_actor, self.actor, config.tau)
+        polyak_update(self.target_critic, self.critic, config.tau)
+        polyak_update(self.target_actor, self.actor, config.tau)
 
     def _critic_loss(
         self,
@@ -276,7 +293,7 @@ def small_last(hidden: int) -> nn.Linear:
     return last
 
 
-def move(target: nn.Module, source: nn.Module, tau: float) -> None:
+def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Move a target network `tau` of the way to `source`."""
     with torch.no_grad():
         torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

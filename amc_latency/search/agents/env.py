@@ -11,18 +11,12 @@ import numpy as np
 
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.records import STATES
 
 Evaluate = Callable[[Counts, float], Score]
 """Judges a policy. It may stop early where it sees that the accuracy given, the best so far, is out of reach."""
 Reward = Callable[[Score, Counts], float]
-FEATURES = ("t", "n", "c", "h", "w", "stride", "k", "layer_cost", "reduced", "rest", "previous")
-"""AMC's state (paper, section 3.1), in this order and each scaled into 0..1."""
-STATES = {
-    "amc": FEATURES,
-    "two-stage": ("t", "n", "c", "kernel_h", "kernel_w", "stride", "bound", "layer_cost"),
-}
-"""What an agent may see: AMC's state, or the two-stage paper's (arXiv 1912.02254), which is about the layer alone."""
 
 
 def negative_error(score: Score, counts: Counts) -> float:
@@ -59,7 +53,7 @@ class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         clamp: Clamp,
         evaluate: Evaluate,
         reward: Reward = negative_error,
-        guide: LayerCosts | None = None,
+        guide: PolicyCosts | None = None,
         state: str = "amc",
         by_layer: bool = False,
     ) -> None:

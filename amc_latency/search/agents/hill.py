@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from amc_latency.errors import UserError
+from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
+from amc_latency.search.problem import Session
 from amc_latency.search.solvers.baselines import uniform_policies
 
 TRIES = 40
@@ -32,6 +34,11 @@ class HillConfig:
                 "hill climbing takes a step and a decay over 0 up to 1, and at least 1 group to move; got "
                 f"{self.step}, {self.step_decay} and {self.moved}"
             )
+
+
+def search(session: Session) -> list[EpisodeRecord]:
+    """The episodes of a `HillClimber`. Raises what `run_episodes` raises."""
+    return session.episodes(HillClimber(HillConfig(), session.problem.seed))
 
 
 class HillClimber:

@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.search.agents.ddpg import Between, Replay, move, one_thread, small_last, truncated_normal
+from amc_latency.search.agents import warm
+from amc_latency.search.agents.ddpg import Between, Replay, one_thread, polyak_update, small_last, truncated_normal
+from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
+from amc_latency.search.problem import Session
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,15 @@ class PPOConfig:
     """Smallest keep ratio that is ever wanted (DDPG)."""
     highest: float = 1.0
     """The largest."""
+
+
+def search(session: Session) -> list[EpisodeRecord]:
+    """The episodes of a `PPOAgent`. Raises what `run_episodes` raises."""
+    problem, options = session.problem, session.options
+    config = PPOConfig(warmup=options.warmup, lowest=problem.lowest, highest=problem.highest, actors=options.ppo_actors)
+    if options.warm_start:
+        config = replace(config, noise=warm.NOISE)
+    return session.episodes(warm.cloned(PPOAgent(config, session.state_dim, problem.seed), session))
 
 
 @dataclass(frozen=True)
@@ -207,8 +219,8 @@ class PPOAgent:
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
-        move(self.target_critic, self.critic, self.config.tau)
-        move(self.target_actor, self.actor, self.config.tau)
+        polyak_update(self.target_critic, self.critic, self.config.tau)
+        polyak_update(self.target_actor, self.actor, self.config.tau)
 
     def _improve_actor(self) -> None:
         """Gradient steps on the clipped objective over the collected episodes: arrays are [actors, steps]."""

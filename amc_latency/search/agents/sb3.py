@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -17,11 +18,13 @@ import numpy as np
 import torch
 
 from amc_latency.errors import UserError
+from amc_latency.names import find
 from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.agents.loop import EpisodeRecord, check_given, check_possible, check_same, finished, next_given
 from amc_latency.search.costs.costs import Counts
+from amc_latency.search.problem import Session
+from amc_latency.search.records import AGENTS
 
-AGENTS = ("sb3-ddpg", "sb3-td3", "sb3-sac", "sb3-ppo")
 NOISE = 0.1
 """Sigma of DDPG's and TD3's noise on actions in -1..1 (arXiv 1802.09477, TD3); the library adds none."""
 REPLAY = 100_000
@@ -30,6 +33,21 @@ PPO_EPISODES = 8
 """Episodes of an update of PPO. The library's default, 2,048 steps, is a third of a search."""
 PPO_BATCH_EPISODES = 2
 """Episodes' worth of steps in one of its minibatches."""
+
+
+def search(session: Session) -> list[EpisodeRecord]:
+    """The episodes of the library's agent. Raises what `run_sb3` raises."""
+    return run_sb3(
+        session.options.name,
+        session.env,
+        session.options.episodes,
+        session.limit_ms,
+        session.log,
+        session.starts,
+        session.on_episode,
+        session.problem.seed,
+        session.options.warmup,
+    )
 
 
 def run_sb3(
@@ -47,7 +65,7 @@ def run_sb3(
 
     Its settings are the library's, but for what the constants above say and a discount of 1. It sees the environment
     as it is: actions in -1..1, a reward at the last step, and the keep ratios that it wanted in its replay buffer.
-    `warmup` episodes are random, but not for `sb3-ppo`, which knows no such thing: its first policy is wide.
+    `warmup` episodes are random, but not for one that knows no such thing, as `sb3-ppo`: its first policy is wide.
 
     `start_policies` run outside the library's loop. DDPG, TD3 and SAC find them in their replay buffer; PPO, which
     learns from its own episodes only, never sees them. A `log` is replayed through the whole loop, each episode
@@ -55,43 +73,58 @@ def run_sb3(
 
     Raises `UserError` for an unknown name, without the extra, and if a replayed episode differs from its record.
     """
-    if name not in AGENTS:
-        raise UserError(f"no agent {name}; there are {', '.join(AGENTS)}")
     try:
-        import stable_baselines3  # noqa: F401
+        make = find(_makers(), name, "agent of Stable-Baselines3")
     except ImportError as error:
         raise UserError(f"agent {name} needs the extra: pip install 'amc-latency[sb3]'") from error
     wanted = max(episodes, len(log))
     if wanted == 0:
         return []
-    random_episodes = 0 if name == "sb3-ppo" else warmup
+    random_episodes = warmup if AGENTS[name].warms_up else 0
     recorder = _Recorder(env, wanted, target_ms, log, start_policies, on_episode, random_episodes)
     groups = env.clamp.costs.groups
     with _own_randomness(), _threads(1):
         symmetric = gymnasium.wrappers.RescaleAction(recorder, np.float32(-1), np.float32(1))
-        model = _model(name, symmetric, groups, random_episodes, seed)
+        model = _model(make, symmetric, groups, random_episodes, seed)
         recorder.replay_buffer = getattr(model, "replay_buffer", None)
         # Enough for all, were none of them given; the callback ends it at the episode wanted.
         model.learn(wanted * groups, callback=lambda *_: len(recorder.records) < wanted)
     return recorder.records
 
 
-def _model(name: str, env: gymnasium.Env, groups: int, warmup: int, seed: int) -> Any:
+@dataclass(frozen=True)
+class _Setting:
+    """What a model is made with."""
+
+    common: dict[str, Any]
+    groups: int
+    replay: dict[str, Any]
+    """beside what is common, for those with a replay buffer"""
+    noise: Any
+
+
+def _makers() -> dict[str, Callable[[_Setting], Any]]:
+    """How each agent's model is made. Raises `ImportError` without the library."""
     from stable_baselines3 import DDPG, PPO, SAC, TD3
+
+    def ppo(of: _Setting) -> Any:
+        return PPO(**of.common, n_steps=PPO_EPISODES * of.groups, batch_size=PPO_BATCH_EPISODES * of.groups)
+
+    return {
+        "sb3-ddpg": lambda of: DDPG(**of.common, **of.replay, action_noise=of.noise),
+        "sb3-td3": lambda of: TD3(**of.common, **of.replay, action_noise=of.noise),
+        "sb3-sac": lambda of: SAC(**of.common, **of.replay),
+        "sb3-ppo": ppo,
+    }
+
+
+def _model(make: Callable[[_Setting], Any], env: gymnasium.Env, groups: int, warmup: int, seed: int) -> Any:
     from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.noise import NormalActionNoise
 
     common: dict[str, Any] = {"policy": "MlpPolicy", "env": env, "gamma": 1.0, "seed": seed, "device": "cpu"}
-    replaying = common | {"learning_starts": warmup * groups, "buffer_size": REPLAY}
-    noise = NormalActionNoise(np.zeros(1), np.full(1, NOISE))
-    if name == "sb3-ddpg":
-        model: Any = DDPG(**replaying, action_noise=noise)
-    elif name == "sb3-td3":
-        model = TD3(**replaying, action_noise=noise)
-    elif name == "sb3-sac":
-        model = SAC(**replaying)
-    else:
-        model = PPO(**common, n_steps=PPO_EPISODES * groups, batch_size=PPO_BATCH_EPISODES * groups)
+    replay = {"learning_starts": warmup * groups, "buffer_size": REPLAY}
+    model = make(_Setting(common, groups, replay, NormalActionNoise(np.zeros(1), np.full(1, NOISE))))
     # Its own logger would make a folder among the temporary files.
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -12,12 +13,20 @@ from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.damage import Damage
-from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.problem import Session
+from amc_latency.search.solvers.dynamic import Solution, solve
 
 START_SHARES = (1.0, 0.97, 0.94)
 """Shares of the target whose solutions are executed: at and a little under it."""
+NOISE = 0.1
+"""Sigma of a warm-started agent's first noise: it looks around dynamic programming's policies, not everywhere."""
+ACTOR_FROM = 10
+"""Episodes in which only the critic learns: an untrained one would pull a cloned actor away at once."""
 CLONE_SHARES = (0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25)
 """Shares of the target whose solutions the actor is fitted to, so that it knows more than one path."""
+
+
+T = TypeVar("T", bound="Cloner")
 
 
 class Cloner(Protocol):
@@ -28,20 +37,37 @@ class Cloner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """What dynamic programming says before an agent begins."""
+
+    damages: list[Damage]
+    """its proxies, the better one first"""
+    best: Solution
+    """by the better one, at the whole budget"""
+    policies: list[Counts]
+    """what is executed first: for each proxy the policies at `START_SHARES`, within all budgets"""
+
+
+def warm_start(clamp: Clamp, damages: Sequence[Damage]) -> WarmStart:
+    """Solve for each of `damages`, of which there is one at least."""
+    solved = [_solved(clamp, damage, START_SHARES) for damage in damages]
+    policies = dict.fromkeys(within_all(clamp, solution.counts) for each in solved for solution in each)
+    return WarmStart(list(damages), solved[0][0], list(policies))
+
+
 def solutions(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Counts]:
     """Dynamic programming's policies at these shares of the clamp's first budget: the reachable ones, each once."""
+    return list(dict.fromkeys(solution.counts for solution in _solved(clamp, damage, shares)))
+
+
+def _solved(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Solution]:
     limits = [int(share * clamp.guide_limit) for share in shares]
-    found = [solve(clamp.guide, damage, limit).counts for limit in limits if limit >= clamp.guide_least]
-    return list(dict.fromkeys(found))
+    reachable = [limit for limit in limits if limit >= clamp.guide_least]
+    return [solve(clamp.guide, damage, limit, forbidden=clamp.forbidden) for limit in reachable]
 
 
-def start_policies(clamp: Clamp, damages: Sequence[Damage]) -> list[Counts]:
-    """What a warm-started search executes first: for each proxy of damage the policies at `START_SHARES`."""
-    found = [led_through(clamp, counts) for damage in damages for counts in solutions(clamp, damage, START_SHARES)]
-    return list(dict.fromkeys(found))
-
-
-def led_through(clamp: Clamp, counts: Counts) -> Counts:
+def within_all(clamp: Clamp, counts: Counts) -> Counts:
     """The policy that the clamp makes of one: itself, unless it is over one of several budgets."""
     executed: Counts = ()
     for count, channels in zip(counts, clamp.costs.full, strict=True):
@@ -58,6 +84,14 @@ def clone(agent: Cloner, clamp: Clamp, damages: Sequence[Damage], state: str = "
             states += seen
             actions += taken
     agent.clone(np.array(states), np.array(actions))
+
+
+def cloned(agent: T, session: Session) -> T:
+    """The agent, which in a warm start begins as dynamic programming's policies would go on."""
+    if session.options.warm_start:
+        problem = session.problem
+        clone(agent, problem.origin or problem.clamp, session.damages, session.options.state)
+    return agent
 
 
 def _episode(clamp: Clamp, counts: Counts, features: str) -> tuple[list[np.ndarray], list[float]]:

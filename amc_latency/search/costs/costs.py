@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NoReturn
 
@@ -26,35 +27,45 @@ Term = tuple[Scope, np.ndarray]
 _NOTHING: Term = ((), np.array(0, np.int64))
 
 
-class LayerCosts:
-    """What every policy costs in whole units: `offset + sum over layers of layer_cost(shape)`.
+@dataclass(frozen=True)
+class Combine:
+    """How the costs of layers make that of a network; 0 is what no layer costs."""
 
-    A layer whose channels are set by one coupled group has a cost for each of that group's choices, one
-    between two groups a cost for each pair, and so on; the others are constant. Sums of integers are exact in any
-    order, so what the clamp allows and what a report adds up can never disagree.
-    With `once` a module that is called several times costs so much once, as weights do.
-    Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost` raises.
+    arrays: np.ufunc
+    numbers: Callable[[Iterable[int]], int]
+
+
+SUM = Combine(np.add, sum)
+"""Milliseconds, MACs, bytes of weights: each layer adds its own."""
+MAX = Combine(np.maximum, lambda costs: max(costs, default=0))
+"""What one layer needs at a time, as memory: only the largest counts."""
+
+
+class PolicyCosts:
+    """What every policy costs in whole units: `offset` and its layers' costs, combined by `combine`.
+
+    `layers` are (scope, table): the groups that a layer's cost depends on, ascending, and units by their choices'
+    indices. Sums of integers are exact in any order, so what the clamp allows and what a report adds up can never
+    disagree.
+    Raises `UserError` for choices that don't fit the architecture.
     """
 
     def __init__(
         self,
         architecture: Architecture,
         choices: Sequence[Sequence[int]],
-        layer_cost: Callable[[LayerShape], int],
+        layers: Callable[[tuple[Counts, ...]], list[Term]],
         offset: int = 0,
-        once: bool = False,
+        combine: Combine = SUM,
     ) -> None:
         self.architecture = architecture
         self.choices: tuple[Counts, ...] = tuple(tuple(counts) for counts in choices)
         self._check_choices()
         self._index = [{count: i for i, count in enumerate(counts)} for counts in self.choices]
         self.offset = offset
-        cost = cache(layer_cost)
-        self.layers = [
-            _NOTHING if once and layer.again else self._layer_factor(layer, cost) for layer in architecture.layers
-        ]
-        """One (scope, table) a layer: the groups it depends on, ascending; units by their choices' indices."""
-        self._terms = _added(self.layers)
+        self.combine = combine
+        self.layers = layers(self.choices)
+        self._terms = _merged(self.layers, combine)
 
     @property
     def groups(self) -> int:
@@ -101,7 +112,7 @@ class LayerCosts:
         indices = [self._many_indices(group, column) for group, column in enumerate(by_group)]
         total = np.full(len(policies), self.offset, dtype=np.int64)
         for scope, table in self._terms:
-            total += table[tuple(indices[group] for group in scope)]
+            self.combine.arrays(total, table[tuple(indices[group] for group in scope)], out=total)
         return total
 
     def indices(self, counts: Sequence[int]) -> Counts:
@@ -117,12 +128,15 @@ class LayerCosts:
         """Cost of a whole policy given by its choices' indices."""
         if len(indices) != self.groups:
             raise UserError(f"{len(indices)} channel counts for a network of {self.groups} coupled groups")
-        return self.offset + _total(self._terms, indices)
+        return self.offset + self._combined(self._terms, indices)
 
     def layers_total(self, indices: Sequence[int], which: Iterable[int] | None = None) -> int:
         """Cost of the layers `which` (all, if not given) without the offset."""
         chosen = self.layers if which is None else [self.layers[i] for i in which]
-        return _total(chosen, indices)
+        return self._combined(chosen, indices)
+
+    def _combined(self, terms: Iterable[Term], indices: Sequence[int]) -> int:
+        return self.combine.numbers(int(table[tuple([indices[group] for group in scope])]) for scope, table in terms)
 
     def _many_indices(self, group: int, counts: np.ndarray) -> np.ndarray:
         choices = np.array(self.choices[group])
@@ -147,15 +161,33 @@ class LayerCosts:
                     f"group {group}'s choices must rise from at least 1 to at most all {channels} channels: {counts}"
                 )
 
-    def _layer_factor(self, layer: Layer, cost: Callable[[LayerShape], int]) -> Term:
-        scope = self.architecture.scope(layer)
-        table = np.empty([len(self.choices[group]) for group in scope], dtype=np.int64)
-        counts = list(self.full)
-        for indices in itertools.product(*(range(size) for size in table.shape)):
-            for group, index in zip(scope, indices, strict=True):
-                counts[group] = self.choices[group][index]
-            table[indices] = cost(self.architecture.shape_of(layer, counts))
-        return scope, table
+
+class LayerCosts(PolicyCosts):
+    """A sum over layers: `offset + sum of layer_cost(shape)`.
+
+    A layer whose channels are set by one coupled group has a cost for each of that group's choices, one
+    between two groups a cost for each pair, and so on; the others are constant.
+    With `once` a module that is called several times costs so much once, as weights do.
+    Raises `UserError` for choices that don't fit the architecture, and whatever `layer_cost` raises.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        choices: Sequence[Sequence[int]],
+        layer_cost: Callable[[LayerShape], int],
+        offset: int = 0,
+        once: bool = False,
+    ) -> None:
+        cost = cache(layer_cost)
+
+        def layers(choices: tuple[Counts, ...]) -> list[Term]:
+            return [
+                _NOTHING if once and layer.again else _layer_factor(architecture, choices, layer, cost)
+                for layer in architecture.layers
+            ]
+
+        super().__init__(architecture, choices, layers, offset)
 
 
 class LatencyCosts(LayerCosts):
@@ -207,8 +239,21 @@ def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]]
     return LatencyCosts(architecture, choices, layer_ms, calibration.offset_ms)
 
 
-def _added(terms: Sequence[Term]) -> list[Term]:
-    """Terms of the same total, but fewer: each is added to one whose scope holds its own."""
+def _layer_factor(
+    architecture: Architecture, choices: tuple[Counts, ...], layer: Layer, cost: Callable[[LayerShape], int]
+) -> Term:
+    scope = architecture.scope(layer)
+    table = np.empty([len(choices[group]) for group in scope], dtype=np.int64)
+    counts = list(architecture.group_channels)
+    for indices in itertools.product(*(range(size) for size in table.shape)):
+        for group, index in zip(scope, indices, strict=True):
+            counts[group] = choices[group][index]
+        table[indices] = cost(architecture.shape_of(layer, counts))
+    return scope, table
+
+
+def _merged(terms: Sequence[Term], combine: Combine) -> list[Term]:
+    """Terms of the same total, but fewer: each is combined with one whose scope holds its own."""
     tables: dict[Scope, np.ndarray] = {}
     for scope, table in sorted(terms, key=lambda term: -len(term[0])):
         wider = next((other for other in tables if set(scope) <= set(other)), None)
@@ -216,14 +261,9 @@ def _added(terms: Sequence[Term]) -> list[Term]:
             tables[scope] = table.copy()
         else:
             sizes = tables[wider].shape
-            tables[wider] += table.reshape(
-                [size if group in scope else 1 for group, size in zip(wider, sizes, strict=True)]
-            )
+            shape = [size if group in scope else 1 for group, size in zip(wider, sizes, strict=True)]
+            combine.arrays(tables[wider], table.reshape(shape), out=tables[wider])
     return list(tables.items())
-
-
-def _total(terms: Iterable[Term], indices: Sequence[int]) -> int:
-    return sum(int(table[tuple([indices[group] for group in scope])]) for scope, table in terms)
 
 
 def _picoseconds(ms: float, what: str) -> int:

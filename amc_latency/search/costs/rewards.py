@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
 from amc_latency.lut.shapes.architecture import Architecture
+from amc_latency.names import find
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward, negative_error
 from amc_latency.search.costs.clamp import Elimination
 from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts, LayerCosts
+from amc_latency.search.records import REWARDS
 
 NS_PER_MS = 1e6
 
 
 def make_reward(name: str, costs: LatencyCosts) -> Reward:
-    """The reward called `name`, one of `config.REWARDS`.
+    """The reward called `name`, one of `records.REWARDS`. Raises `UserError` for another name."""
+    return resolve_name(find(REWARDS, name, "reward").make)(costs)
 
-    `error` is R_err = -error, `latency` R_latency = -error * log(ns), `macs` R_FLOPs and `params` R_Param. Latency
-    is in nanoseconds because the logarithm must be positive: below 1 ms that of milliseconds would pay for
-    errors. `loss` is the cross entropy's negative, in nats: ours, less noisy than a share of 1,000 images.
-    `two-stage` is R1 of the two-stage paper, see `TwoStage`.
-    """
-    if name == "error":
-        return negative_error
-    if name == "loss":
-        return lambda score, counts: -score.loss
-    if name == "latency":
-        return _traded(lambda counts: costs.ms(counts) * NS_PER_MS)
-    if name == "macs":
-        return _traded(macs_costs(costs.architecture, costs.choices).of)
-    if name == "params":
-        return _traded(params_costs(costs.architecture, costs.choices).of)
-    if name == "two-stage":
-        return TwoStage(costs)
-    raise ValueError(f"no reward is called {name!r}")
+
+def by_error(costs: LatencyCosts) -> Reward:
+    """R_err = -error."""
+    return negative_error
+
+
+def by_loss(costs: LatencyCosts) -> Reward:
+    """The cross entropy's negative, in nats: ours, less noisy than a share of 1,000 images."""
+    return lambda score, counts: -score.loss
+
+
+def by_latency(costs: LatencyCosts) -> Reward:
+    """R_latency = -error * log(ns): below 1 ms the logarithm of milliseconds is negative and would pay for errors."""
+    return _traded(lambda counts: costs.ms(counts) * NS_PER_MS)
+
+
+def by_macs(costs: LatencyCosts) -> Reward:
+    """R_FLOPs = -error * log(MACs)."""
+    return _traded(macs_costs(costs.architecture, costs.choices).of)
+
+
+def by_params(costs: LatencyCosts) -> Reward:
+    """R_Param = -error * log(parameters)."""
+    return _traded(params_costs(costs.architecture, costs.choices).of)
 
 
 class TwoStage:

@@ -7,7 +7,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -16,11 +16,11 @@ from amc_latency.console import Console
 from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import BaselineRow, Row, SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.delivery.timing import CONSTANT, PolicyTimer, TimedNetwork
+from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
 from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge.judge import FinetuneOptions, Judge, Tested
 from amc_latency.training.intervals import Comparison, compare, interval_pct
@@ -29,6 +29,17 @@ from amc_latency.training.outcome import Outcome
 EQUAL_PCT = 2.0
 """Networks whose measured milliseconds differ by no more are of equal latency."""
 _WIDTHS_TRIED = 6
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The networks of the final comparison."""
+
+    rows: list[Row]
+    statistic: str
+    """which figure of a timing counts"""
+    comparisons: list[Comparison]
+    """ours beside each other network, image by image"""
 
 
 class Delivery:
@@ -43,6 +54,7 @@ class Delivery:
         original_ms: float,
         timer: PolicyTimer,
         console: Console,
+        shows_in_shapes: bool = True,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -51,8 +63,7 @@ class Delivery:
         self.original_ms = original_ms
         self.timer = timer
         self.console = console
-        self.statistic = ""
-        self.comparisons: list[Comparison] = []
+        self.shows_in_shapes = shows_in_shapes
         self._cut: Counts | None = None
 
     def known_over(self, attempt: int, best: EpisodeRecord, target_ms: float) -> TimedFile | None:
@@ -134,7 +145,7 @@ class Delivery:
             self._cut = counts
         return path
 
-    def rows(self, attempt: int, factor: float, policies: Mapping[str, Counts], target_ms: float) -> list[Row]:
+    def rows(self, attempt: int, factor: float, policies: Mapping[str, Counts], target_ms: float) -> Delivered:
         """Fine-tune and export each policy, and time all of them in the same rounds.
 
         Predictions are shifted by `factor`. The uncut network, `original`, is not fine-tuned.
@@ -148,8 +159,6 @@ class Delivery:
         keys = self._keys(policies)
         files = {keys[name]: self.tflite(name) for name in policies}
         measured = self.timer.time(files, keys.get("ours", keys["original"]), target_ms)
-        self.statistic = measured[keys["original"]].measurement.statistic
-        self.comparisons = _comparisons({n: each.outcome for n, each in tested.items() if each.outcome is not None})
         rows = []
         for name, counts in policies.items():
             own_ms = self.original_ms if name == "original" else self.costs.ms(counts)
@@ -179,9 +188,10 @@ class Delivery:
                     held_back_top5=held_back.top5,
                 )
             )
-        return rows
+        comparisons = _comparisons({n: each.outcome for n, each in tested.items() if each.outcome is not None})
+        return Delivered(rows, measured[keys["original"]].measurement.statistic, comparisons)
 
-    def uncut_rows(self, target_ms: float) -> list[Row] | None:
+    def uncut(self, target_ms: float) -> Delivered | None:
         """The uncut network as the result: exported, saved and timed. None where the device says it is over the target.
 
         What an earlier session measured counts again.
@@ -190,7 +200,8 @@ class Delivery:
         known = self._logged(0, "final original", counts)
         if known is not None and known.measured_ms > target_ms:
             return None
-        (original,) = self.rows(0, 1.0, {"original": counts}, target_ms)
+        delivered = self.rows(0, 1.0, {"original": counts}, target_ms)
+        (original,) = delivered.rows
         if original.measured_ms > target_ms:
             return None
         rows = [original]
@@ -199,7 +210,7 @@ class Delivery:
             rows.append(replace(original, name=name, tflite=str(self.tflite(name))))
         checkpoint = self.folder.path / "model.safetensors"
         self._save(checkpoint, self.judge.network(counts), self.judge.spec(counts), ",".join(map(str, counts)))
-        return rows
+        return replace(delivered, rows=rows)
 
     def _interval(self, name: str, found: Tested) -> tuple[float, ...]:
         # The original agrees with itself, whatever images come.
@@ -239,7 +250,7 @@ class Delivery:
         keys = {name: self._key(counts) for name, counts in policies.items() if name != "original"}
         keys["original"] = network_text(self.judge.original.graph.architecture.shapes())
         # Zeros don't show in shapes, which are all that these two devices know a file by.
-        if self.config.prune == "weights" and not isinstance(self.timer.device, CONSTANT):
+        if not self.shows_in_shapes and not self.timer.device.is_constant:
             return {name: name for name in policies}
         return keys
 

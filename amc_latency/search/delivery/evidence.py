@@ -68,8 +68,8 @@ class Evidence:
         if is_sure and least > math.log(1 + MOST_DRIFT_PCT / 100):
             raise JobError(
                 f"the uncut network takes {timed.measured_ms:.4g} ms now, and {original_ms:.4g} ms in "
-                f"{self._predictor.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another --lut "
-                "and --out, to time anew"
+                f"{self._predictor.table.path}: {drift_pct:+.0f} %. The device is not as it was: name another `table` "
+                "and `out`, to time anew"
             )
         if not miss.is_beyond(0.0):
             return
@@ -82,7 +82,7 @@ class Evidence:
 
     def _prior(self, counts: Counts) -> float:
         """How far the prediction of a policy may be off: the relative standard error, 0 where the table can't tell."""
-        # The predictor's own milliseconds: the uncut network need not be a policy, by --max-keep.
+        # The predictor's own milliseconds: the uncut network need not be a policy, by `max_keep`.
         shapes = self._costs.architecture.shapes(counts)
         error_ms = self._predictor.standard_error_ms(shapes)
         return 0.0 if error_ms is None else error_ms / self._predictor.ms(shapes)

@@ -10,15 +10,11 @@ from pathlib import Path
 from amc_latency.device.base import Device, Protocol
 from amc_latency.device.measure import Measurement
 from amc_latency.device.paired import PairedTimings, Ratio, Verdict
-from amc_latency.lut.prediction.estimate_device import EstimateDevice
-from amc_latency.lut.prediction.replay import ReplayDevice
 
 MOST_ROUNDS = 3
 """Rounds are added until a target is met or not, up to so many times those of the protocol."""
 LEAST_ROUND_MS = 200.0
 """What each network gets of a round at least: there are few of them, and a verdict rests on each."""
-CONSTANT = (ReplayDevice, EstimateDevice)
-"""Devices that answer the same each time: more rounds would say no more."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class PolicyTimer:
         """
         timings = PairedTimings(self.device, files, self.protocol)
         least = self.protocol.rounds
-        most = least if isinstance(self.device, CONSTANT) else MOST_ROUNDS * least
+        most = least if self.device.is_constant else MOST_ROUNDS * least
 
         def clear(so_far: PairedTimings) -> bool:
             return self._timed(so_far, judged).verdict(target_ms) != "within the noise"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from amc_latency.closeness import allowed, close, difference
 from amc_latency.data import Split
-from amc_latency.export.closeness import allowed, close, difference
+from amc_latency.data.logits import correct, loss_of
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.forward import CALIBRATION_BATCH, CutForward
-from amc_latency.training.scoring import correct, loss_of
 
 RELATIVE = 1e-3
 """of the outputs' range and of the loss; a wrong kernel is off by more than a tenth"""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from amc_latency.data.logits import loss_of
 from amc_latency.graph.coupling import Member
 from amc_latency.graph.registry import outputs_first
 from amc_latency.graph.trace import NetworkGraph
@@ -19,8 +20,7 @@ from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for
 from amc_latency.search.agents.agent import Score
-from amc_latency.search.costs.costs import Counts, LayerCosts
-from amc_latency.training.scoring import loss_of
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 
 Evaluate = Callable[[Counts], Score]
 Damage = list[np.ndarray]
@@ -110,7 +110,7 @@ def taylor(
 
 def measured(
     evaluate: Evaluate,
-    costs: LayerCosts,
+    costs: PolicyCosts,
     points: int = 5,
     around: Counts | None = None,
     reach: float = 1.0,

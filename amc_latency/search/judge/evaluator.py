@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
+from amc_latency.data.logits import correct, loss_of
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
@@ -17,7 +18,6 @@ from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.checked import CheckedForward
 from amc_latency.training.outcome import Outcome, outcome_of
-from amc_latency.training.scoring import correct, loss_of
 
 FIRST_IMAGES = 200
 """After these, to the end of their batch, a policy may be given up; later there is little left to save."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +16,20 @@ from torch import Tensor, nn
 from amc_latency.console import Console
 from amc_latency.data import ImageData
 from amc_latency.data.fitting import network_line
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.names import find
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
 from amc_latency.search.agents.loop import EpisodeRecord, best_of
 from amc_latency.search.config import ACCURACY
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 from amc_latency.search.judge.original import check_original
+from amc_latency.search.records import DAMAGES
 from amc_latency.training.finetune import finetune_config, settle, worse_text
 from amc_latency.training.loop import fit
 from amc_latency.training.outcome import Outcome
@@ -103,8 +105,8 @@ class Judge:
 
     A policy counts channels here, which are cut out; `WeightJudge` judges another kind. `original` is the network that
     earlier rounds pruned, if `network` is what they made of it. With `log`, a file of JSON lines, what is known from
-    there is not asked again. `asked` holds the policies whose score by the episodes' images was wanted, known or not;
-    whoever counts empties it first. `say` is told what the user should know of the judging.
+    there is not asked again; see `counting` for which were asked about. `say` is told what the user should know
+    of the judging.
     """
 
     measure = ACCURACY
@@ -125,24 +127,46 @@ class Judge:
         self.config = config
         self.log = log
         self.say = say
-        self.asked: set[Counts] = set()
-        self.on_asked: Callable[[], None] = lambda: None
+        self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
+        if log is not None:
+            drop_torn_line(log)
         for row in [] if log is None else read_lines(log, JudgedPolicy):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score by the episodes' images, or by the first of them where `best`, if given, is out of reach."""
-        self.asked.add(counts)
-        self.on_asked()
+        self._count(counts)
         known = self._known.get(counts)
         images = min(self.config.images, len(self.data.held_back))
         # What was given up under a higher bar may be worth a look under this one.
         if known is None or (known.images < images and not is_hopeless(known.accuracy, known.images, best, images)):
             known = self._known[counts] = self._write(counts, self.evaluator(counts, best), final=False)
         return known
+
+    @contextmanager
+    def counting(self, on_asked: Callable[[int], None] = lambda asked: None) -> Iterator[set[Counts]]:
+        """The policies whose score by the episodes' images is wanted within it, known or not.
+
+        `on_asked` is called each time, with how many different ones there were.
+        """
+        asked: set[Counts] = set()
+
+        def counter(counts: Counts) -> None:
+            asked.add(counts)
+            on_asked(len(asked))
+
+        self._counters.append(counter)
+        try:
+            yield asked
+        finally:
+            self._counters.remove(counter)
+
+    def _count(self, counts: Counts) -> None:
+        for counter in self._counters:
+            counter(counts)
 
     def final(self, counts: Counts) -> Score:
         """The score by all held-back images."""
@@ -235,10 +259,10 @@ class Judge:
     def shortened(self) -> list[str]:
         """What there is less of than was asked for."""
         return [
-            f"--{name} {wanted:,}: there are {len(images):,}, and all of them are taken"
+            f"`{name}` {wanted:,}: there are {len(images):,}, and all of them are taken"
             for name, wanted, unset, images in (
                 ("images", self.config.images, JudgeConfig.images, self.data.held_back),
-                ("calibration-images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
+                ("calibration_images", self.config.calibration_images, JudgeConfig.calibration_images, self.data.train),
             )
             if wanted > len(images) and wanted != unset
         ]
@@ -276,16 +300,25 @@ class Judge:
         """What a policy's network is fine-tuned within."""
         return nullcontext()
 
-    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
-        """The proxies of damage called `name`, one of `config.DAMAGES`, the better one first."""
+    def damages(self, name: str, costs: PolicyCosts) -> list[Damage]:
+        """The proxies of damage called `name`, one of `records.DAMAGES`, the better one first."""
+        return getattr(self, find(DAMAGES, name, "proxy of damage").method)(costs)
+
+    def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
+        """What least squares would miss."""
         base = self.base
-        if name == "taylor":
-            labels = self.data.train.take(self.config.calibration_images).labels
-            return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
-        if name == "measured":
-            return [measured(self, costs)[0]]
         error = refit_error(base.model, base.graph, self.statistics, costs.choices)
         return [balanced(error), error]
+
+    def taylor_damages(self, costs: PolicyCosts) -> list[Damage]:
+        """The loss's gradients, which takes labels."""
+        base = self.base
+        labels = self.data.train.take(self.config.calibration_images).labels
+        return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
+
+    def measured_damages(self, costs: PolicyCosts) -> list[Damage]:
+        """The loss itself, each group alone."""
+        return [measured(self, costs)[0]]
 
     def pruner(self) -> Callable[[Counts], nn.Module]:
         """What makes a policy's network, its batch norms not recalibrated yet."""

@@ -16,7 +16,7 @@ ENOUGH = 100
 _SHOWN = 4
 CAUSES = (
     "usual causes: classes in another order than the data's (folders: sorted by name), pixels normalised by other "
-    "figures (--normalisation), BGR for RGB, weights of another network"
+    "figures (`normalisation`), BGR for RGB, weights of another network"
 )
 
 
@@ -38,7 +38,7 @@ def check_original(
     accuracy_pct = found.accuracy_pct
     if min_accuracy_pct is not None:
         if accuracy_pct < min_accuracy_pct:
-            raise UserError(f"{line}. That is less than --min-accuracy {min_accuracy_pct:g}; {CAUSES}")
+            raise UserError(f"{line}. That is less than `min_accuracy` {min_accuracy_pct:g}; {CAUSES}")
         return
     low, high = interval_pct(accuracy_pct, len(found))
     chance_pct = _chance_pct(found, split.labels)
@@ -47,8 +47,8 @@ def check_original(
     hint = _hint(found, split.labels, chance_pct)
     text = f"{line}. The same answers in any order would get {chance_pct:.1f} %. {hint}"
     if high <= chance_pct or (round(accuracy_pct, 9) <= chance_pct and len(found) >= ENOUGH):
-        raise UserError(f"{text}; --min-accuracy 0 searches all the same")
-    console.say(f"warning, that may be chance: {text}")
+        raise UserError(f"{text}; `min_accuracy=0` searches all the same")
+    console.warn(f"warning, that may be chance: {text}")
 
 
 def _chance_pct(found: Outcome, labels: torch.Tensor) -> float:
@@ -64,7 +64,7 @@ def _check_unlabelled(data: ImageData, min_accuracy_pct: float | None) -> None:
     if min_accuracy_pct is None and bool((said == said[0]).all()):
         raise UserError(
             f"the network says class {int(said[0])} of all {len(said):,} images, so agreement with it means nothing: "
-            "are pixels normalised as it expects (--normalisation), and are these images of its kind?"
+            "are pixels normalised as it expects (`normalisation`), and are these images of its kind?"
         )
 
 

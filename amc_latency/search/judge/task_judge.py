@@ -87,7 +87,11 @@ class Asked:
         teacher.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._call("train", model, teacher)
+            returned = self._call("train", model, teacher)
+        own = set(map(id, model.parameters()))
+        if isinstance(returned, nn.Module) and own.isdisjoint(map(id, returned.parameters())):
+            # It would be lost, and the search would go on with a network that nobody trained.
+            raise UserError(f"{self.name}: train() returned another network: train the one that it is given, in place")
         model.cpu().eval()
         teacher.cpu().eval()
         after = model.state_dict()
@@ -139,8 +143,7 @@ class TaskScores(Judge):
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score within the episodes' budget of inputs."""
-        self.asked.add(counts)
-        self.on_asked()
+        self._count(counts)
         if counts not in self._known:
             self._known[counts] = self._write(counts, self._score(counts, self.config.images), final=False)
         return self._known[counts]

@@ -21,10 +21,10 @@ from amc_latency.lut.shapes.architecture import Architecture, Choices, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import check_used, layer_kinds
-from amc_latency.search.costs.costs import Counts, LayerCosts
-from amc_latency.search.judge.damage import Damage, balanced, measured
+from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.judge.damage import Damage, balanced
 from amc_latency.search.judge.judge import Judge
 
 STEPS = 20
@@ -101,7 +101,7 @@ class WeightGrid(Grid):
         if least > most:
             raise UserError(
                 f"layer {name} has {count} weights, and no whole number of them is from {low or 0:g} to {high:g} of "
-                "that: set other bounds by --min-keep and --max-keep"
+                "that: set other bounds by `min_keep` and `max_keep`"
             )
         shares = [i / STEPS for i in range(1, STEPS)]
         while low is not None and shares[0] * FINER > low:
@@ -180,10 +180,8 @@ class WeightJudge(Judge):
         """Zeros stay zeros."""
         return zeros_held(network)
 
-    def damages(self, name: str, costs: LayerCosts) -> list[Damage]:
+    def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The share of a layer's squared weights that goes, in place of what least squares would miss."""
-        if name == "measured":
-            return [measured(self, costs)[0]]
         lost = []
         for layer, counts, full in zip(self._layers, costs.choices, costs.full, strict=True):
             squares = _weight(self.base.model, layer).double().square().flatten().sort(descending=True).values

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
-from amc_latency.console import Console, put
-from amc_latency.device.phone.phone import PhoneOptions
-from amc_latency.errors import JobError, UserError
-from amc_latency.report import console as result_console
-from amc_latency.report import right
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.console import Console, number_column, put, table_console
+from amc_latency.device.base import source_word
+from amc_latency.device.kinds import PhoneOptions
+from amc_latency.errors import JobError, OptionError
+from amc_latency.search.config import SearchConfig, SearchReport, listed
+from amc_latency.search.records import BUDGET_FIELDS
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 
@@ -39,7 +39,7 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class Front:
-    """What `search --pareto` ends with."""
+    """What a front ends with."""
 
     points: list[FrontPoint]
     plot: str
@@ -61,15 +61,15 @@ def pareto_search(
     fewer than 2 targets and for a config without a latency target.
     """
     if targets < 2:
-        raise UserError(f"--pareto {targets} draws no front: give 2 targets or more")
+        raise OptionError("pareto", f"{targets} draws no front: give 2 targets or more")
     if not config.has_latency_target:
-        raise UserError("--pareto needs the fastest target of the front: --target-ms MILLISECONDS or --speedup FACTOR")
-    if any(limit is not None for limit in (config.target_macs, config.target_params, config.target_bytes)):
-        raise UserError(
-            "--pareto is over milliseconds alone: leave --target-macs, --target-params and --target-bytes out"
+        raise OptionError(
+            "pareto", "needs the fastest target of the front: `target_ms` MILLISECONDS or `speedup` FACTOR"
         )
+    if config.limits:
+        raise OptionError("pareto", f"is over milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
     if config.rounds > 1 or config.rounds_density is not None:
-        raise UserError("--pareto and --rounds are both many searches: give one of them")
+        raise OptionError("pareto", "and `rounds` are both many searches: give one of them")
     reports = [_search_at(config, targets - 1, targets, None, out, console, phone)]
     # Where the uncut network meets the fastest target, the others lie above it too.
     for i in reversed(range(0 if reports[0].is_uncut else targets - 1)):
@@ -108,7 +108,14 @@ def front_points(reports: Sequence[SearchReport]) -> list[FrontPoint]:
 
 def front_text(front: Front) -> None:
     """The front as a table."""
-    table = Table("", right("target ms"), right(f"{_told(front.estimated)} ms"), right("test %"), "", "file")
+    table = Table(
+        "",
+        number_column("target ms"),
+        number_column(f"{source_word(front.estimated)} ms"),
+        number_column("test %"),
+        "",
+        "file",
+    )
     for point in front.points:
         target = "" if point.target_ms is None else f"{point.target_ms:.4f}"
         table.add_row(
@@ -119,7 +126,7 @@ def front_text(front: Front) -> None:
             "front" if point.on_front else "",
             point.tflite,
         )
-    result_console().print(table)
+    table_console().print(table)
     if front.unlabelled:
         put("%: agreement with the original, as the images have no labels")
     put(f"drawn in {front.plot}")
@@ -144,10 +151,6 @@ def _search_at(
     return search(config, out / f"target-{targets - step}", console, phone)
 
 
-def _told(estimated: bool) -> str:
-    return "estimated" if estimated else "measured"
-
-
 def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -160,7 +163,7 @@ def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> Non
         axes.scatter([p.measured_ms for p in own], [p.accuracy for p in own], marker=marker, label=name)
     front = [point for point in points if point.on_front]
     axes.step([p.measured_ms for p in front], [p.accuracy for p in front], where="post", linewidth=0.8, color="grey")
-    axes.set_xlabel(f"{_told(report.estimated)} ms on {report.device}")
+    axes.set_xlabel(f"{source_word(report.estimated)} ms on {report.device}")
     axes.set_ylabel("agreement with the original, %" if report.unlabelled else "test accuracy, %")
     axes.legend()
     figure.tight_layout()

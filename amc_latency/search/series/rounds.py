@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.table import Table
 
 from amc_latency.android_bench.safe.files import replacing
-from amc_latency.console import Console
-from amc_latency.device.phone.phone import PhoneOptions
+from amc_latency.console import Console, number_column, table_console
+from amc_latency.device.base import source_word
+from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
-from amc_latency.report import console as result_console
-from amc_latency.report import right
 from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.records import BUDGETS
 from amc_latency.search.report import search_text
 from amc_latency.search.run import search
 from amc_latency.search.targets.amounts import absolute
@@ -42,7 +42,7 @@ class Round:
 
 @dataclass(frozen=True)
 class RoundsReport:
-    """What `search --rounds` ends with: the last round's report is the result."""
+    """What rounds end with: the last round's report is the result."""
 
     rounds: list[Round]
     report: SearchReport
@@ -78,11 +78,11 @@ def search_rounds(
 
 def rounds_text(result: RoundsReport) -> None:
     """A line a round, then the last one's report."""
-    told = "estimated" if result.report.estimated else "measured"
+    told = source_word(result.report.estimated)
     others = list(result.rounds[0].limits)
-    columns = [right("target ms"), right(f"{told} ms")]
-    columns += [right(text) for name in others for text in (f"{name} at most", name)]
-    table = Table("round", *columns, right("test %"), "folder", title="rounds of pruning and fine-tuning")
+    columns = [number_column("target ms"), number_column(f"{told} ms")]
+    columns += [number_column(text) for name in others for text in (f"{name} at most", name)]
+    table = Table("round", *columns, number_column("test %"), "folder", title="rounds of pruning and fine-tuning")
     for number, each in enumerate(result.rounds, 1):
         target = "" if each.target_ms is None else f"{each.target_ms:.4f}"
         sizes = [f"{value:,}" for name in others for value in (each.limits[name], each.actual[name])]
@@ -94,17 +94,16 @@ def rounds_text(result: RoundsReport) -> None:
             with_interval(each.accuracy, each.accuracy_95),
             each.folder,
         )
-    result_console().print(table)
+    table_console().print(table)
     search_text(result.report)
 
 
 def _meets_last(config: SearchConfig, report: SearchReport) -> bool:
     """Whether the uncut network, which met a round's budgets, meets the last round's too."""
-    limits = {"MACs": config.target_macs, "parameters": config.target_params}
-    actual = {row.name: row.actual for row in report.budgets}
-    others = [(uncut, limits.get(name, config.target_bytes)) for name, uncut in actual.items()]
+    limits = config.limits
+    others = [(row.actual, limits[BUDGETS[row.name].field]) for row in report.budgets]
     return report.measured_ms <= config.target_of(report.original_ms) and all(
-        limit is None or uncut <= absolute(limit, uncut) for uncut, limit in others
+        uncut <= absolute(limit, uncut) for uncut, limit in others
     )
 
 

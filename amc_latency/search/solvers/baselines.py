@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from amc_latency.errors import UserError
 from amc_latency.lut.building.plan import nearest_counts
-from amc_latency.search.costs.clamp import Budget, Clamp, up
-from amc_latency.search.costs.costs import Counts, LatencyCosts, LayerCosts
+from amc_latency.search.agents.loop import EpisodeRecord
+from amc_latency.search.costs.clamp import Budget, Clamp, rounded_up
+from amc_latency.search.costs.costs import Counts, LatencyCosts, PolicyCosts
+from amc_latency.search.problem import Choice, Problem, Session
 
 
 def uniform_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budget] = ()) -> Counts:
@@ -32,12 +34,27 @@ def deep_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budget]
     return _widest(costs, target_ms, budgets, deep_policies(costs), "policy that cuts the deep layers hardest")
 
 
-def uniform_policies(costs: LayerCosts) -> list[Counts]:
+def choose_uniform(problem: Problem, name: str, evaluations: int) -> Choice:
+    """`uniform_policy` as a baseline."""
+    return _chosen(uniform_policy, problem)
+
+
+def choose_shallow(problem: Problem, name: str, evaluations: int) -> Choice:
+    """`shallow_policy` as a baseline."""
+    return _chosen(shallow_policy, problem)
+
+
+def choose_deep(problem: Problem, name: str, evaluations: int) -> Choice:
+    """`deep_policy` as a baseline."""
+    return _chosen(deep_policy, problem)
+
+
+def uniform_policies(costs: PolicyCosts) -> list[Counts]:
     """Every policy that rounding one keep ratio to each group's nearest choice can give, widest first."""
     return _policies_along(costs, [1.0] * costs.groups)
 
 
-def shallow_policies(costs: LayerCosts) -> list[Counts]:
+def shallow_policies(costs: PolicyCosts) -> list[Counts]:
     """Every rounding of a cut that falls linearly from the first group to nothing behind the last, widest first.
 
     AMC (arXiv 1802.03494) compares itself with hand-made policies that cut shallow or deep layers aggressively, but
@@ -47,7 +64,7 @@ def shallow_policies(costs: LayerCosts) -> list[Counts]:
     return _policies_along(costs, [1 - group / costs.groups for group in range(costs.groups)])
 
 
-def deep_policies(costs: LayerCosts) -> list[Counts]:
+def deep_policies(costs: PolicyCosts) -> list[Counts]:
     """Every rounding of a cut that grows linearly from nothing before the first group to the last, widest first."""
     return _policies_along(costs, [(group + 1) / costs.groups for group in range(costs.groups)])
 
@@ -62,6 +79,11 @@ def random_policies(clamp: Clamp, n: int, seed: int) -> list[Counts]:
             counts = (*counts, clamp.nearest(counts, ratio))
         policies.append(counts)
     return policies
+
+
+def search(session: Session) -> list[EpisodeRecord]:
+    """The episodes of a `RandomAgent`. Raises what `run_episodes` raises."""
+    return session.episodes(RandomAgent(session.problem.seed))
 
 
 class RandomAgent:
@@ -85,7 +107,12 @@ class RandomAgent:
         """Nothing."""
 
 
-def _random_ratios(costs: LayerCosts, rng: np.random.Generator) -> list[float]:
+def _chosen(policy: Callable[[LatencyCosts, float, Sequence[Budget]], Counts], problem: Problem) -> Choice:
+    clamp = problem.clamp
+    return Choice(policy(clamp.costs, clamp.target_ms, clamp.budgets), 0)
+
+
+def _random_ratios(costs: PolicyCosts, rng: np.random.Generator) -> list[float]:
     lowest, highest = (
         [choices[end] / channels for choices, channels in zip(costs.choices, costs.full, strict=True)]
         for end in (0, -1)
@@ -93,7 +120,7 @@ def _random_ratios(costs: LayerCosts, rng: np.random.Generator) -> list[float]:
     return [float(ratio) for ratio in rng.uniform(lowest, highest)]
 
 
-def _policies_along(costs: LayerCosts, weights: Sequence[float]) -> list[Counts]:
+def _policies_along(costs: PolicyCosts, weights: Sequence[float]) -> list[Counts]:
     """Every policy that rounding the keep ratios `1 - cut * weight` can give while the cut grows from 0."""
     # A count changes where its ratio passes the middle between two choices: look once between all of these.
     passed = {
@@ -118,4 +145,4 @@ def _widest(
     if budgets:
         raise UserError(f"no {what} holds all budgets")
     fastest = min(map(costs.ms, policies))
-    raise UserError(f"no {what} reaches {target_ms:.6g} ms; the fastest is predicted at {up(fastest):.6g} ms")
+    raise UserError(f"no {what} reaches {target_ms:.6g} ms; the fastest is predicted at {rounded_up(fastest):.6g} ms")

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from amc_latency.errors import UserError
-from amc_latency.search.costs.clamp import MAX_TABLE_ENTRIES, up
-from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts, LayerCosts
+from amc_latency.search.costs.clamp import FORBIDDEN, MAX_TABLE_ENTRIES, Forbidden, is_forbidden, rounded_up
+from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts, PolicyCosts, Scope
 
 MAX_LABELS = 100_000
 """Partial policies kept a group; where that is too few, the solution says by how much it may be off."""
@@ -49,22 +49,29 @@ class Solution:
         return self.damage - self.bound
 
 
-def solve(costs: LayerCosts, damage: Sequence[np.ndarray], target_units: int, max_labels: int = MAX_LABELS) -> Solution:
-    """The counts of least summed `damage` with `costs.of(counts) <= target_units`.
+def solve(
+    costs: PolicyCosts,
+    damage: Sequence[np.ndarray],
+    target_units: int,
+    max_labels: int = MAX_LABELS,
+    forbidden: Sequence[Forbidden] = (),
+) -> Solution:
+    """The counts of least summed `damage` with `costs.of(counts) <= target_units` and nothing `forbidden`.
 
+    `costs` are a sum over layers. What each layer must hold alone is `forbidden`, as `Clamp.forbidden` has it.
     `damage[g]` has a number for each of `costs.choices[g]`, of any sign, rising or not; `inf` forbids a choice.
     Exact to a 1e-12 share, unless more than `max_labels` partial policies must be kept: then `gap` says how far
     the solution may be off. Raises `UserError` for a budget that no policy meets and for coupled groups whose
     tables are too large, `ValueError` for damage that doesn't fit the choices.
     """
     allowed = _allowed(costs, damage)
-    steps = _steps(costs, damage, allowed)
+    steps = _steps(costs, damage, allowed, forbidden)
     constant = costs.offset + sum(int(table) for scope, table in costs.layers if not scope)
     budget = target_units - constant
 
     cheapest = _Bound(steps, 1, with_damage=False)
     best = _best(steps, cheapest)
-    if best.cost > budget:
+    if best.cost > budget or is_forbidden(cheapest.rest[0][0]):
         raise UserError(_out_of_reach(costs, target_units, best.cost + constant))
     best, multiplier, bound = _dual(steps, best, budget)
     tolerance = _TOLERANCE * (1 + len(steps)) * _scale(steps, multiplier * budget)
@@ -93,6 +100,8 @@ class _Step:
     """float64 [choices]"""
     next_row: np.ndarray
     """[rows, choices]: the row of the next step that this leads to"""
+    forbidden: np.ndarray | None
+    """bool [rows, choices]: what no policy may have; None where nothing is"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,10 @@ class _Bound:
             choosing = step.cost * multiplier + after[step.next_row]
             if with_damage:
                 choosing += step.damage
+            if step.forbidden is not None:
+                choosing[step.forbidden] = np.inf if with_damage else FORBIDDEN
+            if not with_damage:
+                np.minimum(choosing, FORBIDDEN, out=choosing)
             after = choosing.min(axis=1)
             self.choosing.append(choosing)
             self.rest.append(after)
@@ -123,7 +136,7 @@ class _Bound:
         self.rest.reverse()
 
 
-def _allowed(costs: LayerCosts, damage: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _allowed(costs: PolicyCosts, damage: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Each group's choices, by index, that damage doesn't forbid."""
     if [np.shape(values) for values in damage] != [(len(choices),) for choices in costs.choices]:
         raise ValueError("damage must have one number for each choice of each group")
@@ -135,7 +148,13 @@ def _allowed(costs: LayerCosts, damage: Sequence[np.ndarray]) -> list[np.ndarray
     return allowed
 
 
-def _steps(costs: LayerCosts, damage: Sequence[np.ndarray], allowed: Sequence[np.ndarray]) -> list[_Step]:
+def _steps(
+    costs: PolicyCosts,
+    damage: Sequence[np.ndarray],
+    allowed: Sequence[np.ndarray],
+    forbidden: Sequence[Forbidden] = (),
+) -> list[_Step]:
+    scopes = [scope for scope, _ in (*costs.layers, *forbidden) if scope]
     open_groups: tuple[int, ...] = ()
     steps = []
     for group in range(costs.groups):
@@ -146,12 +165,20 @@ def _steps(costs: LayerCosts, damage: Sequence[np.ndarray], allowed: Sequence[np
                 f"groups {', '.join(map(str, scope))} depend on each other: {math.prod(shape):,} combinations are "
                 f"more than the {MAX_TABLE_ENTRIES:,} that fit; give fewer choices a group (a larger step)"
             )
+
+        def spread(part: Scope, table: np.ndarray, scope: Scope = scope) -> np.ndarray:
+            sizes = [len(allowed[g]) if g in part else 1 for g in scope]
+            return table[np.ix_(*(allowed[g] for g in part))].reshape(sizes)
+
         cost = np.zeros(shape, dtype=np.int64)
         for part, table in costs.layers:
             if part and part[-1] == group:
-                sizes = [len(allowed[g]) if g in part else 1 for g in scope]
-                cost += table[np.ix_(*(allowed[g] for g in part))].reshape(sizes)
-        open_groups = tuple(g for g in scope if any(g in part and part[-1] > group for part, _ in costs.layers if part))
+                cost += spread(part, table)
+        ruled_out = np.zeros(shape, dtype=bool)
+        for part, mask in forbidden:
+            if part[-1] == group:
+                ruled_out |= spread(part, mask)
+        open_groups = tuple(g for g in scope if any(g in part and part[-1] > group for part in scopes))
         sizes = [len(allowed[g]) if g in open_groups else 1 for g in scope]
         next_row = np.broadcast_to(np.arange(math.prod(sizes)).reshape(sizes), shape)
         columns = shape[-1]
@@ -160,6 +187,7 @@ def _steps(costs: LayerCosts, damage: Sequence[np.ndarray], allowed: Sequence[np
                 cost.reshape(-1, columns),
                 np.asarray(damage[group], dtype=float)[allowed[group]],
                 next_row.reshape(-1, columns),
+                ruled_out.reshape(-1, columns) if ruled_out.any() else None,
             )
         )
     return steps
@@ -281,11 +309,12 @@ def _scale(steps: Sequence[_Step], weighed_cost: float) -> float:
     return abs(weighed_cost) + sum(float(np.abs(step.damage).max()) for step in steps)
 
 
-def _out_of_reach(costs: LayerCosts, target_units: int, least_units: int) -> str:
+def _out_of_reach(costs: PolicyCosts, target_units: int, least_units: int) -> str:
     if isinstance(costs, LatencyCosts):
         return (
             f"a target of {target_units / PS_PER_MS:.6g} ms is out of reach: the fastest network that can be cut "
-            f"from this one is predicted at {up(least_units / PS_PER_MS):.6g} ms; raise the target to that or more"
+            f"from this one is predicted at {rounded_up(least_units / PS_PER_MS):.6g} ms; raise the target to that or "
+            "more"
         )
     return (
         f"a budget of {target_units:,} is out of reach: the least that a network cut from this one costs is "

@@ -6,16 +6,24 @@ are worth depends on what is left of the others. Around a policy that is near th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import Reward
-from amc_latency.search.costs.costs import Counts, LayerCosts
+from amc_latency.search.agents.loop import EpisodeRecord
+from amc_latency.search.agents.warm import solutions, within_all
+from amc_latency.search.costs.clamp import Forbidden
+from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
+from amc_latency.search.problem import Choice, Problem, Session
+from amc_latency.search.solvers.baselines import RandomAgent
 from amc_latency.search.solvers.dynamic import solve
 
+EVALUATIONS_A_GROUP = 2.3
+"""That a round takes, about."""
 STEPS = (1.0, 0.5, 0.25)
 """Shares of the reach that one round's damage is solved for: what is measured alone is less true further out."""
 
@@ -25,8 +33,44 @@ def negative_loss(score: Score, counts: Counts) -> float:
     return -score.loss
 
 
+def search(session: Session) -> list[EpisodeRecord]:
+    """Episodes of dynamic programming's policies and of what it finds around the best of them; nobody acts.
+
+    Raises what `run_episodes` raises.
+    """
+    clamp, options = session.problem.clamp, session.options
+    found = _around_best(session.problem, session.starts, options.episodes)
+    starts = list(dict.fromkeys([*session.starts, found]))
+    earlier = sum(record.limit_ms != clamp.target_ms for record in session.log)
+    given = replace(session, starts=starts, options=replace(options, episodes=earlier + len(starts)))
+    return given.episodes(RandomAgent(session.problem.seed))
+
+
+def choose(problem: Problem, name: str, evaluations: int) -> Choice:
+    """Dynamic programming's policy as a baseline: by damage alone."""
+    clamp = problem.clamp
+    return Choice(within_all(clamp, solutions(clamp, problem.damages()[0], (1.0,))[0]), 0)
+
+
+def _around_best(problem: Problem, starts: Sequence[Counts], evaluations: int) -> Counts:
+    """Dynamic programming around the best of `starts`, in as many rounds as the evaluations suffice for."""
+    clamp, judge, reward = problem.clamp, problem.judge, problem.reward
+    best = max(starts, key=lambda counts: reward(judge(counts), counts))
+    rounds = max(1, int((evaluations - len(starts)) / (EVALUATIONS_A_GROUP * clamp.costs.groups)))
+    return iterated(
+        clamp.guide,
+        judge,
+        clamp.guide_limit,
+        best,
+        rounds,
+        reward=reward,
+        lead=lambda counts: within_all(clamp, counts),
+        forbidden=clamp.forbidden,
+    )
+
+
 def iterated(
-    costs: LayerCosts,
+    costs: PolicyCosts,
     evaluate: Evaluate,
     target_units: int,
     start: Counts,
@@ -35,6 +79,7 @@ def iterated(
     reach: float = 0.25,
     reward: Reward = negative_loss,
     lead: Callable[[Counts], Counts] = lambda counts: counts,
+    forbidden: Sequence[Forbidden] = (),
 ) -> Counts:
     """The best policy found from `start` in `rounds` rounds, with `costs.of(counts) <= target_units`.
 
@@ -42,14 +87,15 @@ def iterated(
     three solutions under that damage: in the whole region, in half of it, in a quarter. The best becomes the
     incumbent if its reward is better than the last one's; else the region shrinks to a quarter. Deterministic,
     but for what `evaluate` says. `lead` is where a solution is brought
-    within further budgets. Raises what `solve` raises.
+    within further budgets; no policy has what is `forbidden`. Raises what `solve` raises.
     """
     best, best_reward = start, reward(evaluate(start), start)
     for _ in range(rounds):
         damage, _ = measured(evaluate, costs, points, best, reach)
         around, worked = best, STEPS[-1]
         for step in STEPS:
-            counts = lead(solve(costs, _within(costs, damage, around, reach * step), target_units).counts)
+            near = _within(costs, damage, around, reach * step)
+            counts = lead(solve(costs, near, target_units, forbidden=forbidden).counts)
             value = reward(evaluate(counts), counts)
             if value > best_reward:
                 best, best_reward, worked = counts, value, step
@@ -57,7 +103,7 @@ def iterated(
     return best
 
 
-def _within(costs: LayerCosts, damage: Damage, around: Counts, reach: float) -> Damage:
+def _within(costs: PolicyCosts, damage: Damage, around: Counts, reach: float) -> Damage:
     """`damage` with `inf` out of reach."""
     narrowed = []
     for values, here, choices in zip(damage, costs.indices(around), costs.choices, strict=True):

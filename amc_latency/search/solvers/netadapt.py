@@ -22,13 +22,27 @@ from amc_latency.android_bench.safe.limits import CONFIG_BYTES
 from amc_latency.android_bench.safe.records import RecordError, from_json
 from amc_latency.data import Split
 from amc_latency.errors import JobError, UserError
-from amc_latency.jsonl import append_line, read_lines
+from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import Network, cut_to
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.problem import Choice, Problem
 from amc_latency.training.loop import TrainConfig, fit, judged
+
+
+def choose(problem: Problem, name: str, evaluations: int) -> Choice:
+    """NetAdapt as a baseline, its proposals refitted. Raises UserError where more than milliseconds is limited."""
+    clamp, judge = problem.clamp, problem.judge
+    if clamp.budgets or not math.isfinite(clamp.target_ms):
+        raise UserError("NetAdapt goes by milliseconds alone")
+    if clamp.holds(clamp.costs.widest):
+        return Choice(clamp.costs.widest, 0)
+    with judge.counting() as asked:
+        run = netadapt(judge.base, clamp.costs, [clamp.target_ms], refitted(judge))
+    winner = reached(run, clamp.target_ms)
+    return Choice(winner.counts, len(asked))
 
 
 @dataclass(frozen=True)
@@ -260,6 +274,7 @@ def _resumed(
         raise UserError(f"{path} is damaged ({error}): start another folder") from error
     if found != settings:
         raise UserError(f"{folder} belongs to a NetAdapt run with other settings ({path.name}): start another folder")
+    drop_torn_line(folder / "iterations.jsonl")
     done = read_lines(folder / "iterations.jsonl", NetAdaptIteration)
     for number, iteration in enumerate(done, start=1):
         if iteration.iteration != number or costs.ms(iteration.counts) != iteration.predicted_ms:

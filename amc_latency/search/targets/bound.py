@@ -7,7 +7,7 @@ from functools import cached_property
 
 from amc_latency.errors import UserError
 from amc_latency.lut.prediction.predict import Predictor
-from amc_latency.search.costs.clamp import Clamp, up
+from amc_latency.search.costs.clamp import Clamp, rounded_up
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.solvers.baselines import uniform_policies
 
@@ -28,7 +28,7 @@ class UpperBound:
 
     def __post_init__(self) -> None:
         shapes, table = self.clamp.costs.architecture.shapes(), self.predictor.table
-        instead = "search with --margin-pct in place of --confidence"
+        instead = "search with `margin_pct` in place of `confidence`"
         if table.identity.estimated:
             raise UserError(f"{table.path} is estimated, not measured, and so cannot tell how far it is off: {instead}")
         if self.predictor.standard_error_ms(shapes) is None:
@@ -63,10 +63,10 @@ class UpperBound:
         """Raise `UserError` for a target that no policy holds."""
         if self.start(target_ms) is None:
             raise UserError(
-                f"a target of {target_ms:.6g} ms is out of reach with --confidence {self.confidence:g}: the fastest "
+                f"a target of {target_ms:.6g} ms is out of reach with `confidence` {self.confidence:g}: the fastest "
                 f"network that can be cut from this one is predicted at {self.clamp.fastest_ms:.6g} ms, and to stay "
-                f"under {up(min(map(self.ms, self._candidates))):.6g} ms with that probability; raise the target to "
-                "that or more, or lower --confidence"
+                f"under {rounded_up(min(map(self.ms, self._candidates))):.6g} ms with that probability; raise the "
+                "target to that or more, or lower `confidence`"
             )
 
     def text(self, target_ms: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from amc_latency.errors import UserError
@@ -12,13 +12,12 @@ from amc_latency.models.load import Network
 from amc_latency.prune.keep import bound_text
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import OutOfReachError
-from amc_latency.search.judge.weights import WeightGrid, weight_layers
+from amc_latency.search.targets.pruning import pruning_of
 
 
 def grid_of(config: SearchConfig) -> Grid:
     """Which counts a search may choose from."""
-    kind = WeightGrid if config.prune == "weights" else Grid
-    return kind(config.min_keep, config.step, config.max_keep)
+    return pruning_of(config).grid(config)
 
 
 def check_choices(config: SearchConfig, choices: Choices) -> None:
@@ -29,7 +28,7 @@ def check_choices(config: SearchConfig, choices: Choices) -> None:
 
 def bounds_text(config: SearchConfig, network: Network) -> list[str]:
     """A line for groups that multiples of the step leave whole, and one for each bound that they end before."""
-    if config.prune == "weights":
+    if not network.graph.groups:
         return []
     groups, choices = network.graph.groups, grid_of(config).choices(network)
     finest = Grid(config.min_keep, 1, config.max_keep).choices(network)
@@ -38,7 +37,7 @@ def bounds_text(config: SearchConfig, network: Network) -> list[str]:
     if whole and config.step > 1 and config.least_keep < 1:
         named = ", ".join(whole[:3]) + (", ..." if len(whole) > 3 else "")
         lines.append(
-            f"{len(whole)} of {len(groups)} groups are left whole ({named}): no multiple of --step {config.step} is "
+            f"{len(whole)} of {len(groups)} groups are left whole ({named}): no multiple of `step` {config.step} is "
             "between the least that they may keep and all"
         )
     for name, bound, end, most in (("min", config.min_keep, 0, "least"), ("max", config.max_keep, -1, "most")):
@@ -52,7 +51,7 @@ def bounds_text(config: SearchConfig, network: Network) -> list[str]:
         ]
         if off and bound is not None:
             lines.append(
-                f"--{name}-keep {bound_text(bound)} is met at the next multiple of --step {config.step}: "
+                f"`{name}_keep` {bound_text(bound)} is met at the next multiple of `step` {config.step}: "
                 f"{max(off)[1]}; a smaller step comes nearer"
             )
     return lines
@@ -79,20 +78,17 @@ def _limiting(config: SearchConfig, network: Network, error: OutOfReachError) ->
     # A group that is as narrow as can be has nothing to do with it.
     most = max(range(costs.groups), key=lambda group: (costs.choices[group][indices[group]] > 1, takes[group]))
     count, full = costs.choices[most][indices[most]], costs.full[most]
-    unit = "weights" if config.prune == "weights" else "channels"
-    name = _names(config, network)[most]
-    return f"by {_options(config)} {name}, the most costly, keeps at least {count:,} of {full:,} {unit}"
-
-
-def _names(config: SearchConfig, network: Network) -> Sequence[str]:
-    if config.prune == "weights":
-        return [f"layer {name}" for name in weight_layers(network.model, network.graph)]
-    return [f"group {group.name}" for group in network.graph.groups]
+    pruning = pruning_of(config)
+    name = pruning.names(network)[most]
+    return f"by {_options(config)} {name}, the most costly, keeps at least {count:,} of {full:,} {pruning.unit}"
 
 
 def _options(config: SearchConfig) -> str:
     """What sets the choices, as the command line has it."""
-    parts = [f"--min-keep {bound_text(config.least_keep if config.min_keep is None else config.min_keep)}"]
-    parts += [] if config.max_keep is None else [f"--max-keep {bound_text(config.max_keep)}"]
-    parts += [] if config.prune == "weights" else [f"--step {config.step}"]
-    return " and ".join(parts)
+    values = {
+        "min_keep": bound_text(config.least_keep if config.min_keep is None else config.min_keep),
+        "max_keep": None if config.max_keep is None else bound_text(config.max_keep),
+        "step": config.step,
+    }
+    named = pruning_of(config).options
+    return " and ".join(f"`{name}` {values[name]}" for name in named if values[name] is not None)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.graph.batch_norm import scale_and_shift
 from amc_latency.graph.registry import outputs_first
 from amc_latency.lut.shapes.architecture import Choices
 from amc_latency.lut.shapes.shape import LayerShape
@@ -18,8 +18,6 @@ from amc_latency.models.load import Network
 from amc_latency.search.costs.costs import LayerCosts
 from amc_latency.search.judge.weights import SparseShape, masked, weight_layers
 
-ZIPPED = "bytes zipped"
-"""The budget's name, as a message has it."""
 _MARGIN = 1.015
 """The weights that are packed in the end are fine-tuned ones, which moves the size by less than 1 %."""
 _SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -63,10 +61,7 @@ def _scale(model: nn.Module, norm: str | None) -> np.ndarray | None:
     """What the batch norm that is folded into a layer multiplies its weights by, [channels out]."""
     if norm is None:
         return None
-    module = model.get_submodule(norm)
-    assert isinstance(module, BATCH_NORMS)
-    assert module.running_var is not None
-    scale = (module.running_var + module.eps).rsqrt() * (1.0 if module.weight is None else module.weight)
+    scale, _ = scale_and_shift(model.get_submodule(norm))
     return scale.detach().cpu().numpy()
 
 

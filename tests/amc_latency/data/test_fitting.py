@@ -10,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split, data_for, fitted, load_data
+from amc_latency.data import ImageData, Split, data_for, fitted, load_data
 from amc_latency.data.fitting import labelled_by
-from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network, NetworkOptions, load_network
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import IMAGENET, Normalisation
 
 GREY = Normalisation((0.25,), (0.5,))
 
@@ -62,7 +63,7 @@ def test_a_line_says_how_pixels_are_normalised(capsys: pytest.CaptureFixture[str
     assert own.normalisation == load_data("bundled").normalisation
     assert (
         "resnet20: input 1x32x32, weights random, 10 classes; pixels are normalised by the data's own figures, "
-        "0.286/0.353 (fashion_mnist): --normalisation says others\n"
+        "0.286/0.353 (fashion_mnist): `normalisation` says others\n"
     ) in capsys.readouterr().err
     published = replace(network, spec=replace(network.spec, name="resnet18", input=(3, 16, 16)))
     data_for(published, "bundled", console=Console())

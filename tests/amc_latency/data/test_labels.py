@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
+from amc_latency.pixels import Normalisation
 
 
 def data(*labels: list[int], unlabelled: bool = False) -> ImageData:
@@ -48,7 +49,7 @@ def test_labels_beyond_the_outputs_are_refused(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("unlabelled", "says"),
-    [(False, "every image has label 1, .* other --data"), (True, "net says class 1 of every image")],
+    [(False, "every image has label 1, .* other `data`"), (True, "net says class 1 of every image")],
 )
 def test_images_of_one_label_are_refused(unlabelled: bool, says: str) -> None:
     with pytest.raises(UserError, match=says):

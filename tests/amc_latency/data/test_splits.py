@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
-from amc_latency.data import ImageData, Normalisation, Split, parse_normalisation
+from amc_latency.data import ImageData, Split
+from amc_latency.pixels import Normalisation, parse_normalisation
 
 GREY = Normalisation((0.25,), (0.5,))
 COLOUR = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

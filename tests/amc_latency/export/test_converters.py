@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from amc_latency.data import Normalisation
 from amc_latency.errors import UserError
 from amc_latency.export import choose, litert_torch, onnx2tf, reading
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import Conversion, ExportError, export, to_tflite
 from amc_latency.graph.tracing import UntraceableError
 from amc_latency.models.load import NetworkOptions, load_model, load_network
+from amc_latency.pixels import Normalisation
 
 INPUT = (3, 12, 10)
 
@@ -256,7 +256,7 @@ def test_a_network_that_cannot_be_traced_can_be_loaded(tmp_path: Path) -> None:
     model, spec, trained, pixels = load_model(options)
     assert (spec.input, spec.classes, trained, pixels) == ((3, 8, 8), 4, False, None)
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 4)
-    with pytest.raises(UserError, match=r"1x8x8 .*--input CxHxW"):
+    with pytest.raises(UserError, match=r"1x8x8 .*`input=CxHxW`"):
         load_model(NetworkOptions(f"{path}:build", input="1x8x8"))
 
 

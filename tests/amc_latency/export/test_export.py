@@ -180,7 +180,7 @@ class Branching(nn.Module):
     [
         (
             nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-            ["1:", "Softplus", "--converter litert-torch"],
+            ["1:", "Softplus", "`converter='litert-torch'`"],
         ),
         (Branching(), ["test_export.py:", "can't be traced"]),
     ],

@@ -8,11 +8,11 @@ import torch
 from amc_latency.lut.tflite.run import run_tflite, tflite_ops
 from torch import Tensor, nn
 
-from amc_latency.data import Normalisation
 from amc_latency.errors import UserError
 from amc_latency.export.export import converted, frozen
 from amc_latency.export.writing import ExportError, write
 from amc_latency.graph.trace import trace
+from amc_latency.pixels import Normalisation
 from tests.amc_latency.op_networks import CASES, Written, conv, ending, in_a_row
 
 COLOURS = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

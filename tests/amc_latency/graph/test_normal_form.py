@@ -16,6 +16,7 @@ from amc_latency.errors import UserError
 from amc_latency.graph.normal_form import normal_form
 from amc_latency.graph.trace import with_tensors
 from amc_latency.graph.tracing import UntraceableError, symbolic
+from amc_latency.models.spec import ModelSpec
 from amc_latency.models.zoo import efficientnet_lite
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -23,7 +24,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "efficientnet_b0": lambda: torchvision.models.efficientnet_b0(num_classes=10),
     "shufflenet_v2": lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=10),
     "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=10),
-    "lite0": lambda: efficientnet_lite.build(10),
+    "lite0": lambda: efficientnet_lite.build(ModelSpec(classes=10), "efficientnet_lite0"),
     "timm tf_mobilenetv3": lambda: timm.create_model("tf_mobilenetv3_small_minimal_100", num_classes=10),
     "timm mobilenetv3": lambda: timm.create_model("mobilenetv3_small_050", num_classes=10),
     "timm regnety": lambda: timm.create_model("regnety_002", num_classes=10),

@@ -18,7 +18,7 @@ from amc_latency.graph.trace import trace
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.own_network import build
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.search.judge.forward import CutForward
@@ -77,7 +77,7 @@ def test_a_cut_network_reshapes_what_is_left(kind: str, tmp_path: Path) -> None:
     assert network.graph.architecture.group_channels == ((8, 2) if kind == "excited" else (8,))
     kept = keep_indices(consumer_l1(network.model, network.graph)[0], 3)
     small = cut_to(network, (3, *network.graph.architecture.group_channels[1:]))
-    whole = build(spec).eval()
+    whole = build(spec, spec.name).eval()
     whole.load_state_dict(network.model.state_dict(), strict=False)
     lost = [channel for channel in range(8) if channel not in kept]
     images = torch.randn(4, 3, 8, 8)

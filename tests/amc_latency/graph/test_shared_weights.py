@@ -18,7 +18,7 @@ from amc_latency.graph.trace import trace
 from amc_latency.measuring.inspection import inspect
 from amc_latency.measuring.prediction import predict
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
 from amc_latency.search.costs.rewards import bytes_costs, macs_costs, params_costs
 from amc_latency.search.judge.weights import weight_network

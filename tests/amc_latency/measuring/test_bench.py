@@ -59,7 +59,7 @@ def open_file(tmp_path: Path) -> Path:
 
 
 def test_the_host_times_the_image_and_not_one_pixel(open_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"open\.tflite: the file leaves sizes of its input open.*--input-shape 1x224"):
+    with pytest.raises(UserError, match=r"open\.tflite: the file leaves sizes of its input open.*`input_shapes` 1x224"):
         bench(BenchConfig(open_file, rounds=1, runs=1), Console(quiet=True))
     latency_ms = {}
     for size in (8, 128):
@@ -109,5 +109,5 @@ def test_a_gpu_has_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "tflite_inputs", lambda _: [])
     monkeypatch.setattr(bench_module, "sized", lambda content, _: content)
     monkeypatch.setattr(CudaDevice, "close", lambda _: None)
-    with pytest.raises(UserError, match="--threads is of a processor's cores, and h200 is a GPU"):
+    with pytest.raises(UserError, match="`threads` is of a processor's cores, and h200 is a GPU"):
         bench(BenchConfig(Path("net.tflite"), "cuda", threads=4), Console(quiet=True))

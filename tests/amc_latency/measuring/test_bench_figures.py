@@ -208,7 +208,7 @@ def test_a_phone_has_one_state_and_what_it_prints(
     assert report.against[0].compared["hot"].ratio.value == pytest.approx(1 / 3)
     bench_text(report)
     assert "mean 2.0000" in capsys.readouterr().out
-    with pytest.raises(UserError, match="phone is timed in state hot only: leave out --state"):
+    with pytest.raises(UserError, match="phone is timed in state hot only: leave out `state`"):
         ran(monkeypatch, Phone(), BenchConfig(small, state="frame"))
 
 
@@ -236,10 +236,10 @@ def test_what_makes_no_sense_is_refused_before_anything_is_timed(
     link = tmp_path / "link.tflite"
     link.symlink_to(small)
     refused = {
-        r"--speedup is over another file: name it with --against": BenchConfig(small, speedup=2),
-        r"--speedup is a positive number such as 1.5, not -1": BenchConfig(small, against=(large,), speedup=-1),
-        r"--speedup is a positive number such as 1.5, not nan": BenchConfig(small, against=(large,), speedup=math.nan),
-        r"--op-profile is of one file": BenchConfig(small, against=(large,), op_profile=True),
+        r"`speedup` is over another file: name it with `against`": BenchConfig(small, speedup=2),
+        r"`speedup` is a positive number such as 1.5, not -1": BenchConfig(small, against=(large,), speedup=-1),
+        r"`speedup` is a positive number such as 1.5, not nan": BenchConfig(small, against=(large,), speedup=math.nan),
+        r"`op_profile` is of one file": BenchConfig(small, against=(large,), op_profile=True),
         r"small.tflite is named twice": BenchConfig(small, against=(large, small)),
         r"link.tflite is named twice": BenchConfig(small, against=(link,)),
         r"cannot read .*missing.tflite": BenchConfig(small, against=(tmp_path / "missing.tflite",)),

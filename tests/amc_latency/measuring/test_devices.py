@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from amc_latency.android_bench.state import PhoneInfo, PhoneState
 from amc_latency.device.host.host import cpu_model
-from amc_latency.device.registry import AttachedPhone
+from amc_latency.device.phone.attached import AttachedPhone
 
 from amc_latency.cli.main import main
 from amc_latency.measuring.devices import devices_report, devices_text

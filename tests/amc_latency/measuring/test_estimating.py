@@ -171,5 +171,5 @@ def test_a_report_of_estimates_comes_back_from_json(tmp_path: Path) -> None:
 
 
 def test_confidence_is_of_measured_tables_only() -> None:
-    with pytest.raises(UserError, match="--confidence"):
+    with pytest.raises(UserError, match="`confidence`"):
         SearchConfig(speedup=2, estimate=True, confidence=0.9)

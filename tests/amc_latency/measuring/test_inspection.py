@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.inspection import inspect, inspection_text
 from amc_latency.models.load import Network, NetworkOptions, load_network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 
 TABLE = Path(__file__).parents[3] / "lut" / "tables" / "host-epyc-zen4.tsv"
 

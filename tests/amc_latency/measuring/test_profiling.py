@@ -176,9 +176,9 @@ def test_tables_of_different_devices_never_share_a_file() -> None:
 
 
 def test_bad_grids_and_devices_are_refused() -> None:
-    with pytest.raises(UserError, match="min-keep"):
+    with pytest.raises(UserError, match="min_keep"):
         Grid(min_keep=1.5)
-    with pytest.raises(UserError, match="--lut"):
+    with pytest.raises(UserError, match="`table`"):
         open_device("replay")
 
 

@@ -29,6 +29,7 @@ class Worker(Device):
 
     def __init__(self, factor: float = 1.0, together: float = 1.0, odd: str = "", name: str = "pixel1") -> None:
         self.identity = DeviceIdentity(name, "Pixel (msm8996)", "runtime 1")
+        self.is_this_computer = name == "host"
         self.factor = factor
         self.together = together
         self.odd = odd
@@ -64,6 +65,8 @@ class Said(Console):
 
     def say(self, text: str) -> None:
         self.lines.append(text)
+
+    warn = say
 
 
 def test_reference_layers_are_of_all_kinds_and_sizes() -> None:
@@ -161,7 +164,7 @@ def test_workers_that_agree_work_together() -> None:
 
 
 def test_phones_that_differ_are_not_mixed_unless_forced() -> None:
-    words = r"do not agree: C takes 2\.5 % longer than A .*Choose one, as --device pixel1@A, or insist with --force"
+    words = r"do not agree: C takes 2\.5 % longer than A .*Choose one, as `device=pixel1@A`, or insist with `force`"
     with pytest.raises(DeviceError, match=words):
         settled(Worker(), Worker(1.001), Worker(1.025))
     working, said = settled(Worker(), Worker(1.001), Worker(1.025), force=True)
@@ -192,9 +195,9 @@ def test_one_device_is_nothing_to_compare() -> None:
 @pytest.mark.parametrize(
     ("name", "workers", "says"),
     [
-        ("host", 0, "--workers is at least 1, not 0"),
-        ("replay", -3, "--workers is at least 1, not -3"),
-        ("replay", 2, "--workers is for phones and for cores of this computer, not for replay"),
+        ("host", 0, "`workers` is at least 1, not 0"),
+        ("replay", -3, "`workers` is at least 1, not -3"),
+        ("replay", 2, "`workers` is for phones and for cores of this computer, not for replay"),
         ("cuda", 2, "not for cuda"),
     ],
 )

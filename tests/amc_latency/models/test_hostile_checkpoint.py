@@ -20,8 +20,9 @@ from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.files.weights import read_weights
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
 from amc_latency.models.size import check_memory
+from amc_latency.models.spec import ModelSpec
 
 ROOT = Path(__file__).parents[3]
 CODE = """
@@ -62,7 +63,7 @@ def test_a_checkpoint_names_no_code(folder: Path, name: str) -> None:
     for model, weights in ((str(path), None), ("mobilenet_v1", str(path))):
         with pytest.raises(UserError):
             load_network(NetworkOptions(model, weights=weights))
-    with pytest.raises(UserError, match=re.escape(f"say --model {name} --weights net.safetensors, if you trust")):
+    with pytest.raises(UserError, match=re.escape(f"say `model={name}` and `weights=net.safetensors`, if you trust")):
         load_checkpoint(path)
     assert not (folder / "ran").exists()
 

@@ -12,13 +12,14 @@ import torchvision
 from torch import nn
 
 from amc_latency.console import Console
-from amc_latency.data import Normalisation
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
-from amc_latency.models.registry import ModelSpec, build_model, build_original, default_spec, normalisation_of
+from amc_latency.models.registry import build_model, build_original, source_of
+from amc_latency.models.spec import ModelSpec
 from amc_latency.models.zoo.lenet import lenet5
+from amc_latency.pixels import Normalisation
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.run import search
 
@@ -94,10 +95,10 @@ def test_a_name_builds_the_published_network(name: str) -> None:
 
 
 def test_a_network_knows_its_own_input_and_classes() -> None:
-    assert default_spec("torchvision:inception_v3").input == (3, 299, 299)
-    assert default_spec("timm:tf_efficientnet_b3").input == (3, 300, 300)
-    assert (default_spec("lenet5").input, default_spec("lenet5").classes) == ((1, 28, 28), 10)
-    assert default_spec("resnet18") == ModelSpec("resnet18")
+    assert source_of("torchvision:inception_v3").described("torchvision:inception_v3").input == (3, 299, 299)
+    assert source_of("timm:tf_efficientnet_b3").described("timm:tf_efficientnet_b3").input == (3, 300, 300)
+    assert source_of("lenet5").described("lenet5") == ModelSpec("lenet5", input=(1, 28, 28), classes=10)
+    assert source_of("resnet18").described("resnet18") == ModelSpec("resnet18")
 
 
 def test_googlenet_without_its_own_transform_takes_pixels_as_its_weights_expect(
@@ -107,7 +108,7 @@ def test_googlenet_without_its_own_transform_takes_pixels_as_its_weights_expect(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: original.state_dict())
     network = load_network(NetworkOptions("googlenet", input="3x64x64", weights="IMAGENET1K_V1"))
     assert network.trained
-    ours = normalisation_of("googlenet")
+    ours = source_of("googlenet").normalisation("googlenet")
     theirs = torchvision.models.GoogLeNet_Weights.DEFAULT.transforms()
     assert ours is not None
     pixels = torch.rand(2, 3, 64, 64)
@@ -123,15 +124,15 @@ def test_googlenet_without_its_own_transform_takes_pixels_as_its_weights_expect(
 def test_what_weights_expect_of_pixels_is_known() -> None:
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for name in ("resnet18", "torchvision:resnet18", "timm:resnet18"):
-        found = normalisation_of(name)
+        found = source_of(name).normalisation(name)
         assert found is not None
         assert (found.mean, found.std) == imagenet
-    lite = normalisation_of("efficientnet_lite0")
+    lite = source_of("efficientnet_lite0").normalisation("efficientnet_lite0")
     assert lite is not None
     # (x - 127) / 128 of bytes, said of 0..1.
     assert ((200 / 255 - lite.mean[0]) / lite.std[0]) == pytest.approx((200 - 127) / 128)
-    assert normalisation_of("resnet20") is None
-    assert normalisation_of("net.py:build") is None
+    assert source_of("resnet20").normalisation("resnet20") is None
+    assert source_of("net.py:build").normalisation("net.py:build") is None
 
 
 def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pyte
         raise URLError("Name or service not known")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(JobError, match=r"IMAGENET1K_V1 of resnet18 can't be downloaded.*--weights FILE"):
+    with pytest.raises(JobError, match=r"IMAGENET1K_V1 of resnet18 can't be downloaded.*`weights=FILE`"):
         load_network(NetworkOptions("resnet18", weights="IMAGENET1K_V1"))
 
 
@@ -152,13 +153,13 @@ def test_without_a_network_the_weights_are_asked_for_as_a_file(monkeypatch: pyte
         (NetworkOptions("resnet18", weights="IMAGENET1K_V9"), "it has IMAGENET1K_V1, DEFAULT"),
         (NetworkOptions("resnet20", weights="DEFAULT"), "resnet20 has no weights of that name"),
         (NetworkOptions("resnet20", weights="none.pth"), r"none\.pth: no such file"),
-        (NetworkOptions("timm:resnet18", weights="a1_in1k"), "--weights pretrained"),
+        (NetworkOptions("timm:resnet18", weights="a1_in1k"), "`weights='pretrained'`"),
         (NetworkOptions("bundled", weights="none.pth"), "has weights of its own"),
         (NetworkOptions("efficientnet_lite0", classes=10), r"_fc\.weight: the network has \(10, 1280\)"),
         (NetworkOptions("missing.py:build"), r"missing\.py: no such file"),
-        (NetworkOptions("net.py:build"), r"can't be run on a 3x224x224 input: .*--input CxHxW"),
+        (NetworkOptions("net.py:build"), r"can't be run on a 3x224x224 input: .*`input=CxHxW`"),
         (NetworkOptions("net.py:nothing"), "returns NoneType"),
-        (NetworkOptions("net.py:fixed", input="1x8x8", classes=7), "makes 4 logits, not --classes 7"),
+        (NetworkOptions("net.py:fixed", input="1x8x8", classes=7), "makes 4 logits, not `classes=7`"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(options: NetworkOptions, message: str, own: Path) -> None:
@@ -194,7 +195,7 @@ def test_an_own_network_is_trained_where_the_user_says_so(own: Path) -> None:
     assert torch.equal(network.model[0].weight, nn.Conv2d(1, 8, 3).weight)
     with pytest.raises(UserError, match="resnet20 has no weights of that name"):
         load_network(NetworkOptions("resnet20", weights="own"))
-    with pytest.raises(UserError, match=r"net\.py:fixed has random weights.*--weights own if the function loads"):
+    with pytest.raises(UserError, match=r"net\.py:fixed has random weights.*`weights='own'` if the function loads"):
         search(SearchConfig(speedup=2, model="net.py:fixed", input="1x8x8"), own / "run", Console(quiet=True))
 
 

@@ -10,12 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.data.fitting import labelled_by
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import NetworkOptions, check_logits, load_network
+from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import collect
 from amc_latency.search.judge.damage import taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut

@@ -12,7 +12,7 @@ from amc_latency.cli.main import main
 from amc_latency.errors import UserError
 from amc_latency.models.load import NetworkOptions
 from amc_latency.models.own_network import build
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.training.finetune import finetune_checkpoint
 
 OWN = """
@@ -38,7 +38,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     Path("net.py").write_text(OWN)
-    torch.save(build(ModelSpec("net.py:build", input=(1, 8, 8))).state_dict(), "w.pt")
+    torch.save(build(ModelSpec("net.py:build", input=(1, 8, 8)), "net.py:build").state_dict(), "w.pt")
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amc_latency.export.closeness import close
+from amc_latency.closeness import close
 from amc_latency.prune.fused import _packed, is_miscomputed
 
 CASES = int(os.environ.get("FUSED_KERNEL_CASES", "200"))

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from amc_latency.search.agents.ddpg import _two_hidden, move
+from amc_latency.search.agents.ddpg import _two_hidden, polyak_update
 
 
 def test_a_target_network_moves_a_share_of_the_way() -> None:
@@ -14,7 +14,7 @@ def test_a_target_network_moves_a_share_of_the_way() -> None:
     target, source = _two_hidden(11, 300), _two_hidden(11, 300)
     expected = [0.99 * a + 0.01 * b for a, b in zip(target.parameters(), source.parameters(), strict=True)]
     before = [parameter.clone() for parameter in source.parameters()]
-    move(target, source, 0.01)
+    polyak_update(target, source, 0.01)
     for a, b in zip(target.parameters(), expected, strict=True):
         torch.testing.assert_close(a, b)
     for a, b in zip(source.parameters(), before, strict=True):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from amc_latency.data import Normalisation, Split
+from amc_latency.data import Split
+from amc_latency.pixels import Normalisation
 from amc_latency.training.outcome import accuracy_line, among_first, outcome, outcome_of
 
 

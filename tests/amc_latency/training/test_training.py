@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data import Normalisation, Split, load_data
+from amc_latency.data import Split, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
-from amc_latency.models.registry import SCALABLE_MODELS, ModelSpec, build_model
+from amc_latency.models.registry import SCALABLE_MODELS, build_model
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 from amc_latency.training.finetune import finetune_config
 from amc_latency.training.loop import (
     EpochReport,
@@ -181,7 +183,8 @@ def test_reports_follow_the_resolution_schedule(few: Split) -> None:
 CRASHING = """
 import torch
 from torch import Tensor, nn
-from amc_latency.data import Normalisation, Split
+from amc_latency.data import Split
+from amc_latency.pixels import Normalisation
 from amc_latency.training.loop import TrainConfig, fit
 
 torch.set_num_threads(2)

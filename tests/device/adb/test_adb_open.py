@@ -154,7 +154,7 @@ def test_encryption_needs_a_server(tmp_path: Path, no_server: int) -> None:
     with FakeAdbd(tmp_path, auth="tls") as daemon, pytest.raises(TransportError) as told:
         open_transport(daemon.address)
     assert "adb pair" in str(told.value)
-    assert "--transport server" in str(told.value)
+    assert "`transport='server'`" in str(told.value)
 
 
 def test_encryption_falls_back_to_a_server_that_has_the_phone(tmp_path: Path, adb: Adb) -> None:
@@ -250,7 +250,7 @@ def test_a_phone_that_a_server_holds_is_reached_through_it(
 
 
 @pytest.mark.parametrize(
-    ("error", "hint"), [("BUSY [-6]", "use --transport server"), ("ACCESS [-3]", "may not use it")]
+    ("error", "hint"), [("BUSY [-6]", "use `transport='server'`"), ("ACCESS [-3]", "may not use it")]
 )
 def test_errors_of_libusb_say_what_to_do(error: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Held(TcpLink):

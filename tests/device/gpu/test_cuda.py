@@ -23,8 +23,8 @@ from amc_latency.device.gpu import cuda_worker
 from amc_latency.device.gpu.cuda import CudaDevice
 from amc_latency.device.gpu.cuda_worker import CudaClock, about
 from amc_latency.device.gpu.tflite_torch import load_module
-from amc_latency.device.phone.trust import Trust
-from amc_latency.device.profiles import GPU_PROTOCOL, DeviceProfile, ProfileError, get_profile, load_profile
+from amc_latency.device.kinds import GPU_PROTOCOL, DeviceProfile, Trust
+from amc_latency.device.profiles import ProfileError, get_profile, load_profile
 from amc_latency.device.registry import get_device, known_devices
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
@@ -193,7 +193,7 @@ def test_a_computer_without_a_gpu_says_so() -> None:
     with pytest.raises(DeviceError, match=r"no such GPU \(cuda:0\): Found no NVIDIA driver.*nvidia-smi") as caught:
         get_device("cuda")
     assert "\n" not in str(caught.value)
-    with pytest.raises(DeviceError, match="goes by its number, as --device h100@1, not 'x'"):
+    with pytest.raises(DeviceError, match="goes by its number, as `device=h100@1`, not 'x'"):
         get_device("h100@x")
     assert known_devices()["h100"] == "NVIDIA H100"
 
@@ -220,10 +220,10 @@ def test_a_gpu_that_torch_no_longer_knows(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_another_gpu_than_the_profiles_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeviceError, match="this GPU is NVIDIA TITAN Xp, and not NVIDIA H100: say --device titan-xp"):
+    with pytest.raises(DeviceError, match="this GPU is NVIDIA TITAN Xp, and not NVIDIA H100: say `device=titan-xp`"):
         OnTitan(get_profile("h100"))
     monkeypatch.setattr(OnTitan, "_about", lambda device: {"name": "Tesla T4"})
-    with pytest.raises(DeviceError, match="is Tesla T4, and not NVIDIA H100: say --device cuda"):
+    with pytest.raises(DeviceError, match="is Tesla T4, and not NVIDIA H100: say `device=cuda`"):
         OnTitan(get_profile("h100"))
 
 

@@ -18,7 +18,7 @@ from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 from amc_latency.export.export import to_tflite
-from amc_latency.models.load import NetworkOptions, load_network, settled
+from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,
@@ -234,7 +234,7 @@ def test_a_padding_of_one_side_is_a_step_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "resnet18"])
 def test_whole_networks_compute_what_litert_computes(name: str) -> None:
-    network = settled(load_network(NetworkOptions(name, input="3x64x64", classes=10)))
+    network = with_norm_statistics(load_network(NetworkOptions(name, input="3x64x64", classes=10)))
     module = check(to_tflite(network.model, network.spec.input), low=-9, batch=2)
     shapes = network.graph.architecture.shapes()
     # A step a layer: no copy is paid for that PyTorch's own network does not pay for.

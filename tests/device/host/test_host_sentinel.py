@@ -19,7 +19,7 @@ from amc_latency.device.fleet import Fleet
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.host.host_state import HostConditions, HostState
 from amc_latency.device.host.reference import ReferenceSpeeds
-from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.device.workers.process import WorkerDied
 from amc_latency.lut.shapes.shape import LayerShape
 

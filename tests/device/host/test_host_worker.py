@@ -13,11 +13,11 @@ from amc_latency.device.base import Workload
 from amc_latency.device.host import host_worker
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.host.reference import ReferenceSpeeds
-from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
 
-SENTINEL = Path(host_worker.__file__).with_name("sentinel.tflite")
+SENTINEL = Path(host_worker.__file__).parents[1] / "sentinel.tflite"
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)
 
 

@@ -13,9 +13,10 @@ import pytest
 from amc_latency.android_bench.state import PhoneInfo, Topology, parse_topology
 from amc_latency.device.adb.transport import CommandResult, Transport, TransportError
 from amc_latency.device.base import DeviceError
+from amc_latency.device.kinds import DeviceProfile
 from amc_latency.device.phone.patient import PatientTransport
 from amc_latency.device.phone.phone import Phone, Preparation, cores_of, read_info, read_state, read_topology
-from amc_latency.device.profiles import DeviceProfile, get_profile
+from amc_latency.device.profiles import get_profile
 
 ANDROID = get_profile("android")
 SETTINGS = """f=$STORE/$3
@@ -143,7 +144,7 @@ def test_cores_that_sleep_are_not_replaced_by_slower_ones(cores, forced: tuple[i
     if cores == (0, 1):
         assert cores_of(profile, parked) == forced
         return
-    with pytest.raises(DeviceError, match=r"cores 6, 7 of the phone are offline.*wake the phone.*--force") as caught:
+    with pytest.raises(DeviceError, match=r"cores 6, 7 of the phone are offline.*wake the phone.*`force`") as caught:
         cores_of(profile, parked)
     assert "\n" not in str(caught.value)
 

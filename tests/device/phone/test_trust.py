@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 from amc_latency.android_bench.runner import Sample
 from amc_latency.android_bench.state import PhoneState
+from amc_latency.device.kinds import CoolDown, Trust
 from amc_latency.device.phone.trust import (
-    CoolDown,
     Reference,
-    Trust,
     hottest_c,
     sample_doubts,
     sentinel_doubts,

@@ -91,7 +91,7 @@ def test_a_placeholder_is_refused_with_advice(signature: list[int], refused: boo
     if not refused:
         assert sized(model, []) is model
         return
-    with pytest.raises(BadModelError, match=r"leaves sizes of its input open: x \(.*--input-shape"):
+    with pytest.raises(BadModelError, match=r"leaves sizes of its input open: x \(.*`input_shapes`"):
         sized(model, [])
 
 
@@ -125,7 +125,7 @@ def test_sizes_that_the_file_fixes_stay() -> None:
 def test_several_inputs_by_name_or_in_order() -> None:
     for given in (["1x4x6x3", "1x4x6x3"], ["x1=1x4x6x3", "1x4x6x3"], ["x=1x4x6x3", "x1=1x4x6x3"]):
         assert [each.shape for each in tflite_inputs(sized(two_inputs(), given))] == [(1, 4, 6, 3)] * 2
-    with pytest.raises(BadModelError, match=r"open: x \(\?x\?x\?x3\), x1 \(1x\?x\?x3\).*--input-shape x1=1x224x224x3"):
+    with pytest.raises(BadModelError, match=r"open: x \(\?x\?x\?x3\), x1 \(1x\?x\?x3\).*`input_shapes` x1=1x224x224x3"):
         sized(two_inputs(), ["x=1x4x6x3"])
     with pytest.raises(BadModelError, match="no further input"):
         sized(two_inputs(), ["1x4x6x3"] * 3)

@@ -20,7 +20,7 @@ from amc_latency.android_bench.safe.limits import WORKER_ANSWER_BYTES
 from amc_latency.device.base import Workload
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.host.reference import ReferenceSpeeds
-from amc_latency.device.profiles import HOST_PROTOCOL
+from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.device.tflite.tflite_inputs import BadModelError, _shapes_at
 from amc_latency.device.workers.environment import worker_environment
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined

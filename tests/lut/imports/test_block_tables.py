@@ -181,7 +181,7 @@ BAD = {
     "not UTF-8": (b"\xff\xfa\xff" * 9, "no YAML"),
     "a list": (b"- 1\n- 2\n", "no block table"),
     "far too deep": (b"[" * 100_000, "no block table"),
-    "other keys": (b"conv: 1\n", "give --format"),
+    "other keys": (b"conv: 1\n", "give `format`"),
     "cut in a key": ((entry(EXPANDED) + "expanded_conv-inp").encode(), "line 4: this is no YAML"),
     "cut in an entry": ((entry(EXPANDED) + f"{CONV}:\n  count: 3\n").encode(), "line 3: 'Conv-input:224x224x3-"),
     "no number": (entry(EXPANDED, "fast").encode(), "its mean 'fast' is no number"),
@@ -246,7 +246,7 @@ def test_the_same_twice_is_once(write) -> None:
 
 @pytest.mark.parametrize(("text", "wanted"), [(PROXYLESS, "ofa"), (OFA, "proxylessnas")])
 def test_a_file_of_another_format_than_said(text: str, wanted: str, write) -> None:
-    with pytest.raises(ImportLogError, match=r"line [0-9]+: .* --format "):
+    with pytest.raises(ImportLogError, match=r"line [0-9]+: .* `format="):
         read_blocks(write(text), wanted)
 
 
@@ -268,7 +268,7 @@ def test_files_of_one_format_are_rounds_and_of_two_are_refused(write, tmp_path: 
     import_blocks(paths, tmp_path / "T")
     table = LatencyTable.open(tmp_path / "T")
     assert table.latency_us(table.keys[0]) == 1250
-    with pytest.raises(ImportLogError, match="each its own --out"):
+    with pytest.raises(ImportLogError, match="each its own `out`"):
         import_blocks([*paths, write(OFA, "ofa.yaml")], tmp_path / "U")
 
 

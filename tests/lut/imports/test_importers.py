@@ -241,7 +241,7 @@ def test_the_table_can_be_replayed(tmp_path: Path) -> None:
     imported(tmp_path / "t.tsv", log_2018(tmp_path / "a.txt"))
     device = ReplayDevice(LatencyTable.open(tmp_path / "t.tsv"))
     assert device.table.protocol.over_rounds([1.0, 2.0]) == 1.5
-    assert device.timed == {CONV.text, NETWORK[2].text, LINEAR.text, NOOP.text, network_text(NETWORK)}
+    assert device.repeats == {CONV.text, NETWORK[2].text, LINEAR.text, NOOP.text, network_text(NETWORK)}
 
 
 def test_what_cannot_be_imported_is_refused_and_writes_nothing(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_what_cannot_be_imported_is_refused_and_writes_nothing(tmp_path: Path) -
 def test_a_table_of_something_else_is_left_alone(tmp_path: Path) -> None:
     good = log_2018(tmp_path / "good.txt")
     theirs = {
-        "name 'pixel1', these logs are 'imported' (see --device)": (
+        "name 'pixel1', these logs are 'imported' (see `device`)": (
             DeviceIdentity("pixel1", MODEL, "TFLite 2018 op profile"),
             Protocol(clock="wall", statistic="mean"),
         ),
@@ -334,7 +334,7 @@ def test_logs_whose_sums_differ_too_much_are_refused_unless_forced(tmp_path: Pat
     message = refusal(out, one, far)
     assert message.startswith("the op sums of these logs differ by 28 %, from 5.000 ms in ")
     assert "one.txt to 6.600 ms in " in message
-    assert "--force" in message
+    assert "`force`" in message
     assert imported(out, one, far, force=True).spread_pct == pytest.approx(100 * 0.32 / 1.16)
     assert imported(tmp_path / "u.tsv", one, near).spread_pct == pytest.approx(100 * 0.28 / 1.14)
 
@@ -346,7 +346,7 @@ def test_logs_that_the_table_is_far_off_are_refused_unless_forced(tmp_path: Path
     for factor, off in ((2.128, 53), (0.776, 29)):
         assert refusal(out, scaled(tmp_path / "b.txt", factor)) == (
             f"these logs are {off} % off what the table {out} holds for the same layers: of another network? "
-            "Give its --channels or --width, another --out, or --force"
+            "Give its `channels` or `width`, another `out`, or `force`"
         )
     assert imported(out, scaled(tmp_path / "c.txt", 1.248)).known_mean_error_pct == pytest.approx(19.87, abs=0.01)
     assert imported(out, scaled(tmp_path / "b.txt", 2.128), force=True).rows_added == 4

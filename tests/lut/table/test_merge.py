@@ -96,7 +96,7 @@ def test_headers_that_differ_do_not_mix_unless_forced(
     first = made(tmp_path / "a", timing(A, 10.0))
     other, way = replace(IDENTITY, **identity), replace(PROTOCOL, **protocol)
     second = made(tmp_path / "b", timing(A, 12.0), timing(B, 20.0), identity=other, protocol=way)
-    with pytest.raises(TableError, match=f"don't mix: {said}. --force"):
+    with pytest.raises(TableError, match=f"don't mix: {said}. `force`"):
         merge([first, second], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     report = merge([first, second], tmp_path / "out", force=True)

@@ -141,7 +141,7 @@ def test_a_damaged_row_is_named_with_its_line_and_quoted(table: LatencyTable) ->
     ("replacement", "message"),
     [
         (("schema 3", "schema 4"), "has table schema '4', this is '3': a newer amc-latency wrote it"),
-        (("schema 3", "schema 1"), "has table schema '1', this is '3': name another --lut"),
+        (("schema 3", "schema 1"), "has table schema '1', this is '3': name another `table`"),
         (("schema 3", "schema 2"), "header does not match its checksum"),
         (("# amc", "amc"), "is not a latency table"),
         (("# runtime", "# run"), "line 4: expected '# runtime:'"),
@@ -186,7 +186,7 @@ def test_no_file_and_a_folder_are_table_errors(tmp_path: Path) -> None:
 def test_a_table_of_another_device_or_protocol_is_refused(
     table: LatencyTable, identity: DeviceIdentity | None, protocol: Protocol | None, message: str
 ) -> None:
-    with pytest.raises(TableError, match=f"{message}: name another --lut, or delete this one to start anew"):
+    with pytest.raises(TableError, match=f"{message}: name another `table`, or delete this one to start anew"):
         LatencyTable.open(table.path, identity, protocol)
 
 

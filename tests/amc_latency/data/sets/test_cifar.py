@@ -64,10 +64,10 @@ def test_cifar100_has_its_fine_labels(root: Path) -> None:
 
 
 def test_missing_and_damaged_sets_say_how_to_fetch_them(root: Path) -> None:
-    with pytest.raises(UserError, match="train --data cifar100 --download"):
+    with pytest.raises(UserError, match="train`, `data='cifar100'` and `download`"):
         load_data("cifar100", root / "elsewhere")
     (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"torn")
-    with pytest.raises(UserError, match="train --data cifar10 --download"):
+    with pytest.raises(UserError, match="train`, `data='cifar10'` and `download`"):
         load_data("cifar10", root)
 
 

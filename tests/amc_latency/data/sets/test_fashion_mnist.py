@@ -74,7 +74,7 @@ def test_auto_falls_back_to_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_missing_and_unknown_sources_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="train --download"):
+    with pytest.raises(UserError, match="train` and `download`"):
         load_data("torchvision", tmp_path)
     with pytest.raises(UserError, match=r'did you mean "bundled".*Known: auto, torchvision, debian, bundled'):
         load_data("bundle")

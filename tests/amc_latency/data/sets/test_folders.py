@@ -17,8 +17,8 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, load_data
 from amc_latency.data.photos import _photo
 from amc_latency.data.sets.folders import Photo, _by_place, _three, load_folder, load_unlabelled
-from amc_latency.data.splits import IMAGENET
 from amc_latency.errors import UserError
+from amc_latency.pixels import IMAGENET
 
 QUIET = Console(quiet=True)
 SIZE = (8, 8)
@@ -33,6 +33,8 @@ class Heard(Console):
 
     def say(self, text: str) -> None:
         self.lines.append(text)
+
+    warn = say
 
 
 def paint(path: Path, colour: int | tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (12, 10)) -> None:
@@ -279,7 +281,7 @@ def splits_without_classes(folder: Path) -> None:
     ("kind", "lay", "message"),
     [
         ("folder", nothing, "0 class folders"),
-        ("folder", loose, "0 class folders.*search --unlabelled"),
+        ("folder", loose, "0 class folders.*`unlabelled`"),
         ("folder", one_class, "1 class folders where at least 2"),
         ("folder", empty_class, "bare: no images"),
         ("folder", too_few, "19 images.*takes 20"),
@@ -303,7 +305,7 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="gone: no such folder"):
             load()
-    with pytest.raises(UserError, match="--data folder:DIR"):
+    with pytest.raises(UserError, match="`data=folder:DIR`"):
         load_data("folder:")
     with pytest.raises(UserError, match=r"0 images.*takes 20"):
         load_unlabelled(tmp_path, SIZE, QUIET)

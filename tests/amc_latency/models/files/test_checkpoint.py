@@ -12,7 +12,8 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpoint, save_checkpoint
 from amc_latency.models.files.weights import read_tensors, write_tensors
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
 
 CUT = (8, 11, 16, 24, 8, 16, 24, 16, 9, 16, 8, 16, 24, 17)

@@ -105,7 +105,7 @@ def test_a_whole_pickled_model_is_named_as_such(tmp_path: Path) -> None:
 def test_weights_given_as_a_model_are_told_where_to_go(suffix: str, old: bool, tmp_path: Path) -> None:
     path = tmp_path / f"net{suffix}"
     torch.save(net().state_dict(), path, _use_new_zipfile_serialization=not old)
-    with pytest.raises(UserError, match=r"holds weights, not the network .*--model NETWORK --weights \S*net"):
+    with pytest.raises(UserError, match=r"holds weights, not the network .*`model=NETWORK` and `weights=\S*net"):
         load_network(NetworkOptions(str(path)))
     # And there they are taken.
     assert read_weights(path).keys() == net().state_dict().keys()
@@ -113,7 +113,7 @@ def test_weights_given_as_a_model_are_told_where_to_go(suffix: str, old: bool, t
 
 def test_plain_safetensors_given_as_a_model(tmp_path: Path) -> None:
     save_file(net().state_dict(), tmp_path / "net.safetensors")
-    with pytest.raises(UserError, match=r"no checkpoint of amc-latency .*say --model NETWORK --weights"):
+    with pytest.raises(UserError, match=r"no checkpoint of amc-latency .*say `model=NETWORK` and `weights"):
         load_network(NetworkOptions(str(tmp_path / "net.safetensors")))
 
 
@@ -143,7 +143,7 @@ def test_folders_are_no_networks(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_file_of_images_is_told_how_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"is a folder: say --data folder:{tmp_path}"):
+    with pytest.raises(UserError, match=rf"is a folder: say `data=folder:{tmp_path}`"):
         load_data(str(tmp_path))
     (tmp_path / "images.zip").write_bytes(b"")
     with pytest.raises(UserError, match="is a file: images come from a folder"):

@@ -9,7 +9,8 @@ from torch import nn
 
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
-from amc_latency.models.registry import ModelSpec, build_model, known_models, parse_input
+from amc_latency.models.registry import build_model, known_models
+from amc_latency.models.spec import ModelSpec, parse_input
 from amc_latency.models.zoo.mobilenet_v1 import mobilenet_v1, scaled_channels
 
 AMC_HALF_TIME = (16, 48, 88, 80, 192, 168, 336, 360, 360, 352, 352, 368, 768, 680)

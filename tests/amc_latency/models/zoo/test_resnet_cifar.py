@@ -13,7 +13,8 @@ from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
-from amc_latency.models.registry import ModelSpec, build_model
+from amc_latency.models.registry import build_model
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
 from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
 

@@ -20,7 +20,7 @@ from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.files.weights import put_weights
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.models.zoo.wrappers import folded, is_folded, unwrapped
 
 IMPORTS = """

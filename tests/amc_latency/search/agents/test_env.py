@@ -11,11 +11,11 @@ from amc_latency.lut.shapes.shape import LayerShape
 from gymnasium.utils.env_checker import check_env
 
 from amc_latency.errors import UserError
-from amc_latency.search import config
 from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import FEATURES, STATES, ChannelEnv
+from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts
+from amc_latency.search.records import FEATURES
 
 ARCHITECTURE = Architecture(
     (
@@ -80,7 +80,6 @@ def test_features_are_arithmetic() -> None:
 
 
 def test_the_two_stage_state_is_arithmetic() -> None:
-    assert set(STATES) == set(config.STATES)
     costs = LatencyCosts(ARCHITECTURE, CHOICES, channel_product_ms)
     env = ChannelEnv(Clamp(costs, 100.0), lambda counts, best: Score(0.9, 0.0, 100), state="two-stage")
     first, _ = env.reset()

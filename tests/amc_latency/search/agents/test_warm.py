@@ -11,11 +11,12 @@ from amc_latency.lut.shapes.shape import LayerShape
 
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.agents.env import FEATURES, ChannelEnv
+from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.agents.loop import run_episodes
-from amc_latency.search.agents.warm import clone, led_through, start_policies
+from amc_latency.search.agents.warm import clone, warm_start, within_all
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import LatencyCosts, LayerCosts
+from amc_latency.search.records import FEATURES
 
 ARCHITECTURE = Architecture(
     (
@@ -37,31 +38,31 @@ def damage_of(counts: tuple[int, ...]) -> float:
 def test_it_starts_from_the_least_damage_under_the_target() -> None:
     clamp = Clamp(COSTS, 0.6 * COSTS.full_ms)
     within = [counts for counts in itertools.product(*CHOICES) if clamp.holds(counts)]
-    first = start_policies(clamp, [DAMAGE])
+    first = warm_start(clamp, [DAMAGE]).policies
     assert damage_of(first[0]) == min(map(damage_of, within))
     assert all(clamp.holds(counts) for counts in first)
 
 
-def test_under_further_budgets_a_policy_is_led_through_the_clamp() -> None:
+def test_under_further_budgets_a_policy_is_brought_within_all() -> None:
     macs = LayerCosts(ARCHITECTURE, CHOICES, lambda shape: shape.macs)
     budget = Budget("MACs", macs, macs.of((4, 4)))
     clamp = Clamp(COSTS, COSTS.full_ms, [budget])
-    assert led_through(clamp, (4, 4)) == (4, 4)
-    assert budget.holds(led_through(clamp, (8, 8)))
-    assert all(clamp.holds(counts) for counts in start_policies(clamp, [DAMAGE]))
+    assert within_all(clamp, (4, 4)) == (4, 4)
+    assert budget.holds(within_all(clamp, (8, 8)))
+    assert all(clamp.holds(counts) for counts in warm_start(clamp, [DAMAGE]).policies)
 
 
 def test_without_a_latency_target_the_first_budget_leads() -> None:
     macs = LayerCosts(ARCHITECTURE, CHOICES, lambda shape: shape.macs)
     budget = Budget("MACs", macs, macs.of((6, 6)))
-    first = start_policies(Clamp(COSTS, math.inf, [budget]), [DAMAGE])
+    first = warm_start(Clamp(COSTS, math.inf, [budget]), [DAMAGE]).policies
     within = [counts for counts in itertools.product(*CHOICES) if budget.holds(counts)]
     assert damage_of(first[0]) == min(map(damage_of, within))
 
 
 def test_a_cloned_actor_keeps_what_dynamic_programming_keeps() -> None:
     clamp = Clamp(COSTS, 0.6 * COSTS.full_ms)
-    best = start_policies(clamp, [DAMAGE])[0]
+    best = warm_start(clamp, [DAMAGE]).policies[0]
     agent = DDPGAgent(DDPGConfig(warmup=0, noise=1e-6, actor_from=10), len(FEATURES), seed=0)
     clone(agent, clamp, [DAMAGE])
     env = ChannelEnv(clamp, lambda counts, _: Score(0.5, 1.0, 10))

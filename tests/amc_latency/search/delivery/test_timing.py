@@ -167,7 +167,7 @@ def test_a_device_that_is_another_one_now_is_refused() -> None:
     evidence([]).add_drift(1.0, replace(timed(2.0), high_ms=None), True)
     evidence([]).add_drift(1.0, replace(timed(1.5), low_ms=1.2, high_ms=1.9), True)
     for ms in (1.31, 0.6):
-        with pytest.raises(JobError, match="not as it was: name another --lut"):
+        with pytest.raises(JobError, match="not as it was: name another `table`"):
             evidence([]).add_drift(1.0, timed(ms), True)
 
 

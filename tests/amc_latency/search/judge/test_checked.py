@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data import Normalisation, Split
+from amc_latency.data import Split
 from amc_latency.graph.trace import NetworkGraph, trace
+from amc_latency.pixels import Normalisation
 from amc_latency.prune import fused
 from amc_latency.prune.cut import cut
 from amc_latency.prune.refit import recalibrate_batch_norm

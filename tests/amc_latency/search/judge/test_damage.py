@@ -21,8 +21,8 @@ from amc_latency.prune.refit import collect
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, LayerCosts
 from amc_latency.search.judge.damage import balanced, measured, refit_error, taylor
-from amc_latency.search.solvers.iterated import iterated
 from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.iterated import iterated
 
 CHOICES = [(2, 4, 6), (1, 3, 8)]
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 from amc_latency.search.judge.original import check_original
 
 CLASSES = 6
@@ -69,7 +70,7 @@ def test_classes_in_another_order_are_refused_and_named() -> None:
     assert "gets 0 of 60 held-back images right: 0.00 % (95 % between 0.0 and 6.0)" in said
     assert "The same answers in any order would get 16.7 %" in said
     assert "With its classes renumbered (5 for 0, 4 for 1, 3 for 2, 2 for 3, ...) it would get 100.0 %" in said
-    assert "--min-accuracy 0 searches all the same" in said
+    assert "`min_accuracy=0` searches all the same" in said
     check(network(AS_IT_IS[::-1]), data(ALL), min_accuracy=0)
 
 
@@ -77,7 +78,7 @@ def test_one_answer_for_all_is_refused_and_the_usual_causes_named() -> None:
     # 120 images, a sixth right: exactly chance.
     with pytest.raises(
         UserError,
-        match=r"20 of 120 .*The same answers in any order would get 16\.7 %\. usual causes: .*--normalisation",
+        match=r"20 of 120 .*The same answers in any order would get 16\.7 %\. usual causes: .*`normalisation`",
     ):
         check(network([2] * CLASSES), data(2 * ALL))
 
@@ -93,7 +94,7 @@ def test_too_few_images_to_tell_are_warned_about(capsys: pytest.CaptureFixture[s
 def test_an_accuracy_may_be_asked_for(least: float, is_refused: bool) -> None:
     seen = [0 if i % 10 == 9 and label else label for i, label in enumerate(ALL)]
     if is_refused:
-        with pytest.raises(UserError, match="less than --min-accuracy 92"):
+        with pytest.raises(UserError, match="less than `min_accuracy` 92"):
             check(network(AS_IT_IS), data(ALL, seen), least)
     else:
         check(network(AS_IT_IS), data(ALL, seen), least)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.data import ImageData, Normalisation, Split
+from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
+from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts
@@ -75,7 +76,7 @@ def test_groups_are_the_layers_with_weights_and_choices_are_twentieths(network: 
     assert WeightGrid(0.9).choices(view)[0] == (260, 274, 288)
     assert WeightGrid(0.05).choices(view)[0][:3] == (15, 29, 43)
     # What an earlier round has left, and no count below the grid's: 100 is no multiple of a twentieth.
-    assert WeightGrid(0.2).left(view, (100, 288, 2048, 73728, 1280))[0] == (58, 72, 86, 100)
+    assert WeightGrid(0.2).choices_within(view, (100, 288, 2048, 73728, 1280))[0] == (58, 72, 86, 100)
 
 
 @settings(max_examples=15, deadline=None)

@@ -37,7 +37,7 @@ def test_a_later_round_keeps_the_first_ones_smallest_counts() -> None:
     network = load_network(NetworkOptions("mobilenet_v1", width=0.25, input="1x32x32", classes=10))
     full = network.graph.architecture.group_channels
     assert full[:4] == (8, 16, 32, 32)
-    left = Grid(0.5, 8).left(network, (8, 8, 24, 32, *full[4:]))
+    left = Grid(0.5, 8).choices_within(network, (8, 8, 24, 32, *full[4:]))
     # Half of 32 is 16, though half of what is left would be 12.
     assert left[:4] == ((8,), (8,), (16, 24), (16, 24, 32))
 
@@ -45,9 +45,9 @@ def test_a_later_round_keeps_the_first_ones_smallest_counts() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "--rounds is 1 or more, not 0"),
-        ({"rounds": 2, "target_ms": None, "reward": "latency"}, "--rounds goes to a budget"),
-        ({"rounds_density": (50,), "target_ms": None, "reward": "latency"}, "--rounds goes to a budget"),
+        ({"rounds": 0}, "`rounds` is 1 or more, not 0"),
+        ({"rounds": 2, "target_ms": None, "reward": "latency"}, "`rounds` goes to a budget"),
+        ({"rounds_density": (50,), "target_ms": None, "reward": "latency"}, "`rounds` goes to a budget"),
         ({"timing_rounds": 0}, "one round of timing"),
     ],
 )
@@ -58,5 +58,5 @@ def test_rounds_that_go_nowhere_are_refused(settings: dict[str, object], message
 
 def test_a_front_in_rounds_is_refused(tmp_path: Path) -> None:
     for settings in ({"target_ms": 1.0, "rounds": 2}, {"speedup": 2, "rounds_density": (50.0,)}):
-        with pytest.raises(UserError, match="--pareto and --rounds"):
+        with pytest.raises(UserError, match="`pareto` and `rounds`"):
             pareto_search(SearchConfig(**settings), 2, tmp_path, Console(quiet=True))

@@ -12,10 +12,11 @@ import torch
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
-from amc_latency.data import Normalisation, Split
+from amc_latency.data import Split
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, load_network
+from amc_latency.pixels import Normalisation
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.solvers.netadapt import (

@@ -11,25 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amc_latency.cli.options import amount, latency_target, search_values
 from amc_latency.errors import UserError
-from amc_latency.search.config import SearchConfig, run_name
+from amc_latency.search.config import SearchConfig, config_of, run_name
 from amc_latency.search.costs.costs import LatencyCosts
 from amc_latency.search.folder import RunFolder
-from amc_latency.search.targets.amounts import absolute
-from amc_latency.search.targets.budgets import budgets_of, exported
+from amc_latency.search.series.densities import parse_densities
+from amc_latency.search.targets.amounts import absolute, read_amount, read_milliseconds
+from amc_latency.search.targets.budgets import Subject, budgets_of, exported
 from tests.amc_latency.search.targets.test_bounds import small_network
 
 
 def test_an_amount_is_a_number_or_a_percentage() -> None:
-    assert amount("6M", "target_macs") == 6e6
-    assert amount(" 50 %", "target_macs") == "50%"
-    assert amount("12.5%", "target_bytes") == "12.5%"
-    assert amount(None, "target_bytes") is None
+    assert read_amount("6M", "target_macs") == 6e6
+    assert read_amount(" 50 %", "target_macs") == "50%"
+    assert read_amount("12.5%", "target_bytes") == "12.5%"
     assert absolute(1234.0, 10) == 1234
     for text in ("0%", "-5%", "100.1%", "nan%", "x%", "%", "5M%"):
-        with pytest.raises(UserError, match=r"--target-params: a percentage .* above 0 % and at most 100 %"):
-            amount(text, "target_params")
+        with pytest.raises(UserError, match=r"`target_params`: a percentage .* above 0 % and at most 100 %"):
+            read_amount(text, "target_params")
         with pytest.raises(UserError, match="a percentage"):
             SearchConfig(target_params=text)
     with pytest.raises(UserError, match="a percentage"):
@@ -45,15 +44,19 @@ def test_whole_percentages_of_whole_numbers_are_exact(percent: int, uncut: int) 
 
 
 def test_a_percentage_of_milliseconds_is_a_speedup() -> None:
-    assert latency_target("50%", None) == (None, 2.0)
-    assert latency_target("0.15", None) == (0.15, None)
-    assert latency_target(None, 3.0) == (None, 3.0)
+    def asked(text: str, **others: Any) -> tuple[float | None, float | None]:
+        config = config_of({"target_ms": read_milliseconds(text, "target_ms"), **others})
+        return config.target_ms, config.speedup
+
+    assert asked("50%") == (None, 2.0)
+    assert asked("0.15") == (0.15, None)
+    assert config_of({"speedup": 3.0}).speedup == 3.0
     with pytest.raises(UserError, match="one way"):
-        latency_target("50%", 2.0)
-    with pytest.raises(UserError, match="--target-ms is milliseconds such as 20, or a percentage"):
-        latency_target("20ms", None)
-    with pytest.raises(UserError, match="--target-ms: a percentage"):
-        latency_target("120%", None)
+        asked("50%", speedup=2.0)
+    with pytest.raises(UserError, match="`target_ms` is milliseconds such as 20, or a percentage"):
+        asked("20ms")
+    with pytest.raises(UserError, match="`target_ms`: a percentage"):
+        asked("120%")
 
 
 PARAMS = (108 + 12) + (2160 + 20) + (2400 + 30) + (120 + 4)
@@ -64,7 +67,7 @@ def budgets(**wanted: Any) -> dict[str, int]:
     config, network = SearchConfig(step=1, **wanted), small_network()
     architecture = network.graph.architecture
     costs = LatencyCosts(architecture, ((3, 12), (4, 20), (6, 30)), lambda shape: 1.0)
-    return {budget.name: budget.limit for budget in budgets_of(config, network, network, costs)}
+    return {budget.name: budget.limit for budget in budgets_of(config, Subject(network, network, costs))}
 
 
 def test_budgets_in_percent_are_of_the_uncut_network() -> None:
@@ -76,6 +79,9 @@ def test_budgets_in_percent_are_of_the_uncut_network() -> None:
         "bytes": 40 * whole["bytes"] // 100,
         "MACs": MACS // 2,
     }
+    # While the second layer runs, 12 maps of 8x8 and 20; a flattened map is no other tensor.
+    assert budgets(target_memory="50%", target_macs="50%")["bytes of activations"] == 4 * 8 * 8 * (12 + 20) // 2
+    assert budgets(target_memory=5000.9) == {"bytes of activations": 5000}
     # In rounds: equal ratios, or as a schedule says, to the same end.
     first = budgets(target_params="25%", rounds=2)
     assert first["parameters"] == pytest.approx(PARAMS / 2, abs=1)
@@ -88,7 +94,7 @@ def test_budgets_in_percent_are_of_the_uncut_network() -> None:
     # 20.1 % in figures is about 20 %, and the last round takes it at its word; 25 % is not.
     near = round(0.201 * PARAMS)
     assert budgets(target_params=near, rounds=4, round=4, rounds_density=densities)["parameters"] == near
-    with pytest.raises(UserError, match=r"is 25 % of the uncut network's .* and --rounds-density ends at 20 %"):
+    with pytest.raises(UserError, match=r"is 25 % of the uncut network's .* and `rounds_density` ends at 20 %"):
         budgets(target_params=0.25 * PARAMS, rounds=4, round=4, rounds_density=densities)
 
 
@@ -111,7 +117,7 @@ def test_milliseconds_follow_a_schedule(percents: list[float], original_ms: floa
         ({"rounds_density": (100, 25)}, "above 0 and below 100"),
         ({"rounds_density": (35, 50, 25)}, "35,50,25 does not"),
         ({"rounds_density": (25, 25)}, "25,25 does not"),
-        ({"rounds_density": (50, 25), "rounds": 3}, "is 2 rounds, not --rounds 3"),
+        ({"rounds_density": (50, 25), "rounds": 3}, "is 2 rounds, not `rounds` 3"),
         ({"rounds_density": (50, 20), "rounds": 2}, r"ends at 20 % .* target is 25 %"),
         ({"rounds_density": (50, 25), "rounds": 2, "speedup": 2}, r"ends at 25 % .* target is 50 %"),
         ({"rounds_density": (50, 25), "rounds": 2, "target_bytes": "30%"}, r"ends at 25 % .* target is 30 %"),
@@ -122,18 +128,18 @@ def test_a_schedule_that_contradicts_itself_or_the_target_is_refused(wanted: dic
         SearchConfig(**{"target_macs": "25%", **wanted})
 
 
-def test_the_command_line_derives_rounds_and_target_from_a_schedule() -> None:
-    names = ("target_ms", "speedup", "target_macs", "target_params", "target_bytes", "rounds", "min_keep", "max_keep")
-    given: dict[str, Any] = {**dict.fromkeys(names), "rounds_density": "50,35,25%,20", "prune": "weights"}
-    values = search_values(given)
-    assert values["rounds"] == 4
-    assert values["rounds_density"] == (50, 35, 25, 20)
-    assert values["target_params"] == "20%"
-    assert search_values({**given, "target_bytes": "20%"})["target_params"] is None
-    assert search_values({**given, "prune": "channels"})["target_params"] is None
-    assert search_values({**given, "rounds_density": None})["rounds"] == 1
-    with pytest.raises(UserError, match="--rounds-density is a percentage for each round"):
-        search_values({**given, "rounds_density": "50;25"})
+def test_rounds_and_target_follow_from_a_schedule() -> None:
+    given: dict[str, Any] = {"rounds_density": parse_densities("50,35,25%,20"), "prune": "weights"}
+    config = config_of(given)
+    assert config.rounds == 4
+    assert config.rounds_density == (50, 35, 25, 20)
+    assert config.target_params == "20%"
+    assert config_of({**given, "target_bytes": "20%"}).target_params is None
+    with pytest.raises(UserError, match="needs a budget"):
+        config_of({**given, "prune": "channels"})
+    assert config_of({"target_params": "20%"}).rounds == 1
+    with pytest.raises(UserError, match="`rounds_density` is a percentage for each round"):
+        parse_densities("50;25")
 
 
 def test_a_run_is_called_by_its_percentages_schedule_and_bounds(tmp_path: Path) -> None:

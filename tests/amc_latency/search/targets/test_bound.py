@@ -80,7 +80,7 @@ def test_more_confidence_is_more_margin_and_even_odds_are_none(even: UpperBound)
 def test_a_target_that_the_margin_makes_unreachable_names_one_that_is(even: UpperBound) -> None:
     bound = bound_of(even, 0.99)
     fastest_ms = bound.clamp.fastest_ms
-    with pytest.raises(UserError, match=f"--confidence 0.99.*predicted at {fastest_ms:.6g} ms") as refused:
+    with pytest.raises(UserError, match=f"`confidence` 0.99.*predicted at {fastest_ms:.6g} ms") as refused:
         bound.check(fastest_ms * 1.001)
     named_ms = float(str(refused.value).split("stay under ")[1].split(" ms")[0])
     assert fastest_ms * 1.001 < named_ms < fastest_ms * 1.2
@@ -91,7 +91,7 @@ def test_a_target_that_the_margin_makes_unreachable_names_one_that_is(even: Uppe
 
 def test_a_table_with_one_network_gives_no_probability(even: UpperBound, network: Network) -> None:
     only = [network.graph.architecture.shapes()]
-    with pytest.raises(UserError, match=r"1 whole networks of this kind, too few .* --margin-pct"):
+    with pytest.raises(UserError, match=r"1 whole networks of this kind, too few .* `margin_pct`"):
         UpperBound(even.clamp, Predictor(even.predictor.table, only), 0.95)
 
 
@@ -109,7 +109,7 @@ def test_an_estimate_gives_none_either(even: UpperBound, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("confidence", [0.49, 1.0, -1.0, float("nan")])
 def test_a_probability_that_is_none_is_refused(confidence: float) -> None:
-    with pytest.raises(UserError, match="--confidence is a probability"):
+    with pytest.raises(UserError, match="`confidence` is a probability"):
         SearchConfig(speedup=2, confidence=confidence)
 
 
@@ -148,6 +148,6 @@ def test_a_search_holds_it(
         run.search(replace(config, confidence=0.9), tmp_path / "run", Console(quiet=True))
     fastest_ms = bound_of(even, 0.95).clamp.fastest_ms
     tight = replace(config, speedup=None, target_ms=fastest_ms * 1.001)
-    with pytest.raises(UserError, match="out of reach with --confidence"):
+    with pytest.raises(UserError, match="out of reach with `confidence`"):
         run.search(tight, tmp_path / "tight", Console(quiet=True))
     assert not (tmp_path / "tight").exists()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -21,17 +22,19 @@ from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
-from amc_latency.models.registry import ModelSpec
+from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import KeepBound, check_bounds, parse_bound
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.env import negative_error
 from amc_latency.search.agents.loop import EpisodeRecord, best_of
-from amc_latency.search.config import AGENTS, BASELINES, SearchConfig
+from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.costs.rewards import params_costs
 from amc_latency.search.judge.weights import WeightGrid, weight_network
-from amc_latency.search.methods import AgentOptions, Problem, choose, search_episodes
+from amc_latency.search.methods import choose, search_episodes
+from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.records import AGENTS, BASELINES
 from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
 
 SHAPES = {"0": ("conv", 12, 108), "2": ("conv", 20, 2160), "6": ("linear", 30, 2400), "8": ("linear", None, 120)}
@@ -121,9 +124,9 @@ def test_two_percent_of_weights_are_two_percent(network: Network) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [
-        (0.0, None, "--min-keep is a share above 0 and at most 1"),
-        (None, 1.2, "--max-keep is a share above 0"),
-        (math.nan, None, "--min-keep is a share above 0"),
+        (0.0, None, "`min_keep` is a share above 0 and at most 1"),
+        (None, 1.2, "`max_keep` is a share above 0"),
+        (math.nan, None, "`min_keep` is a share above 0"),
         ({"fc": 0.1}, None, "not for 'fc'"),
         (0.5, 0.4, "at least 0.5 and at most 0.4"),
         ({"linear": 0.5}, {"linear": 0.4}, "of linear layers at least 0.5 and at most 0.4"),
@@ -153,18 +156,18 @@ def test_what_the_grid_has_nothing_for_is_refused_and_what_it_ends_before_is_sai
     assert bounds_text(SearchConfig(speedup=2, min_keep=0.1, step=1), network) == []
     # 0.9 of them is 10, 18 and 27; multiples of 8 end at 8, 16 and 24, by 2 of 12, 2 of 20 and 3 of 30 less.
     (line,) = bounds_text(SearchConfig(speedup=2, max_keep=0.9), network)
-    assert "--max-keep 0.9 is met at the next multiple of --step 8: 0 keeps at most 8 of 12" in line
+    assert "`max_keep` 0.9 is met at the next multiple of `step` 8: 0 keeps at most 8 of 12" in line
     (line,) = bounds_text(SearchConfig(speedup=2, step=16), network)
     assert line.startswith("1 of 3 groups are left whole (0)")
     config = SearchConfig(speedup=2, min_keep=1.0)
-    with pytest.raises(UserError, match=r"one policy alone to choose, with --min-keep 1 and --step 8"):
+    with pytest.raises(UserError, match=r"one policy alone to choose, with `min_keep` 1 and `step` 8"):
         check_choices(config, ((12,), (20,), (30,)))
 
 
 def test_a_kind_that_nothing_is_of_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
     net = Network(model.eval(), ModelSpec("own", input=(1, 8, 8), classes=2), trace(model, (1, 8, 8)), trained=True)
-    with pytest.raises(UserError, match=r"--min-keep linear=0\.02 is for nothing: no coupled group is of that kind"):
+    with pytest.raises(UserError, match=r"`min_keep` linear=0\.02 is for nothing: no coupled group is of that kind"):
         Grid({"linear": 0.02}).choices(net)
     assert len(WeightGrid({"linear": 0.02}).choices(weight_network(net))) == 2
 
@@ -174,8 +177,8 @@ def test_a_table_answers_for_the_uncut_network_too(network: Network) -> None:
     assert grid.choices(network) == ((4,), (4, 8, 12), (8, 12, 16))
     assert grid.with_uncut(network) == ((4, 12), (4, 8, 12, 20), (8, 12, 16, 30))
     # A first round starts from the uncut network, which it may not keep; a later one from what it was cut to.
-    assert grid.left(network, (12, 20, 30)) == ((4,), (4, 8, 12), (8, 12, 16))
-    assert grid.left(network, (4, 8, 16)) == ((4,), (4, 8), (8, 12, 16))
+    assert grid.choices_within(network, (12, 20, 30)) == ((4,), (4, 8, 12), (8, 12, 16))
+    assert grid.choices_within(network, (4, 8, 16)) == ((4,), (4, 8), (8, 12, 16))
 
 
 def costs_of(config: SearchConfig, network: Network) -> LatencyCosts:
@@ -209,15 +212,17 @@ class ToyJudge:
     def __init__(self, costs: LatencyCosts, seed: int) -> None:
         self.costs = costs
         self.base: Any = None
-        self.asked: set[Counts] = set()
         self.seen: list[Counts] = []
         self.weights = np.random.default_rng(seed).uniform(0.5, 2.0, costs.groups)
 
     def __call__(self, counts: Counts) -> Score:
-        self.asked.add(counts)
         self.seen.append(counts)
         lost = 1 - np.array(counts) / self.costs.full
         return Score(float(np.exp(-(self.weights * lost**2).sum())), float((self.weights * lost**2).sum()), 100)
+
+    @contextmanager
+    def counting(self) -> Iterator[set[Counts]]:
+        yield set()
 
     def damages(self, name: str, costs: LatencyCosts) -> list[list[np.ndarray]]:
         lost = [1 - np.array(choices) / full for choices, full in zip(costs.choices, costs.full, strict=True)]
@@ -227,7 +232,7 @@ class ToyJudge:
         return best_of(records, limit_ms)[0]
 
 
-LEARNERS = tuple(name for name in AGENTS if name not in ("hill", "random", "dp"))
+LEARNERS = tuple(name for name in AGENTS if AGENTS[name].sees_state)
 
 
 def run_agent(problem: Problem, name: str) -> None:
@@ -272,9 +277,9 @@ def negative_error_of(score: Score, counts: Counts) -> float:
 
 
 def test_bounds_are_read_as_they_are_written() -> None:
-    assert parse_bound("0.3", "min-keep") == 0.3
-    assert parse_bound("conv=0.2, linear=0.02", "min-keep") == {"conv": 0.2, "linear": 0.02}
-    assert parse_bound(None, "min-keep") is None
+    assert parse_bound("0.3", "min_keep") == 0.3
+    assert parse_bound("conv=0.2, linear=0.02", "min_keep") == {"conv": 0.2, "linear": 0.02}
+    assert parse_bound(None, "min_keep") is None
     for text in ("", "x", "conv=", "conv=0.2,conv=0.3", "conv:0.2", "conv=0.2,0.3"):
-        with pytest.raises(UserError, match="--min-keep is a share such as"):
-            parse_bound(text, "min-keep")
+        with pytest.raises(UserError, match="`min_keep` is a share such as"):
+            parse_bound(text, "min_keep")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from amc_latency.data.logits import classes_of, correct, labels_of, loss_of
 from amc_latency.training.outcome import outcome_of
-from amc_latency.training.scoring import classes_of, correct, labels_of, loss_of
 
 LOGITS = torch.tensor([[2.0], [-1.0], [0.0], [0.5]])
 LABELS = torch.tensor([1, 1, 0, 0])

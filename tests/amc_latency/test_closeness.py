@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from amc_latency.export.closeness import ABSOLUTE, allowed, close, difference, output_range
+from amc_latency.closeness import ABSOLUTE, allowed, close, difference, output_range
 
 
 def test_a_share_of_the_range_with_0_counted_in_and_an_absolute_figure() -> None:

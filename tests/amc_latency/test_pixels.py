@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from amc_latency.data import Normalisation, Split, parse_normalisation
-from amc_latency.data.splits import IMAGENET, NORMALISATIONS
+from amc_latency.data import Split
 from amc_latency.errors import UserError
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.pixels import IMAGENET, NORMALISATIONS, Normalisation, parse_normalisation
 
 IMAGES = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -53,7 +53,7 @@ def test_colour_figures_are_refused_by_a_grey_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "because"), [(None, "as the checkpoint remembers"), ("none", "as --normalisation says")]
+    ("normalisation", "because"), [(None, "as the checkpoint remembers"), ("none", "as `normalisation` says")]
 )
 def test_it_is_known_why(normalisation: str | None, because: str) -> None:
     network = load_network(NetworkOptions(normalisation=normalisation))

@@ -5,7 +5,7 @@ What goes wrong by bad input is a `UserError`, what failed though its input was 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -113,11 +113,9 @@ def device(
     for a name that nothing has or that can't be estimated, DeviceError for a device that isn't there.
     """
     check_names(options, names_of(PhoneOptions), "device")
-    phone = PhoneOptions(**options)
-    check_phone(phone)
     path = None if table is None else Path(table)
     if not estimate:
-        return open_device(name, path, phone, Console(quiet=quiet))
+        return open_device(name, path, _phone(options), Console(quiet=quiet))
     if options:
         raise UserError(f"{', '.join(options)}: for a phone that is there, which an estimate stands in for")
     return estimate_device(name, path)
@@ -236,11 +234,17 @@ def bench(
     of_phone = names_of(PhoneOptions)
     own = [name for name in names_of(BenchConfig) if name not in ("device", "against")]
     check_names(options, [*own, *of_phone], "bench")
-    phone = PhoneOptions(**{name: value for name, value in options.items() if name in of_phone})
-    check_phone(phone)
+    phone = _phone({name: value for name, value in options.items() if name in of_phone})
     others = {name: value for name, value in options.items() if name in own}
     config = BenchConfig(Path(file), on, phone=phone, against=tuple(map(Path, against)), **others)
     return time_file(config, Console(quiet=quiet))
+
+
+def _phone(options: Mapping[str, Any]) -> PhoneOptions:
+    paths = {name: Path(options[name]) for name in ("runner_path", "library") if options.get(name) is not None}
+    phone = PhoneOptions(**{**options, **paths})
+    check_phone(phone)
+    return phone
 
 
 def _table(table: LatencyTable | AnyPath) -> LatencyTable:

@@ -230,7 +230,9 @@ def complete_table(
 
     Raises `JobError` if a layer could not be timed, and whatever device and table raise.
     """
-    console.detail(f"table {table.path.resolve()}, {len(table.rows):,} rows, of {device.text}")
+    # A cost model's table lies nowhere.
+    place = table.path.resolve() if table.path.exists() else table.path
+    console.detail(f"table {place}, {len(table.rows):,} rows, of {device.text}")
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
     seen = _calibration_counts(architecture, grid, choices)

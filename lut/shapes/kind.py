@@ -110,7 +110,7 @@ class Kind:
     """of `per_group` and `parts`, those that mean something to it"""
     on_maps: bool = False
     """whether its operator takes feature maps [1, H, W, C] alone, and no vectors [1, C]"""
-    takes_activation: bool = True
+    takes_activation: bool = False
     """whether its operator can end in relu or relu6"""
     reads_non_negative: bool = False
     """whether no input of it is below zero"""

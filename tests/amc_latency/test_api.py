@@ -349,7 +349,7 @@ def test_options_of_devices_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"device has no option 'transprt'; did you mean 'transport'\?"):
         amc.device("pixel1", transprt="direct")
     with pytest.raises(OptionError, match=r"`runner_path` .*none is no file") as refused:
-        amc.device("pixel1", runner_path=tmp_path / "none")
+        amc.device("pixel1", runner_path=str(tmp_path / "none"))
     assert refused.value.fields == ("runner_path",)
     with pytest.raises(UserError, match=r"bench has no option 'thread'; did you mean 'threads'\?"):
         amc.bench("x.tflite", thread=2)

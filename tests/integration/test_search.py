@@ -29,8 +29,6 @@ from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.pixels import NORMALISATIONS, parse_normalisation
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig, SearchReport
-from amc_latency.search.delivery import deliver as deliver_module
-from amc_latency.search.delivery import timing as timing_module
 from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import judge as judge_module
 from amc_latency.search.judge.judge import Judge, Tested
@@ -223,8 +221,7 @@ def test_a_speed_up_is_judged_beside_the_original_in_the_same_rounds(
 @pytest.fixture
 def measuring(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is replayed counts as measured: drift is looked at, and rivals are timed beside ours."""
-    for module in (search_run, deliver_module, timing_module):
-        monkeypatch.setattr(module, "CONSTANT", ())
+    monkeypatch.setattr(ReplayDevice, "is_constant", False)
 
 
 def phases(folder: Path) -> list[str]:

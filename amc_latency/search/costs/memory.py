@@ -23,7 +23,8 @@ def memory_costs(network: Network, choices: Sequence[Sequence[int]]) -> PolicyCo
     """Peak activation bytes of every policy: the largest over layers of what is live while a layer runs, float32.
 
     Live are the layer's inputs and its output, and what was made before and is read later, as the skip of a residual
-    block; see `live_tensors`. For one image, without a runtime's alignment, scratch buffers and copies.
+    block; see `live_tensors`. For one image, without a runtime's alignment, scratch buffers and copies: so a SiLU, a
+    layer here and two operators in the file, counts without its sigmoid.
     Raises `UserError` where so many groups are live at once that their combinations don't fit.
     """
     architecture = network.graph.architecture

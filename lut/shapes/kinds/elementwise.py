@@ -43,12 +43,17 @@ def _activation_extra(shape: LayerShape) -> Extra | None:
 
 KINDS = (
     Kind(
-        "add", lambda to: to.graph.add(to.x, to.inputs[1], to.shape.activation), Log({"add": _SUMS}), inputs=_two_alike
+        "add",
+        lambda to: to.graph.add(to.x, to.inputs[1], to.shape.activation),
+        Log({"add": _SUMS}),
+        takes_activation=True,
+        inputs=_two_alike,
     ),
     Kind(
         "mul",
         lambda to: to.graph.mul(to.x, to.inputs[1], to.shape.activation),
         Log({"mul": _PRODUCTS}),
+        takes_activation=True,
         inputs=_two_alike,
     ),
     Kind(
@@ -56,12 +61,14 @@ KINDS = (
         lambda to: to.graph.mul(to.x, to.inputs[1], to.shape.activation),
         Log({"scale": _PRODUCTS}),
         on_maps=True,
+        takes_activation=True,
         inputs=lambda shape: [(shape.h, shape.w, shape.c_in), (1, 1, shape.c_in)],
     ),
     Kind(
         "add_scalar",
         lambda to: to.graph.add_constant(to.x, to.constants[0], to.shape.activation),
         Log({"add_scalar": _SUMS}),
+        takes_activation=True,
         sign=_sign_with_scalar,
         constants=lambda shape: ((1,),),
     ),
@@ -69,6 +76,7 @@ KINDS = (
         "mul_scalar",
         lambda to: to.graph.mul_constant(to.x, to.constants[0], to.shape.activation),
         Log({"mul_scalar": _PRODUCTS}),
+        takes_activation=True,
         sign=_sign_with_scalar,
         constants=lambda shape: ((1,),),
     ),
@@ -86,6 +94,7 @@ KINDS = (
             _activation_roles,
             _activation_extra,
         ),
+        takes_activation=True,
         sign=lambda shape, argument: "any" if shape.activation == "prelu" else "keeps",
         check=lambda shape: "an activation layer has an activation" if shape.activation == "none" else None,
         constants=lambda shape: ((shape.c_in,),) if shape.activation == "prelu" else (),

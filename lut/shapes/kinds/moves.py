@@ -43,7 +43,6 @@ KINDS = (
             lambda shape: Extra(COPY, total=shape.parts, own=1),
         ),
         own_fields=("parts",),
-        takes_activation=False,
         check=_check_concat,
         inputs=_parts,
     ),
@@ -52,7 +51,6 @@ KINDS = (
         lambda to: to.graph.slice(to.x, int(to.argument or 0), to.shape.c_out),
         Log({"slice": ("SLICE", "STRIDED_SLICE", "Slice")}),
         changes_channels=True,
-        takes_activation=False,
         check=_check_slice,
     ),
     Kind(
@@ -61,7 +59,6 @@ KINDS = (
         Log({"shuffle": ("TRANSPOSE", "Transpose")}),
         own_fields=("parts",),
         on_maps=True,
-        takes_activation=False,
         check=_check_shuffle,
     ),
 )

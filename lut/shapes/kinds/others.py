@@ -15,8 +15,7 @@ KINDS = (
         "softmax",
         lambda to: to.graph.softmax(to.x),
         Log({"softmax": ("SOFTMAX", "Softmax")}),
-        takes_activation=False,
         sign=lambda shape, argument: "non_negative",
     ),
-    Kind("noop", lambda to: to.graph.absolute(to.x), takes_activation=False, work=lambda shape, cache_bytes: {}),
+    Kind("noop", lambda to: to.graph.absolute(to.x), work=lambda shape, cache_bytes: {}),
 )

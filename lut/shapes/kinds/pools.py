@@ -94,13 +94,22 @@ def _border(shape: LayerShape) -> Extra | None:
 
 def _avg(name: str) -> Kind:
     log = Log({name: ("AVERAGE_POOL_2D", "Average Pooling")}, extra=_border)
-    return Kind(name, _write_avg, log, window=True, on_maps=True, work=_work)
+    return Kind(name, _write_avg, log, window=True, on_maps=True, takes_activation=True, work=_work)
 
 
 def _max(name: str, reads_non_negative: bool) -> Kind:
     log = Log({name: ("MAX_POOL_2D", "Max Pooling")})
     # Padding by zeros, which XNNPACK takes, is right for a max pool where nothing is below zero.
-    return Kind(name, _write_max, log, window=True, on_maps=True, reads_non_negative=reads_non_negative, work=_work)
+    return Kind(
+        name,
+        _write_max,
+        log,
+        window=True,
+        on_maps=True,
+        takes_activation=True,
+        reads_non_negative=reads_non_negative,
+        work=_work,
+    )
 
 
 KINDS = (
@@ -115,7 +124,6 @@ KINDS = (
         lambda to: to.graph.global_pool(to.x, keep_dims=bool(to.argument)),
         Log({"global_pool": ("MEAN", "AVERAGE_POOL_2D", "Average Pooling", "Global Average Pooling", "Mean")}),
         on_maps=True,
-        takes_activation=False,
         output=lambda shape, size, kernel, padding: 1,
         work=lambda shape, cache_bytes: {"pooled": shape.c_in * shape.h * shape.w},
     ),

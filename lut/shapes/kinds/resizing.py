@@ -21,7 +21,6 @@ def _resizing(name: str, ops: Sequence[str]) -> Kind:
         lambda to: to.graph.upsample(to.x, to.shape.stride, to.shape.kind),
         Log({name: ops}),
         on_maps=True,
-        takes_activation=False,
         output=_enlarged,
     )
 

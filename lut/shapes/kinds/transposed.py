@@ -96,6 +96,7 @@ KINDS = (
         two_figures=True,
         window=True,
         on_maps=True,
+        takes_activation=True,
         sign=any_sign,
         fits=_fits,
         output=_output,

@@ -90,7 +90,7 @@ def test_a_shell_completes_commands_and_options() -> None:
         return result.output.split()
 
     assert completed("amc-latency se") == ["search"]
-    assert completed("amc-latency search --target-m") == ["--target-ms", "--target-macs"]
+    assert completed("amc-latency search --target-b") == ["--target-bytes"]
 
 
 def test_the_options_of_a_search_are_its_settings_in_groups(ask) -> None:

@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytes
 def test_neither_rsa_nor_pyasn1_is_loaded() -> None:
     """The adb library requires both, for a way to sign that is not used here."""
     program = (
-        "import sys; from amc_latency.device import adb, adb_keys; "
+        "import sys; from amc_latency.device.adb import adb, adb_keys; "
         "print([m for m in ('rsa', 'pyasn1') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ class Exp(nn.Module):
 
 model = nn.Sequential(nn.Conv2d(3, 6, 3), Exp(), nn.Conv2d(6, 4, 1)).eval()
 graph = trace(model, (3, 5, 5))
-assert [layer.shape.kind for layer in graph.architecture.layers] == ["conv", "exponential", "conv"]
+assert [layer.shape.kind for layer in graph.architecture.layers] == ["conv", "exp", "conv"]
 small = cut(model, graph, [torch.tensor([0, 2, 5])])
 image = torch.randn(1, 3, 5, 5)
 with torch.inference_mode():
@@ -47,7 +47,7 @@ file = to_tflite(small, (3, 5, 5))
 np.testing.assert_allclose(run_tflite(file, image.numpy()), expected, rtol=1e-4, atol=1e-4)
 (on_gpu,) = load_module(file)(image)
 np.testing.assert_allclose(on_gpu.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
-assert operators(layer_model(parse_shape("exponential 6x5x5>6 k1 s1 p0 none float32"))) == {"EXP": 1}
+assert operators(layer_model(parse_shape("exp 6x5x5>6 k1 s1 p0 none float32"))) == {"EXP": 1}
 print("added")
 """
 

@@ -496,3 +496,12 @@ def test_the_readmes_lines_run_as_they_stand(tmp_path: Path, monkeypatch: pytest
     assert result.met
     assert result.report.measured_ms <= 20 < result.report.original_ms
     assert (tmp_path / "small.tflite").stat().st_size < 1000 * 20
+
+
+def test_a_device_that_nobody_has_answers_by_estimate() -> None:
+    with amc.device("pixel1", estimate=True) as phone:
+        assert phone.identity.estimated
+    with pytest.raises(UserError):
+        amc.device("host", estimate=True)
+    with pytest.raises(UserError, match="force: for a phone that is there"):
+        amc.device("pixel1", estimate=True, force=True)

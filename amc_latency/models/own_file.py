@@ -51,8 +51,8 @@ def _imported(path: Path, changed_ns: int) -> Any:
     """The module of `path`, imported once until the file changes."""
     # Of a name that no package has: a user's file may well be called torch.py.
     spec = importlib.util.spec_from_file_location(f"own_file_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: its name does not end in .py")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up here.
     sys.modules[spec.name] = module

@@ -51,6 +51,10 @@ SLOWEST_ANSWER_BYTES_S = 1 * MB
 """The same for what it sends, which is short: what takes longer in all is a trickle, and no answer."""
 WORKER_MEMORY_BYTES = 8_000 * MB
 """Memory of a process that runs somebody's `.tflite`: `MODEL_BYTES` four times over, and large activations."""
+ACTIVATION_BYTES = 1_000 * MB
+"""What of it one file may take beside its weights: a frame of 1920x1080 at 32 channels is 265 MB."""
+WEIGHT_COPIES = 4
+"""And how often its own bytes: read, copied, packed for a processor, and room to spare."""
 WORKER_FILE_BYTES = 16 * MB
 """Any file that such a process writes, its log of errors included."""
 WORKER_ANSWER_BYTES = 16 * MB

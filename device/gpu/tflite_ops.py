@@ -158,6 +158,8 @@ def _window(
 
 
 def _stride(options: Any) -> tuple[int, int]:
+    if min(options.strideH, options.strideW) < 1:
+        raise UnsupportedModelError(f"its stride is {options.strideH}x{options.strideW}")
     return options.strideH, options.strideW
 
 
@@ -220,7 +222,7 @@ def _resize(mode: str) -> Callable[[TfliteFile, Any], Built]:
     def build(file: TfliteFile, operator: Any) -> Built:
         source, options = int(operator.inputs[0]), operator.builtinOptions
         before, after = file.shape(source)[1:3], file.shape(int(operator.outputs[0]))[1:3]
-        whole = all(large % small == 0 for small, large in zip(before, after, strict=True))
+        whole = all(small > 0 and large % small == 0 for small, large in zip(before, after, strict=True))
         # Nearest neighbours of a whole factor are the same wherever a pixel's centre is.
         if options.alignCorners or not whole or (mode == "bilinear" and not options.halfPixelCenters):
             raise UnsupportedModelError("it enlarges otherwise than by a whole factor with half_pixel_centers")

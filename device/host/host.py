@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from amc_latency.android_bench.safe.limits import ACTIVATION_BYTES, WEIGHT_COPIES
 from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from amc_latency.device.conditions import BUSY
@@ -202,7 +203,8 @@ class HostDevice(Device):
             if best is not None and best[0] <= _RESTLESS and self._uncalm >= _HOPELESS:
                 break
             tries += 1
-            worker.send(job, model, protocol.timeout_s)
+            memory_bytes = ACTIVATION_BYTES + WEIGHT_COPIES * len(model)
+            worker.send({**job, "memory_bytes": memory_bytes}, model, protocol.timeout_s)
             try:
                 answer = believed(worker.answer())
             except WorkerDied as error:
@@ -282,6 +284,7 @@ def _job(protocol: Protocol) -> dict[str, Any]:
         "threads": protocol.threads,
         "touch_bytes": protocol.frame_mb << 20 if protocol.state == "frame" else 0,
         "cpu_s": _cpu_s(protocol),
+        "memory_bytes": ACTIVATION_BYTES,
     }
 
 

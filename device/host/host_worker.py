@@ -3,11 +3,12 @@
 Run by file path, `host_worker.py CORES SENTINEL` (by `confined.py`), so it imports nothing of this package. CORES is
 a comma list of the cores to run on, or empty; SENTINEL the `.tflite` that is timed in between. A job is a line
 `{"bytes": N, "warmup": .., "warmup_ms": .., "runs": .., "min_time_ms": .., "max_runs": .., "threads": ..,
-"touch_bytes": .., "cpu_s": ..}` and then the model's N bytes: with more CPU time than that it is killed, also where
-its parent is no longer there to do so. The first answer is `{"ready": true, "unlimited": ".."}`; then each job gets
-`{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns": [..], "sentinel_wall_ns": [..]}` or
-`{"error": ".."}`: each run's chunk is the number of the sentinel's run right before it, in the same state. After other
-memory both run once more, back to back: `hot_cpu_ns`, `hot_wall_ns`, `sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`.
+"touch_bytes": .., "cpu_s": .., "memory_bytes": ..}` and then the model's N bytes: more memory is not to be had, and
+with more CPU time it is killed, also where its parent is no longer there to do so. The first answer is `{"ready":
+true, "unlimited": ".."}`; then each job gets `{"cpu_ns": [..], "wall_ns": [..], "chunk": [..], "sentinel_cpu_ns":
+[..], "sentinel_wall_ns": [..]}` or `{"error": ".."}`: each run's chunk is the number of the sentinel's run right
+before it, in the same state. After other memory both run once more, back to back: `hot_cpu_ns`, `hot_wall_ns`,
+`sentinel_hot_cpu_ns`, `sentinel_hot_wall_ns`.
 With `touch_bytes` that much other memory is written before the sentinel runs, and then the model: both find their
 inputs and outputs in the cache, and no weights. The end of standard input ends the process.
 """
@@ -63,6 +64,7 @@ def main() -> None:
         if job is None:
             return
         limit_cpu(job["cpu_s"])
+        limit_memory(job["memory_bytes"])
         try:
             content = sys.stdin.buffer.read(job["bytes"])
             if sentinel is None:
@@ -80,6 +82,18 @@ def limit_cpu(seconds: float) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = math.ceil(used.ru_utime + used.ru_stime + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process have so many bytes more than it has, within its limit for good; nothing where Linux isn't."""
+    try:
+        with open("/proc/self/status") as status:
+            [own_kb] = [int(line.split()[1]) for line in status if line.startswith("VmData:")]
+    except (OSError, ValueError):
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = 1024 * own_kb + more_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 class Timed:

@@ -11,6 +11,7 @@ from amc_latency.console import Console
 from amc_latency.device.base import Device
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
+from amc_latency.lut.building.build import Plan
 from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
@@ -214,7 +215,9 @@ def _table(
     assert found is not None
     # Once nothing cheap can be wrong any more, and before hours of timing.
     judge.introduce(config.images, config.min_accuracy, console)
-    report = complete_table(original, device, found, pruning.profiled(config), console)
+    # A table that was named is as exact as its user made it; of our own, learning goes on to its goal.
+    plan = Plan() if config.lut is None else Plan("missing")
+    report = complete_table(original, device, found, pruning.profiled(config), console, plan)
     if report.timed and not device.identity.estimated:
         console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")
     if report.suspect:

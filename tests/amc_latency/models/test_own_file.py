@@ -51,6 +51,13 @@ def test_what_is_not_there_is_said(name: str, message: str, tmp_path: Path, monk
         load_function(name)
 
 
+def test_a_link_to_what_is_no_python_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_text("def build():\n    pass\n")
+    (tmp_path / "net.py").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(UserError, match=r"weights\.bin: its name does not end in \.py"):
+        load_function(f"{tmp_path / 'net.py'}:build")
+
+
 @pytest.mark.parametrize(
     ("code", "message", "line"),
     [

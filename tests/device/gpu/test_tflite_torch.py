@@ -283,6 +283,21 @@ def mixed_images() -> bytes:
     return graph.finish([graph.op(OP.RESHAPE, [x, graph.value(np.array([20, 6], np.int32))], (20, 6))])
 
 
+def standing_still() -> bytes:
+    graph = Graph()
+    options = schema.Pool2DOptionsT(strideH=0, strideW=1, filterHeight=2, filterWidth=2)
+    return graph.finish(
+        [graph.op(OP.MAX_POOL_2D, [graph.input(4, 4, 6)], (1, 4, 4, 6), OPTIONS.Pool2DOptions, options)]
+    )
+
+
+def nothing_stretched() -> bytes:
+    graph = Graph()
+    x, size = graph.input(0, 4, 6), graph.value(np.array([8, 8], np.int32))
+    kind, plain = OPTIONS.ResizeNearestNeighborOptions, schema.ResizeNearestNeighborOptionsT()
+    return graph.finish([graph.op(OP.RESIZE_NEAREST_NEIGHBOR, [x, size], (1, 8, 8, 6), kind, plain)])
+
+
 def whole_numbers() -> bytes:
     graph = Graph()
     sizes = graph.value(np.array([1, 2], np.int32))
@@ -300,6 +315,8 @@ def whole_numbers() -> bytes:
         (lambda: stretched(bilinear=False), "RESIZE_NEAREST_NEIGHBOR, can't be computed: it enlarges otherwise"),
         (mixed_images, r"operator 0, RESHAPE, can't be computed: from \[1, 4, 5, 6\] to \[20, 6\]"),
         (whole_numbers, r"tensor 0 \(op000_constant\) is int32; only float32"),
+        (standing_still, "MAX_POOL_2D, can't be computed: its stride is 0x1"),
+        (nothing_stretched, "RESIZE_NEAREST_NEIGHBOR, can't be computed: it enlarges otherwise"),
         (lambda: b"no model at all", "no .tflite"),
         (lambda: layer_model(NOOP)[:60], "damaged"),
     ],

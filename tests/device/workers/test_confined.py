@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -205,14 +206,14 @@ def test_nothing_but_a_workers_own_folder_is_removed(tmp_path: Path) -> None:
             assert (folder / "thesis.txt").exists() != (is_gone and told == str(folder))
 
 
-def bomb() -> bytes:
-    """A few hundred bytes that ask for 16 GiB: a feature map of 65,536 x 65,536."""
+def bomb(side: int = 1 << 16) -> bytes:
+    """A few hundred bytes that ask for two maps of `side` x `side` floats: of 16 GiB each."""
     graph = TfliteGraph()
     x = graph.input(2, 2, 1)
     model = graph.finish([graph.conv(x, np.ones((1, 1, 1, 1), np.float32), np.ones(1, np.float32))])
     two = np.array([1, 2, 2, 1], np.int32).tobytes()
     assert two in model
-    return model.replace(two, np.array([1, 1 << 16, 1 << 16, 1], np.int32).tobytes())
+    return model.replace(two, np.array([1, side, side, 1], np.int32).tobytes())
 
 
 def test_a_file_that_asks_for_all_memory_is_an_error_row(tmp_path: Path) -> None:
@@ -225,6 +226,15 @@ def test_a_file_that_asks_for_all_memory_is_an_error_row(tmp_path: Path) -> None
     }
     assert found["good"] is None
     assert found["bomb"] is not None
+
+
+@pytest.mark.parametrize(("side", "fits"), [(1 << 12, True), (1 << 14, False)])
+def test_a_small_file_gets_a_gigabyte_for_activations(tmp_path: Path, side: int, fits: bool) -> None:
+    """Two maps of 67 MB, and of 1.07 GB: that the computer may have as much counts for nothing."""
+    device = HostDevice(references=ReferenceSpeeds(tmp_path / "speeds.json"))
+    protocol = replace(HOST_PROTOCOL, state="hot", rounds=1, warmup=0, runs=1, max_runs=1, min_time_ms=0.0)
+    [timing] = device.time([Workload("large", partial(bomb, side))], protocol)
+    assert (timing.error is None) == fits
 
 
 def test_a_file_that_crashes_litert_is_a_bad_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,9 +289,15 @@ def _pad(file: TfliteFile, operator: Any) -> Built:
     return partial(functional.pad, pad=order, value=file.fill(operator)), [int(operator.inputs[0])]
 
 
+def _rank(file: TfliteFile, index: int) -> int:
+    if not (rank := len(file.shape(index))):
+        raise UnsupportedModelError("it has a tensor without dimensions")
+    return rank
+
+
 def _mean(file: TfliteFile, operator: Any) -> Built:
     source = int(operator.inputs[0])
-    rank = len(file.shape(source))
+    rank = _rank(file, source)
     axes = {int(axis) % rank for axis in file.needed_constant(operator, 1).reshape(-1)}
     if rank != 4 or axes != {1, 2}:
         raise UnsupportedModelError("it averages something other than height and width")
@@ -299,7 +305,7 @@ def _mean(file: TfliteFile, operator: Any) -> Built:
 
 
 def _concatenation(file: TfliteFile, operator: Any) -> Built:
-    rank = len(file.shape(int(operator.outputs[0])))
+    rank = _rank(file, int(operator.outputs[0]))
     axis = operator.builtinOptions.axis % rank
     sources = [int(index) for index in operator.inputs]
     if axis == 0 or any(file.constant(index) is not None for index in sources):

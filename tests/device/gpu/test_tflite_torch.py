@@ -291,6 +291,13 @@ def standing_still() -> bytes:
     )
 
 
+def joined_into_a_number() -> bytes:
+    graph = Graph()
+    parts = [graph.input(2, 2, 1), graph.input(2, 2, 1)]
+    options = schema.ConcatenationOptionsT(axis=3)
+    return graph.finish([graph.op(OP.CONCATENATION, parts, (), OPTIONS.ConcatenationOptions, options)])
+
+
 def nothing_stretched() -> bytes:
     graph = Graph()
     x, size = graph.input(0, 4, 6), graph.value(np.array([8, 8], np.int32))
@@ -316,6 +323,7 @@ def whole_numbers() -> bytes:
         (mixed_images, r"operator 0, RESHAPE, can't be computed: from \[1, 4, 5, 6\] to \[20, 6\]"),
         (whole_numbers, r"tensor 0 \(op000_constant\) is int32; only float32"),
         (standing_still, "MAX_POOL_2D, can't be computed: its stride is 0x1"),
+        (joined_into_a_number, "CONCATENATION, can't be computed: it has a tensor without dimensions"),
         (nothing_stretched, "RESIZE_NEAREST_NEIGHBOR, can't be computed: it enlarges otherwise"),
         (lambda: b"no model at all", "no .tflite"),
         (lambda: layer_model(NOOP)[:60], "damaged"),

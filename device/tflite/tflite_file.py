@@ -65,6 +65,8 @@ class TfliteFile:
         values = self.constant(int(operator.inputs[position]))
         if values is None:
             raise UnsupportedModelError(f"its input {position} is no constant")
+        if not values.size:
+            raise UnsupportedModelError(f"its input {position} has no values")
         return values
 
     def optional_constant(self, operator: Any, position: int) -> np.ndarray | None:

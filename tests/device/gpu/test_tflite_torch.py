@@ -298,6 +298,12 @@ def joined_into_a_number() -> bytes:
     return graph.finish([graph.op(OP.CONCATENATION, parts, (), OPTIONS.ConcatenationOptions, options)])
 
 
+def no_weights() -> bytes:
+    model, four, none = layer_model(LayerShape("conv", 7, 8, 4, 4)), (8, 1, 1, 7), (8, 1, 1, 0)
+    assert np.array(four, np.int32).tobytes() in model
+    return model.replace(np.array(four, np.int32).tobytes(), np.array(none, np.int32).tobytes())
+
+
 def nothing_stretched() -> bytes:
     graph = Graph()
     x, size = graph.input(0, 4, 6), graph.value(np.array([8, 8], np.int32))
@@ -324,6 +330,7 @@ def whole_numbers() -> bytes:
         (whole_numbers, r"tensor 0 \(op000_constant\) is int32; only float32"),
         (standing_still, "MAX_POOL_2D, can't be computed: its stride is 0x1"),
         (joined_into_a_number, "CONCATENATION, can't be computed: it has a tensor without dimensions"),
+        (no_weights, "damaged|can't be computed"),
         (nothing_stretched, "RESIZE_NEAREST_NEIGHBOR, can't be computed: it enlarges otherwise"),
         (lambda: b"no model at all", "no .tflite"),
         (lambda: layer_model(NOOP)[:60], "damaged"),

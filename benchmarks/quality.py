@@ -25,7 +25,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from amc_latency.device.host.host import cpu_model
 
 from amc_latency.console import Console
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig
+from amc_latency.search.result import SearchReport
 from amc_latency.search.run import search
 
 

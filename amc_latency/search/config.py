@@ -406,7 +406,7 @@ def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
     check_names(options, names, "search")
     for name, value in options.items():
         if isinstance(value, float) and math.isnan(value):
-            raise UserError(f"{name} is {value}; give a number")
+            raise OptionError(name, f"is {value}; give a number")
     try:
         return SearchConfig(**_completed(options), **fixed)
     except TypeError as error:

@@ -31,7 +31,8 @@ from amc_latency.measuring.profiling import Grid, complete_table, open_table, pl
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.own_module import from_checkpoint, module_of, network_of
 from amc_latency.prune.keep import KeepBound
-from amc_latency.search.config import SearchReport, config_of, run_name
+from amc_latency.search.config import config_of, run_name
+from amc_latency.search.result import SearchReport
 from amc_latency.settings import check_names, names_of
 from amc_latency.task import ImageTask, Task
 

@@ -77,6 +77,14 @@ def check_rules(config: Any) -> None:
     """Raise `OptionError` for the first field of a dataclass that is outside its rule; None is within."""
     for each in fields(config):
         rule, value = each.metadata.get("rule"), getattr(config, each.name)
-        if rule is not None and value is not None and not rule.holds(value):
+        if rule is None or value is None:
+            continue
+        try:
+            holds = rule.holds(value)
+        except OptionError:
+            raise
+        except UserError as error:
+            raise OptionError((each.name,), f"`{each.name}`: {error}") from None
+        if not holds:
             shown = f"{value:g}" if isinstance(value, float) else value
             raise OptionError(each.name, f"{rule.says}, not {shown}")

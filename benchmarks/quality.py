@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from amc_latency.console import Console
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig
+from amc_latency.search.result import SearchReport
 from amc_latency.search.run import search
 from benchmarks.common import machine, parser_of, versions
 

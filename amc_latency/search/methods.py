@@ -12,10 +12,10 @@ from amc_latency.names import find
 from amc_latency.search.agents.env import ChannelEnv, negative_error
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.agents.warm import WarmStart, warm_start
-from amc_latency.search.config import BaselineRow
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.problem import AgentOptions, Choice, Problem, Session
 from amc_latency.search.records import AGENTS, BASELINES
+from amc_latency.search.result import BaselineRow
 
 
 def check_agent(name: str) -> None:

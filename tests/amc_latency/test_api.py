@@ -155,6 +155,42 @@ def test_a_network_with_a_task_of_its_own_is_cut_trained_and_written(
     assert not task.budgets
 
 
+def test_a_training_that_changes_its_teacher_changes_no_network_of_the_user(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    class Spoils(Alike):
+        def train(self, model: nn.Module, teacher: nn.Module) -> None:
+            with torch.no_grad():
+                for tensor in teacher.parameters():
+                    tensor.zero_()
+
+    mine = amc.network(model, images[:1])
+    before = [tensor.clone() for tensor in mine.model.parameters()]
+    search(mine, table, Spoils(model, images), tmp_path / "run")
+    assert all(map(torch.equal, mine.model.parameters(), before))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_macs": "5X"}, "`target_macs`: a percentage .*'5X'"),
+        ({"target_memory": float("nan")}, "`target_memory` is nan; give a number"),
+    ],
+    ids=str,
+)
+def test_a_value_that_is_none_is_said_by_its_argument(
+    options: dict[str, Any],
+    message: str,
+    model: Segmenter,
+    images: Tensor,
+    net: amc.Network,
+    table: Any,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        search(net, table, Alike(model, images), tmp_path / "run", **options)
+
+
 def test_without_training_the_network_is_as_refit_left_it(
     model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
 ) -> None:
@@ -229,6 +265,7 @@ def explode(self: Any, model: nn.Module, teacher: nn.Module) -> None:
         ({"digest": 3}, r"digest\(\) returned 3"),
         ({"train": reshape}, r"train\(\) changed the shape of "),
         ({"train": explode}, r"train\(\) left .* not finite"),
+        ({"calibration": lambda self: None}, r"calibration\(\) returned NoneType; give batches"),
         ({"train": lambda self, model, teacher: Segmenter()}, r"train\(\) returned another network: .* in place"),
         ({"train": ValueError("out of data")}, r"train\(\) raised ValueError: out of data"),
     ],

@@ -22,7 +22,7 @@ def _visit(call: Call) -> Value:
     if module.groups != 1 or module.dilation != (1, 1):
         raise UserError(f"{name}: a transposed convolution with groups or with dilation is not supported")
     if len(call.node.args) + len(call.node.kwargs) > 1:
-        raise UserError(f"{name}: a transposed convolution that is told its output's size is not supported")
+        raise UserError(f"{name}: a transposed convolution that is given its output's size is not supported")
     check_inputs(name, x, module.in_channels)
     stride, end = single(name, "stride", module.stride), single(name, "output_padding", module.output_padding)
     sides = window(module.kernel_size, module.padding)

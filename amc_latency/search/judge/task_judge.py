@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 from collections.abc import Callable
@@ -102,7 +103,10 @@ class Asked:
                 raise UserError(f"{self.name}: train() left {name} with values that are not finite: lower its rate?")
 
     def _batches(self) -> Any:
-        batches = iter(self._call("calibration"))
+        found = self._call("calibration")
+        if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
+            raise UserError(f"{self.name}: calibration() returned {type(found).__name__}; give batches of inputs")
+        batches = iter(found)
         while True:
             try:
                 yield next(batches)
@@ -207,7 +211,8 @@ class TaskScores(Judge):
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         before = self._task.score(model, None)
         with self.training(model):
-            self._task.train(model, self.original.model, config.seed)
+            # A copy: what a user's loop does to its teacher is not done to the network that it was made of.
+            self._task.train(model, copy.deepcopy(self.original.model), config.seed)
         after = self._task.score(model, None)
         on_epoch(config.epochs, f"score {before:.4g} before, {after:.4g} after")
         if after >= before:

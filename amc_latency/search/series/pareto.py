@@ -14,8 +14,9 @@ from amc_latency.console import Console, number_column, put, table_console
 from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, OptionError
-from amc_latency.search.config import SearchConfig, SearchReport, listed
+from amc_latency.search.config import SearchConfig, listed
 from amc_latency.search.records import BUDGET_FIELDS
+from amc_latency.search.result import SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 

@@ -13,9 +13,10 @@ from amc_latency.console import Console, number_column, table_console
 from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
-from amc_latency.search.config import SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig
 from amc_latency.search.records import BUDGETS
 from amc_latency.search.report import search_text
+from amc_latency.search.result import SearchReport
 from amc_latency.search.run import search
 from amc_latency.search.targets.amounts import absolute
 from amc_latency.training.intervals import with_interval

@@ -24,7 +24,7 @@ from amc_latency.models.registry import Source, build_model, known_models
 from amc_latency.models.spec import ModelSpec
 from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.loop import EpisodeRecord, best_of
-from amc_latency.search.config import BudgetRow, Row, SearchConfig
+from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, LayerCosts, PolicyCosts
 from amc_latency.search.costs.rewards import make_reward
@@ -43,6 +43,7 @@ from amc_latency.search.records import (
     BaselineRecord,
     BudgetRecord,
 )
+from amc_latency.search.result import BudgetRow, Row
 from amc_latency.search.targets.amounts import Amount
 from amc_latency.search.targets.budgets import Subject, budget_rows, clamp_of
 from amc_latency.search.unused import unused

@@ -154,7 +154,7 @@ def test_a_size_that_is_told_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.up(self.down(x), output_size=[6, 8])
 
-    with pytest.raises(UserError, match=r"^up: .* told its output's size"):
+    with pytest.raises(UserError, match=r"^up: .* given its output's size"):
         trace(Told(), IMAGE)
 
 

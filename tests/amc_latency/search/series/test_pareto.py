@@ -9,7 +9,8 @@ import pytest
 
 from amc_latency.console import Console
 from amc_latency.errors import UserError
-from amc_latency.search.config import Row, SearchConfig, SearchReport
+from amc_latency.search.config import SearchConfig
+from amc_latency.search.result import Row, SearchReport
 from amc_latency.search.series.pareto import _draw, front_points, pareto_search
 
 

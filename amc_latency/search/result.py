@@ -1,0 +1,185 @@
+"""What a search reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amc_latency.android_bench.safe.records import exactly
+from amc_latency.training.intervals import Comparison, interval_pct
+
+if TYPE_CHECKING:
+    from amc_latency.search.judge.judge import Tested
+
+ACCURACY = "accuracy"
+"""The measure that is a percentage of images; any other is a figure of its own."""
+
+Counts = tuple[int, ...]
+"""As in `costs`, which takes longer to import."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the final comparison."""
+
+    name: str
+    counts: Counts
+    predicted_ms: float
+    measured_ms: float
+    spread_pct: float | None
+    macs: int
+    bytes: int
+    accuracy: float
+    """percent of the test images"""
+    held_back: float
+    """percent of all held-back images after cut and refit, before fine-tuning"""
+    tflite: str
+    accuracy_95: tuple[float, ...] = ()
+    """both ends of the 95 % interval of `accuracy`, see intervals.py; none where it is what labels came from"""
+    held_back_95: tuple[float, ...] = ()
+    """that of `held_back`"""
+    top5: float | None = None
+    """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
+    held_back_top5: float | None = None
+    """as `held_back`"""
+    measured_95: tuple[float, ...] = ()
+    """both ends of the 95 % interval of `measured_ms`"""
+    share_95: tuple[float, ...] = ()
+    """of what the original takes in the same rounds: the ratio, and both ends of its 95 % interval"""
+    rounds: int = 0
+    """in which all rows were timed, in turn"""
+
+
+def _half_pct(row: Row) -> str:
+    """Half the width of a row's interval."""
+    low_ms, high_ms = row.measured_95
+    return f"±{50 * (high_ms - low_ms) / row.measured_ms:.1f} %"
+
+
+@dataclass(frozen=True)
+class BaselineRow:
+    """What another way of choosing gives under the same budgets, before fine-tuning."""
+
+    name: str
+    counts: Counts
+    predicted_ms: float
+    held_back: float
+    """percent of all held-back images after cut and refit"""
+    evaluations: int
+    """policies that it asked the evaluator about, the final choice among the best few not counted"""
+    held_back_95: tuple[float, ...] = ()
+    """as in `Row`"""
+    held_back_top5: float | None = None
+    measured_ms: float | None = None
+    """beside ours; None where the device answers from predictions"""
+
+    @staticmethod
+    def of(name: str, counts: Counts, predicted_ms: float, held_back: Tested, evaluations: int) -> BaselineRow:
+        """The row of a policy with these figures on all held-back images."""
+        interval = interval_pct(held_back.value, held_back.images) if held_back.images else ()
+        return BaselineRow(name, counts, predicted_ms, held_back.value, evaluations, interval, held_back.top5)
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """A budget beside milliseconds, and what the result takes of it."""
+
+    name: str
+    limit: int
+    actual: int
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """How a search ended; `rows` are the original network, the uniform width and ours.
+
+    `seconds` are those of the session that ended it; `table` is the one in the run folder.
+    """
+
+    original_ms: float
+    target_ms: float | None
+    """None where milliseconds were not limited"""
+    predicted_ms: float
+    measured_ms: float
+    met: bool
+    statistic: str
+    accuracy_original: float
+    accuracy: float
+    accuracy_uniform: float
+    macs: int
+    episodes: int
+    evaluations: int
+    """different policies that the episodes' images were shown to, the baselines' not counted"""
+    attempts: int
+    seconds: float
+    data: str
+    device: str
+    table: str
+    tflite: str
+    rows: list[Row]
+    budgets: list[BudgetRow] = field(default_factory=list)
+    baselines: list[BaselineRow] = field(default_factory=list)
+    confidence: float | None = None
+    """the probability of being under the target that ours was chosen for; None with a fixed margin"""
+    bound_ms: float | None = None
+    """what ours was predicted to stay under with that probability"""
+    estimated: bool = False
+    """True if no device was there: `measured_ms`, here and in `rows`, is what its cost model says"""
+    note: str | None = None
+    """what to know before the result is used"""
+    zipped_bytes: list[int] = field(default_factory=list)
+    """where weights were pruned, each row's file as `zipped_bytes` has it"""
+    unlabelled: bool = False
+    """True if the images have no labels: every accuracy is agreement with the original network"""
+    phone: str | None = None
+    """what an estimated result has still to be timed on: `amc-latency bench FILE --device PHONE`"""
+    test_images: int = 0
+    """that accuracies are percent of"""
+    held_back_images: int = 0
+    comparisons: list[Comparison] = field(default_factory=list)
+    """ours beside the uniform width and the original on the test images, pair by pair"""
+    pixels: str = ""
+    """by which figures the file's pixels must be normalised, as `parse_normalisation` reads them"""
+    measure: str = ACCURACY
+    """what networks were judged by: accuracy in percent of images, or a task's own score"""
+
+    @property
+    def is_uncut(self) -> bool:
+        """Whether the uncut network met the budgets, so that nothing was searched."""
+        return not self.episodes
+
+    @property
+    def verdict(self) -> str:
+        """Whether milliseconds are met, and how sure that is."""
+        ours = self.rows[-1]
+        if self.target_ms is None or not ours.measured_95:
+            return "target met" if self.met else "TARGET NOT MET"
+        low_ms, high_ms = ours.measured_95
+        if self.met:
+            return "target met" + ("" if high_ms <= self.target_ms else f", within the noise of {_half_pct(ours)}")
+        return "TARGET NOT MET" + ("" if low_ms > self.target_ms else f", by less than the noise of {_half_pct(ours)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; files are named within the run folder, which may be moved."""
+        rows = [{**asdict(row), "tflite": Path(row.tflite).name} for row in self.rows]
+        return {**asdict(self), "tflite": Path(self.tflite).name, "table": Path(self.table).name, "rows": rows}
+
+    @staticmethod
+    def from_json(value: object, folder: Path) -> SearchReport:
+        """The inverse of `to_json`, for the run folder that the files lie in. Raises `ValueError` if it is none."""
+        report = exactly(value, SearchReport)
+        if len(report.rows) != 3:
+            raise ValueError("it has not three rows")
+        for row in report.rows:
+            ends = (row.accuracy_95, row.held_back_95, row.measured_95)
+            if any(len(each) not in (0, 2) for each in ends) or len(row.share_95) not in (0, 3):
+                raise ValueError(f"an interval of the row {row.name} has not two ends")
+            if row.measured_ms <= 0:
+                raise ValueError(f"measured_ms of the row {row.name} is {row.measured_ms}")
+        return replace(
+            report,
+            tflite=str(folder / Path(report.tflite).name),
+            table=str(folder / Path(report.table).name),
+            rows=[replace(row, tflite=str(folder / Path(row.tflite).name)) for row in report.rows],
+        )

@@ -18,6 +18,7 @@ from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, T
 from amc_latency.lut.tflite.run import tflite_ops, tflite_outputs
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 import amc_latency as amc
 from amc_latency.errors import OptionError, UserError
@@ -336,6 +337,18 @@ def test_a_module_is_taken_as_it_is_and_left_so(wrap: Any, images: Tensor) -> No
     assert net.graph.architecture.group_channels == (16, 32)
     assert own.training == was_training
     assert [tensor.dtype for tensor in own.parameters()] == types
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(4, 4, 2, stride=2), nn.ConvTranspose2d(4, 4, 2, stride=2)])
+def test_a_weight_norm_is_folded_in_the_copy_alone(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), weight_norm(layer), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = model(images)
+    net = amc.network(model, images[:1])
+    same = amc.cut(net, net.graph.architecture.group_channels)
+    for module in (model, same.model):
+        torch.testing.assert_close(module(images), expected)
 
 
 def test_a_module_that_changes_later_changes_nothing(images: Tensor) -> None:

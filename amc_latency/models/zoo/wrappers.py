@@ -83,6 +83,9 @@ def folded(model: nn.Module) -> nn.Module:
     model.eval()
     for module in model.modules():
         if parametrize.is_parametrized(module):
+            # PyTorch keeps the property in a class that a copy shares with the user's own module.
+            own = type(module)
+            module.__class__ = type(own.__name__, own.__bases__, dict(own.__dict__))
             for tensor in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
                 if tensor in ("weight", "bias") and (frozen := module._buffers.pop(tensor, None)) is not None:

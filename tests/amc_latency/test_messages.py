@@ -47,7 +47,8 @@ def test_no_message_of_the_library_names_an_option() -> None:
     for folder in ("amc_latency", "lut", "device", "android_bench"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
-            texts = [text for text in literals(path) if text not in settings_of(path)]
+            spelled_there = settings_of(path)
+            texts = [text for text in literals(path) if text not in spelled_there]
             flags = sorted({flag for text in texts for flag in re.findall(r"--[a-z][\w-]*", text)})
             if flags:
                 found[name] = flags

@@ -307,7 +307,7 @@ def test_what_is_no_task_is_named(net: amc.Network, table: Any, tmp_path: Path) 
     ("options", "message"),
     [
         ({"target": 3}, r"no option 'target'; did you mean 'target_"),
-        ({"speedup": float("nan")}, "speedup is nan"),
+        ({"speedup": float("nan")}, "`speedup` is nan"),
         ({"target_macs": None, "reward": "latency"}, r"reward 'latency' trades an accuracy"),
         ({"damage": "taylor"}, "taylor"),
         ({"speedup": "fast"}, "speedup"),

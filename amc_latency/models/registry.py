@@ -214,8 +214,10 @@ def _unknown(name: str) -> str:
 
     prefixes = [f"{source.prefix}NAME" for source in SOURCES.values() if source.prefix not in (None, MODULE)]
     shown = {**{other: f"torchvision:{other}" for other in classifiers()}, **{known: known for known in known_models()}}
+    near = nearest(name, shown)
+    hint = "" if near is None else f"; did you mean '{shown[near]}'?"
     return (
-        f"there is no model '{name}'; did you mean '{shown[nearest(name, list(shown))]}'? "
+        f"there is no model '{name}'{hint or '.'} "
         f"Known are {', '.join([*known_models(), *prefixes])}, FILE.py:FUNCTION, bundled, and "
         "any checkpoint (.safetensors)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amc_latency.errors import UserError
-from amc_latency.names import find, nearest
+from amc_latency.names import find, known, nearest
 
 
 def test_a_name_that_none_has_is_answered_with_the_nearest() -> None:
@@ -14,6 +14,16 @@ def test_a_name_that_none_has_is_answered_with_the_nearest() -> None:
         find(dict.fromkeys(("red", "green", "blue")), "gren", "colour")
     with pytest.raises(UserError, match="there are red and green"):
         find({"red": 1, "green": 2}, "x", "colour")
-    with pytest.raises(UserError, match=r"there are red\. Did you mean 'red'"):
-        find({"red": 1}, "", "colour")
     assert nearest("resnet5", ["resnet50", "vgg16"]) == "resnet50"
+    assert nearest("pixel", ["vgg16", "Pixel1"]) == "Pixel1"
+
+
+def test_what_is_far_from_all_names_is_answered_with_all_of_them() -> None:
+    with pytest.raises(UserError, match=r"^no colour is called 'mauve'; there are red and green$"):
+        find({"red": 1, "green": 2}, "mauve", "colour")
+    with pytest.raises(UserError, match=r"^no colour is called ''; there are red$"):
+        find({"red": 1}, "", "colour")
+    assert nearest("resnet5", ["vgg16"]) is None
+    assert nearest("resnet5", []) is None
+    assert known(["seed", "agent"], "sede") == "; did you mean 'seed'?"
+    assert known(["seed", "agent"], "colour") == "; it has seed, agent"

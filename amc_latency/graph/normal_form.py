@@ -2,7 +2,8 @@
 
 timm's `BatchNormAct2d`, TensorFlow's "same" padding and the like call `functional.batch_norm` and `functional.conv2d`
 with parameters of their own. A channel can only be cut from a layer that is a module, so each such call becomes an
-`nn.BatchNorm2d` or `nn.Conv2d` in the place of the module that owned the parameters, with the very same parameters.
+`nn.BatchNorm2d` or `nn.Conv2d` in the place of the module that owned the parameters, with the very same parameters;
+where that is the network itself, or another name than `weight` was given to them, beside it.
 Hard swishes that are written out become one operation.
 """
 
@@ -41,10 +42,10 @@ def normal_form(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
     """`model` in eval mode, for images [N, *input_chw], with every weight in a plain torch.nn module.
 
     What has that form already is returned as it is, but for `inplace`, which is switched off. Otherwise the result is a
-    `fx.GraphModule` with the very same parameters under the same names, as far as the logits depend on them: dropout,
-    stochastic depth and identities are gone, operations make new tensors, hard swishes are one operation, modules that
-    have the same tensors are one that is called several times, and sizes are those of this input, but for numbers of
-    channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
+    `fx.GraphModule` with the very same parameters, as far as the logits depend on them, under the same names but for
+    those that got a module of their own: dropout, stochastic depth and identities are gone, operations make new
+    tensors, hard swishes are one operation, modules that have the same tensors are one that is called several times,
+    and sizes are those of this input, but for numbers of channels in a `view` or `reshape` to [N, C] or [N, C, 1, 1].
     Raises `UntraceableError`, or `UserError` with the network's own reason if it rejects the input.
     """
     model.eval()
@@ -104,7 +105,7 @@ class _Rewriting:
     def result(self, name: str) -> fx.GraphModule:
         """The rewritten network in eval mode."""
         for node in list(self.graph.nodes):
-            if node.op == "call_module" and type(self.model.get_submodule(node.target)) is nn.Identity:
+            if node.op == "call_module" and type(self._module(node)) is nn.Identity:
                 self._bypass(node)
             elif node.op == "call_method" and node.target == "view":
                 node.target = "reshape"  # A view wants a contiguous tensor, and `contiguous` is dropped.
@@ -156,6 +157,10 @@ class _Rewriting:
             node.replace_all_uses_with(new)
             self.graph.erase_node(node)
             self.changed = True
+
+    def _module(self, node: fx.Node) -> nn.Module:
+        """What a call of a module calls."""
+        return self.plain.get(str(node.target)) or self.model.get_submodule(str(node.target))
 
     def _attribute(self, target: str) -> Any:
         owner, _, name = target.rpartition(".")
@@ -239,25 +244,35 @@ class _Rewriting:
         return True
 
     def _as_module(self, node: fx.Node) -> None:
-        """A call with bare parameters that one module owns -> a call of a plain module in its place."""
+        """A call with bare parameters -> a call of a plain module in the place of the one that owns them.
+
+        Where no module owns all of them under their plain names, the new one is named after the first.
+        """
         plain = PLAIN.get(node.target) if node.op == "call_function" else None
         if plain is None:
             return
         call = _arguments(node, plain.arguments)
-        names = {name: call.get(name) for name in plain.tensors}
-        if not plain.suits(call):
+        tensors = {name: call.get(name) for name in plain.tensors}
+        rest = {key: value for key, value in call.items() if key not in tensors and key != "input"}
+        if not plain.suits(call) or any(isinstance(value, fx.Node) for value in _flat(rest)):
             return
-        owner = _owner(names)
-        rest = {key: value for key, value in call.items() if key not in names and key != "input"}
-        if owner is None or any(isinstance(value, fx.Node) for value in _flat(rest)):
+        found = {name: each for name, each in tensors.items() if each is not None}
+        if not found or not all(isinstance(each, fx.Node) and each.op == "get_attr" for each in found.values()):
             return
-        if self._calls.setdefault(owner, [node.target, rest]) != [node.target, rest]:
+        targets = {name: str(each.target) for name, each in found.items()}
+        owner = _owner(targets)
+        place = owner or f"{next(iter(targets.values())).replace('.', '_')}_{node.target.__name__}"
+        made_by = [node.target, targets, rest]
+        if self._calls.setdefault(place, made_by) != made_by or (owner is None and hasattr(self.model, place)):
             return
-        old = self.model.get_submodule(owner)
-        if owner not in self.plain:
-            self.plain[owner] = _made_plain(plain, old, names, rest)
+        if place not in self.plain:
+            old = nn.Module() if owner is None else self.model.get_submodule(owner)
+            held = {name: self._attribute(targets[name]) if name in targets else None for name in tensors}
+            self.plain[place] = _made_plain(plain, old, held, rest)
+            if owner is None:
+                self.traced.add_module(place, self.plain[place])  # The graph names only what its module has.
         with self.graph.inserting_before(node):
-            new = self.graph.call_module(owner, (call["input"],))
+            new = self.graph.call_module(place, (call["input"],))
         new.meta = node.meta
         node.replace_all_uses_with(new)
         self.graph.erase_node(node)
@@ -270,7 +285,7 @@ class _Rewriting:
             pad = node.all_input_nodes[0] if node.all_input_nodes else node
             if not isinstance(conv, nn.Conv2d) or len(pad.users) != 1 or conv.padding not in (0, (0, 0)):
                 continue
-            if pad.op == "call_module" and type(module := self.model.get_submodule(str(pad.target))) is nn.ZeroPad2d:
+            if pad.op == "call_module" and type(module := self._module(pad)) is nn.ZeroPad2d:
                 sides = tuple(module.padding)
             elif pad.target is functional.pad:
                 sides = _pad_sizes(pad) or ()
@@ -283,9 +298,8 @@ class _Rewriting:
                 self._bypass(pad)
 
 
-def _made_plain(plain: Plain, old: nn.Module, names: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
-    """The module whose forward is the function with these settings, holding the tensors of `old`."""
-    tensors: dict[str, Any] = {name: None if node is None else getattr(old, name) for name, node in names.items()}
+def _made_plain(plain: Plain, old: nn.Module, tensors: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    """The module whose forward is the function with these settings and tensors, which `old` may own."""
     new = plain.build(old, tensors, settings)
     for name, tensor in tensors.items():
         if name in new._parameters and tensor is not None and not isinstance(tensor, nn.Parameter):
@@ -294,19 +308,11 @@ def _made_plain(plain: Plain, old: nn.Module, names: Mapping[str, Any], settings
     return new.eval()
 
 
-def _owner(names: Mapping[str, Any]) -> str | None:
-    """The one module that owns all these tensors, each under its plain name; None if there is no such module."""
-    owners = set()
-    for name, node in names.items():
-        if node is None:
-            continue
-        if not isinstance(node, fx.Node) or node.op != "get_attr":
-            return None
-        owner, _, attribute = str(node.target).rpartition(".")
-        if attribute != name or not owner:
-            return None
-        owners.add(owner)
-    return owners.pop() if len(owners) == 1 else None
+def _owner(targets: Mapping[str, str]) -> str | None:
+    """The one module that owns all these tensors, each under its plain name; None if it is none, or the network."""
+    owners = {target.rpartition(".")[0] for target in targets.values()}
+    plain = all(target.rpartition(".")[2] == name for name, target in targets.items())
+    return (owners.pop() or None) if plain and len(owners) == 1 else None
 
 
 def _arguments(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:

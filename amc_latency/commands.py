@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from amc_latency.console import Console
 from amc_latency.errors import OptionError
-from amc_latency.search.config import SearchConfig, config_of, run_name
+from amc_latency.search.config import SearchConfig, run_name
+from amc_latency.settings import refuse_unused
 
 if TYPE_CHECKING:
     from amc_latency.device.kinds import PhoneOptions
@@ -136,10 +137,9 @@ def search(
 
     Raises `UserError` for bad input, also for options that would change nothing, and what a search raises.
     """
-    from amc_latency.search.unused import unused
+    from amc_latency.search.unused import checked_config
 
-    config = config_of(options)
-    refuse_unused(options, unused(config))
+    config = checked_config(options)
     folder = out or Path("runs") / run_name(config, pareto)
     check_phone(phone)
     check_search(config, folder / ("target-1" if pareto is not None else "round-1" if config.rounds > 1 else "."))
@@ -226,16 +226,6 @@ def import_timings(
     model = named_model(network.get("model"), logs)
     loaded = load_network(NetworkOptions(**{**network, "model": model}))
     return Outcome(import_into(loaded, counts, logs, out, device, force), import_text)
-
-
-def refuse_unused(given: Collection[str], unused: Mapping[str, str]) -> None:
-    """Raise `OptionError` for an argument that was given though `unused` says why it is for none.
-
-    One that has its default is not in anybody's way.
-    """
-    for name, why in unused.items():
-        if name in given:
-            raise OptionError(name, f"would change nothing here: {why}. Leave it out")
 
 
 def check_phone(phone: PhoneOptions) -> None:

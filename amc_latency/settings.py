@@ -6,11 +6,15 @@ The options of the command line are made of it, and nothing of them is written a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
 from amc_latency.errors import OptionError, UserError
+from amc_latency.typed import check_type, typed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,23 @@ def same(of: type, name: str) -> Any:
     return field(default=other.default, metadata=other.metadata)
 
 
+def refuse_unused(given: Collection[str], unused: Mapping[str, str]) -> None:
+    """Raise `OptionError` for an argument that was given though `unused` says why it is for none.
+
+    One that has its default is not in anybody's way.
+    """
+    for name, why in unused.items():
+        if name in given:
+            raise OptionError(name, f"would change nothing here: {why}. Leave it out")
+
+
 def check_names(options: Iterable[str], names: Collection[str], call: str) -> None:
-    """Raise `UserError` for an option that the call has not, with the nearest that it has."""
-    from amc_latency.names import nearest
+    """Raise `UserError` for an option that the call has not, with those that it has."""
+    from amc_latency.names import known
 
     for name in options:
         if name not in names:
-            raise UserError(f"{call} has no option {name!r}; did you mean {nearest(name, list(names))!r}?")
+            raise UserError(f"{call} has no option '{name}'{known(names, name)}")
 
 
 def names_of(of: type) -> list[str]:
@@ -73,10 +87,40 @@ def names_of(of: type) -> list[str]:
     return [each.name for each in fields(of) if "help" in each.metadata]
 
 
-def check_rules(config: Any) -> None:
-    """Raise `OptionError` for the first field of a dataclass that is outside its rule; None is within."""
+def made(of: type[T], options: Mapping[str, Any], call: str) -> T:
+    """The dataclass with the options that a program gave `call`. Raises `UserError` for a name or value that is wrong.
+
+    Where the command line reads text, as for `6M`, text is read in the same way. Paths may be text, tuples lists, and
+    numbers those of another library.
+    """
+    found = of(**read_options(of, options, call))
+    check_settings(found)
+    return found
+
+
+def read_options(of: type, options: Mapping[str, Any], call: str) -> dict[str, Any]:
+    """`options` as the fields of a dataclass hold them; `UserError` for another name, or a value of another type."""
+    check_names(options, names_of(of), call)
+    hints = hints_of(of)
+    found = {}
+    for each in fields(of):
+        if each.name in options:
+            value, read = options[each.name], each.metadata.get("read")
+            text = isinstance(value, str) and read is not None
+            found[each.name] = read(value, each.name) if text else typed(each.name, hints[each.name], value)
+    return found
+
+
+def check_settings(config: Any) -> None:
+    """Raise `OptionError` for the first field of a dataclass that is of another type, or outside its rule.
+
+    None is within a rule.
+    """
+    hints = hints_of(type(config))
     for each in fields(config):
-        rule, value = each.metadata.get("rule"), getattr(config, each.name)
+        value = getattr(config, each.name)
+        check_type(each.name, hints[each.name], value)
+        rule = each.metadata.get("rule")
         if rule is None or value is None:
             continue
         try:
@@ -88,3 +132,9 @@ def check_rules(config: Any) -> None:
         if not holds:
             shown = f"{value:g}" if isinstance(value, float) else value
             raise OptionError(each.name, f"{rule.says}, not {shown}")
+
+
+@cache
+def hints_of(of: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return get_type_hints(of)

@@ -18,7 +18,7 @@ from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
 from amc_latency.models.registry import RANDOM, build_original, source_of
 from amc_latency.models.spec import ModelSpec, names_own_file, parse_input
 from amc_latency.pixels import Normalisation, parse_normalisation
-from amc_latency.settings import setting
+from amc_latency.settings import check_settings, setting
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,9 @@ class NetworkOptions:
         "else the data's own",
         "Network",
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)

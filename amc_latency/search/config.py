@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from amc_latency.search.targets.amounts import (
     read_milliseconds,
     speedup_of,
 )
-from amc_latency.settings import Rule, at_least, between, check_names, check_rules, positive, same, setting
+from amc_latency.settings import Rule, at_least, between, check_settings, positive, read_options, same, setting
 
 LARGEST_SEED = 1_000_000_000
 
@@ -90,7 +90,7 @@ class SearchConfig:
         "bytes of activations that are live at once at most, such as 2M or 50%: float32, one image, without what a "
         "runtime adds",
         TARGET,
-        rule=amount_rule("memory"),
+        rule=amount_rule("bytes"),
         read=read_amount,
     )
     prune: str = setting("channels", "channels, or weights: the smallest of each layer, for a size budget", TARGET)
@@ -223,6 +223,11 @@ class SearchConfig:
         return NetworkOptions(self.model, self.width, self.input, self.classes, self.weights, self.normalisation)
 
     def __post_init__(self) -> None:
+        if isinstance(self.target_ms, str):
+            raise OptionError(
+                "target_ms", f"is a number of milliseconds, not '{self.target_ms}': a percentage is a speedup"
+            )
+        check_settings(self)
         _check_one_of(self, "target_ms", "speedup", "milliseconds or a factor")
         _check_known("reward", self.reward, REWARDS)
         _check_known("agent", self.searcher, AGENTS)
@@ -244,11 +249,6 @@ class SearchConfig:
                 ("agent", "reward"),
                 f"`agent={self.searcher!r}` needs a budget: a target, or another agent for `reward={self.reward!r}`",
             )
-        if isinstance(self.target_ms, str):
-            raise OptionError(
-                "target_ms", f"is a number of milliseconds, not '{self.target_ms}': a percentage is a speedup"
-            )
-        check_rules(self)
         if self.corrections and not self.correction_episodes:
             raise OptionError(
                 ("correction_episodes", "corrections"),
@@ -402,16 +402,7 @@ def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
 
     What one option says of another is taken: a `target_ms` in percent is a `speedup`, densities say how many rounds.
     """
-    names = [field.name for field in fields(SearchConfig) if field.name not in fixed]
-    check_names(options, names, "search")
-    for name, value in options.items():
-        if isinstance(value, float) and math.isnan(value):
-            raise OptionError(name, f"is {value}; give a number")
-    try:
-        return SearchConfig(**_completed(options), **fixed)
-    except TypeError as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise UserError(f"an option of search is of the wrong type, of {given[:200]}: {error}") from error
+    return SearchConfig(**{**_completed(read_options(SearchConfig, options, "search")), **fixed})
 
 
 def _completed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from amc_latency.models.load import Network, NetworkOptions, cut_to, load_networ
 from amc_latency.models.own_module import from_checkpoint, module_of, network_of
 from amc_latency.prune.keep import KeepBound
 from amc_latency.search.config import SearchConfig, run_name
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.result import SearchReport
 from amc_latency.settings import check_names, made, names_of, read_options
 from amc_latency.task import ImageTask, Task
 from amc_latency.typed import typed
@@ -189,9 +189,9 @@ def search(
     goes on there, and a finished search is only read. A target that was not met is a result too: see `met`.
     Raises UserError for bad input, such as a target out of reach.
     """
+    from amc_latency.search.config.unused import handed_config
     from amc_latency.search.run import search_for
     from amc_latency.search.series.rounds import run_rounds
-    from amc_latency.search.unused import handed_config
 
     if not net.trained:
         raise UserError(f"{net.spec.name} has random weights, and a search needs trained ones: say which by weights")

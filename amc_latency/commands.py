@@ -137,7 +137,7 @@ def search(
 
     Raises `UserError` for bad input, also for options that would change nothing, and what a search raises.
     """
-    from amc_latency.search.unused import checked_config
+    from amc_latency.search.config.unused import checked_config
 
     config = checked_config(options)
     folder = out or Path("runs") / run_name(config, pareto)
@@ -154,7 +154,7 @@ def search(
 
         rounds = search_rounds(config, folder, console, phone)
         return Outcome(rounds, rounds_text, lambda result: check_met(result.report))
-    from amc_latency.search.report import search_text
+    from amc_latency.search.results.report import search_text
     from amc_latency.search.run import search as run_search
 
     return Outcome(run_search(config, folder, console, phone), search_text, check_met)
@@ -287,7 +287,7 @@ def check_device_and_table(device: str, lut: Path | None, estimate: bool = False
 def check_search(config: SearchConfig, folder: Path) -> None:
     """The same for a search that is to lie in `folder`, and whether that, and the images, can be what they must be."""
     from amc_latency.data.load import check_source
-    from amc_latency.search.folder import CONFIG, check_place
+    from amc_latency.search.results.folder import CONFIG, check_place
 
     check_place(folder)
     if config.unlabelled is None:

@@ -19,13 +19,13 @@ from amc_latency.models.own_module import from_checkpoint
 from amc_latency.models.spec import MODULE, names_own_file
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge.judge import FINALISTS
 from amc_latency.search.judge.judging import judged_by
-from amc_latency.search.methods import check_agent
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.folder import RunFolder
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.steps.attempt import introduce, run_attempt
 from amc_latency.search.steps.finish import end, finish, finish_uncut
+from amc_latency.search.steps.methods import check_agent
 from amc_latency.search.steps.prepare import Prepared, prepare
 from amc_latency.search.targets.pruning import pruning_of
 from amc_latency.task import ImageTask, Task

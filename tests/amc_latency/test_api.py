@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import amc_latency as amc
 from amc_latency.errors import OptionError, UserError
-from amc_latency.search.unused import handed_config
+from amc_latency.search.config.unused import handed_config
 
 IMAGE = (3, 16, 16)
 

@@ -19,7 +19,7 @@ from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import BenchConfig, ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig, config_of
-from amc_latency.search.targets.amounts import Amount
+from amc_latency.search.config.amounts import Amount
 from amc_latency.settings import made, names_of, read_options
 from amc_latency.task import ImageTask
 from amc_latency.typed import check_type, plain, typed

@@ -17,13 +17,14 @@ from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
-from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.judge.judge import FinetuneOptions, Judge, Tested
-from amc_latency.search.result import BaselineRow, Row
+from amc_latency.search.judge.judge import FinetuneOptions, Judge
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.folder import RunFolder, TimedFile
+from amc_latency.search.results.result import BaselineRow, Row
 from amc_latency.training.intervals import Comparison, compare, interval_pct
 from amc_latency.training.outcome import Outcome
 

@@ -16,7 +16,7 @@ from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig, listed
 from amc_latency.search.records import BUDGET_FIELDS
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 

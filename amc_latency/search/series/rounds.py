@@ -15,11 +15,11 @@ from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.config.amounts import absolute
 from amc_latency.search.records import BUDGETS
-from amc_latency.search.report import search_text
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.report import search_text
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
-from amc_latency.search.targets.amounts import absolute
 from amc_latency.training.intervals import with_interval
 
 RunRound = Callable[[SearchConfig, Path, Path | None], SearchReport]

@@ -20,7 +20,7 @@ from amc_latency.measuring.prediction import predict
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
-from amc_latency.search.costs.rewards import bytes_costs, macs_costs, params_costs
+from amc_latency.search.costs.sizes import bytes_costs, macs_costs, params_costs
 from amc_latency.search.judge.weights import weight_network
 from amc_latency.search.targets.budgets import file_overhead
 from tests.amc_latency.op_networks import Written, conv

@@ -11,10 +11,10 @@ from amc_latency.lut.shapes.shape import LayerShape
 from gymnasium.utils.env_checker import check_env
 
 from amc_latency.errors import UserError
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.judge.score import Score
 from amc_latency.search.records import FEATURES
 
 ARCHITECTURE = Architecture(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from amc_latency.search.agents.agent import Agent
-from amc_latency.search.agents.env import ChannelEnv, Reward
-from amc_latency.search.agents.loop import EpisodeRecord, run_episodes
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
+from amc_latency.search.episodes.agent import Agent
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import run_episodes
 from amc_latency.search.judge.damage import Damage
 from amc_latency.search.judge.judge import Judge
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Reward
 from amc_latency.search.records import STATES
 
 

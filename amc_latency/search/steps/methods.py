@@ -9,13 +9,14 @@ from pkgutil import resolve_name
 from amc_latency.console import Console
 from amc_latency.errors import UserError
 from amc_latency.names import find
-from amc_latency.search.agents.env import ChannelEnv, negative_error
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.agents.warm import WarmStart, warm_start
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.problem import AgentOptions, Choice, Problem, Session
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.problem import AgentOptions, Choice, Problem, Session
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import negative_error
 from amc_latency.search.records import AGENTS, BASELINES
-from amc_latency.search.result import BaselineRow
+from amc_latency.search.results.result import BaselineRow
 
 
 def check_agent(name: str) -> None:

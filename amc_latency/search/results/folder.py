@@ -20,9 +20,9 @@ from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.result import SearchReport
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.results.result import SearchReport
 
 CONFIG = "config.toml"
 REPORT = "report.json"

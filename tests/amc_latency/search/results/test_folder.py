@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from amc_latency.errors import UserError
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchConfig, run_name
-from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.result import BaselineRow, BudgetRow, Row, SearchReport
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.results.folder import RunFolder, TimedFile
+from amc_latency.search.results.result import BaselineRow, BudgetRow, Row, SearchReport
 
 CONFIG = {"seed": 0, "target_ms": 0.1, "lut": None, "model": 'a "quoted" \\ name'}
 RECORD = EpisodeRecord(0, "warm-up", (8, 16), (0.5, 1.0), -0.25, 0.75, 0.5, 100, 0.1, 0.2, 0.3)

@@ -8,9 +8,10 @@ import pytest
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import LatencyCosts
-from amc_latency.search.costs.rewards import bytes_costs, macs_costs, make_reward, params_costs
+from amc_latency.search.costs.sizes import bytes_costs, macs_costs, params_costs
+from amc_latency.search.judge.rewards import make_reward
+from amc_latency.search.judge.score import Score
 from amc_latency.search.records import REWARDS
 
 ARCHITECTURE = Architecture(

@@ -12,10 +12,10 @@ import pytest
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import read_lines
-from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.folder import RunFolder, TimedFile
 from amc_latency.search.judge.judge import JudgedPolicy
-from amc_latency.search.result import SearchReport
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.results.folder import RunFolder, TimedFile
+from amc_latency.search.results.result import SearchReport
 
 SCORE = asdict(JudgedPolicy((8, 16), 0.5, 1.25, 100, False, None))
 EPISODE = asdict(EpisodeRecord(0, "start", (8,), (1.0,), 0.5, 0.5, 1.0, 100, 2.0, None, 0.1))

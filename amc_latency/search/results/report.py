@@ -11,8 +11,9 @@ from rich.table import Column, Table
 from amc_latency.console import WIDTH, number_column, rich_console, table_console
 from amc_latency.device.base import source_word
 from amc_latency.measuring.estimating import bench_advice
-from amc_latency.search.folder import TimedFile
-from amc_latency.search.result import ACCURACY, Row, SearchReport
+from amc_latency.search.judge.score import ACCURACY
+from amc_latency.search.results.folder import TimedFile
+from amc_latency.search.results.result import Row, SearchReport
 from amc_latency.training.intervals import with_interval
 
 if TYPE_CHECKING:

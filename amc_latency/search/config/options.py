@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.names import unknown
-from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, bound_text, check_bounds
+from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds
+from amc_latency.search.config.amounts import (
+    Amount,
+    amount_rule,
+    percent_of,
+    read_amount,
+    read_milliseconds,
+)
+from amc_latency.search.config.densities import check_densities, check_end, parse_densities
 from amc_latency.search.records import (
     AGENTS,
     BASELINES,
@@ -25,17 +30,7 @@ from amc_latency.search.records import (
     STATES,
     AgentRecord,
 )
-from amc_latency.search.series.densities import check_densities, check_end, parse_densities
-from amc_latency.search.targets.amounts import (
-    Amount,
-    amount_rule,
-    amount_text,
-    percent_of,
-    read_amount,
-    read_milliseconds,
-    speedup_of,
-)
-from amc_latency.settings import Rule, at_least, between, check_settings, positive, read_options, same, setting
+from amc_latency.settings import Rule, at_least, between, check_settings, positive, same, setting
 
 LARGEST_SEED = 1_000_000_000
 
@@ -395,68 +390,3 @@ def _check_known(field: str, name: str, records: Mapping[str, object], what: str
 def _check_one_of(config: SearchConfig, first: str, second: str, what: str) -> None:
     if getattr(config, first) is not None and getattr(config, second) is not None:
         raise OptionError((first, second), f"name the target in one way: `{first}` or `{second}`, {what}")
-
-
-def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:
-    """The config with these `options` beside what is `fixed`; `UserError` for another name or type.
-
-    What one option says of another is taken: a `target_ms` in percent is a `speedup`, densities say how many rounds.
-    """
-    return SearchConfig(**{**_completed(read_options(SearchConfig, options, "search")), **fixed})
-
-
-def _completed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, and what follows of them for others that were not given."""
-    found = dict(options)
-    target = found.get("target_ms")
-    if isinstance(target, str):
-        if found.get("speedup") is not None:
-            raise OptionError(
-                ("target_ms", "speedup"),
-                "name the target in one way: `target_ms`, milliseconds or PERCENT%, or `speedup`, a factor",
-            )
-        found |= {"target_ms": None, "speedup": speedup_of(target)}
-    densities = found.get("rounds_density")
-    if densities:
-        found.setdefault("rounds", len(densities))
-        budgets = ("target_ms", "speedup", *BUDGET_FIELDS)
-        if found.get("prune") == "weights" and all(found.get(name) is None for name in budgets):
-            # AMC's density is of the weights: nothing else can be meant.
-            found["target_params"] = f"{densities[-1]:g}%"
-    return found
-
-
-def run_name(config: SearchConfig, pareto: int | None = None) -> str:
-    """The run folder's name, unless the user gives one: what tells searches apart that one is likely to compare."""
-    targets = [] if config.target_ms is None else [f"{config.target_ms:g}ms"]
-    targets += [] if config.speedup is None else [f"{config.speedup:g}x"]
-    targets += [amount_text(limit, name.removeprefix("target_")) for name, limit in config.limits.items()]
-    bounds = {"min": config.min_keep, "max": config.max_keep}
-    parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
-    parts += [] if config.prune == SearchConfig.prune else [config.prune]
-    parts += _rounds_name(config)
-    parts += [re.sub(r"[=,]", "", f"{name}{bound_text(bound)}") for name, bound in bounds.items() if bound is not None]
-    parts += [config.reward] if config.reward != SearchConfig.reward else []
-    parts += [config.agent] if config.agent is not None else []
-    parts += [] if config.starts_warm else ["cold"]
-    parts += [] if config.state == SearchConfig.state else [f"state-{config.state}"]
-    parts += ["layer-rewards"] if config.layer_rewards else []
-    parts += [] if config.confidence is None else [f"p{config.confidence:g}"]
-    parts += [] if pareto is None else [f"pareto{pareto}"]
-    return "-".join([*parts, f"seed{config.seed}"])
-
-
-def _rounds_name(config: SearchConfig) -> list[str]:
-    if config.rounds_density is not None:
-        return ["density" + "-".join(f"{percent:g}" for percent in config.rounds_density)]
-    return [] if config.rounds == 1 else [f"rounds{config.rounds}"]
-
-
-def _file_name(config: SearchConfig) -> str:
-    """The network and its weights, as a part of a folder's name."""
-    source, _, name = config.model.rpartition(":")
-    parts = [Path(source).stem, name] if source else [Path(name).stem]
-    parts += [] if config.weights is None else [Path(config.weights).stem]
-    parts += [] if config.width is None else [f"width{config.width:g}"]
-    parts += [] if config.classes is None else [f"{config.classes}classes"]
-    return re.sub(r"[^\w.-]+", "-", "-".join(parts))

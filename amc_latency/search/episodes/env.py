@@ -9,19 +9,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.judge.score import Reward, Score, negative_error
 from amc_latency.search.records import STATES
 
 Evaluate = Callable[[Counts, float], Score]
 """Judges a policy. It may stop early where it sees that the accuracy given, the best so far, is out of reach."""
-Reward = Callable[[Score, Counts], float]
-
-
-def negative_error(score: Score, counts: Counts) -> float:
-    """AMC's R_err, for a search under a budget."""
-    return score.accuracy - 1.0
 
 
 class ChannelEnv(gymnasium.Env[np.ndarray, np.ndarray]):

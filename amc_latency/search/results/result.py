@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amc_latency.android_bench.safe.records import exactly
+from amc_latency.search.costs.costs import Counts
+from amc_latency.search.judge.score import ACCURACY, Tested
 from amc_latency.training.intervals import Comparison, interval_pct
-
-if TYPE_CHECKING:
-    from amc_latency.search.judge.judge import Tested
-
-ACCURACY = "accuracy"
-"""The measure that is a percentage of images; any other is a figure of its own."""
-
-Counts = tuple[int, ...]
-"""As in `costs`, which takes longer to import."""
 
 
 @dataclass(frozen=True)

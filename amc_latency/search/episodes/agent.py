@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from amc_latency.search.costs.clamp import Clamp
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a policy's network did on held-back images, cut and refitted but not fine-tuned."""
-
-    accuracy: float
-    """share that it got right, 0..1"""
-    loss: float
-    """mean cross entropy in nats"""
-    images: int
-    """how many it was asked; fewer where the first of them left no hope"""
-    top5: float | None = None
-    """share whose label is among its first five, where that was asked for"""
 
 
 class Agent(Protocol):

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
 from amc_latency.search.config import SearchConfig, config_of, run_name
+from amc_latency.search.config.amounts import absolute, read_amount, read_milliseconds
+from amc_latency.search.config.densities import parse_densities
 from amc_latency.search.costs.costs import LatencyCosts
-from amc_latency.search.folder import RunFolder
-from amc_latency.search.series.densities import parse_densities
-from amc_latency.search.targets.amounts import absolute, read_amount, read_milliseconds
+from amc_latency.search.results.folder import RunFolder
 from amc_latency.search.targets.budgets import Subject, budgets_of, exported
 from tests.amc_latency.search.targets.test_bounds import small_network
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pkgutil import resolve_name
 
-from amc_latency.lut.shapes.architecture import Architecture
 from amc_latency.names import find
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import Reward, negative_error
 from amc_latency.search.costs.clamp import Elimination
-from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts, LayerCosts
+from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts
+from amc_latency.search.costs.sizes import macs_costs, params_costs
+from amc_latency.search.judge.score import Reward, Score, negative_error
 from amc_latency.search.records import REWARDS
 
 NS_PER_MS = 1e6
@@ -64,21 +63,6 @@ class TwoStage:
         """-1..1."""
         span_ms = self._most_ms - self._least_ms
         return score.accuracy - ((self._costs.ms(counts) - self._least_ms) / span_ms if span_ms else 0.0)
-
-
-def macs_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
-    """Multiply-accumulates of every policy."""
-    return LayerCosts(architecture, choices, lambda shape: shape.macs)
-
-
-def params_costs(architecture: Architecture, choices: Sequence[Sequence[int]]) -> LayerCosts:
-    """Parameters of every policy's deployed network, batch norm folded."""
-    return LayerCosts(architecture, choices, lambda shape: shape.params, once=True)
-
-
-def bytes_costs(architecture: Architecture, choices: Sequence[Sequence[int]], overhead: int) -> LayerCosts:
-    """Bytes of every policy's `.tflite`: float32 parameters, and `overhead` for all else that is in the file."""
-    return LayerCosts(architecture, choices, lambda shape: 4 * shape.params, overhead, once=True)
 
 
 def _traded(cost: Callable[[Counts], float]) -> Reward:

@@ -172,17 +172,17 @@ def export(
     check_out(out, suffix=".tflite")
     from amc_latency.data import fitted, load_data
     from amc_latency.export.choose import export_with
-    from amc_latency.models import load
+    from amc_latency.models import load, untrained
 
-    load.check_weights_said(network)
+    untrained.check_weights_said(network)
     if counts is None:
         model, spec, trained, expected = load.load_model(network)
-        model = model if trained else load.model_with_norm_statistics(model, spec.input)
+        model = model if trained else untrained.model_with_norm_statistics(model, spec.input)
     else:
         whole = load.load_network(network)
-        cut = load.cut_to(whole if whole.trained else load.with_norm_statistics(whole), counts)
+        cut = load.cut_to(whole if whole.trained else untrained.with_norm_statistics(whole), counts)
         model, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
-    load.check_own_weights(network, spec)
+    untrained.check_own_weights(network, spec)
     images = None
     channels, height, width = spec.input
     if trained and channels in (1, 3):
@@ -300,7 +300,7 @@ def check_search(config: SearchConfig, folder: Path) -> None:
 
 
 def _say_untrained(network: Network | KnownNetwork, console: Console) -> None:
-    from amc_latency.models.load import no_weights_needed
+    from amc_latency.models.untrained import no_weights_needed
 
     if not network.trained:
         console.say(no_weights_needed(network))

@@ -26,7 +26,8 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.console import Console
 from amc_latency.export.export import to_tflite
 from amc_latency.measuring.profiling import Grid, complete_table
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, with_norm_statistics
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from amc_latency.models.untrained import with_norm_statistics
 from benchmarks.common import parser_of
 from benchmarks.prediction import prediction_figures, random_networks, time_together
 

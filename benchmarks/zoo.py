@@ -31,7 +31,8 @@ from amc_latency.data import fitted, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.export.export import ExportReport, export
 from amc_latency.measuring.profiling import Grid, complete_table, open_table, plan_of
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, with_norm_statistics
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from amc_latency.models.untrained import with_norm_statistics
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.solvers.baselines import uniform_policy

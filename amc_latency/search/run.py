@@ -14,9 +14,10 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.measuring.estimating import estimate_device
 from amc_latency.measuring.opening import open_device
 from amc_latency.models.files.weights import weights_digest
-from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.models.load import Network, NetworkOptions, check_logits, load_network
 from amc_latency.models.own_module import from_checkpoint
 from amc_latency.models.spec import MODULE, names_own_file
+from amc_latency.models.untrained import check_trained
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.judge import FINALISTS

@@ -13,7 +13,8 @@ from typing import Any
 
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
 from amc_latency.device.gpu.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
-from amc_latency.device.host.host import built, summary_of
+from amc_latency.device.host.host import built
+from amc_latency.device.host.host_speed import summary_of
 from amc_latency.device.kinds import DeviceProfile, PhoneOptions, Trust
 from amc_latency.device.phone.trust import Reference, sentinel_doubts
 from amc_latency.device.profiles import profiles

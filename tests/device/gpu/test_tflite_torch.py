@@ -18,7 +18,8 @@ from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 from amc_latency.export.export import to_tflite
-from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
+from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.models.untrained import with_norm_statistics
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,

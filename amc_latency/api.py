@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
+from amc_latency.arguments.settings import check_names, made, names_of, read_options
+from amc_latency.arguments.typed import typed
 from amc_latency.commands import check_phone
 from amc_latency.console import Console
 from amc_latency.device.kinds import PhoneOptions
@@ -34,9 +36,7 @@ from amc_latency.models.own_module import from_checkpoint, module_of, network_of
 from amc_latency.prune.keep import KeepBound
 from amc_latency.search.config import SearchConfig, run_name
 from amc_latency.search.results.result import SearchReport
-from amc_latency.settings import check_names, made, names_of, read_options
 from amc_latency.task import ImageTask, Task
-from amc_latency.typed import typed
 
 if TYPE_CHECKING:
     from amc_latency.device.base import Device

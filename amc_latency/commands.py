@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.arguments.settings import refuse_unused
 from amc_latency.console import Console
 from amc_latency.errors import OptionError
 from amc_latency.search.config import SearchConfig, run_name
-from amc_latency.settings import refuse_unused
 
 if TYPE_CHECKING:
     from amc_latency.device.kinds import PhoneOptions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from amc_latency.settings import check_settings
+from amc_latency.arguments.settings import check_settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -311,7 +311,7 @@ def check_settings(path: Path, options: argparse.Namespace) -> None:
 def measure(out: Path, rounds: int) -> None:
     """Time every exported network on this computer, in the same rounds, into `measured.csv`."""
     from amc_latency.device.kinds import PhoneOptions
-    from amc_latency.device.measure import measure_many
+    from amc_latency.device.rounds.measure import measure_many
 
     from amc_latency.console import Console
     from amc_latency.measuring.opening import open_device

@@ -18,8 +18,8 @@ from pathlib import Path
 from amc_latency.device.base import DeviceError, Protocol, ProtocolError
 from amc_latency.device.conditions import suspicions
 from amc_latency.device.gpu.cuda import CudaDevice
-from amc_latency.device.measure import Measurement, measure_many, statistic_text
 from amc_latency.device.profiles import UnknownDeviceError, get_profile
+from amc_latency.device.rounds.measure import Measurement, measure_many, statistic_text
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.table.table import LatencyTable
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from amc_latency.device.base import Device, Protocol
 from amc_latency.device.host.host import HostDevice
-from amc_latency.device.measure import Measurement, measure_many
+from amc_latency.device.rounds.measure import Measurement, measure_many
 from amc_latency.lut.prediction.predict import Predictor
 
 from amc_latency.console import Console

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 
+from amc_latency.arguments.names import nearest
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
 from amc_latency.errors import OptionError, UserError
 from amc_latency.models.spec import names_own_file
-from amc_latency.names import nearest
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from amc_latency.graph.layer_shapes import settings
+from amc_latency.graph.layers.layer_shapes import settings
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from amc_latency.arguments.settings import at_least, check_settings, same, setting
 from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.prune.keep import KeepBound, parse_bound
-from amc_latency.settings import at_least, check_settings, same, setting
 
 DEVICE, SEARCH, TIMING = "Device", "Search", "Timing"
 

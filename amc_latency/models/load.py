@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amc_latency.arguments.settings import check_settings, setting
 from amc_latency.errors import OptionError, UserError
 from amc_latency.graph.outputs import tensors_of
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
@@ -17,7 +18,6 @@ from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
 from amc_latency.models.registry import RANDOM, build_original, source_of
 from amc_latency.models.spec import ModelSpec, names_own_file, parse_input
 from amc_latency.pixels import Normalisation, parse_normalisation
-from amc_latency.settings import check_settings, setting
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def load_network(options: NetworkOptions) -> Network:
 
 def checked_form(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """The normal form of a network, which was seen to compute the same; `UserError` if it doesn't, or has none."""
-    from amc_latency.graph.normal_form import normal_form
+    from amc_latency.graph.rewriting.normal_form import normal_form
 
     expected = _outputs(model.eval(), spec)
     model = normal_form(model, spec.input)
@@ -146,7 +146,7 @@ def load_model(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Nor
 
     Raises `UserError` as `load_network` does.
     """
-    from amc_latency.graph.normal_form import check_accepts
+    from amc_latency.graph.rewriting.normal_form import check_accepts
 
     with redirect_stdout(sys.stderr):
         model, spec, trained, pixels = _load(options)

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import UserError
-from amc_latency.names import nearest
 
 SUFFIX = ".py"
 

@@ -128,7 +128,7 @@ def _in_worker(folder: Path) -> Callable[[Case], None]:
 
 def _in_readers(folder: Path) -> Callable[[Case], None]:
     from amc_latency.device.gpu.tflite_torch import UnsupportedModelError, load_module
-    from amc_latency.device.measure import BadModelError
+    from amc_latency.device.rounds.measure import BadModelError
     from amc_latency.device.tflite.tflite_inputs import sized, tflite_inputs
     from amc_latency.lut.tflite.run import TfliteError, tflite_ops
 

@@ -21,7 +21,7 @@ from amc_latency.device.profiles import profiles
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined
 from amc_latency.device.workers.worker_answer import believed_gpu
 
-_SENTINEL = Path(__file__).parents[1] / "sentinel.tflite"
+_SENTINEL = Path(__file__).parents[1] / "workers" / "sentinel.tflite"
 _CUDA_FILE_BYTES = 2_000_000_000
 """Kernels that were compiled are kept in files."""
 _HINT = f"Is torch installed for {sys.executable}?"

@@ -34,7 +34,7 @@ from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confin
 from amc_latency.device.workers.worker_answer import believed
 
 _WORKER = Path(__file__).resolve().with_name("host_worker.py")
-_SENTINEL = Path(__file__).resolve().parents[1] / "sentinel.tflite"
+_SENTINEL = Path(__file__).resolve().parents[1] / "workers" / "sentinel.tflite"
 """The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""
 _REFERENCE_SHARE = 0.1
 _REFERENCE_RUNS = 3000

@@ -9,8 +9,8 @@ from torch import nn
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Channels, Made, TorchKind
-from amc_latency.graph.layer_list import Value, check_no_pixels
-from amc_latency.graph.layer_shapes import plain_shape, settings
+from amc_latency.graph.layers.layer_list import Value, check_no_pixels
+from amc_latency.graph.layers.layer_shapes import plain_shape, settings
 from amc_latency.graph.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, CLAMPS, activation_of
 from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS, LayerShape
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import nearest
 from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:

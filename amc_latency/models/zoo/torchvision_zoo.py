@@ -7,9 +7,9 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import nearest
 from amc_latency.pixels import Normalisation
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import gymnasium
 import numpy as np
 import torch
 
+from amc_latency.arguments.names import find
 from amc_latency.errors import UserError
-from amc_latency.names import find
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.episodes.env import ChannelEnv
 from amc_latency.search.episodes.loop import check_given, check_possible, check_same, finished, next_given

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from amc_latency.arguments.settings import Rule
 from amc_latency.errors import OptionError, UserError
-from amc_latency.settings import Rule
 
 Amount = float | str
 """A number, or `50%`."""

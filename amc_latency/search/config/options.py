@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from amc_latency.arguments.names import unknown
+from amc_latency.arguments.settings import Rule, at_least, between, check_settings, positive, same, setting
 from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import ProfileConfig
 from amc_latency.models.load import NetworkOptions
-from amc_latency.names import unknown
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds
 from amc_latency.search.config.amounts import Amount, amount_rule, percent_of, read_amount, read_milliseconds
 from amc_latency.search.config.densities import check_densities, check_end, parse_densities
@@ -24,7 +25,6 @@ from amc_latency.search.records import (
     STATES,
     AgentRecord,
 )
-from amc_latency.settings import Rule, at_least, between, check_settings, positive, same, setting
 
 LARGEST_SEED = 1_000_000_000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from amc_latency.arguments.settings import read_options
 from amc_latency.errors import OptionError
 from amc_latency.search.config.amounts import speedup_of
 from amc_latency.search.config.options import SearchConfig
 from amc_latency.search.records import BUDGET_FIELDS
-from amc_latency.settings import read_options
 
 
 def config_of(options: Mapping[str, Any], **fixed: Any) -> SearchConfig:

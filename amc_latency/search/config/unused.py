@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from amc_latency.arguments.settings import refuse_unused
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig, config_of
 from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS
-from amc_latency.settings import refuse_unused
 from amc_latency.task import ImageTask, Task, Trains
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amc_latency.device.base import Device, Protocol
-from amc_latency.device.measure import Measurement
-from amc_latency.device.paired import PairedTimings, Ratio, Verdict
+from amc_latency.device.rounds.measure import Measurement
+from amc_latency.device.rounds.paired import PairedTimings, Ratio, Verdict
 
 MOST_ROUNDS = 3
 """Rounds are added until a target is met or not, up to so many times those of the protocol."""

@@ -13,13 +13,13 @@ from typing import Annotated
 import msgspec
 from torch import Tensor, nn
 
+from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import find
 from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pkgutil import resolve_name
 
-from amc_latency.names import find
+from amc_latency.arguments.names import find
 from amc_latency.search.costs.clamp import Elimination
 from amc_latency.search.costs.costs import PS_PER_MS, Counts, LatencyCosts
 from amc_latency.search.costs.sizes import macs_costs, params_costs

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pkgutil import resolve_name
 
+from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.errors import UserError
-from amc_latency.names import find
 from amc_latency.search.agents.warm import WarmStart, warm_start
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.episodes.env import ChannelEnv

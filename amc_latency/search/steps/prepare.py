@@ -17,8 +17,8 @@ from amc_latency.lut.shapes.shape import network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.profiling import complete_table, open_table
+from amc_latency.measuring.report import held_out_text, suspect_text
 from amc_latency.models.load import Network
-from amc_latency.report import held_out_text, suspect_text
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts

@@ -14,12 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 import amc_latency
+from amc_latency.arguments.settings import check_settings, positive, same, setting
 from amc_latency.cli.main import app, main, spelled
 from amc_latency.cli.signature import Given, command
 from amc_latency.console import Console
 from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig
-from amc_latency.settings import check_settings, positive, same, setting
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = ("devices", "profile", "predict", "inspect", "search", "train", "finetune", "export", "bench")

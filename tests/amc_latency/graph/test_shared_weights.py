@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import export, to_tflite
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.inspection import inspect
 from amc_latency.measuring.prediction import predict

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
 from amc_latency.device.host.host import HostDevice
-from amc_latency.device.measure import BadModelError, measure_file, measure_many, summarise
+from amc_latency.device.rounds.measure import BadModelError, measure_file, measure_many, summarise
 
 FILE = b"\x1c\x00\x00\x00TFL3 and so on"
 

@@ -23,9 +23,9 @@ from amc_latency.errors import UserError
 from amc_latency.graph.kind import Plain
 from amc_latency.graph.operations import MULS, OUT_OF_PLACE, names_channels
 from amc_latency.graph.registry import PLAIN
+from amc_latency.graph.rewriting.written_out import merge_written_out
 from amc_latency.graph.trace import put_sizes, with_tensors
 from amc_latency.graph.tracing import EXAMPLE_READ, OPEN_BATCH, UntraceableError, symbolic, where
-from amc_latency.graph.written_out import merge_written_out
 
 _DROPS = (
     functional.dropout,

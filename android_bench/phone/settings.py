@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from amc_latency.android_bench.answers import Lines, counted, matched
+from amc_latency.android_bench.phone.answers import Lines, counted, matched
 
 FIXED_PERFORMANCE_SDK = 30
 """Android 11, the first with a fixed performance mode."""

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.log_lines import printed
-from amc_latency.android_bench.op_profile import parse_op_profile
+from amc_latency.android_bench.printed.log_lines import printed
+from amc_latency.android_bench.printed.op_profile import parse_op_profile
 from amc_latency.android_bench.runner import ParseError
 
-FIXTURES = Path(__file__).parent / "fixtures"
-IMPORTED = Path(__file__).parents[1] / "lut" / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+IMPORTED = Path(__file__).parents[2] / "lut" / "fixtures"
 LOGS = [
     FIXTURES / "opprof.out",
     FIXTURES / "opcsv_stdout.txt",

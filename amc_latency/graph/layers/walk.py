@@ -9,8 +9,8 @@ from torch import fx
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call
-from amc_latency.graph.layer_list import LayerList, Value, check_no_pad, place
-from amc_latency.graph.layer_shapes import NO_PAD, Size
+from amc_latency.graph.layers.layer_list import LayerList, Value, check_no_pad, place
+from amc_latency.graph.layers.layer_shapes import NO_PAD, Size
 from amc_latency.graph.operations import is_split
 from amc_latency.graph.registry import FUNCTIONS, MADE, kind_of_module
 from amc_latency.graph.tracing import WAY_OUT, live_nodes

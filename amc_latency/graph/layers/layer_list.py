@@ -10,7 +10,7 @@ from torch import fx
 
 from amc_latency.errors import UserError
 from amc_latency.graph.coupling import ChannelLabels, Labels
-from amc_latency.graph.layer_shapes import NO_PAD, Pad, Size
+from amc_latency.graph.layers.layer_shapes import NO_PAD, Pad, Size
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape

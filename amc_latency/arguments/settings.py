@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
+from amc_latency.arguments.typed import check_type, typed
 from amc_latency.errors import OptionError, UserError
-from amc_latency.typed import check_type, typed
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def refuse_unused(given: Collection[str], unused: Mapping[str, str]) -> None:
 
 def check_names(options: Iterable[str], names: Collection[str], call: str) -> None:
     """Raise `UserError` for an option that the call has not, with those that it has."""
-    from amc_latency.names import known
+    from amc_latency.arguments.names import known
 
     for name in options:
         if name not in names:

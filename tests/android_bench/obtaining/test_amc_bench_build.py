@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.build import amc_bench_files
+from amc_latency.android_bench.obtaining.build import amc_bench_files
 from amc_latency.android_bench.runner import RunnerError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CROSS = "aarch64-linux-gnu-gcc"
 needs_gcc = pytest.mark.skipif(
     platform.machine() != "x86_64" or shutil.which("gcc") is None, reason="needs gcc (Debian: gcc) on x86-64"

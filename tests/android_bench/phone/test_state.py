@@ -11,15 +11,14 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.runner import ParseError
-from amc_latency.android_bench.settings import (
+from amc_latency.android_bench.phone.settings import (
     FormerSettings,
     parse_prepared,
     parse_restored,
     prepare_command,
     restore_command,
 )
-from amc_latency.android_bench.state import (
+from amc_latency.android_bench.phone.state import (
     INFO_COMMAND,
     STATE_COMMAND,
     TOPOLOGY_COMMAND,
@@ -33,6 +32,7 @@ from amc_latency.android_bench.state import (
     values_command,
     zone_c,
 )
+from amc_latency.android_bench.runner import ParseError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from amc_latency.arguments.names import find, known, nearest
 from amc_latency.errors import UserError
-from amc_latency.names import find, known, nearest
 
 
 def test_a_name_that_none_has_is_answered_with_the_nearest() -> None:

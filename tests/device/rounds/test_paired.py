@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing
-from amc_latency.device.paired import PairedTimings, Ratio, paired_ratio
+from amc_latency.device.rounds.paired import PairedTimings, Ratio, paired_ratio
 from scipy.stats import wilcoxon
 
 

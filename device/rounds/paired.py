@@ -11,7 +11,7 @@ from typing import Literal
 
 from amc_latency.device.base import Device, DeviceError, Protocol, Timing, shuffled
 from amc_latency.device.conditions import calm_of, is_busy
-from amc_latency.device.measure import Measurement, summarise, workload_of
+from amc_latency.device.rounds.measure import Measurement, summarise, workload_of
 
 Verdict = Literal["met", "not met", "within the noise"]
 _LEAST_CALM = 4

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from amc_latency.android_bench.counts import Counts, last_line, number, one_line, parse_figures, parse_run
+from amc_latency.android_bench.printed.counts import Counts, last_line, number, one_line, parse_figures, parse_run
 from amc_latency.android_bench.runner import ParseError
 
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs:"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 
 IMAGE = (3, 5, 5)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import fx, nn
 
 from amc_latency.errors import UserError
-from amc_latency.graph import layer_shapes
 from amc_latency.graph.kinds import pools
 from amc_latency.graph.kinds.convolutions import conv_shape
 from amc_latency.graph.kinds.pools import pool_shape
-from amc_latency.graph.layer_shapes import NO_PAD, single, zeros_of
+from amc_latency.graph.layers import layer_shapes
+from amc_latency.graph.layers.layer_shapes import NO_PAD, single, zeros_of
 
 sizes = st.integers(1, 24)
 

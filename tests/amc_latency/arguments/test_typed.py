@@ -15,14 +15,14 @@ import pytest
 from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
 
+from amc_latency.arguments.settings import made, names_of, read_options
+from amc_latency.arguments.typed import check_type, plain, typed
 from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import BenchConfig, ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig, config_of
 from amc_latency.search.config.amounts import Amount
-from amc_latency.settings import made, names_of, read_options
 from amc_latency.task import ImageTask
-from amc_latency.typed import check_type, plain, typed
 
 RECORDS = (SearchConfig, ProfileConfig, BenchConfig, NetworkOptions, PhoneOptions, ImageTask)
 NEEDED: dict[type, dict[str, Any]] = {SearchConfig: {"target_ms": 1.0}, BenchConfig: {"file": Path("x.tflite")}}

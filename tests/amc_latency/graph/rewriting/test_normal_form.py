@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from amc_latency.errors import UserError
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import with_tensors
 from amc_latency.graph.tracing import UntraceableError, symbolic
 from amc_latency.models.spec import ModelSpec

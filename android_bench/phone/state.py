@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from amc_latency.android_bench.answers import Lines, counted
+from amc_latency.android_bench.phone.answers import Lines, counted
 from amc_latency.android_bench.runner import ParseError
 from amc_latency.android_bench.safe.text import shown_line
 

@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.counts import Counts
-from amc_latency.android_bench.op_profile import Op, OpProfile, parse_op_profile
+from amc_latency.android_bench.printed.counts import Counts
+from amc_latency.android_bench.printed.op_profile import Op, OpProfile, parse_op_profile
 from amc_latency.android_bench.runner import ParseError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.android_bench.mutation import damaged
 
-FIXTURES = Path(__file__).parent / "fixtures"
-PIXEL1 = Path(__file__).resolve().parents[2] / "../shared/pixel1"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+PIXEL1 = Path(__file__).resolve().parents[3] / "../shared/pixel1"
 DWCONV = "Convolution (NHWC, F32) DWConv"
 RUN_2018 = [
     ("mobilenet", 1, 123162.0, 3455.0, 117812.0, 152764.0),

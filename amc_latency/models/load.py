@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from amc_latency.arguments.settings import check_settings, setting
 from amc_latency.errors import OptionError, UserError
 from amc_latency.graph.outputs import tensors_of
+from amc_latency.lut.shapes.activations import ACTIVATIONS
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
 from amc_latency.models.files.file_kinds import check_network_name
 from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
@@ -32,7 +33,6 @@ OWN = "own"
 """Weights that the function of an own file loads itself."""
 _SAME = 1e-3
 """Share of its outputs' range that a network may be off by in the form in which it is cut."""
-_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,8 @@ def check_logits(network: Network) -> None:
             f"{network.spec.name} ends in softmax, and scoring and training need the logits before it: leave it out, "
             "and put it behind the result"
         )
-    if layers and network.spec.classes == 1 and layers[-1].shape.activation in _NEVER_NEGATIVE:
+    last = ACTIVATIONS.get(layers[-1].shape.activation) if layers else None
+    if last is not None and last.non_negative and network.spec.classes == 1:
         raise UserError(
             f"{network.spec.name} has one output that is never below 0, and scoring and training need a logit, above 0 "
             "for class 1: leave its last activation out, and put it behind the result"

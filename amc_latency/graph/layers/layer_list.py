@@ -12,13 +12,14 @@ from amc_latency.errors import UserError
 from amc_latency.graph.coupling import ChannelLabels, Labels
 from amc_latency.graph.layers.layer_shapes import NO_PAD, Pad, Size
 from amc_latency.graph.operations import BATCH_NORMS
+from amc_latency.lut.shapes.activations import ACTIVATIONS
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
 if TYPE_CHECKING:
     from amc_latency.graph.kind import Call, Made
 
-_NON_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
+_NON_NEGATIVE = tuple(name for name, each in ACTIVATIONS.items() if each.non_negative)
 
 
 @dataclass

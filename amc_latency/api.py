@@ -185,7 +185,9 @@ def search(
         result.network.model, result.report.measured_ms, result.met
 
     `options` are the fields of `SearchConfig`: a budget (`target_ms`, `speedup`, `target_macs`, ...), `seed`, `agent`,
-    `episodes`, `baselines` and so on. `out` is the run folder, under `runs` unless given: a call that was broken off
+    `episodes`, `baselines` and so on; text is read as on the command line, such as `target_macs="6M"`. One that would
+    change nothing beside the others or beside the task is refused. With `rounds` each prunes what the one before left,
+    and the last one's result is given. `out` is the run folder, under `runs` unless given: a call that was broken off
     goes on there, and a finished search is only read. A target that was not met is a result too: see `met`.
     Raises UserError for bad input, such as a target out of reach.
     """

@@ -22,7 +22,7 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.result import SearchReport
+from amc_latency.search.result import Ms, SearchReport
 
 CONFIG = "config.toml"
 REPORT = "report.json"
@@ -39,10 +39,10 @@ class TimedFile:
     and `baseline` of others that are compared with ours
     """
     counts: Counts
-    predicted_ms: float
-    measured_ms: Annotated[float, msgspec.Meta(gt=0)]
+    predicted_ms: Ms
+    measured_ms: Ms
     target_ms: float | None
-    low_ms: float
+    low_ms: Annotated[float, msgspec.Meta(ge=0)]
     """with `high_ms`, where what is measured lies with 95 % confidence"""
     high_ms: Annotated[float, msgspec.Meta(gt=0)] | None
     """None where a single round says nothing of it"""
@@ -52,7 +52,8 @@ class TimedFile:
         """The standard error that the interval stands for, as a share of `measured_ms`; 0 where nothing is known."""
         if self.high_ms is None or self.low_ms <= 0:
             return 0.0
-        return math.log(self.high_ms / self.low_ms) / (2 * 1.96)
+        # The quotient of a file's figures may be no number any more.
+        return (math.log(self.high_ms) - math.log(self.low_ms)) / (2 * 1.96)
 
 
 def check_place(path: Path) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
+
+from amc_latency.android_bench.safe.limits import FIGURE
 from amc_latency.android_bench.safe.records import exactly
+from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.search.records import BUDGETS
 from amc_latency.training.intervals import Comparison, interval_pct
 
 if TYPE_CHECKING:
@@ -17,6 +22,10 @@ ACCURACY = "accuracy"
 
 Counts = tuple[int, ...]
 """As in `costs`, which takes longer to import."""
+Ms = Annotated[float, Meta(gt=0, le=FIGURE)]
+"""As it is read: figures are divided by it, and drawn."""
+_End = Annotated[float, Meta(gt=0)]
+"""Of an interval, which may be wide."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,8 @@ class Row:
 
     name: str
     counts: Counts
-    predicted_ms: float
-    measured_ms: float
+    predicted_ms: Ms
+    measured_ms: Ms
     spread_pct: float | None
     macs: int
     bytes: int
@@ -43,9 +52,9 @@ class Row:
     """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
     held_back_top5: float | None = None
     """as `held_back`"""
-    measured_95: tuple[float, ...] = ()
+    measured_95: tuple[_End, ...] = ()
     """both ends of the 95 % interval of `measured_ms`"""
-    share_95: tuple[float, ...] = ()
+    share_95: tuple[_End, ...] = ()
     """of what the original takes in the same rounds: the ratio, and both ends of its 95 % interval"""
     rounds: int = 0
     """in which all rows were timed, in turn"""
@@ -63,7 +72,7 @@ class BaselineRow:
 
     name: str
     counts: Counts
-    predicted_ms: float
+    predicted_ms: Ms
     held_back: float
     """percent of all held-back images after cut and refit"""
     evaluations: int
@@ -86,7 +95,7 @@ class BudgetRow:
     """A budget beside milliseconds, and what the result takes of it."""
 
     name: str
-    limit: int
+    limit: Annotated[int, Meta(ge=1)]
     actual: int
 
 
@@ -97,11 +106,11 @@ class SearchReport:
     `seconds` are those of the session that ended it; `table` is the one in the run folder.
     """
 
-    original_ms: float
-    target_ms: float | None
+    original_ms: Ms
+    target_ms: Ms | None
     """None where milliseconds were not limited"""
-    predicted_ms: float
-    measured_ms: float
+    predicted_ms: Ms
+    measured_ms: Ms
     met: bool
     statistic: str
     accuracy_original: float
@@ -171,12 +180,14 @@ class SearchReport:
         report = exactly(value, SearchReport)
         if len(report.rows) != 3:
             raise ValueError("it has not three rows")
+        if len(report.zipped_bytes) not in (0, 3):
+            raise ValueError("zipped_bytes are not those of three rows")
+        if unknown := [row.name for row in report.budgets if row.name not in BUDGETS]:
+            raise ValueError(f"there is no budget {shown_line(unknown[0])}")
         for row in report.rows:
             ends = (row.accuracy_95, row.held_back_95, row.measured_95)
             if any(len(each) not in (0, 2) for each in ends) or len(row.share_95) not in (0, 3):
                 raise ValueError(f"an interval of the row {row.name} has not two ends")
-            if row.measured_ms <= 0:
-                raise ValueError(f"measured_ms of the row {row.name} is {row.measured_ms}")
         return replace(
             report,
             tflite=str(folder / Path(report.tflite).name),

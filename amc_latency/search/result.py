@@ -184,10 +184,10 @@ class SearchReport:
             raise ValueError("zipped_bytes are not those of three rows")
         if unknown := [row.name for row in report.budgets if row.name not in BUDGETS]:
             raise ValueError(f"there is no budget {shown_line(unknown[0])}")
-        for row in report.rows:
-            ends = (row.accuracy_95, row.held_back_95, row.measured_95)
-            if any(len(each) not in (0, 2) for each in ends) or len(row.share_95) not in (0, 3):
-                raise ValueError(f"an interval of the row {row.name} has not two ends")
+        for row in (*report.rows, *report.baselines):
+            for name, value in vars(row).items():
+                if name.endswith("_95") and len(value) not in (0, 3 if name == "share_95" else 2):
+                    raise ValueError(f"{name} of the row {shown_line(row.name)} has not two ends")
         return replace(
             report,
             tflite=str(folder / Path(report.tflite).name),

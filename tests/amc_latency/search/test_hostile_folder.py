@@ -127,6 +127,7 @@ def _report() -> dict[str, Any]:
         (("rows", 1, "share_95"), [1.0]),
         (("rows",), []),
         (("baselines", 0, "predicted_ms"), 0),
+        (("baselines", 0, "held_back_95"), [90.0]),
         (("budgets", 0, "limit"), 0),
         (("budgets", 0, "name"), "\x1b[2J"),
         (("zipped_bytes",), [1]),

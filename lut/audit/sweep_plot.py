@@ -41,6 +41,11 @@ def text_plot(sweep: Sweep, width: int = 80) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def as_drawn(text: str) -> str:
+    """A text that may hold a device's name, for matplotlib: two dollars in it make no formula, which may be none."""
+    return shown_line(text).replace("$", r"\$")
+
+
 MOST_IN_ONE = 50
 """Sweeps in a picture: it is laid out in a second for ten, and in minutes for hundreds."""
 
@@ -55,8 +60,7 @@ def png_plot(sweeps: Sequence[Sweep], title: str) -> bytes:
 
     figure = Figure(figsize=(8, 0.4 + 3.2 * len(sweeps)), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    # A device's name may have anything in it, and dollars would make a formula of it.
-    figure.suptitle(shown_line(title), fontsize="small", wrap=True, parse_math=False)
+    figure.suptitle(as_drawn(title), fontsize="small", wrap=True)
     for axes, sweep in zip(figure.subplots(len(sweeps), squeeze=False)[:, 0], sweeps, strict=True):
         for jump in sweep.jumps:
             axes.axvline(jump, color="0.85", linewidth=0.8, zorder=0)

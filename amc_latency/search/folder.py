@@ -18,6 +18,7 @@ import tomli_w
 from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, replacing
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
+from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.agents.loop import EpisodeRecord
@@ -176,7 +177,8 @@ class RunFolder:
             raise UserError(f"{self.path / CONFIG} cannot be read ({why}): name another `out`") from error
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
+                theirs, ours = (shown_line(str(of.get(name, "not given"))) for of in (found, wanted))
                 raise UserError(
-                    f"{self.path} belongs to a search with {name} = {found.get(name, 'not given')}, this one has "
-                    f"{wanted.get(name, 'not given')}: use the same settings to go on, or name another `out`"
+                    f"{self.path} belongs to a search with {shown_line(name)} = {theirs}, this one has {ours}: "
+                    "use the same settings to go on, or name another `out`"
                 )

@@ -60,6 +60,14 @@ def test_a_config_of_anything(tmp_path: Path, text: str) -> None:
         RunFolder(tmp_path, {"seed": 0})
 
 
+def test_a_config_s_text_is_told_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f"seed = 0\n'a{chr(0x202E)}' = \"x\\nerror: all is well{'y' * 9000}\"\n")
+    with pytest.raises(UserError, match=r"with a\\u202e = x\\nerror: all is well") as caught:
+        RunFolder(tmp_path, {"seed": 0})
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.timeout(20)
 def test_a_pipe_is_no_log_and_no_config(tmp_path: Path) -> None:
     for name in ("log.jsonl", "config.toml"):

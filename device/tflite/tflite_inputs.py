@@ -54,10 +54,15 @@ class TfliteInput:
     """which sizes the file leaves open"""
 
     @property
+    def name(self) -> str:
+        """The first of its names as it is shown: on one line."""
+        return shown_line(self.names[0])
+
+    @property
     def title(self) -> str:
         """Name and shape, `?` for what is open."""
         sizes = ("?" if free else str(size) for size, free in zip(self.shape, self.open, strict=True))
-        return f"{self.names[0]} ({'x'.join(sizes) or 'a single value'})"
+        return f"{self.name} ({'x'.join(sizes) or 'a single value'})"
 
     @property
     def has_placeholder(self) -> bool:
@@ -97,7 +102,7 @@ def sized(model: bytes, given: Sequence[str]) -> bytes:
     for each in inputs:
         if each.has_placeholder and each.index not in wanted:
             listed = ", ".join(other.title for other in inputs if other.has_placeholder)
-            name = f"{each.names[0]}=" if len(inputs) > 1 else ""
+            name = f"{each.name}=" if len(inputs) > 1 else ""
             raise BadModelError(
                 f"the file leaves sizes of its input open: {listed}; say at which to run it, such as "
                 f"{OPTION} {name}{_example(each)}"
@@ -122,7 +127,7 @@ def _wanted(inputs: Sequence[TfliteInput], given: Sequence[str]) -> dict[int, tu
             )
         (each,) = found
         if each.index in wanted:
-            raise BadModelError(f"{OPTION} {text}: {each.names[0]} was given a shape before")
+            raise BadModelError(f"{OPTION} {text}: {each.name} was given a shape before")
         shape = tuple(map(int, re.split("[xX]", sizes)))
         fits = len(shape) == len(each.shape) and all(
             free or size == own for size, own, free in zip(shape, each.shape, each.open, strict=True)

@@ -159,3 +159,14 @@ def test_a_small_file_of_more_inputs_sizes_or_letters_than_any_network_is_refuse
         with pytest.raises(BadModelError, match=f"the file has {what}"):
             tflite_inputs(bytes(builder.Output()))
         setattr(holder, field, kept)
+
+
+def test_a_name_is_shown_on_one_line() -> None:
+    model = schema.ModelT.InitFromPackedBuf(conv_file([1, -1, -1, 3]), 0)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name = b"\x1b[2J\n" + b"n" * 500
+    builder = flatbuffers.Builder(1 << 12)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    with pytest.raises(BadModelError, match=r"open: \\x1b\[2J\\nn{100,200}\.\.\. \(1x\?x\?x3\); say") as caught:
+        sized(bytes(builder.Output()), [])
+    assert len(str(caught.value)) < 400

@@ -18,7 +18,7 @@ import tomli_w
 from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, replacing
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
-from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.android_bench.safe.text import shown, shown_line
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.agents.loop import EpisodeRecord
@@ -83,7 +83,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         # TOML has no null: what is None is left out.
-        wanted = {name: value for name, value in config.items() if value is not None}
+        wanted = {name: _stored(value) for name, value in config.items() if value is not None}
         self.settings = tomllib.loads(tomli_w.dumps(wanted))
         self._events = path / "events.jsonl"
         self._measurements = path / "measurements.jsonl"
@@ -182,3 +182,12 @@ class RunFolder:
                     f"{self.path} belongs to a search with {shown_line(name)} = {theirs}, this one has {ours}: "
                     "use the same settings to go on, or name another `out`"
                 )
+
+
+def _stored(value: Any) -> Any:
+    """A setting as TOML can hold it: bytes of a path that are no UTF-8 are written out."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, list | tuple):
+        return [_stored(each) for each in value]
+    return {name: _stored(each) for name, each in value.items()} if isinstance(value, Mapping) else value

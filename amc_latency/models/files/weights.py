@@ -41,6 +41,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """Write a safetensors file in one step: a kill leaves the old file or the new one, never half of one."""
     from safetensors.torch import save
 
+    # Bytes of a path that are no UTF-8 can't be stored.
+    metadata = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in metadata.items()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,8 @@ def search_for(
     if done is not None:
         console.say(f"{out} holds a finished search")
         return done
+    # A damaged line is said before hours of work, not once it is asked for.
+    folder.measurements()
     with opened() as device:
         prepared = prepare(config, folder, network, pruned, pruning, judging.judge, console, device)
         introduce(prepared)

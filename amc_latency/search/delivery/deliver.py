@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console
 from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
@@ -208,7 +209,8 @@ class Delivery:
             return None
         rows = [original]
         for name in ("uniform", "ours"):
-            shutil.copyfile(original.tflite, self.tflite(name))
+            with replacing(self.tflite(name)) as temporary:
+                shutil.copyfile(original.tflite, temporary)
             rows.append(replace(original, name=name, tflite=str(self.tflite(name))))
         checkpoint = self.folder.path / "model.safetensors"
         self._save(checkpoint, self.judge.network(counts), self.judge.spec(counts), ",".join(map(str, counts)))

@@ -18,11 +18,12 @@ import tomli_w
 from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, replacing
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
+from amc_latency.android_bench.safe.text import shown, shown_line
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.record import EpisodeRecord
-from amc_latency.search.results.result import SearchReport
+from amc_latency.search.results.result import Ms, SearchReport
 
 CONFIG = "config.toml"
 REPORT = "report.json"
@@ -39,10 +40,10 @@ class TimedFile:
     and `baseline` of others that are compared with ours
     """
     counts: Counts
-    predicted_ms: float
-    measured_ms: Annotated[float, msgspec.Meta(gt=0)]
+    predicted_ms: Ms
+    measured_ms: Ms
     target_ms: float | None
-    low_ms: float
+    low_ms: Annotated[float, msgspec.Meta(ge=0)]
     """with `high_ms`, where what is measured lies with 95 % confidence"""
     high_ms: Annotated[float, msgspec.Meta(gt=0)] | None
     """None where a single round says nothing of it"""
@@ -52,7 +53,8 @@ class TimedFile:
         """The standard error that the interval stands for, as a share of `measured_ms`; 0 where nothing is known."""
         if self.high_ms is None or self.low_ms <= 0:
             return 0.0
-        return math.log(self.high_ms / self.low_ms) / (2 * 1.96)
+        # The quotient of a file's figures may be no number any more.
+        return (math.log(self.high_ms) - math.log(self.low_ms)) / (2 * 1.96)
 
 
 def check_place(path: Path) -> None:
@@ -81,7 +83,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         # TOML has no null: what is None is left out.
-        wanted = {name: value for name, value in config.items() if value is not None}
+        wanted = {name: _stored(value) for name, value in config.items() if value is not None}
         self.settings = tomllib.loads(tomli_w.dumps(wanted))
         self._events = path / "events.jsonl"
         self._measurements = path / "measurements.jsonl"
@@ -175,7 +177,17 @@ class RunFolder:
             raise UserError(f"{self.path / CONFIG} cannot be read ({why}): name another `out`") from error
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
+                theirs, ours = (shown_line(str(of.get(name, "not given"))) for of in (found, wanted))
                 raise UserError(
-                    f"{self.path} belongs to a search with {name} = {found.get(name, 'not given')}, this one has "
-                    f"{wanted.get(name, 'not given')}: use the same settings to go on, or name another `out`"
+                    f"{self.path} belongs to a search with {shown_line(name)} = {theirs}, this one has {ours}: "
+                    "use the same settings to go on, or name another `out`"
                 )
+
+
+def _stored(value: Any) -> Any:
+    """A setting as TOML can hold it: bytes of a path that are no UTF-8 are written out."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, list | tuple):
+        return [_stored(each) for each in value]
+    return {name: _stored(each) for name, each in value.items()} if isinstance(value, Mapping) else value

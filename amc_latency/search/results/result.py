@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from amc_latency.android_bench.safe.limits import FIGURE
 from amc_latency.android_bench.safe.records import exactly
+from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.score import ACCURACY, Tested
+from amc_latency.search.records import BUDGETS
 from amc_latency.training.intervals import Comparison, interval_pct
+
+Ms = Annotated[float, Meta(gt=0, le=FIGURE)]
+"""As it is read: figures are divided by it, and drawn."""
+_End = Annotated[float, Meta(gt=0)]
+"""Of an interval, which may be wide."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +28,8 @@ class Row:
 
     name: str
     counts: Counts
-    predicted_ms: float
-    measured_ms: float
+    predicted_ms: Ms
+    measured_ms: Ms
     spread_pct: float | None
     macs: int
     bytes: int
@@ -36,9 +46,9 @@ class Row:
     """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
     held_back_top5: float | None = None
     """as `held_back`"""
-    measured_95: tuple[float, ...] = ()
+    measured_95: tuple[_End, ...] = ()
     """both ends of the 95 % interval of `measured_ms`"""
-    share_95: tuple[float, ...] = ()
+    share_95: tuple[_End, ...] = ()
     """of what the original takes in the same rounds: the ratio, and both ends of its 95 % interval"""
     rounds: int = 0
     """in which all rows were timed, in turn"""
@@ -56,7 +66,7 @@ class BaselineRow:
 
     name: str
     counts: Counts
-    predicted_ms: float
+    predicted_ms: Ms
     held_back: float
     """percent of all held-back images after cut and refit"""
     evaluations: int
@@ -79,7 +89,7 @@ class BudgetRow:
     """A budget beside milliseconds, and what the result takes of it."""
 
     name: str
-    limit: int
+    limit: Annotated[int, Meta(ge=1)]
     actual: int
 
 
@@ -90,11 +100,11 @@ class SearchReport:
     `seconds` are those of the session that ended it; `table` is the one in the run folder.
     """
 
-    original_ms: float
-    target_ms: float | None
+    original_ms: Ms
+    target_ms: Ms | None
     """None where milliseconds were not limited"""
-    predicted_ms: float
-    measured_ms: float
+    predicted_ms: Ms
+    measured_ms: Ms
     met: bool
     statistic: str
     accuracy_original: float
@@ -164,12 +174,14 @@ class SearchReport:
         report = exactly(value, SearchReport)
         if len(report.rows) != 3:
             raise ValueError("it has not three rows")
-        for row in report.rows:
-            ends = (row.accuracy_95, row.held_back_95, row.measured_95)
-            if any(len(each) not in (0, 2) for each in ends) or len(row.share_95) not in (0, 3):
-                raise ValueError(f"an interval of the row {row.name} has not two ends")
-            if row.measured_ms <= 0:
-                raise ValueError(f"measured_ms of the row {row.name} is {row.measured_ms}")
+        if len(report.zipped_bytes) not in (0, 3):
+            raise ValueError("zipped_bytes are not those of three rows")
+        if unknown := [row.name for row in report.budgets if row.name not in BUDGETS]:
+            raise ValueError(f"there is no budget {shown_line(unknown[0])}")
+        for row in (*report.rows, *report.baselines):
+            for name, value in vars(row).items():
+                if name.endswith("_95") and len(value) not in (0, 3 if name == "share_95" else 2):
+                    raise ValueError(f"{name} of the row {shown_line(row.name)} has not two ends")
         return replace(
             report,
             tflite=str(folder / Path(report.tflite).name),

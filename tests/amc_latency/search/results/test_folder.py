@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -138,9 +139,17 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
     held = started(tmp_path)
     script = (
-        "import sys; from pathlib import Path; from amc_latency.search.folder import RunFolder\n"
+        "import sys; from pathlib import Path; from amc_latency.search.results.folder import RunFolder\n"
         f"RunFolder(Path(sys.argv[1]), {CONFIG!r})"
     )
     other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
     assert "another search is running" in other.stderr
     assert held.episodes() == []
+
+
+def test_a_path_that_is_no_text_is_a_setting_too(tmp_path: Path) -> None:
+    config = {"data": f"folder:{os.fsdecode(b'/photos/' + bytes([255]))}", "start": ("a", {"b": "\ud800"}), "seed": 0}
+    RunFolder(tmp_path / "run", config).start()
+    RunFolder(tmp_path / "run", config)
+    with pytest.raises(UserError, match=r"data = folder:/photos/.*udcff, this one has folder:/photos"):
+        RunFolder(tmp_path / "run", {**config, "data": "folder:/photos"})

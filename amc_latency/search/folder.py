@@ -22,6 +22,7 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.costs import Counts
+from amc_latency.search.delivery.verdict import Verdict, verdict_of
 from amc_latency.search.result import SearchReport
 
 CONFIG = "config.toml"
@@ -46,6 +47,10 @@ class TimedFile:
     """with `high_ms`, where what is measured lies with 95 % confidence"""
     high_ms: Annotated[float, msgspec.Meta(gt=0)] | None
     """None where a single round says nothing of it"""
+
+    def verdict(self, target_ms: float) -> Verdict:
+        """Whether a target is met, as far as the interval can tell."""
+        return verdict_of(self.measured_ms, self.low_ms, self.high_ms, target_ms)
 
     @property
     def relative_error(self) -> float:

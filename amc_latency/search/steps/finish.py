@@ -36,7 +36,7 @@ def finish_uncut(prepared: Prepared) -> SearchReport | None:
     say("the uncut network meets this already: it is exported and timed, and nothing is searched")
     found = prepared.delivery.uncut(clamp.target_ms)
     if found is None or any(row.actual > row.limit for row in budget_rows(clamp.budgets, found.rows[-1])):
-        say("by what was measured of its file it does not: the search begins")
+        say("by what was measured of its file it does not, or not for sure: the search begins")
         return None
     prepared.folder.write_json("policy.json", {"counts": list(counts), "keep": [1.0] * len(counts)})
     return _report(prepared, 0, 1.0, found, [], [], ())
@@ -101,7 +101,7 @@ def _report(
         target_ms=clamp.target_ms if math.isfinite(clamp.target_ms) else None,
         predicted_ms=ours.predicted_ms,
         measured_ms=ours.measured_ms,
-        met=ours.measured_ms <= clamp.target_ms and all(row.actual <= row.limit for row in budgets),
+        met=ours.verdict(clamp.target_ms).is_met and all(row.actual <= row.limit for row in budgets),
         statistic="the cost model" if estimated else delivered.statistic,
         accuracy_original=original.accuracy,
         accuracy=ours.accuracy,

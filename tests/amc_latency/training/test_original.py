@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,9 +12,10 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
-from amc_latency.models.load import Network
+from amc_latency.models.load import Network, NetworkOptions
 from amc_latency.models.spec import ModelSpec
 from amc_latency.pixels import Normalisation
+from amc_latency.training.finetune import finetune_checkpoint
 from amc_latency.training.original import check_original
 
 CLASSES = 6
@@ -126,3 +129,25 @@ def test_a_network_that_tells_a_rare_class_is_no_chance_though_the_commonest_alo
     check(network(AS_IT_IS), data(labels, seen))
     with pytest.raises(UserError, match=r"950 of 1,000 .*would get 95\.0 %"):
         check(network([0] * CLASSES), data(labels))
+
+
+REVERSED = """
+from amc_latency.data import load_data
+
+def reversed_classes():
+    data = load_data("bundled")
+    train, test = data.train.take(400), data.test.take(40)
+    labels = {"train_labels": 9 - train.labels, "test_labels": 9 - test.labels}
+    return {"train_images": train.images, "test_images": test.images, **labels}
+"""
+
+
+def test_fine_tuning_refuses_it_too_and_goes_on_if_it_is_asked_to(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(REVERSED)
+    out, source = tmp_path / "tuned.safetensors", f"{tmp_path / 'data.py'}:reversed_classes"
+    with pytest.raises(UserError, match=r"classes renumbered \(9 for 0, 8 for 1, .* it is right on"):
+        finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0)
+    assert not list(tmp_path.glob("tuned*"))
+    with pytest.raises(UserError, match="less than `min_accuracy` 99"):
+        finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0, min_accuracy=99)
+    assert finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0, min_accuracy=0).held_back_before < 20

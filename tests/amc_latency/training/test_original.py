@@ -136,13 +136,13 @@ from amc_latency.data import load_data
 
 def reversed_classes():
     data = load_data("bundled")
-    train, test = data.train.take(400), data.test.take(40)
+    train, test = data.train.take(1000), data.test.take(40)
     labels = {"train_labels": 9 - train.labels, "test_labels": 9 - test.labels}
     return {"train_images": train.images, "test_images": test.images, **labels}
 """
 
 
-def test_fine_tuning_refuses_it_too_and_goes_on_if_it_is_asked_to(tmp_path: Path) -> None:
+def test_fine_tuning_refuses_it_too(tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text(REVERSED)
     out, source = tmp_path / "tuned.safetensors", f"{tmp_path / 'data.py'}:reversed_classes"
     with pytest.raises(UserError, match=r"classes renumbered \(9 for 0, 8 for 1, .* it is right on"):
@@ -150,4 +150,3 @@ def test_fine_tuning_refuses_it_too_and_goes_on_if_it_is_asked_to(tmp_path: Path
     assert not list(tmp_path.glob("tuned*"))
     with pytest.raises(UserError, match="less than `min_accuracy` 99"):
         finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0, min_accuracy=99)
-    assert finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0, min_accuracy=0).held_back_before < 20

@@ -63,7 +63,7 @@ class SearchResult:
 
     @property
     def met(self) -> bool:
-        """Whether all budgets were met, by what was measured."""
+        """Whether all budgets were met, milliseconds by the upper end of their interval; `report.verdict` says more."""
         return self.report.met
 
 

@@ -24,12 +24,12 @@ from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
-from amc_latency.search.judge.original import check_original
 from amc_latency.search.judge.record import EpisodeRecord, best_of
 from amc_latency.search.judge.score import ACCURACY, Reward, Score, Tested
 from amc_latency.search.records import DAMAGES
 from amc_latency.training.finetune import finetune_config, settle, worse_text
 from amc_latency.training.loop import fit
+from amc_latency.training.original import check_original
 
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""

@@ -24,6 +24,7 @@ from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.results.result import Ms, SearchReport
+from amc_latency.search.results.verdict import Verdict, verdict_of
 
 CONFIG = "config.toml"
 REPORT = "report.json"
@@ -47,6 +48,10 @@ class TimedFile:
     """with `high_ms`, where what is measured lies with 95 % confidence"""
     high_ms: Annotated[float, msgspec.Meta(gt=0)] | None
     """None where a single round says nothing of it"""
+
+    def verdict(self, target_ms: float) -> Verdict:
+        """Whether a target is met, as far as the interval can tell."""
+        return verdict_of(self.measured_ms, self.low_ms, self.high_ms, target_ms)
 
     @property
     def relative_error(self) -> float:

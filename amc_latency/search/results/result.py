@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.score import ACCURACY, Tested
 from amc_latency.search.records import BUDGETS
+from amc_latency.search.results.verdict import Verdict, verdict_of
 from amc_latency.training.intervals import Comparison, interval_pct
 
 Ms = Annotated[float, Meta(gt=0, le=FIGURE)]
@@ -52,12 +54,17 @@ class Row:
     """of what the original takes in the same rounds: the ratio, and both ends of its 95 % interval"""
     rounds: int = 0
     """in which all rows were timed, in turn"""
+    within_pct: float | None = None
+    """half of what lies between a tenth and nine tenths of a round's runs, in percent; None where nobody says it"""
+    rounds_sd_pct: float | None = None
+    """standard deviation from round to round, in percent"""
+    repeat_pct: float | None = None
+    """how much more than before fine-tuning, when the same layers were timed, in percent; None for what was not"""
 
-
-def _half_pct(row: Row) -> str:
-    """Half the width of a row's interval."""
-    low_ms, high_ms = row.measured_95
-    return f"±{50 * (high_ms - low_ms) / row.measured_ms:.1f} %"
+    def verdict(self, target_ms: float) -> Verdict:
+        """Whether it meets a target, as far as its timing can tell."""
+        low_ms, high_ms = self.measured_95 or (0.0, None)
+        return verdict_of(self.measured_ms, low_ms, high_ms, target_ms)
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class SearchReport:
     predicted_ms: Ms
     measured_ms: Ms
     met: bool
+    """whether all budgets are held, milliseconds by the upper end of their interval; see `is_missed`"""
     statistic: str
     accuracy_original: float
     accuracy: float
@@ -153,15 +161,21 @@ class SearchReport:
         return not self.episodes
 
     @property
-    def verdict(self) -> str:
+    def latency_verdict(self) -> Verdict:
         """Whether milliseconds are met, and how sure that is."""
-        ours = self.rows[-1]
-        if self.target_ms is None or not ours.measured_95:
-            return "target met" if self.met else "TARGET NOT MET"
-        low_ms, high_ms = ours.measured_95
-        if self.met:
-            return "target met" + ("" if high_ms <= self.target_ms else f", within the noise of {_half_pct(ours)}")
-        return "TARGET NOT MET" + ("" if low_ms > self.target_ms else f", by less than the noise of {_half_pct(ours)}")
+        ours = replace(self.rows[-1], measured_ms=self.measured_ms)
+        return ours.verdict(math.inf if self.target_ms is None else self.target_ms)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether a budget was not met: what is within the noise of its target is neither missed nor surely met."""
+        return not self.latency_verdict.is_under or any(row.actual > row.limit for row in self.budgets)
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        over = [row.name for row in self.budgets if row.actual > row.limit]
+        return f"TARGET NOT MET: too many {', '.join(over)}" if over else self.latency_verdict.text
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; files are named within the run folder, which may be moved."""
@@ -178,7 +192,8 @@ class SearchReport:
             raise ValueError("zipped_bytes are not those of three rows")
         if unknown := [row.name for row in report.budgets if row.name not in BUDGETS]:
             raise ValueError(f"there is no budget {shown_line(unknown[0])}")
-        for row in (*report.rows, *report.baselines):
+        shown: list[Row | BaselineRow] = [*report.rows, *report.baselines]
+        for row in shown:
             for name, value in vars(row).items():
                 if name.endswith("_95") and len(value) not in (0, 3 if name == "share_95" else 2):
                     raise ValueError(f"{name} of the row {shown_line(row.name)} has not two ends")

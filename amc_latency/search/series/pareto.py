@@ -80,7 +80,7 @@ def pareto_search(
     plot = out / "front.png"
     with replacing(plot) as temporary:
         _draw(points, reports[0], temporary)
-    missed_ms = [report.target_ms for report in reports if not report.met and report.target_ms is not None]
+    missed_ms = [report.target_ms for report in reports if report.is_missed and report.target_ms is not None]
     return Front(points, str(plot), str(out), missed_ms, reports[0].estimated, reports[0].unlabelled)
 
 

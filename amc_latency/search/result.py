@@ -184,7 +184,8 @@ class SearchReport:
             raise ValueError("zipped_bytes are not those of three rows")
         if unknown := [row.name for row in report.budgets if row.name not in BUDGETS]:
             raise ValueError(f"there is no budget {shown_line(unknown[0])}")
-        for row in (*report.rows, *report.baselines):
+        shown: list[Row | BaselineRow] = [*report.rows, *report.baselines]
+        for row in shown:
             for name, value in vars(row).items():
                 if name.endswith("_95") and len(value) not in (0, 3 if name == "share_95" else 2):
                     raise ValueError(f"{name} of the row {shown_line(row.name)} has not two ends")

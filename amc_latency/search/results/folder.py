@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 import msgspec
 import tomli_w
 
-from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, replacing
+from amc_latency.android_bench.safe.files import is_still, read_bytes, remove_leftovers, replacing
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
 from amc_latency.android_bench.safe.text import shown, shown_line
@@ -122,6 +122,7 @@ class RunFolder:
 
     def append_episode(self, record: EpisodeRecord) -> None:
         """Log one episode."""
+        self._check_held()
         append_line(self._events, record)
 
     def measurements(self) -> list[TimedFile]:
@@ -130,6 +131,7 @@ class RunFolder:
 
     def append_measurement(self, timed: TimedFile) -> None:
         """Log one timing of an exported file."""
+        self._check_held()
         append_line(self._measurements, timed)
 
     def report(self) -> SearchReport | None:
@@ -153,6 +155,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file in one step, so that a kill leaves the old one or the new. Raises `JobError` if it can't."""
+        self._check_held()
         try:
             with replacing(self.path / name) as temporary:
                 temporary.write_text(text)
@@ -170,6 +173,14 @@ class RunFolder:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another search is running in {self.path}: wait for it, or name another `out`") from None
+
+    def _check_held(self) -> None:
+        """Raise `JobError` where the folder is another than the one that is held: its logs are another search's."""
+        if self._held is not None and not is_still(self._held.fileno(), self.path / CONFIG):
+            raise JobError(
+                f"{self.path} was moved, removed or replaced while the search ran: what it wrote before is where that "
+                "went. Put it back and run again to go on"
+            )
 
     def _check_config(self) -> None:
         wanted = self.settings

@@ -235,13 +235,13 @@ def export(
     `converter` is "ours", "litert-torch", "onnx2tf", or "auto" for ours and another where ours can't.
     Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there.
     """
-    converter, path = typed("converter", str, converter), typed("path", Path, path)
+    converter, out = typed("converter", str, converter), typed("path", Path, path)
     if isinstance(net, Network):
-        return export_with(converter, net.model, net.spec.input, path)
+        return export_with(converter, net.model, net.spec.input, out)
     if example_input is None:
         raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
     module, size = module_of(net, example_input)
-    return export_with(converter, module, size, path)
+    return export_with(converter, module, size, out)
 
 
 def bench(

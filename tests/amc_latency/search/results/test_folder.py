@@ -138,7 +138,7 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
     held = started(tmp_path)
     script = (
-        "import sys; from pathlib import Path; from amc_latency.search.folder import RunFolder\n"
+        "import sys; from pathlib import Path; from amc_latency.search.results.folder import RunFolder\n"
         f"RunFolder(Path(sys.argv[1]), {CONFIG!r})"
     )
     other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)

@@ -236,14 +236,14 @@ def export(
     Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there
     and for a `path` that is no file, such as a device, which would be replaced by one.
     """
-    converter, path = typed("converter", str, converter), typed("path", Path, path)
-    check_out(path, "path")
+    converter, out = typed("converter", str, converter), typed("path", Path, path)
+    check_out(out, "path")
     if isinstance(net, Network):
-        return export_with(converter, net.model, net.spec.input, path)
+        return export_with(converter, net.model, net.spec.input, out)
     if example_input is None:
         raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
     module, size = module_of(net, example_input)
-    return export_with(converter, module, size, path)
+    return export_with(converter, module, size, out)
 
 
 def bench(

@@ -106,8 +106,10 @@ def read_options(of: type, options: Mapping[str, Any], call: str) -> dict[str, A
     for each in fields(of):
         if each.name in options:
             value, read = options[each.name], each.metadata.get("read")
-            text = isinstance(value, str) and read is not None
-            found[each.name] = read(value, each.name) if text else typed(each.name, hints[each.name], value)
+            if read is not None and isinstance(value, str):
+                found[each.name] = read(value, each.name)
+            else:
+                found[each.name] = typed(each.name, hints[each.name], value)
     return found
 
 
@@ -116,7 +118,8 @@ def check_settings(config: Any) -> None:
 
     None is within a rule.
     """
-    hints = hints_of(type(config))
+    of: type = type(config)
+    hints = hints_of(of)
     for each in fields(config):
         value = getattr(config, each.name)
         check_type(each.name, hints[each.name], value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ class On:
     slopes: np.ndarray | None = None
     """one for each channel, or one for all, where `Activation.has_slopes`"""
 
-    def operator(self, name: str, options: str = "", sign: Sign = "any", **settings: float) -> int:
+    def operator(self, name: str, options: str = "", sign: Sign = "any", **settings: Any) -> int:
         """A single operator that does it."""
         return self.graph.operator(name, [self.x], self.graph.shape(self.x), options, sign, **settings)
 

@@ -261,7 +261,7 @@ class _Rewriting:
             return
         targets = {name: str(each.target) for name, each in found.items()}
         owner = _owner(targets)
-        place = owner or f"{next(iter(targets.values())).replace('.', '_')}_{node.target.__name__}"
+        place = owner or f"{next(iter(targets.values())).replace('.', '_')}_{plain.function.__name__}"
         made_by = [node.target, targets, rest]
         if self._calls.setdefault(place, made_by) != made_by or (owner is None and hasattr(self.model, place)):
             return

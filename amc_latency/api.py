@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from amc_latency.commands import check_out, check_phone
 from amc_latency.console import Console
 from amc_latency.device.kinds import PhoneOptions
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
 from amc_latency.lut.table.table import LatencyTable
@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     from amc_latency.device.base import Device
 
 AnyPath = str | PathLike[str]
+_ELSEWHERE = {
+    **dict.fromkeys(("width", "input", "classes", "weights", "normalisation"), "is said to `network`, not to a search"),
+    **dict.fromkeys(("data", "unlabelled"), "is said to `ImageTask`, not to a search"),
+    # A search is one of them: alone it would end at the first one's target.
+    **dict.fromkeys(("rounds", "rounds_density", "round"), "is of the command line: search `result.network` once more"),
+}
+"""Fields of `SearchConfig` that would change nothing in `search`, or not what they say."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def search(
         result.network.model, result.report.measured_ms, result.met
 
     `options` are the fields of `SearchConfig`: a budget (`target_ms`, `speedup`, `target_macs`, ...), `seed`, `agent`,
-    `episodes`, `baselines` and so on. `out` is the run folder, under `runs` unless given: a call that was broken off
+    `episodes`, `baselines` and so on, but for those of the network, the images and rounds. `out` is the run folder, under `runs` unless given: a call that was broken off
     goes on there, and a finished search is only read. A target that was not met is a result too: see `met`.
     Raises UserError for bad input, such as a target out of reach.
     """
@@ -185,6 +192,8 @@ def search(
 
     if not net.trained:
         raise UserError(f"{net.spec.name} has random weights, and a search needs trained ones: say which by weights")
+    for name in options.keys() & _ELSEWHERE.keys():
+        raise OptionError(name, _ELSEWHERE[name])
     lut = None if table is None else str(table.path if isinstance(table, LatencyTable) else Path(table))
     who = on.identity
     config = config_of(options, model=net.spec.name, device=who.name, lut=lut, estimate=who.estimated)

@@ -443,6 +443,18 @@ def test_networks_by_name(tmp_path: Path) -> None:
         amc.search(net, ByArithmetic(), task=amc.ImageTask(), target_ms=1, out=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("rounds", 3), ("rounds_density", (50.0, 25.0)), ("round", 1), ("data", "x"), ("width", 0.5)]
+)
+def test_what_a_search_of_a_given_network_could_not_do_is_refused(
+    net: amc.Network, table: Any, tmp_path: Path, option: str, value: Any
+) -> None:
+    # Of three rounds it would do the first, and say that a target is met which nobody asked for.
+    with pytest.raises(OptionError, match=f"`{option}` is "):
+        search(net, table, amc.ImageTask(), tmp_path / "run", **{option: value})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_of_another_module_is_refused(net: amc.Network, model: Segmenter, tmp_path: Path) -> None:
     from amc_latency.models.files.checkpoint import save_checkpoint
 

@@ -184,8 +184,9 @@ def search(
         result.network.model, result.report.measured_ms, result.met
 
     `options` are the fields of `SearchConfig`: a budget (`target_ms`, `speedup`, `target_macs`, ...), `seed`, `agent`,
-    `episodes`, `baselines` and so on, but for those of the network, the images and rounds. `out` is the run folder, under `runs` unless given: a call that was broken off
-    goes on there, and a finished search is only read. A target that was not met is a result too: see `met`.
+    `episodes`, `baselines` and so on, but for those of the network, the images and rounds. `out` is the run folder,
+    under `runs` unless given: a call that was broken off goes on there, and a finished search is only read. A target
+    that was not met is a result too: see `met`.
     Raises UserError for bad input, such as a target out of reach.
     """
     from amc_latency.search.run import search_for

@@ -348,7 +348,7 @@ NETWORK_OF_A_NAME = {"model": "a", "width": 0.5, "input": "3x8x8", "classes": 5,
         ({"learning_rate": 0.1}, Alike, r"no train\(\)"),
         ({"min_accuracy": 50}, Alike, "scores, and no accuracy"),
         ({"margin_pct": 1.5}, Alike, "no milliseconds are limited"),
-        ({"warmup": 3}, Alike, r"`agent='dp'` has no random episodes"),
+        ({"warmup": 3}, Alike, r"`agent='dp-ddpg'` has no random episodes"),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(

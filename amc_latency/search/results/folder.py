@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -168,7 +169,9 @@ class RunFolder:
         # Held until the process ends: two searches in one folder would tear each other's logs.
         if not (self.path / CONFIG).is_file():
             raise UserError(f"{self.path / CONFIG} is no file: name another `out`")
-        self._held = (self.path / CONFIG).open()
+        # A pipe that came in its place meanwhile is not waited for.
+        descriptor = os.open(self.path / CONFIG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._held = os.fdopen(descriptor)
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -194,8 +194,8 @@ class SearchReport:
             raise ValueError(f"there is no budget {shown_line(unknown[0])}")
         shown: list[Row | BaselineRow] = [*report.rows, *report.baselines]
         for row in shown:
-            for name, value in vars(row).items():
-                if name.endswith("_95") and len(value) not in (0, 3 if name == "share_95" else 2):
+            for name, ends in vars(row).items():
+                if name.endswith("_95") and len(ends) not in (0, 3 if name == "share_95" else 2):
                     raise ValueError(f"{name} of the row {shown_line(row.name)} has not two ends")
         return replace(
             report,

@@ -60,6 +60,16 @@ def test_a_config_of_anything(tmp_path: Path, text: str) -> None:
         RunFolder(tmp_path, {"seed": 0})
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_that_comes_in_a_config_s_place_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "config.toml")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    with pytest.raises(UserError, match=r"config\.toml cannot be read \(is no regular file"):
+        RunFolder(tmp_path, {"seed": 0})
+
+
 def test_a_config_s_text_is_told_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f"seed = 0\n'a{chr(0x202E)}' = \"x\\nerror: all is well{'y' * 9000}\"\n")
     with pytest.raises(UserError, match=r"with a\\u202e = x\\nerror: all is well") as caught:

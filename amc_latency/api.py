@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from amc_latency.arguments.settings import check_names, made, names_of, read_options
 from amc_latency.arguments.typed import typed
-from amc_latency.commands import check_phone
+from amc_latency.commands import check_out, check_phone
 from amc_latency.console import Console
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import UserError
@@ -63,7 +63,7 @@ class SearchResult:
 
     @property
     def met(self) -> bool:
-        """Whether all budgets were met, by what was measured."""
+        """Whether all budgets were met, milliseconds by the upper end of their interval; `report.verdict` says more."""
         return self.report.met
 
 
@@ -233,9 +233,11 @@ def export(
         amc.export(result.network, "small.tflite")
 
     `converter` is "ours", "litert-torch", "onnx2tf", or "auto" for ours and another where ours can't.
-    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there.
+    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there
+    and for a `path` that is no file, such as a device, which would be replaced by one.
     """
     converter, out = typed("converter", str, converter), typed("path", Path, path)
+    check_out(out, "path")
     if isinstance(net, Network):
         return export_with(converter, net.model, net.spec.input, out)
     if example_input is None:

@@ -236,7 +236,7 @@ def _suspect(timed: Mapping[str, PairedTimings], names: Mapping[str, bytes]) -> 
 
 
 def _titles(inputs: list[TfliteInput]) -> list[str]:
-    return [f"{each.names[0]} {'x'.join(map(str, each.shape))}" for each in inputs]
+    return [f"{each.name} {'x'.join(map(str, each.shape))}" for each in inputs]
 
 
 def _check_has_threads(device: Device) -> None:

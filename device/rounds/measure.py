@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ class Measurement:
     """Counted runs, all rounds together."""
     conditions: tuple[str, ...] = ()
     """What each round was measured under, where the device says so: see `amc_latency.device.conditions`."""
+    rounds_sd_pct: float | None = None
+    """Standard deviation of the rounds' figures, each in fresh processes, in percent of their mean; none after one."""
+    within_pct: float | None = None
+    """Half of what lies between the first and the last tenth of a round's runs, in percent of their median: the median
+    over rounds, none where a device does not say it."""
 
 
 def statistic_text(protocol: Protocol, rounds: int) -> str:
@@ -58,7 +64,33 @@ def summarise(timings: Iterable[Timing], protocol: Protocol) -> Measurement:
     n = sum(timing.n for timing in timings)
     conditions = tuple(timing.conditions for timing in timings if timing.conditions)
     statistic = statistic_text(protocol, len(rounds_us))
-    return Measurement(latency_us / 1e3, statistic, spread_pct(rounds_us, protocol), len(rounds_us), n, conditions)
+    return Measurement(
+        latency_us / 1e3,
+        statistic,
+        spread_pct(rounds_us, protocol),
+        len(rounds_us),
+        n,
+        conditions,
+        rounds_sd_pct=deviation_pct(rounds_us),
+        within_pct=_within_pct(timings, protocol),
+    )
+
+
+def deviation_pct(rounds: Sequence[float]) -> float | None:
+    """Standard deviation of the rounds' figures in percent of their mean; None after a single round, and for 0."""
+    if len(rounds) < 2 or (mean := statistics.fmean(rounds)) <= 0:
+        return None
+    return 100 * statistics.stdev(rounds) / mean
+
+
+def _within_pct(timings: Iterable[Timing], protocol: Protocol) -> float | None:
+    found = []
+    for timing in timings:
+        summary = timing.cpu if protocol.clock == "cpu" else timing.wall
+        if summary is None or not summary.median_us or summary.p10_us is None or summary.p90_us is None:
+            return None
+        found.append(50 * (summary.p90_us - summary.p10_us) / summary.median_us)
+    return statistics.median(found)
 
 
 def spread_pct(rounds_us: Sequence[float], protocol: Protocol) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -347,7 +348,7 @@ NETWORK_OF_A_NAME = {"model": "a", "width": 0.5, "input": "3x8x8", "classes": 5,
         ({"learning_rate": 0.1}, Alike, r"no train\(\)"),
         ({"min_accuracy": 50}, Alike, "scores, and no accuracy"),
         ({"margin_pct": 1.5}, Alike, "no milliseconds are limited"),
-        ({"warmup": 3}, Alike, r"`agent='dp'` has no random episodes"),
+        ({"warmup": 3}, Alike, r"`agent='dp-ddpg'` has no random episodes"),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(
@@ -582,6 +583,11 @@ def test_predict_cut_and_export(net: amc.Network, table: Any, tmp_path: Path) ->
     assert amc.export(own, tmp_path / "b.tflite", torch.zeros(1, *IMAGE)).macs == 14 * 14 * 3 * 4 * 9
     with pytest.raises(UserError, match="example_input is missing"):
         amc.export(own, tmp_path / "b.tflite")
+    # A device node would be replaced by the file.
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OptionError, match=r"`path` .*pipe is no file that can be replaced"):
+        amc.export(small, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_the_door_opens_at_once_and_names_are_functions() -> None:

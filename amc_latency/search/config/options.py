@@ -20,6 +20,7 @@ from amc_latency.search.records import (
     BUDGET_FIELDS,
     BUDGETS,
     DAMAGES,
+    DEFAULT_AGENT,
     PRUNINGS,
     REWARDS,
     STATES,
@@ -104,7 +105,10 @@ class SearchConfig:
         REWARD,
     )
     agent: str | None = setting(
-        None, f"what searches, dp (dynamic programming) under a budget unless set: {', '.join(AGENTS)}", SEARCH
+        None,
+        f"what searches: {', '.join(AGENTS)}; {DEFAULT_AGENT}, DDPG from dynamic programming's policies and their "
+        "neighbours on, under a budget unless set, and else ddpg",
+        SEARCH,
     )
     baselines: str = setting(",".join(BASELINES), "what the result is shown beside", SEARCH)
     damage: str = setting("refit", f"what dynamic programming adds up: {', '.join(DAMAGES)}", SEARCH)
@@ -297,7 +301,9 @@ class SearchConfig:
     @property
     def searcher(self) -> str:
         """The agent that searches."""
-        return self.agent or ("dp" if self.has_budget else "ddpg")
+        if self.agent is not None:
+            return self.agent
+        return DEFAULT_AGENT if self.has_budget and self.warm_start is not False else "ddpg"
 
     @property
     def agent_record(self) -> AgentRecord:

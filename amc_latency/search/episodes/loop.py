@@ -13,7 +13,7 @@ from amc_latency.errors import UserError
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.episodes.agent import Agent
 from amc_latency.search.episodes.env import ChannelEnv
-from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.record import NEIGHBOUR, START, EpisodeRecord
 from amc_latency.search.judge.score import Score
 
 
@@ -25,6 +25,7 @@ def run_episodes(
     log: Sequence[EpisodeRecord] = (),
     start_policies: Sequence[Counts] = (),
     on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
+    neighbours: Sequence[Counts] = (),
 ) -> list[EpisodeRecord]:
     """Run until there are `episodes` in all, those of `log` included, and return every record in order.
 
@@ -34,7 +35,8 @@ def run_episodes(
     Rewards by layer are not in the log: they are asked for again, of a judge that remembers its scores.
 
     `start_policies` are executed before anything else under `target_ms`, the agent learning from them as from
-    its own: with the uniform policy there, a search starts from what a designer would do.
+    its own: with the uniform policy there, a search starts from what a designer would do. `neighbours` come after them,
+    and age no agent: it has explored nothing in them.
 
     `on_episode` sees each new record before the next episode starts.
     Raises `UserError` if a replayed episode differs from its record: the log belongs to another search.
@@ -44,9 +46,11 @@ def run_episodes(
         _replay(env, agent, record, _age(records, record.limit_ms, agent.warmup))
         records.append(record)
     while len(records) < episodes:
-        given = next_given(records, start_policies, target_ms)
+        given, source = next_given(records, start_policies, target_ms), START
+        if given is None:
+            given, source = next_given(records, neighbours, target_ms, NEIGHBOUR), NEIGHBOUR
         age = _age(records, target_ms, agent.warmup)
-        record = _episode(env, agent, len(records), age, target_ms, given)
+        record = _episode(env, agent, len(records), age, target_ms, given, source=source)
         records.append(record)
         on_episode(record)
     return records
@@ -55,10 +59,11 @@ def run_episodes(
 def _age(records: Sequence[EpisodeRecord], target_ms: float, warmup: int) -> int:
     """Episodes since exploration began: since the warm-up, or since the target became another. Negative in the warm-up.
 
-    A new target asks for another policy, which an agent that no longer explores would not find.
+    A new target asks for another policy, which an agent that no longer explores would not find. Neighbours don't count.
     """
     same = next((i for i, record in enumerate(reversed(records)) if record.limit_ms != target_ms), len(records))
-    return len(records) - max(warmup, len(records) - same)
+    began = max(warmup, len(records) - same)
+    return len(records) - began - sum(record.source == NEIGHBOUR for record in records[began:])
 
 
 def check_possible(env: ChannelEnv, record: EpisodeRecord) -> None:
@@ -107,16 +112,19 @@ def check_given(given: Counts, counts: Counts, target_ms: float) -> None:
         raise UserError(f"the given policy {','.join(map(str, given))} is over the target of {target_ms:.6g} ms")
 
 
-def next_given(records: Sequence[EpisodeRecord], start_policies: Sequence[Counts], target_ms: float) -> Counts | None:
-    """The first of `start_policies` that was not executed under `target_ms` yet."""
-    started = sum(record.source == "start" and record.limit_ms == target_ms for record in records)
-    return start_policies[started] if started < len(start_policies) else None
+def next_given(
+    records: Sequence[EpisodeRecord], policies: Sequence[Counts], target_ms: float, source: str = START
+) -> Counts | None:
+    """The first of `policies`, the given ones of a `source`, that was not executed under `target_ms` yet."""
+    started = sum(record.source == source and record.limit_ms == target_ms for record in records)
+    return policies[started] if started < len(policies) else None
 
 
 def _replay(env: ChannelEnv, agent: Agent, record: EpisodeRecord, age: int) -> None:
     check_possible(env, record)
-    given = record.counts if record.source == "start" else None
-    check_same(_episode(env, agent, record.episode, age, record.limit_ms, given, record.score), record)
+    given = record.counts if record.source in (START, NEIGHBOUR) else None
+    again = _episode(env, agent, record.episode, age, record.limit_ms, given, record.score, record.source)
+    check_same(again, record)
 
 
 def _episode(
@@ -127,8 +135,9 @@ def _episode(
     target_ms: float,
     given: Counts | None = None,
     score: Score | None = None,
+    source: str = START,
 ) -> EpisodeRecord:
-    """One episode, `given` or the agent's, evaluated unless its `score` is known; the agent learns from it."""
+    """One episode, `given` by a `source` or the agent's, evaluated unless its `score` is known; the agent learns."""
     started = time.perf_counter()
     state, info = env.reset(options={"target_ms": target_ms, "score": score})
     agent.begin(env.clamp)
@@ -149,7 +158,8 @@ def _episode(
     if given is not None:
         check_given(given, info["counts"], target_ms)
     agent.learn(states, actions, rewards, age)
-    source = "start" if given is not None else "warm-up" if age < 0 else "learned"
+    if given is None:
+        source = "warm-up" if age < 0 else "learned"
     return finished(episode, source, actions, info, target_ms, time.perf_counter() - started)
 
 

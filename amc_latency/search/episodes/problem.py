@@ -75,11 +75,18 @@ class Session:
     damages: Sequence[Damage]
     """what a warm start goes by; none in a cold one"""
     on_episode: Callable[[EpisodeRecord], None]
+    neighbours: Sequence[Counts] = ()
+    """policies to execute after those, to learn from"""
 
     @property
     def limit_ms(self) -> float:
         """What the clamp holds policies to."""
         return self.problem.clamp.target_ms
+
+    @property
+    def earlier(self) -> int:
+        """Episodes of the log that ran under other limits: those of earlier attempts."""
+        return sum(record.limit_ms != self.limit_ms for record in self.log)
 
     @property
     def state_dim(self) -> int:
@@ -88,8 +95,8 @@ class Session:
 
     def episodes(self, agent: Agent) -> list[EpisodeRecord]:
         """Run an `Agent` until there are `options.episodes`. Raises what `run_episodes` raises."""
-        wanted = self.options.episodes
-        return run_episodes(self.env, agent, wanted, self.limit_ms, self.log, self.starts, self.on_episode)
+        wanted, given = self.options.episodes, (self.starts, self.on_episode, self.neighbours)
+        return run_episodes(self.env, agent, wanted, self.limit_ms, self.log, *given)
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from amc_latency.prune.refit import Statistics, collect
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
-from amc_latency.search.judge.original import check_original
 from amc_latency.search.judge.record import EpisodeRecord, best_of
 from amc_latency.search.judge.score import ACCURACY, Reward, Score, Tested
 from amc_latency.search.records import DAMAGES
 from amc_latency.training.finetune import finetune_config, settle, worse_text
 from amc_latency.training.loop import fit
+from amc_latency.training.original import check_original
 
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
@@ -110,12 +110,11 @@ class Judge:
         self.data = data
         self.config = config
         self.log = log
+        self._writes = False
         self.say = say
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
-        if log is not None:
-            drop_torn_line(log)
         for row in [] if log is None else read_lines(log, JudgedPolicy):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
@@ -335,6 +334,10 @@ class Judge:
 
     def _write(self, counts: Counts, score: Score, final: bool) -> Score:
         if self.log is not None:
+            if not self._writes:
+                # Not before: another search may just have begun in the folder, and be in the middle of a line.
+                drop_torn_line(self.log)
+                self._writes = True
             row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
             append_line(self.log, row)
         return score

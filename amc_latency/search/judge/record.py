@@ -13,6 +13,9 @@ from amc_latency.errors import UserError
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.score import Score
 
+START, NEIGHBOUR = "start", "neighbour"
+"""Sources of policies that an agent is given."""
+
 
 @dataclass(frozen=True)
 class EpisodeRecord:
@@ -21,7 +24,7 @@ class EpisodeRecord:
     episode: int
     """From 0, over all targets of a search."""
     source: str
-    """`start` (a policy that was given), `warm-up` (random) or `learned`."""
+    """`start` (a policy that was given), `neighbour` (given to learn from), `warm-up` (random) or `learned`."""
     counts: Counts
     """Channels kept, one a coupled group."""
     actions: tuple[float, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,14 +16,16 @@ from typing import Annotated, Any, TextIO
 import msgspec
 import tomli_w
 
-from amc_latency.android_bench.safe.files import read_bytes, remove_leftovers, replacing
+from amc_latency.android_bench.safe.files import is_still, read_bytes, remove_leftovers, replacing
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
+from amc_latency.android_bench.safe.text import shown, shown_line
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.record import EpisodeRecord
-from amc_latency.search.results.result import SearchReport
+from amc_latency.search.results.result import Ms, SearchReport
+from amc_latency.search.results.verdict import Verdict, verdict_of
 
 CONFIG = "config.toml"
 REPORT = "report.json"
@@ -39,20 +42,25 @@ class TimedFile:
     and `baseline` of others that are compared with ours
     """
     counts: Counts
-    predicted_ms: float
-    measured_ms: Annotated[float, msgspec.Meta(gt=0)]
+    predicted_ms: Ms
+    measured_ms: Ms
     target_ms: float | None
-    low_ms: float
+    low_ms: Annotated[float, msgspec.Meta(ge=0)]
     """with `high_ms`, where what is measured lies with 95 % confidence"""
     high_ms: Annotated[float, msgspec.Meta(gt=0)] | None
     """None where a single round says nothing of it"""
+
+    def verdict(self, target_ms: float) -> Verdict:
+        """Whether a target is met, as far as the interval can tell."""
+        return verdict_of(self.measured_ms, self.low_ms, self.high_ms, target_ms)
 
     @property
     def relative_error(self) -> float:
         """The standard error that the interval stands for, as a share of `measured_ms`; 0 where nothing is known."""
         if self.high_ms is None or self.low_ms <= 0:
             return 0.0
-        return math.log(self.high_ms / self.low_ms) / (2 * 1.96)
+        # The quotient of a file's figures may be no number any more.
+        return (math.log(self.high_ms) - math.log(self.low_ms)) / (2 * 1.96)
 
 
 def check_place(path: Path) -> None:
@@ -81,7 +89,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         # TOML has no null: what is None is left out.
-        wanted = {name: value for name, value in config.items() if value is not None}
+        wanted = {name: _stored(value) for name, value in config.items() if value is not None}
         self.settings = tomllib.loads(tomli_w.dumps(wanted))
         self._events = path / "events.jsonl"
         self._measurements = path / "measurements.jsonl"
@@ -115,6 +123,7 @@ class RunFolder:
 
     def append_episode(self, record: EpisodeRecord) -> None:
         """Log one episode."""
+        self._check_held()
         append_line(self._events, record)
 
     def measurements(self) -> list[TimedFile]:
@@ -123,6 +132,7 @@ class RunFolder:
 
     def append_measurement(self, timed: TimedFile) -> None:
         """Log one timing of an exported file."""
+        self._check_held()
         append_line(self._measurements, timed)
 
     def report(self) -> SearchReport | None:
@@ -146,6 +156,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file in one step, so that a kill leaves the old one or the new. Raises `JobError` if it can't."""
+        self._check_held()
         try:
             with replacing(self.path / name) as temporary:
                 temporary.write_text(text)
@@ -158,11 +169,21 @@ class RunFolder:
         # Held until the process ends: two searches in one folder would tear each other's logs.
         if not (self.path / CONFIG).is_file():
             raise UserError(f"{self.path / CONFIG} is no file: name another `out`")
-        self._held = (self.path / CONFIG).open()
+        # A pipe that came in its place meanwhile is not waited for.
+        descriptor = os.open(self.path / CONFIG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._held = os.fdopen(descriptor)
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another search is running in {self.path}: wait for it, or name another `out`") from None
+
+    def _check_held(self) -> None:
+        """Raise `JobError` where the folder is another than the one that is held: its logs are another search's."""
+        if self._held is not None and not is_still(self._held.fileno(), self.path / CONFIG):
+            raise JobError(
+                f"{self.path} was moved, removed or replaced while the search ran: what it wrote before is where that "
+                "went. Put it back and run again to go on"
+            )
 
     def _check_config(self) -> None:
         wanted = self.settings
@@ -175,7 +196,17 @@ class RunFolder:
             raise UserError(f"{self.path / CONFIG} cannot be read ({why}): name another `out`") from error
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
+                theirs, ours = (shown_line(str(of.get(name, "not given"))) for of in (found, wanted))
                 raise UserError(
-                    f"{self.path} belongs to a search with {name} = {found.get(name, 'not given')}, this one has "
-                    f"{wanted.get(name, 'not given')}: use the same settings to go on, or name another `out`"
+                    f"{self.path} belongs to a search with {shown_line(name)} = {theirs}, this one has {ours}: "
+                    "use the same settings to go on, or name another `out`"
                 )
+
+
+def _stored(value: Any) -> Any:
+    """A setting as TOML can hold it: bytes of a path that are no UTF-8 are written out."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, list | tuple):
+        return [_stored(each) for each in value]
+    return {name: _stored(each) for name, each in value.items()} if isinstance(value, Mapping) else value

@@ -14,13 +14,13 @@ from amc_latency.measuring.estimating import bench_advice
 from amc_latency.search.judge.score import ACCURACY
 from amc_latency.search.results.folder import TimedFile
 from amc_latency.search.results.result import Row, SearchReport
-from amc_latency.training.intervals import with_interval
+from amc_latency.training.intervals import interval_pct, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _TITLE = "held back: after cut and refit, before fine-tuning; test: images that nothing was chosen by, at the end"
-_TOP5 = "top-5 %: held back | test"
+_TOP5 = "top-5 %: held back,\ntest below"
 
 
 def search_text(report: SearchReport) -> None:
@@ -61,7 +61,7 @@ def _baselines(report: SearchReport) -> Table:
     for row in report.baselines:
         counts = ",".join(map(str, row.counts))
         held_back = _figure(report, row.held_back, row.held_back_95)
-        top5 = [] if not has_top5 else ["" if row.held_back_top5 is None else f"{row.held_back_top5:.2f}"]
+        top5 = [_top5(row.held_back_top5, report.held_back_images, row.held_back_95)] if has_top5 else []
         measured = [] if not timed else ["" if row.measured_ms is None else f"{row.measured_ms:.4f}"]
         table.add_row(row.name, f"{row.predicted_ms:.4f}", *measured, held_back, *top5, str(row.evaluations), counts)
     return table
@@ -81,8 +81,29 @@ def _caption(report: SearchReport) -> str | None:
     return f"%: {what}, of {images}; in brackets where 95 % of the chance of drawing them lies"
 
 
-def _pair(held_back: float | None, test: float | None) -> str:
-    return " | ".join("" if value is None else f"{value:.2f}" for value in (held_back, test))
+def _pair(report: SearchReport, row: Row) -> str:
+    """Top-5 of the held-back images, and below it of the test images."""
+    return "\n".join(
+        (
+            _top5(row.held_back_top5, report.held_back_images, row.held_back_95),
+            _top5(row.top5, report.test_images, row.accuracy_95),
+        )
+    )
+
+
+def _top5(value: float | None, images: int, top1_interval: Sequence[float]) -> str:
+    """Empty where there is none; with an interval where top-1 has one."""
+    if value is None:
+        return ""
+    return with_interval(value, interval_pct(value, images) if images and top1_interval else ())
+
+
+def _beside_uniform(report: SearchReport) -> str:
+    """What the images say of ours beside the uniform width, for the last line."""
+    found = [each for each in report.comparisons if each.other == "uniform"]
+    if not found or report.rows[-1].counts == report.rows[1].counts:
+        return ""
+    return f"; beside the uniform width: {found[0].verdict}"
 
 
 def _with_half(row: Row) -> str:
@@ -101,6 +122,19 @@ def _shares(report: SearchReport) -> list[str]:
             interval = "" if low == high else f" (95 %: {1 / high:.3f} to {1 / low:.3f})"
             lines.append(f"{row.name}: {1 / share:.3f} times as fast as the original in {row.rounds} rounds{interval}")
     return lines
+
+
+def _measured_by(report: SearchReport) -> str:
+    """Which statistic milliseconds are, and how much ours varied."""
+    ours, text = report.rows[-1], f"{source_word(report.estimated)}: {report.statistic}"
+    if report.estimated or not ours.rounds_sd_pct:
+        return text
+    spreads = [f"{ours.rounds_sd_pct:.1f} % from round to round (standard deviation)"]
+    if ours.within_pct is not None:
+        spreads.insert(0, f"±{ours.within_pct:.1f} % within a round (p10 to p90)")
+    if ours.repeat_pct is not None:
+        spreads.append(f"{ours.repeat_pct:+.1f} % beside the timing before fine-tuning")
+    return f"{text}; ours varies by {', '.join(spreads)}"
 
 
 def _write_search(report: SearchReport, target: Console) -> None:
@@ -127,7 +161,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
             f"{row.bytes / 1000:,.0f}",
             _figure(report, row.held_back, row.held_back_95),
             _figure(report, row.accuracy, row.accuracy_95),
-            *([_pair(row.held_back_top5, row.top5)] if has_top5 else []),
+            *([_pair(report, row)] if has_top5 else []),
         )
     target.print(table)
     _, uniform, ours = report.rows
@@ -149,8 +183,9 @@ def _write_search(report: SearchReport, target: Console) -> None:
     lines.append(
         f"{report.episodes} episodes, {report.evaluations} policies tried, "
         f"{report.attempts} attempt{'' if report.attempts == 1 else 's'}, "
-        f"{report.seconds:.0f} s; data: {report.data}; {source_word(report.estimated)}: {report.statistic}"
+        f"{report.seconds:.0f} s; data: {report.data}"
     )
+    lines.append(_measured_by(report))
     if report.confidence is not None and report.bound_ms is not None:
         lines.append(
             f"chosen to stay under {report.bound_ms:.4f} ms with a probability of {100 * report.confidence:g} %: "
@@ -158,7 +193,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
         )
     lines += [f"{row.name:9} {row.tflite}" for row in report.rows]
     by_estimate = " by estimate" if report.estimated else ""
-    lines.append(f"{report.verdict}{by_estimate} on {report.device}")
+    lines.append(f"{report.verdict}{by_estimate} on {report.device}{_beside_uniform(report)}")
     if report.phone is not None:
         lines.append(f"this result is {bench_advice(report.phone, ours.tflite)}")
     for line in lines:

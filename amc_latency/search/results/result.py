@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from amc_latency.android_bench.safe.limits import FIGURE
 from amc_latency.android_bench.safe.records import exactly
+from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.score import ACCURACY, Tested
+from amc_latency.search.records import BUDGETS
+from amc_latency.search.results.verdict import Verdict, verdict_of
 from amc_latency.training.intervals import Comparison, interval_pct
+
+Ms = Annotated[float, Meta(gt=0, le=FIGURE)]
+"""As it is read: figures are divided by it, and drawn."""
+_End = Annotated[float, Meta(gt=0)]
+"""Of an interval, which may be wide."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +30,8 @@ class Row:
 
     name: str
     counts: Counts
-    predicted_ms: float
-    measured_ms: float
+    predicted_ms: Ms
+    measured_ms: Ms
     spread_pct: float | None
     macs: int
     bytes: int
@@ -36,18 +48,23 @@ class Row:
     """percent of the test images whose label is among the first five classes; None for 10 classes or fewer"""
     held_back_top5: float | None = None
     """as `held_back`"""
-    measured_95: tuple[float, ...] = ()
+    measured_95: tuple[_End, ...] = ()
     """both ends of the 95 % interval of `measured_ms`"""
-    share_95: tuple[float, ...] = ()
+    share_95: tuple[_End, ...] = ()
     """of what the original takes in the same rounds: the ratio, and both ends of its 95 % interval"""
     rounds: int = 0
     """in which all rows were timed, in turn"""
+    within_pct: float | None = None
+    """half of what lies between a tenth and nine tenths of a round's runs, in percent; None where nobody says it"""
+    rounds_sd_pct: float | None = None
+    """standard deviation from round to round, in percent"""
+    repeat_pct: float | None = None
+    """how much more than before fine-tuning, when the same layers were timed, in percent; None for what was not"""
 
-
-def _half_pct(row: Row) -> str:
-    """Half the width of a row's interval."""
-    low_ms, high_ms = row.measured_95
-    return f"±{50 * (high_ms - low_ms) / row.measured_ms:.1f} %"
+    def verdict(self, target_ms: float) -> Verdict:
+        """Whether it meets a target, as far as its timing can tell."""
+        low_ms, high_ms = self.measured_95 or (0.0, None)
+        return verdict_of(self.measured_ms, low_ms, high_ms, target_ms)
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class BaselineRow:
 
     name: str
     counts: Counts
-    predicted_ms: float
+    predicted_ms: Ms
     held_back: float
     """percent of all held-back images after cut and refit"""
     evaluations: int
@@ -79,7 +96,7 @@ class BudgetRow:
     """A budget beside milliseconds, and what the result takes of it."""
 
     name: str
-    limit: int
+    limit: Annotated[int, Meta(ge=1)]
     actual: int
 
 
@@ -90,12 +107,13 @@ class SearchReport:
     `seconds` are those of the session that ended it; `table` is the one in the run folder.
     """
 
-    original_ms: float
-    target_ms: float | None
+    original_ms: Ms
+    target_ms: Ms | None
     """None where milliseconds were not limited"""
-    predicted_ms: float
-    measured_ms: float
+    predicted_ms: Ms
+    measured_ms: Ms
     met: bool
+    """whether all budgets are held, milliseconds by the upper end of their interval; see `is_missed`"""
     statistic: str
     accuracy_original: float
     accuracy: float
@@ -143,15 +161,21 @@ class SearchReport:
         return not self.episodes
 
     @property
-    def verdict(self) -> str:
+    def latency_verdict(self) -> Verdict:
         """Whether milliseconds are met, and how sure that is."""
-        ours = self.rows[-1]
-        if self.target_ms is None or not ours.measured_95:
-            return "target met" if self.met else "TARGET NOT MET"
-        low_ms, high_ms = ours.measured_95
-        if self.met:
-            return "target met" + ("" if high_ms <= self.target_ms else f", within the noise of {_half_pct(ours)}")
-        return "TARGET NOT MET" + ("" if low_ms > self.target_ms else f", by less than the noise of {_half_pct(ours)}")
+        ours = replace(self.rows[-1], measured_ms=self.measured_ms)
+        return ours.verdict(math.inf if self.target_ms is None else self.target_ms)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether a budget was not met: what is within the noise of its target is neither missed nor surely met."""
+        return not self.latency_verdict.is_under or any(row.actual > row.limit for row in self.budgets)
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        over = [row.name for row in self.budgets if row.actual > row.limit]
+        return f"TARGET NOT MET: too many {', '.join(over)}" if over else self.latency_verdict.text
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; files are named within the run folder, which may be moved."""
@@ -164,12 +188,15 @@ class SearchReport:
         report = exactly(value, SearchReport)
         if len(report.rows) != 3:
             raise ValueError("it has not three rows")
-        for row in report.rows:
-            ends = (row.accuracy_95, row.held_back_95, row.measured_95)
-            if any(len(each) not in (0, 2) for each in ends) or len(row.share_95) not in (0, 3):
-                raise ValueError(f"an interval of the row {row.name} has not two ends")
-            if row.measured_ms <= 0:
-                raise ValueError(f"measured_ms of the row {row.name} is {row.measured_ms}")
+        if len(report.zipped_bytes) not in (0, 3):
+            raise ValueError("zipped_bytes are not those of three rows")
+        if unknown := [row.name for row in report.budgets if row.name not in BUDGETS]:
+            raise ValueError(f"there is no budget {shown_line(unknown[0])}")
+        shown: list[Row | BaselineRow] = [*report.rows, *report.baselines]
+        for row in shown:
+            for name, ends in vars(row).items():
+                if name.endswith("_95") and len(ends) not in (0, 3 if name == "share_95" else 2):
+                    raise ValueError(f"{name} of the row {shown_line(row.name)} has not two ends")
         return replace(
             report,
             tflite=str(folder / Path(report.tflite).name),

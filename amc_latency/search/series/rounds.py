@@ -112,7 +112,7 @@ def _meets_last(config: SearchConfig, report: SearchReport) -> bool:
     """Whether the uncut network, which met a round's budgets, meets the last round's too."""
     limits = config.limits
     others = [(row.actual, limits[BUDGETS[row.name].field]) for row in report.budgets]
-    return report.measured_ms <= config.target_of(report.original_ms) and all(
+    return report.rows[-1].verdict(config.target_of(report.original_ms)).is_enough and all(
         uncut <= absolute(limit, uncut) for uncut, limit in others
     )
 

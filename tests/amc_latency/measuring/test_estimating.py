@@ -24,7 +24,7 @@ from amc_latency.search.run import check_met
 CHANNELS = "24,48,96,80,192,200,328,352,368,360,328,400,736,752"
 MODEL = ("--model", "mobilenet_v1", "--input", "3x224x224", "--channels", CHANNELS)
 
-ROW = Row("ours", (8,) * 14, 2.4, 2.4, None, 10, 10, 90.0, 90.0, "ours.tflite")
+ROW = Row("ours", (8,) * 14, 2.4, 2.4, None, 10, 10, 90.0, 90.0, "ours.tflite", measured_95=(2.4, 2.4))
 REPORT = SearchReport(
     original_ms=5.0,
     target_ms=2.5,

@@ -71,7 +71,8 @@ def test_this_computer_needs_nothing_but_a_compiler(cache: Path) -> None:
 @needs_gcc
 def test_litert_is_not_imported_for_its_library() -> None:
     code = (
-        "import sys; from amc_latency.android_bench.obtaining.build import amc_bench_files; amc_bench_files('x86_64', False); "
+        "import sys; from amc_latency.android_bench.obtaining.build import amc_bench_files; "
+        "amc_bench_files('x86_64', False); "
         "sys.exit('ai_edge_litert' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -341,3 +341,17 @@ def whole_numbers() -> bytes:
 def test_what_cannot_be_computed_is_named(model: Callable[[], bytes], says: str) -> None:
     with pytest.raises(UnsupportedModelError, match=says):
         load_module(model())
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("sums", [40, 2000])
+def test_sums_of_sums_before_a_pool_are_looked_at_once_each(sums: int) -> None:
+    graph = Graph()
+    x = graph.input(8, 8, 1)
+    for _ in range(sums):
+        x = graph.add(x, x)
+    padded = graph.op(OP.PAD, [x, graph.value(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], (1, 10, 10, 1))
+    module = load_module(graph.finish([max_pool(graph, padded, 3, 2)]))
+    assert len(module._steps) == sums + 1
+    (values,) = module.random_inputs(1, torch.float32, "cpu")
+    assert values.min() >= 0

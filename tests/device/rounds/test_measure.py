@@ -46,6 +46,23 @@ def test_the_latency_is_the_smallest_of_all_samples() -> None:
     assert found.statistic == "minimum over 3 rounds of thread CPU time"
 
 
+def test_spread_is_told_within_rounds_and_between_them() -> None:
+    def median_of(index: int, us: float, p10_us: float, p90_us: float) -> Timing:
+        summary = Summary(us - 50, us, us, 1.0, p10_us=p10_us, p90_us=p90_us)
+        return Timing("w", index, 10, summary, summary)
+
+    protocol = Protocol(statistic="median")
+    # Half of 40, 20 and 60 us in 1000, 1100 and 1200: 2.0, 0.9 and 2.5 %; deviations of -100, 0 and 100 us of 1100.
+    rounds = [median_of(0, 1000, 980, 1020), median_of(1, 1100, 1090, 1110), median_of(2, 1200, 1180, 1240)]
+    found = summarise(rounds, protocol)
+    assert found.within_pct == pytest.approx(2.0)
+    assert found.rounds_sd_pct == pytest.approx(100 * 100 / 1100)
+    single = summarise(rounds[:1], protocol)
+    assert (single.within_pct, single.rounds_sd_pct) == (pytest.approx(2.0), None)
+    # A program that prints no percentiles.
+    assert summarise([timing("w", 0, 1000.0)], Protocol()).within_pct is None
+
+
 def test_clock_and_statistic_come_from_the_protocol() -> None:
     protocol = Protocol(clock="wall", statistic="median")
     found = summarise([timing("w", 0, 1000.0)], protocol)

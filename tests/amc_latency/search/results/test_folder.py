@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 from amc_latency.search.config import SearchConfig, run_name
 from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.results.folder import RunFolder, TimedFile
@@ -135,6 +136,23 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
             folder.report()
 
 
+def test_a_search_whose_folder_was_moved_away_writes_nothing_into_its_successor_s(tmp_path: Path) -> None:
+    first = started(tmp_path / "run")
+    first.append_episode(RECORD)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    second = started(tmp_path / "run")
+    for write in (
+        lambda: first.append_episode(RECORD),
+        lambda: first.append_measurement(TIMED),
+        lambda: first.write_report(report_in(tmp_path / "run")),
+    ):
+        with pytest.raises(JobError, match="was moved, removed or replaced"):
+            write()
+    assert second.episodes() == second.measurements() == []
+    assert second.report() is None
+    assert len((tmp_path / "elsewhere/events.jsonl").read_text().splitlines()) == 1
+
+
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
     held = started(tmp_path)
     script = (
@@ -144,3 +162,11 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
     other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
     assert "another search is running" in other.stderr
     assert held.episodes() == []
+
+
+def test_a_path_that_is_no_text_is_a_setting_too(tmp_path: Path) -> None:
+    config = {"data": f"folder:{os.fsdecode(b'/photos/' + bytes([255]))}", "start": ("a", {"b": "\ud800"}), "seed": 0}
+    RunFolder(tmp_path / "run", config).start()
+    RunFolder(tmp_path / "run", config)
+    with pytest.raises(UserError, match=r"data = folder:/photos/.*udcff, this one has folder:/photos"):
+        RunFolder(tmp_path / "run", {**config, "data": "folder:/photos"})

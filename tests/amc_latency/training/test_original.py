@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,10 +12,11 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, Split
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
-from amc_latency.models.load import Network
+from amc_latency.models.load import Network, NetworkOptions
 from amc_latency.models.spec import ModelSpec
 from amc_latency.pixels import Normalisation
-from amc_latency.search.judge.original import check_original
+from amc_latency.training.finetune import finetune_checkpoint
+from amc_latency.training.original import check_original
 
 CLASSES = 6
 
@@ -28,6 +31,7 @@ class Brightness(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         named = (x.mean((1, 2, 3)) * 255 / 10).round().long()
+        named = named.where((named >= 0) & (named < CLASSES), 0)
         order = torch.tensor(self.order)
         return nn.functional.one_hot(order[named], CLASSES).float()
 
@@ -69,8 +73,9 @@ def test_classes_in_another_order_are_refused_and_named() -> None:
     said = str(refused.value)
     assert "gets 0 of 60 held-back images right: 0.00 % (95 % between 0.0 and 6.0)" in said
     assert "The same answers in any order would get 16.7 %" in said
-    assert "With its classes renumbered (5 for 0, 4 for 1, 3 for 2, 2 for 3, ...) it would get 100.0 %" in said
-    assert "`min_accuracy=0` searches all the same" in said
+    assert "With its classes renumbered (5 for 0, 4 for 1, 3 for 2, 2 for 3, ...; folders are sorted by name)" in said
+    assert "it is right on 100.0 % of 60 images; " in said
+    assert "`min_accuracy=0` goes on all the same" in said
     check(network(AS_IT_IS[::-1]), data(ALL), min_accuracy=0)
 
 
@@ -124,3 +129,24 @@ def test_a_network_that_tells_a_rare_class_is_no_chance_though_the_commonest_alo
     check(network(AS_IT_IS), data(labels, seen))
     with pytest.raises(UserError, match=r"950 of 1,000 .*would get 95\.0 %"):
         check(network([0] * CLASSES), data(labels))
+
+
+REVERSED = """
+from amc_latency.data import load_data
+
+def reversed_classes():
+    data = load_data("bundled")
+    train, test = data.train.take(1000), data.test.take(40)
+    labels = {"train_labels": 9 - train.labels, "test_labels": 9 - test.labels}
+    return {"train_images": train.images, "test_images": test.images, **labels}
+"""
+
+
+def test_fine_tuning_refuses_it_too(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(REVERSED)
+    out, source = tmp_path / "tuned.safetensors", f"{tmp_path / 'data.py'}:reversed_classes"
+    with pytest.raises(UserError, match=r"classes renumbered \(9 for 0, 8 for 1, .* it is right on"):
+        finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0)
+    assert not list(tmp_path.glob("tuned*"))
+    with pytest.raises(UserError, match="less than `min_accuracy` 99"):
+        finetune_checkpoint(NetworkOptions(), out, 1, source, seed=0, min_accuracy=99)

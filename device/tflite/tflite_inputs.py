@@ -18,7 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from amc_latency.android_bench.safe.records import RecordError, from_values
 from amc_latency.android_bench.safe.text import shown_line
-from amc_latency.device.measure import BadModelError
+from amc_latency.device.rounds.measure import BadModelError
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 
 OPTION = "`input_shapes`"

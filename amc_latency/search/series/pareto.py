@@ -17,7 +17,7 @@ from amc_latency.errors import JobError, OptionError
 from amc_latency.lut.audit.sweep_plot import as_drawn
 from amc_latency.search.config import SearchConfig, listed
 from amc_latency.search.records import BUDGET_FIELDS
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 
@@ -80,7 +80,7 @@ def pareto_search(
     plot = out / "front.png"
     with replacing(plot) as temporary:
         _draw(points, reports[0], temporary)
-    missed_ms = [report.target_ms for report in reports if not report.met and report.target_ms is not None]
+    missed_ms = [report.target_ms for report in reports if report.is_missed and report.target_ms is not None]
     return Front(points, str(plot), str(out), missed_ms, reports[0].estimated, reports[0].unlabelled)
 
 

@@ -13,12 +13,14 @@ from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import TfliteModule, load_module
 from amc_latency.device.tflite.tflite_file import UnsupportedModelError
 from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.activations import write as write_activation
 from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 from amc_latency.export.export import to_tflite
-from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
+from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.models.untrained import with_norm_statistics
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,
@@ -186,8 +188,8 @@ def test_tensorflows_own_padding(kind: str, size: tuple[int, int]) -> None:
 
 def test_zeros_before_a_max_pool_fold_where_a_gate_keeps_all_above_zero() -> None:
     graph = TfliteGraph()
-    x = graph.activation(graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
-    gated = graph.mul(x, graph.activation(graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
+    x = write_activation(graph, graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
+    gated = graph.mul(x, write_activation(graph, graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
     module = check(graph.finish([max_pool(graph, graph.concat([gated, x]), 3, 2, 1)]))
     # Two for the hard sigmoid, none for the padding.
     assert len(module._steps) == 8

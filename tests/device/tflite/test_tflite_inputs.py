@@ -9,7 +9,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import load_module
-from amc_latency.device.measure import BadModelError
+from amc_latency.device.rounds.measure import BadModelError
 from amc_latency.device.tflite.tflite_inputs import sized, tflite_inputs
 from amc_latency.lut.tflite.writer import TfliteGraph
 from torch.nn import functional as F

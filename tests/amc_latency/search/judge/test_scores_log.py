@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.score import Score
 
 
 def test_another_search_s_line_is_not_cut_before_the_folder_is_ours(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from amc_latency.console import Console
 from amc_latency.errors import UserError
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.result import Row, SearchReport
+from amc_latency.search.results.result import Row, SearchReport
 from amc_latency.search.series.pareto import _draw, front_points, pareto_search
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from amc_latency.console import Console
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
 from benchmarks.common import machine, parser_of, versions
 

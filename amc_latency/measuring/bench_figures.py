@@ -10,8 +10,8 @@ from typing import Literal
 
 from amc_latency.device.base import Summary, Timing
 from amc_latency.device.conditions import read_conditions
-from amc_latency.device.measure import deviation_pct
-from amc_latency.device.paired import PairedTimings, Ratio, Verdict
+from amc_latency.device.rounds.measure import deviation_pct
+from amc_latency.device.rounds.paired import PairedTimings, Ratio, Verdict
 
 
 @dataclass(frozen=True)

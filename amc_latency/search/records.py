@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _AGENTS, _SOLVERS = "amc_latency.search.agents", "amc_latency.search.solvers"
-_REWARDS = "amc_latency.search.costs.rewards"
+_REWARDS = "amc_latency.search.judge.rewards"
 _BUDGETS = "amc_latency.search.targets.budgets"
 
 
@@ -141,8 +141,8 @@ BASELINES = {
     "uniform": BaselineRecord(f"{_SOLVERS}.baselines:choose_uniform"),
     "shallow": BaselineRecord(f"{_SOLVERS}.baselines:choose_shallow"),
     "deep": BaselineRecord(f"{_SOLVERS}.baselines:choose_deep"),
-    "random": BaselineRecord("amc_latency.search.methods:choose_by_agent"),
-    "hill": BaselineRecord("amc_latency.search.methods:choose_by_agent"),
+    "random": BaselineRecord("amc_latency.search.steps.methods:choose_by_agent"),
+    "hill": BaselineRecord("amc_latency.search.steps.methods:choose_by_agent"),
     "netadapt": BaselineRecord(f"{_SOLVERS}.netadapt:choose"),
     "dp": BaselineRecord(f"{_SOLVERS}.iterated:choose", solves=True),
 }

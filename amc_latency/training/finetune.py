@@ -16,7 +16,8 @@ from amc_latency.data.labels import check_several
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.files.weights import weights_digest
-from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.models.load import NetworkOptions, check_logits, load_network
+from amc_latency.models.untrained import check_trained
 from amc_latency.training.intervals import interval_pct
 from amc_latency.training.loop import EpochReport, TrainConfig, fit, judged
 from amc_latency.training.original import check_original

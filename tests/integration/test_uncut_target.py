@@ -15,8 +15,8 @@ from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpo
 from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.report import search_text
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.report import search_text
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import check_met, search
 from amc_latency.search.series.pareto import front_text, pareto_search
 from amc_latency.search.series.rounds import rounds_text, search_rounds

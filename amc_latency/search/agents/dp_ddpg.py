@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from amc_latency.search.agents import ddpg
-from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.agents.warm import within_all
-from amc_latency.search.problem import Session
+from amc_latency.search.episodes.problem import Session
+from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.solvers.iterated import affordable_rounds, around_best
+from amc_latency.search.solvers.shares import within_all
 
 ROUNDS_SHARE = 2 / 3
 """Of the rounds that all evaluations would suffice for; one at least, if there is one."""

@@ -12,18 +12,20 @@ from pathlib import Path
 
 from torch import nn
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console
 from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
-from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.judge.judge import FinetuneOptions, Judge, Tested
-from amc_latency.search.result import BaselineRow, Row
+from amc_latency.search.judge.judge import FinetuneOptions, Judge
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.folder import RunFolder, TimedFile
+from amc_latency.search.results.result import BaselineRow, Row
 from amc_latency.training.intervals import Comparison, compare, interval_pct
 from amc_latency.training.outcome import Outcome
 
@@ -210,7 +212,8 @@ class Delivery:
             return None
         rows = [original]
         for name in ("uniform", "ours"):
-            shutil.copyfile(original.tflite, self.tflite(name))
+            with replacing(self.tflite(name)) as temporary:
+                shutil.copyfile(original.tflite, temporary)
             rows.append(replace(original, name=name, tflite=str(self.tflite(name))))
         checkpoint = self.folder.path / "model.safetensors"
         self._save(checkpoint, self.judge.network(counts), self.judge.spec(counts), ",".join(map(str, counts)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amc_latency.device.base import Device, Protocol
-from amc_latency.device.measure import Measurement
-from amc_latency.device.paired import PairedTimings
-from amc_latency.search.delivery.verdict import Verdict, verdict_of
+from amc_latency.device.rounds.measure import Measurement
+from amc_latency.device.rounds.paired import PairedTimings
+from amc_latency.search.results.verdict import Verdict, verdict_of
 
 MOST_ROUNDS = 3
 """Rounds are added until a target is met or not, up to so many times those of the protocol."""

@@ -11,16 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import Reward
-from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.agents.warm import solutions, within_all
 from amc_latency.search.costs.clamp import Clamp, Forbidden
 from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.episodes.problem import Choice, Problem, Session
 from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
-from amc_latency.search.problem import Choice, Problem, Session
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Reward, Score
 from amc_latency.search.solvers.baselines import RandomAgent
 from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.shares import solutions, within_all
 
 EVALUATIONS_A_GROUP = 2.3
 """That a round takes, about."""

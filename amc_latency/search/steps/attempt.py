@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amc_latency.measuring.estimating import bench_advice
-from amc_latency.search.agents.loop import NEIGHBOUR, START, EpisodeRecord
 from amc_latency.search.agents.warm import warm_start
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.methods import search_episodes
-from amc_latency.search.problem import AgentOptions
+from amc_latency.search.episodes.problem import AgentOptions
+from amc_latency.search.judge.record import NEIGHBOUR, START, EpisodeRecord
 from amc_latency.search.solvers.iterated import EVALUATIONS_A_GROUP
+from amc_latency.search.steps.methods import search_episodes
 from amc_latency.search.steps.prepare import Prepared
 from amc_latency.search.targets.bounds import bounds_text
 

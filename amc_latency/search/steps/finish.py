@@ -8,15 +8,15 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from amc_latency.measuring.estimating import bench_advice
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.delivery.deliver import Delivered
-from amc_latency.search.folder import TimedFile
-from amc_latency.search.methods import baseline_rows
+from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.records import REWARDS
-from amc_latency.search.report import search_html
-from amc_latency.search.result import BaselineRow, SearchReport
+from amc_latency.search.results.folder import TimedFile
+from amc_latency.search.results.report import search_html
+from amc_latency.search.results.result import BaselineRow, SearchReport
 from amc_latency.search.solvers.baselines import uniform_policies
+from amc_latency.search.steps.methods import baseline_rows
 from amc_latency.search.steps.prepare import Prepared, own_table
 from amc_latency.search.targets.budgets import budget_rows
 

@@ -15,9 +15,9 @@ from amc_latency.lut.shapes.shape import parse_shape
 from amc_latency.cli.main import main
 from amc_latency.errors import JobError, UserError
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.folder import TimedFile
-from amc_latency.search.report import search_html, search_text
-from amc_latency.search.result import Row, SearchReport
+from amc_latency.search.results.folder import TimedFile
+from amc_latency.search.results.report import search_html, search_text
+from amc_latency.search.results.result import Row, SearchReport
 from amc_latency.search.run import check_met
 
 # amc-models, models/mobilenet_v1.py.

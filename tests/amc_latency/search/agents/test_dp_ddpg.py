@@ -11,17 +11,17 @@ import pytest
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.ddpg import DDPGAgent
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, PolicyCosts
-from amc_latency.search.costs.rewards import make_reward
+from amc_latency.search.episodes.problem import AgentOptions, Problem
 from amc_latency.search.judge.damage import Damage
 from amc_latency.search.judge.judge import Judge
-from amc_latency.search.methods import choose, search_episodes
-from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.rewards import make_reward
+from amc_latency.search.judge.score import Score
+from amc_latency.search.steps.methods import choose, search_episodes
 
 CHOICES = tuple(range(8, 65, 8))
 GROUPS = 4

@@ -18,8 +18,8 @@ from amc_latency.search.delivery import evidence as evidence_module
 from amc_latency.search.delivery.deliver import EQUAL_PCT, Delivery
 from amc_latency.search.delivery.evidence import Evidence
 from amc_latency.search.delivery.timing import MOST_ROUNDS, PolicyTimer
-from amc_latency.search.delivery.verdict import Verdict
-from amc_latency.search.folder import TimedFile
+from amc_latency.search.results.folder import TimedFile
+from amc_latency.search.results.verdict import Verdict
 
 ROUNDS = 9
 PROTOCOL = Protocol(rounds=ROUNDS, statistic="median")
@@ -133,7 +133,7 @@ def test_the_uniform_width_takes_as_long_as_ours_by_measurement(tmp_path: Path, 
 
 
 def test_baselines_are_timed_in_the_milliseconds_of_ours(tmp_path: Path) -> None:
-    from amc_latency.search.result import BaselineRow
+    from amc_latency.search.results.result import BaselineRow
 
     made = delivery(tmp_path, lambda counts: 1.3, Wandering(drift=0.2))
     ours = TimedFile(0, "cut", (50,), 0.5, 0.45, None, 0.0, None)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
+from amc_latency.accelerator import accelerator_of
 from amc_latency.console import Console
 from amc_latency.device.base import Device, source_word
 from amc_latency.device.kinds import PhoneOptions
@@ -45,6 +46,7 @@ def search(
     such as a target that cannot be reached.
     """
     check_agent(config.searcher)
+    accelerator_of(config.accelerator)  # refused before anything is loaded
     network = load_network(config.network)
     check_logits(network)
     check_trained(network, config.network, "a search")
@@ -63,6 +65,7 @@ def search_for(
 ) -> SearchReport:
     """`search` for a network and a task that are there, on the device that `opened` gives."""
     check_agent(config.searcher)
+    accelerator_of(config.accelerator)
     pruning = pruning_of(config)
     pruning.check(config, network)
     judging = judged_by(task, network, config, console, pruning.judge, pruning.task_judge)

@@ -79,13 +79,17 @@ class CheckedForward:
             self._checked.add(due)
             some = [parts[i] for i in sorted({0, len(parts) - 1})]
             fast = list(self._fast.frozen(network, self._inputs(some)))
-            self._compare(fast, list(_run(network, self._inputs(some))), [part.labels for part in some])
+            self._compare(
+                fast,
+                list(_run(network, self._inputs(some))),
+                [part.labels.to(self._calibration.device) for part in some],
+            )
         inputs = self._inputs(parts)
         return _run(network, inputs) if self.is_plain else self._fast.frozen(network, inputs)
 
     def _inputs(self, parts: Iterable[Split]) -> Iterator[Tensor]:
         height, width = self._size
-        return (part.inputs((height, width)) for part in parts)
+        return (part.inputs((height, width)).to(self._calibration.device) for part in parts)
 
     def _plain(self, small: nn.Module, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         network = copy.deepcopy(small)

@@ -203,7 +203,7 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["bench", __file__, "--speedup", "2"], "name it with --against"),
     (["finetune", "--out", "x.safetensors", "--epochs", "0"], "epoch"),
     (["finetune", "--out", "x.safetensors", "--learning-rate", "0"], "a positive number such as 0.005, not 0"),
-    (["train", "--out", "x.safetensors", "--batch-size", "1"], "batches of 2"),
+    (["train", "--out", "x.safetensors", "--batch-size", "1"], "--batch-size is 2 or more images"),
     (["search", "--speedup", "2", "--batch-size", "1"], "--batch-size is 2 or more"),
 ]
 

@@ -122,8 +122,8 @@ def cut_network() -> tuple[Any, Any]:
 
 
 @cache
-def own_network() -> tuple[Any, Any]:
-    """A network that somebody has trained on their few images: the case that got worse."""
+def own_network(out: Path) -> tuple[Any, Any]:
+    """A network that somebody has trained on their few images: the case that got worse. Its state is kept in `out`."""
     import torch
 
     from amc_latency.training.loop import fit
@@ -132,7 +132,7 @@ def own_network() -> tuple[Any, Any]:
     torch.manual_seed(0)
     model = small_network()
     config = TrainConfig(epochs=40, image_size=SIZE, low_resolution_epochs=0)
-    fit(model, bundled_data().train.take(PHOTOS), config)
+    fit(model, bundled_data().train.take(PHOTOS), config, out / "own.safetensors")
     return model, copy.deepcopy(model)
 
 
@@ -152,7 +152,7 @@ def random_network() -> tuple[Any, None]:
     return small_network(), None
 
 
-def run(task: str, recipe: str, seed: int, sizes: Sizes) -> Result:
+def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
     """Train once."""
     import torch
 
@@ -162,8 +162,12 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes) -> Result:
 
     data, changes = bundled_data(), dict(TASKS[task][recipe])
     torch.manual_seed(seed)
-    make: Callable[[], tuple[Any, Any]] = {"cut": cut_network, "few": own_network, "train": random_network}[task]
-    made, teacher = make()
+    makers: dict[str, Callable[[], tuple[Any, Any]]] = {
+        "cut": cut_network,
+        "few": lambda: own_network(out),
+        "train": random_network,
+    }
+    made, teacher = makers[task]()
     model, size = copy.deepcopy(made), SMALL if task == "train" else SIZE
     train = data.train.take(PHOTOS if task == "few" else sizes.images)
     config = finetune_config(2 if task == "few" else sizes.epochs, size, seed)
@@ -256,7 +260,7 @@ def main() -> None:
                 is_left_out = options.only is not None and recipe not in options.only
                 if is_left_out or (task, recipe, str(seed), str(images)) in done:
                     continue
-                row = run(task, recipe, seed, sizes)
+                row = run(task, recipe, seed, sizes, options.out)
                 append_row(path, asdict(row))
                 print(
                     f"{task}, {recipe}, seed {seed}: test {row.test_before:.2f} -> {row.test:.2f} %, "

@@ -22,7 +22,7 @@ from amc_latency.console import Console
 from amc_latency.data.load import check_source
 from amc_latency.models.load import NetworkOptions
 from amc_latency.models.registry import SCALABLE_MODELS
-from amc_latency.training.recipe import TRAINING, Recipe
+from amc_latency.training.recipe import OF_TEACHERS, TRAINING, Recipe
 
 
 def _train(
@@ -46,6 +46,7 @@ def _train(
     commands.check_out(out)
     check_source(data)
     commands.check_accelerator(accelerator)
+    commands.refuse_unused(recipe, dict.fromkeys(OF_TEACHERS, "training from random weights has no teacher"))
     how = Recipe(**recipe)
     from amc_latency.training.train import TrainCommandConfig, training_of
     from amc_latency.training.train import train as run_training

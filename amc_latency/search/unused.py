@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS
+from amc_latency.settings import names_of
+from amc_latency.training.recipe import Recipe
 
 
 def unused(config: SearchConfig) -> dict[str, str]:
@@ -28,6 +30,8 @@ def unused(config: SearchConfig) -> dict[str, str]:
         found["correction_episodes"] = "there are no `corrections`"
     if config.confidence is not None:
         found["margin_pct"] = "`confidence` takes its place"
+    if not config.finetune_epochs:
+        found |= dict.fromkeys(names_of(Recipe), "`finetune_epochs` 0 trains nothing")
     if config.estimate:
         found["timing_rounds"] = "with `estimate` nothing is timed"
     if config.recalibration_images > config.calibration_images:

@@ -141,13 +141,13 @@ def finetune_checkpoint(
     """
     console = console or Console(quiet=True)
     config = finetune_config(epochs, (8, 8), seed, **recipe_of(recipe))  # refused before anything is loaded
+    device = prepared(accelerator_of(accelerator))
     network = load_network(options)
     check_logits(network)
     check_trained(network, options, "fine-tuning")
     size = network.spec.input[1:]
     data = data_for(network, source, console=console)
     check_several(data, network.spec.name, console)
-    device = prepared(accelerator_of(accelerator))
     model, origin = network.model.to(device), weights_digest(network.model)
     before = outcome(model, data.held_back, size)
     console.say(accuracy_line(before))

@@ -76,15 +76,16 @@ def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[to
     """The epoch's batches. Drawn from (seed, epoch) alone, so that a resumed run sees the very same ones."""
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     size = config.low_resolution if epoch < config.low_resolution_epochs else config.image_size
-    passes, steps = config.passes(len(split)), config.steps(len(split))
+    images, passes = len(split), config.passes(len(split))
+    steps, dealt = config.steps(images) // passes, []
     for _ in range(passes):
-        order, left = torch.randperm(len(split), generator=generator), steps // passes
-        dealt = order.tensor_split(left) if config.deals(len(split)) else order.split(config.batch(len(split)))[:left]
-        for indices in dealt:
-            batch = split.at(indices)
-            if config.augment:
-                batch = replace(batch, images=augment(batch.images, generator))
-            yield batch.inputs(size), batch.labels
+        order = torch.randperm(images, generator=generator)
+        dealt += order.tensor_split(steps) if config.deals(images) else order.split(config.batch(images))[:steps]
+    for indices in dealt:
+        batch = split.at(indices)
+        if config.augment:
+            batch = replace(batch, images=augment(batch.images, generator))
+        yield batch.inputs(size), batch.labels
 
 
 def fit(

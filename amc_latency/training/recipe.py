@@ -36,6 +36,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
 }
 """By name: the share of the highest rate that is left when this share of the steps after warm-up is done."""
+OF_TEACHERS = ("distillation", "temperature", "feature_matching")
+"""Options that mean something where there is a teacher."""
 AUTOCASTS = ("auto", "off", "bfloat16", "float16")
 
 

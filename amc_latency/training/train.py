@@ -91,7 +91,7 @@ def train(
     Started again after a stop, it goes on from the last whole epoch. Raises UserError for a network that
     can't be trained on this data, and what `load_data` and `fit` raise.
     """
-    training = config.training
+    training, device = config.training, prepared(accelerator_of(config.accelerator))
     data = load_data(config.source, config.data_dir, config.download, training.image_size, console)
     channels = data.train.images.shape[1]
     if channels == 1 and config.model not in SCALABLE_MODELS and config.model in known_models():
@@ -116,7 +116,7 @@ def train(
             on_epoch(epoch, accuracy(model, data.held_back, epoch.image_size))
 
     resume = sidecar(config.output, ".resume")
-    model.to(prepared(accelerator_of(config.accelerator)))
+    model.to(device)
     console.say(training.plan(len(data.train)).text)
     diverged: DivergedError | None = None
     try:

@@ -6,6 +6,7 @@ What there can be is a record in `ACCELERATORS`. PyTorch is loaded when one is a
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,15 +95,36 @@ class Computing:
     )
 
 
+def launched() -> tuple[int, int] | None:
+    """The number of this process on its machine and that of all, where `accelerate launch` has started several."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if not count.isdigit() or int(count) < 2:
+        return None
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    several = launched()
+    return several is None or several[1] == 0
+
+
 def accelerator_of(name: str | None) -> torch.device:
     """The device of that name, `auto` unless set. Raises `OptionError` for one that is not there: what there is."""
     import torch
 
     if name is not None and not _is_name(name):
         raise OptionError("accelerator", f"is auto, cpu, cuda, cuda:1 or mps, not {name}")
-    if name in (None, "auto"):
-        return torch.device(next(each for each, record in ACCELERATORS.items() if record.found()))
+    if name is None or name == "auto":
+        name = next(each for each, record in ACCELERATORS.items() if record.found())
     kind, _, number = name.partition(":")
+    several = launched()
+    if several is not None and kind == "cuda":
+        if number:
+            raise OptionError(
+                "accelerator", f"{name} is for one process: `accelerate launch` gives each its own, so cuda"
+            )
+        name, number = f"cuda:{several[0]}", str(several[0])
     if int(number or 0) >= len(ACCELERATORS[kind].found()):
         raise OptionError("accelerator", f"{name} is not there: there is {', '.join(_all_found())}")
     return torch.device(name)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from amc_latency import commands
+from amc_latency.accelerator import is_first
 from amc_latency.cli.options import (
     AcceleratorOption,
     DataOption,
@@ -53,13 +54,15 @@ def _train(
 
     training = training_of(epochs, image_size, seed, how)
     config = TrainCommandConfig(out, model, width, data, data_dir, download, training, accelerator)
+    console = heard(console)
     with console.progress("training", epochs) as meter:
         report = run_training(
             config,
             lambda epoch, held_back: meter.update(epoch.epoch, note=f"{held_back:.2f} % of the held-back images"),
             console,
         )
-    show(report, as_json, fields_text, console)
+    if is_first():
+        show(report, as_json, fields_text, console)
 
 
 def _finetune(
@@ -83,6 +86,7 @@ def _finetune(
     as_json: JsonOption = False,
 ) -> None:
     """Train a checkpoint for some more epochs."""
+    console = heard(console)
     with console.progress("fine-tuning", epochs) as meter:
         report = commands.finetune(
             NetworkOptions(**network),
@@ -96,7 +100,13 @@ def _finetune(
             console,
             lambda epoch: meter.update(epoch.epoch, note=f"loss {epoch.loss:.3f}"),
         )
-    show(report, as_json, fields_text, console)
+    if is_first():
+        show(report, as_json, fields_text, console)
+
+
+def heard(console: Console) -> Console:
+    """The console of the first process; others that train with it say their warnings alone."""
+    return console if is_first() else Console(quiet=True, words=console.words)
 
 
 def train(app: typer.Typer) -> None:

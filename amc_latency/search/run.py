@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from amc_latency.accelerator import accelerator_of
+from amc_latency.accelerator import accelerator_of, launched
 from amc_latency.console import Console
 from amc_latency.device.base import Device, source_word
 from amc_latency.device.kinds import PhoneOptions
@@ -65,6 +65,8 @@ def search_for(
 ) -> SearchReport:
     """`search` for a network and a task that are there, on the device that `opened` gives."""
     check_agent(config.searcher)
+    if launched() is not None:
+        raise UserError("a search runs in one process: `accelerate launch` is for `train` and `finetune`")
     accelerator_of(config.accelerator)
     pruning = pruning_of(config)
     pruning.check(config, network)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from amc_latency.accelerator import accelerator_of, prepared
+from amc_latency.accelerator import accelerator_of, is_first, prepared
 from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import data_for
@@ -177,8 +177,9 @@ def finetune_checkpoint(
     if not settled.share:
         console.warn(worse_text("", settled))
     extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
-    save_checkpoint(out, model, network.spec, extra)
-    sidecar(out, ".resume").unlink(missing_ok=True)
+    if is_first():
+        save_checkpoint(out, model, network.spec, extra)
+        sidecar(out, ".resume").unlink(missing_ok=True)
     held_back, test = (outcome(model, split, size) for split in (data.held_back, data.test))
     return FinetuneResult(
         before.accuracy_pct,

@@ -17,7 +17,7 @@ from torch.nn import functional
 from amc_latency.accelerator import autocast_dtype, halving
 from amc_latency.data import Split
 from amc_latency.data.logits import right as hits_of
-from amc_latency.errors import JobError, UserError
+from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.training.averaging import WeightAverage
@@ -25,6 +25,7 @@ from amc_latency.training.distillation import Objective, objective
 from amc_latency.training.optimizers import optimizer_of
 from amc_latency.training.outcome import outcome
 from amc_latency.training.recipe import TrainConfig, TrainingPlan
+from amc_latency.training.several import Processes, processes
 from amc_latency.training.state import TrainingState
 
 RECALIBRATION_IMAGES = 1024
@@ -124,9 +125,12 @@ def fit(
     run = json.dumps({**({"origin": origin} if origin else {}), **asdict(config), **asdict(plan)})
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, run)
+    several = processes(device)
+    if plan.batch < 2 * several.count:
+        raise OptionError("batch_size", f"is 2 images or more for each of {several.count} processes, not {plan.batch}")
     draws = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=draws), objective(plan, model, teacher) as wanted:
-        step = _Step(state, plan, wanted, device, layout, dtype, say)
+        step = _Step(state, plan, wanted, several, several.wrapped(model), device, layout, dtype, say)
         while state.epoch < config.epochs:
             before = _copied(state)
             # What a network draws itself, as dropout does, is the epoch's own: a resumed run draws the same.
@@ -136,17 +140,19 @@ def fit(
             except DivergedError:
                 _put_back(state, before)
                 raise
+            several.as_first(model)
             if state.epoch == config.epochs and lagging(model, config.epochs * plan.steps):
                 few = split.take(RECALIBRATION_IMAGES).inputs(config.image_size)
                 few = few.contiguous(memory_format=layout).to(device)
                 _put_average(state)
                 recalibrate_batch_norm(model, few, plan.batch)
                 state.average = None
-            if checkpoint is not None:
+            if checkpoint is not None and several.number == 0:
                 state.save(checkpoint, run)
             if on_epoch is not None:
                 on_epoch(report)
     _put_average(state)
+    several.as_first(model)
     model.eval()
 
 
@@ -157,6 +163,9 @@ class _Step:
     state: TrainingState
     plan: TrainingPlan
     objective: Objective
+    several: Processes
+    network: nn.Module
+    """the model, or what is called in its place"""
     device: torch.device
     layout: torch.memory_format
     dtype: torch.dtype | None
@@ -165,11 +174,17 @@ class _Step:
     def take(self, images: Tensor, labels: Tensor, number: int) -> Tensor:
         """Take step `number`, counted from 0 over all epochs; [the loss's sum over the batch, how many are right]."""
         state, plan, optimizer = self.state, self.plan, self.state.optimizer
+        whole = len(images)
+        images, labels = self.several.part(images), self.several.part(labels)
         images, labels = images.contiguous(memory_format=self.layout).to(self.device), labels.to(self.device)
         for group in optimizer.param_groups:
             group["lr"] = plan.rate_at(number)
         size = math.ceil(len(images) / state.parts)
-        sums, done = halving(lambda size: self._gradients(images, labels, size), size, self.device, self.say, least=2)
+        # Others would wait for ever for a process that goes back a step.
+        least = 2 if self.several.count == 1 else size
+        sums, done = halving(
+            lambda size: self._gradients(images, labels, whole, size), size, self.device, self.say, least
+        )
         state.parts = max(state.parts, math.ceil(len(images) / done))
         if plan.clip_norm:
             state.scaler.unscale_(optimizer)
@@ -180,16 +195,18 @@ class _Step:
             state.average.update(state.model, number)
         return sums
 
-    def _gradients(self, images: Tensor, labels: Tensor, size: int) -> Tensor:
-        """Those of the whole batch, computed in parts of about `size`."""
+    def _gradients(self, images: Tensor, labels: Tensor, whole: int, size: int) -> Tensor:
+        """Those of a batch of `whole` images, computed in parts of about `size`."""
         self.state.optimizer.zero_grad()
         parts = math.ceil(len(images) / size)
         sums = torch.zeros(2, device=self.device)
         for some, own in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with self._autocast():
-                logits = self.state.model(some)
+                logits = self.network(some)
                 loss = self.objective.loss(logits, own, some)
-            self.state.scaler.scale(loss * (len(some) / len(images)) if parts > 1 else loss).backward()
+            # Gradients are averaged over processes, whose shares may differ by an image.
+            share = len(some) * self.several.count / whole
+            self.state.scaler.scale(loss if share == 1 else loss * share).backward()
             hits = hits_of(logits.detach(), own if own.ndim == 1 else own.argmax(1))
             sums += torch.stack([loss.detach().float() * len(some), hits.sum().float()])
         return sums
@@ -207,8 +224,8 @@ def _epoch(step: _Step, split: Split, config: TrainConfig) -> EpochReport:
     for number, (images, labels) in enumerate(_batches(split, config, state.epoch)):
         sums, seen = sums + step.take(images, labels, state.epoch * plan.steps + number), seen + len(labels)
         if number % _CHECKED_STEPS == 0:
-            _check(float(sums[0]), state.epoch, plan)
-    loss, hits = sums.cpu().tolist()
+            _check(float(step.several.summed(sums)[0]), state.epoch, plan)
+    loss, hits = step.several.summed(sums).cpu().tolist()
     _check(loss, state.epoch, plan)
     state.epoch += 1
     size, seconds = (images.shape[-2], images.shape[-1]), time.monotonic() - started

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from amc_latency.accelerator import accelerator_of, prepared
+from amc_latency.accelerator import accelerator_of, is_first, prepared
 from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
@@ -147,8 +147,9 @@ def train(
         NORMALISATION_KEY: data.normalisation.text,
         "torch": torch.__version__,
     }
-    save_checkpoint(config.output, model, spec, extra)
-    resume.unlink(missing_ok=True)
+    if is_first():
+        save_checkpoint(config.output, model, spec, extra)
+        resume.unlink(missing_ok=True)
     if diverged is not None:
         raise JobError(f"{diverged}. The network of the epoch before it is {config.output}")
     return result

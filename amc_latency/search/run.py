@@ -46,7 +46,7 @@ def search(
     such as a target that cannot be reached.
     """
     check_agent(config.searcher)
-    accelerator_of(config.accelerator)  # refused before anything is loaded
+    _check_accelerator(config)
     network = load_network(config.network)
     check_logits(network)
     check_trained(network, config.network, "a search")
@@ -65,9 +65,7 @@ def search_for(
 ) -> SearchReport:
     """`search` for a network and a task that are there, on the device that `opened` gives."""
     check_agent(config.searcher)
-    if launched() is not None:
-        raise UserError("a search runs in one process: `accelerate launch` is for `train` and `finetune`")
-    accelerator_of(config.accelerator)
+    _check_accelerator(config)
     pruning = pruning_of(config)
     pruning.check(config, network)
     judging = judged_by(task, network, config, console, pruning.judge, pruning.task_judge)
@@ -108,6 +106,13 @@ def check_met(report: SearchReport) -> None:
             f"not met after {report.attempts} attempts: {'; '.join(over)}. "
             f"The last network is {report.tflite}; search on with another `out` and {advice}"
         )
+
+
+def _check_accelerator(config: SearchConfig) -> None:
+    """Before anything is loaded."""
+    if launched() is not None:
+        raise UserError("a search runs in one process: `accelerate launch` is for `train` and `finetune`")
+    accelerator_of(config.accelerator)
 
 
 def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Device:

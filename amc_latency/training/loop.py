@@ -78,7 +78,8 @@ def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[to
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     size = config.low_resolution if epoch < config.low_resolution_epochs else config.image_size
     images, passes = len(split), config.passes(len(split))
-    steps, dealt = config.steps(images) // passes, []
+    steps = config.steps(images) // passes
+    dealt: list[Tensor] = []
     for _ in range(passes):
         order = torch.randperm(images, generator=generator)
         dealt += order.tensor_split(steps) if config.deals(images) else order.split(config.batch(images))[:steps]

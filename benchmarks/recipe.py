@@ -95,10 +95,11 @@ class Sizes:
     epochs: int
     """of `cut`"""
     train_epochs: int
+    held_back: int
     tests: int
 
 
-QUICK, FULL = Sizes(1000, 3, 6, 3000), Sizes(8000, 6, 16, 10_000)
+QUICK, FULL = Sizes(640, 2, 4, 500, 1500), Sizes(8000, 6, 16, 2000, 10_000)
 
 
 @cache
@@ -178,7 +179,7 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
     if factor := changes.pop("rate", None):
         changes["learning_rate"] = factor * config.rate(len(train))
     config = replace(config, **changes)
-    tests, held_back = data.test.take(sizes.tests), data.held_back
+    tests, held_back = data.test.take(sizes.tests), data.held_back.take(sizes.held_back)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     test_before = judged(model, tests, size)[0]
     began = time.monotonic()

@@ -32,7 +32,7 @@ def plain_epoch(model: Any, images: Any, labels: Any, batch: int, device: Any, a
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    float(loss)
+    float(loss.detach())
 
 
 def main() -> None:

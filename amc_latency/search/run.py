@@ -111,7 +111,7 @@ def check_met(report: SearchReport) -> None:
 def _check_accelerator(config: SearchConfig) -> None:
     """Before anything is loaded."""
     if launched() is not None:
-        raise UserError("a search runs in one process: `accelerate launch` is for `train` and `finetune`")
+        raise UserError("a search runs in one process: `accelerate launch` is for training alone")
     accelerator_of(config.accelerator)
 
 

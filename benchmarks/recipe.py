@@ -41,6 +41,10 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
     "a quarter of the rate": {"rate": 0.25},
     "four times the rate": {"rate": 4.0},
     "adamw": {"optimizer": "adamw"},
+    "adamw, five times the rate": {"optimizer": "adamw", "rate": 5.0},
+    "64 steps an epoch": {"epoch_steps": 64},
+    "64 steps, no augmentation": {"epoch_steps": 64, "augment": False},
+    "64 steps, no distillation": {"epoch_steps": 64, "distillation": 0.0},
     "clipped at 1": {"clip_norm": 1.0},
     "no smoothing": {"label_smoothing": 0.0},
     "constant rate": {"schedule": "constant"},
@@ -48,7 +52,7 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
 }
 """What each changes of what `search` and `finetune` do."""
 FEW = {name: FINE_TUNING[name] for name in ("default", "no distillation", "no augmentation", "four times the rate")}
-FEW |= {"32 steps an epoch": {"epoch_steps": 32}, "distillation 0.9": {"distillation": 0.9}}
+FEW |= {"64 steps an epoch": {"epoch_steps": 64}, "distillation 0.9": {"distillation": 0.9}}
 FROM_SCRATCH: dict[str, dict[str, Any]] = {
     "default": {},
     "EMA 0.99": {"ema_decay": 0.99},
@@ -176,9 +180,9 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
         config = TrainConfig(epochs=sizes.train_epochs, image_size=size, low_resolution_epochs=0, seed=seed)
     if task == "few":
         config = replace(config, distillation=OWN_DISTILLATION)
-    if factor := changes.pop("rate", None):
-        changes["learning_rate"] = factor * config.rate(len(train))
+    factor = changes.pop("rate", 1.0)
     config = replace(config, **changes)
+    config = replace(config, learning_rate=factor * config.rate(len(train)))
     tests, held_back = data.test.take(sizes.tests), data.held_back.take(sizes.held_back)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     test_before = judged(model, tests, size)[0]

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.data import Split
+from amc_latency.data.augmentation import Augmentation
 from amc_latency.data.logits import correct, loss_of
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
@@ -131,19 +132,6 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     return top * (1 + math.cos(math.pi * done)) / 2
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift each uint8 image [N, C, H, W] by -2..2 pixels along both axes, zeros coming in; flip half."""
-    n, channels, height, width = images.shape
-    padded = functional.pad(images, (2, 2, 2, 2))
-    down, right = torch.randint(0, 5, (2, n, 1), generator=generator)
-    flip = torch.rand((n, 1), generator=generator) < 0.5
-    columns = torch.arange(width).expand(n, width)
-    columns = torch.where(flip, width - 1 - columns, columns) + right
-    rows = torch.arange(height) + down
-    each, channel = torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None]
-    return padded[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
 def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The epoch's batches. Drawn from (seed, epoch) alone, so that a resumed run sees the very same ones."""
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
@@ -151,11 +139,7 @@ def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[to
     order = torch.randperm(len(split), generator=generator)
     steps = config.steps(len(split))
     dealt = order.tensor_split(steps) if config.deals(len(split)) else order.split(config.batch(len(split)))[:steps]
-    for indices in dealt:
-        batch = split.at(indices)
-        if config.augment:
-            batch = replace(batch, images=augment(batch.images, generator))
-        yield batch.inputs(size), batch.labels
+    return split.batches(dealt, size, Augmentation() if config.augment else None, generator)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:

@@ -14,7 +14,7 @@ import msgspec
 from torch import Tensor, nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData
+from amc_latency.data import ImageData, InMemory
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
@@ -253,7 +253,7 @@ class Judge:
     def facts(self) -> Facts:
         """What a report says of how it was judged."""
         data = self.data
-        pixels = data.normalisation.text
+        pixels = "" if data.takes_as_given else data.normalisation.text
         return Facts(data.source, data.unlabelled, len(data.test), len(data.held_back), pixels, self.measure)
 
     def shortened(self) -> list[str]:
@@ -313,8 +313,7 @@ class Judge:
     def taylor_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The loss's gradients, which takes labels."""
         base = self.base
-        labels = self.data.train.take(self.config.calibration_images).labels
-        return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
+        return [taylor(base.model, base.graph, self.calibration, self._calibrating.labels, costs.choices)]
 
     def measured_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The loss itself, each group alone."""
@@ -327,7 +326,11 @@ class Judge:
     @cached_property
     def calibration(self) -> Tensor:
         """The images [N, C, H, W] that repair a cut network."""
-        return self.data.train.take(self.config.calibration_images).inputs(self.image_size)
+        return self._calibrating.inputs(self.image_size)
+
+    @cached_property
+    def _calibrating(self) -> InMemory:
+        return self.data.train.take(self.config.calibration_images).kept()
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -338,7 +341,7 @@ class Judge:
     def evaluator(self) -> NetworkEvaluator:
         """Made when the first policy must be judged: a resumed search may have none left."""
         model, graph = self.base.model, self.base.graph
-        held_back = self.data.held_back.take(self.config.images)
+        held_back = self.data.held_back.take(self.config.images).kept()
         return NetworkEvaluator(
             model,
             graph,

@@ -42,7 +42,7 @@ def main() -> None:
     import torch
 
     from amc_latency.accelerator import accelerator_of, autocast_dtype, prepared
-    from amc_latency.data import Split
+    from amc_latency.data import InMemory
     from amc_latency.models.registry import build_model
     from amc_latency.models.spec import ModelSpec
     from amc_latency.pixels import Normalisation
@@ -70,7 +70,7 @@ def main() -> None:
     n = options.batch * options.steps
     pixels = torch.randint(0, 256, (n, *spec.input), dtype=torch.uint8)
     figures = ((0.5,) * options.channels,) * 2
-    split = Split(pixels, torch.randint(0, 10, (n,)), Normalisation(*figures))
+    split = InMemory(pixels, torch.randint(0, 10, (n,)), Normalisation(*figures))
     model, teacher = (build_model(spec).to(device) for _ in range(2))
     model.to(memory_format=memory_format(model))
     common: dict[str, Any] = {

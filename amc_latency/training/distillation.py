@@ -27,12 +27,12 @@ class Objective:
         """In nats, mean over N images: of logits [N, outputs], and labels int64 [N] or shares [N, classes]."""
         plan, share = self.plan, self.plan.distillation
         if self.teacher is None:
-            return label_loss(logits, labels, plan.label_smoothing)
+            return loss_of(logits, labels, label_smoothing=plan.label_smoothing)
         with torch.no_grad():
             said = self.teacher(images)
         loss = logits.new_zeros(())
         if share < 1:
-            loss = (1 - share) * label_loss(logits, labels, plan.label_smoothing)
+            loss = (1 - share) * loss_of(logits, labels, label_smoothing=plan.label_smoothing)
         if share:
             loss = loss + share * distance(logits, said, plan.temperature)
         if self.maps is not None:
@@ -52,16 +52,6 @@ def objective(plan: TrainingPlan, model: nn.Module, teacher: nn.Module | None) -
         return
     with watched(model) as own, watched(teacher) as wanted:
         yield Objective(plan, teacher, (own, wanted))
-
-
-def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy in nats with labels, int64 [N], or with the shares [N, classes] of mixed images."""
-    if labels.ndim == 1:
-        return loss_of(logits, labels, label_smoothing=label_smoothing)
-    if logits.shape[1] == 1:
-        wanted = labels[:, 1] * (1 - label_smoothing) + label_smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits[:, 0], wanted)
-    return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 def distance(logits: Tensor, said: Tensor, temperature: float = 1.0) -> Tensor:

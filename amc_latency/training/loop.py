@@ -7,12 +7,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from amc_latency.accelerator import autocast_dtype, halving
 from amc_latency.data import Split
@@ -60,19 +59,6 @@ class EpochReport:
     seconds: float
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift each uint8 image [N, C, H, W] by -2..2 pixels along both axes, zeros coming in; flip half."""
-    n, channels, height, width = images.shape
-    padded = functional.pad(images, (2, 2, 2, 2))
-    down, right = torch.randint(0, 5, (2, n, 1), generator=generator)
-    flip = torch.rand((n, 1), generator=generator) < 0.5
-    columns = torch.arange(width).expand(n, width)
-    columns = torch.where(flip, width - 1 - columns, columns) + right
-    rows = torch.arange(height) + down
-    each, channel = torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None]
-    return padded[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
 def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The epoch's batches. Drawn from (seed, epoch) alone, so that a resumed run sees the very same ones."""
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
@@ -83,11 +69,7 @@ def _batches(split: Split, config: TrainConfig, epoch: int) -> Iterator[tuple[to
     for _ in range(passes):
         order = torch.randperm(images, generator=generator)
         dealt += order.tensor_split(steps) if config.deals(images) else order.split(config.batch(images))[:steps]
-    for indices in dealt:
-        batch = split.at(indices)
-        if config.augment:
-            batch = replace(batch, images=augment(batch.images, generator))
-        yield batch.inputs(size), batch.labels
+    return split.batches(dealt, size, config.augments, generator)
 
 
 def fit(
@@ -208,7 +190,7 @@ class _Step:
             # Gradients are averaged over processes, whose shares may differ by an image.
             share = len(some) * self.several.count / whole
             self.state.scaler.scale(loss if share == 1 else loss * share).backward()
-            hits = hits_of(logits.detach(), own if own.ndim == 1 else own.argmax(1))
+            hits = hits_of(logits.detach(), own)
             sums += torch.stack([loss.detach().float() * len(some), hits.sum().float()])
         return sums
 

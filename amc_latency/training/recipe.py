@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
+from amc_latency.data.augmentation import AUGMENTATIONS, Augmentation
 from amc_latency.errors import OptionError, UserError
 from amc_latency.names import find
 from amc_latency.settings import Rule, at_least, between, check_rules, positive, setting
@@ -106,6 +107,13 @@ class Recipe:
         TRAINING,
         rule=between(1, 1_000_000, "is from 1 to 1,000,000"),
     )
+    augmentation: str | None = setting(
+        None,
+        "what chance does to train images: auto by the data, none, or names with figures such as flip,crop=0.35; "
+        f"there are {', '.join(AUGMENTATIONS)}",
+        TRAINING,
+        rule=Rule(lambda text: bool(Augmentation.of(text)), ""),
+    )
     momentum: float | None = setting(
         None,
         "Nesterov's of sgd, the first beta of adamw: 0.9 unless set",
@@ -172,7 +180,7 @@ class TrainConfig(Recipe):
     kind: str = "train"
     """of `KINDS`: what is taken where the options say nothing"""
     augment: bool = True
-    """shift by up to 2 pixels and flip, at random"""
+    """whether chance changes images at all"""
     image_size: tuple[int, int] = (64, 64)
     """height and width of the network's input"""
     low_resolution_epochs: int = 6
@@ -194,6 +202,11 @@ class TrainConfig(Recipe):
                 raise OptionError(name, f"is from 0 to {LARGEST:,}, not {value}")
         if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
             raise UserError(f"a learning rate is a positive number such as 0.005, not {self.learning_rate:g}")
+
+    @property
+    def augments(self) -> Augmentation | None:
+        """What chance does to images; None for nothing."""
+        return Augmentation.of(self.augmentation or "auto") if self.augment else None
 
     def batch(self, images: int) -> int:
         """Images a step, of so many in all."""

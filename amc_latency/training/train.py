@@ -93,7 +93,7 @@ def train(
     """
     training, device = config.training, prepared(accelerator_of(config.accelerator))
     data = load_data(config.source, config.data_dir, config.download, training.image_size, console)
-    channels = data.train.images.shape[1]
+    channels = data.train.channels
     if channels == 1 and config.model not in SCALABLE_MODELS and config.model in known_models():
         raise UserError(
             f"{config.model} takes colour images, and the data, {data.source}, has grey ones; "

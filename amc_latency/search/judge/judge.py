@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from amc_latency.accelerator import accelerator_of, halving, on, prepared
 from amc_latency.console import Console
-from amc_latency.data import ImageData
+from amc_latency.data import ImageData, InMemory
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
@@ -282,7 +282,7 @@ class Judge:
     def facts(self) -> Facts:
         """What a report says of how it was judged."""
         data = self.data
-        pixels = data.normalisation.text
+        pixels = "" if data.takes_as_given else data.normalisation.text
         return Facts(data.source, data.unlabelled, len(data.test), len(data.held_back), pixels, self.measure)
 
     def shortened(self) -> list[str]:
@@ -346,7 +346,7 @@ class Judge:
     def taylor_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The loss's gradients, which takes labels."""
         base = self.base
-        labels = self.data.train.take(self.config.calibration_images).labels.to(self.device)
+        labels = self._calibrating.labels.to(self.device)
         return [taylor(self.model, base.graph, self.calibration, labels, costs.choices)]
 
     def measured_damages(self, costs: PolicyCosts) -> list[Damage]:
@@ -365,7 +365,11 @@ class Judge:
     @cached_property
     def calibration(self) -> Tensor:
         """The images [N, C, H, W] that repair a cut network."""
-        return self.data.train.take(self.config.calibration_images).inputs(self.image_size).to(self.device)
+        return self._calibrating.inputs(self.image_size).to(self.device)
+
+    @cached_property
+    def _calibrating(self) -> InMemory:
+        return self.data.train.take(self.config.calibration_images).kept()
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -381,7 +385,7 @@ class Judge:
     @cached_property
     def evaluator(self) -> NetworkEvaluator:
         """Made when the first policy must be judged: a resumed search may have none left."""
-        held_back = self.data.held_back.take(self.config.images)
+        held_back = self.data.held_back.take(self.config.images).kept()
         return NetworkEvaluator(
             self.model,
             self.base.graph,

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data import Split
+from amc_latency.data import InMemory
+from amc_latency.data.logits import loss_of
 from amc_latency.errors import JobError, OptionError
 from amc_latency.pixels import Normalisation
 from amc_latency.training.averaging import WeightAverage
-from amc_latency.training.distillation import attention_distance, distance, label_loss, watched
+from amc_latency.training.distillation import attention_distance, distance, watched
 from amc_latency.training.finetune import finetune_config
 from amc_latency.training.loop import DivergedError, EpochReport, fit
 from amc_latency.training.recipe import Recipe, TrainConfig
@@ -45,11 +46,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def images(n: int, channels: int = 1) -> Split:
+def images(n: int, channels: int = 1) -> InMemory:
     """Noise with labels of three classes."""
     generator = torch.Generator().manual_seed(n)
     pixels = torch.randint(0, 256, (n, channels, 8, 8), dtype=torch.uint8, generator=generator)
-    return Split(pixels, torch.arange(n) % 3, Normalisation((0.5,) * channels, (0.25,) * channels))
+    return InMemory(pixels, torch.arange(n) % 3, Normalisation((0.5,) * channels, (0.25,) * channels))
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -182,12 +183,16 @@ def test_mixed_labels_are_shares() -> None:
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 1.0]])
     logs = logits.log_softmax(1)
     expected = -(0.7 * logs[0, 0] + 0.3 * logs[0, 1] + logs[1, 2]) / 2
-    assert float(label_loss(logits, shares)) == pytest.approx(float(expected))
+    assert float(loss_of(logits, shares)) == pytest.approx(float(expected))
     whole = torch.eye(3)[[2, 1]]
-    assert float(label_loss(logits, whole, 0.1)) == pytest.approx(float(label_loss(logits, torch.tensor([2, 1]), 0.1)))
+    assert float(loss_of(logits, whole, "mean", 0.1)) == pytest.approx(
+        float(loss_of(logits, torch.tensor([2, 1]), "mean", 0.1))
+    )
     one = torch.tensor([[0.5], [-1.0]])
     labels = torch.tensor([1, 0])
-    assert float(label_loss(one, torch.eye(2)[labels], 0.1)) == pytest.approx(float(label_loss(one, labels, 0.1)))
+    assert float(loss_of(one, torch.eye(2)[labels], "mean", 0.1)) == pytest.approx(
+        float(loss_of(one, labels, "mean", 0.1))
+    )
 
 
 def test_attention_is_compared_at_each_resolution_whatever_the_channels() -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from amc_latency.accelerator import accelerator_of
-from amc_latency.data import Split
+from amc_latency.data import InMemory
 from amc_latency.models.files.weights import write_tensors
 from amc_latency.pixels import Normalisation
 from amc_latency.training.finetune import finetune_config
@@ -41,7 +41,7 @@ device = accelerator_of("cpu")
 reports = []
 # 23 images: batches of 7 and 8, of which the processes have 3 and 4.
 pixels = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8)
-split = Split(pixels, torch.arange(23) % 3, Normalisation((0.5,), (0.5,)))
+split = InMemory(pixels, torch.arange(23) % 3, Normalisation((0.5,), (0.5,)))
 config = finetune_config(3, (8, 8), 1, batch_size=8, learning_rate=0.05, ema_decay=0.9)
 fit(model.to(device), split, config, out / "state", reports.append)
 number = processes(device).number

@@ -1,6 +1,6 @@
 """What each default of training is worth: accuracy with and without it, over seeds.
 
-    python -m benchmarks.recipe [--tasks cut,few,train] [--only NAME,...] [--seeds 3] [--quick] [--out runs/recipe]
+    python -m benchmarks.recipe [--tasks cut,few,train] [--only "NAME;..."] [--seeds 3] [--quick] [--out runs/recipe]
     python -m benchmarks.recipe --report      the tables of what there is
 
 `cut` fine-tunes the bundled network after three quarters of its channels went, `few` a trained network of one's own on
@@ -161,7 +161,7 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
     """Train once."""
     import torch
 
-    from amc_latency.training.finetune import OWN_DISTILLATION, finetune_config, settle
+    from amc_latency.training.finetune import finetune_config, own_distillation, settle
     from amc_latency.training.loop import fit, judged
     from amc_latency.training.recipe import TrainConfig
 
@@ -179,7 +179,7 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
     if task == "train":
         config = TrainConfig(epochs=sizes.train_epochs, image_size=size, low_resolution_epochs=0, seed=seed)
     if task == "few":
-        config = replace(config, distillation=OWN_DISTILLATION)
+        config = replace(config, distillation=own_distillation(judged(model, data.held_back.take(500), size)[0]))
     factor = changes.pop("rate", 1.0)
     config = replace(config, **changes)
     config = replace(config, learning_rate=factor * config.rate(len(train)))
@@ -244,9 +244,11 @@ def main() -> None:
 
     parser = parser_of(__doc__)
     parser.add_argument("--tasks", type=csv_of(str), default=list(TASKS))
-    parser.add_argument("--only", type=csv_of(str), help="names of recipes")
+    parser.add_argument("--only", type=lambda text: text.split(";"), help="names of recipes, by semicolons")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--images", type=int, help="in place of 8,000, or of 640 with --quick; `few` has 227")
+    parser.add_argument("--epochs", type=int, help="of `cut`, in place of 6, or of 2 with --quick")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/recipe"))
     parser.add_argument("--report", action="store_true")
@@ -255,6 +257,7 @@ def main() -> None:
         sys.exit(f"error: there is no task {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")
     options.out.mkdir(parents=True, exist_ok=True)
     path, sizes = options.out / "recipe.csv", QUICK if options.quick else FULL
+    sizes = replace(sizes, images=options.images or sizes.images, epochs=options.epochs or sizes.epochs)
     torch.set_num_threads(options.threads)
     names = ("task", "recipe", "seed", "images")
     done = {tuple(row[name] for name in names) for row in read_rows(path)}

@@ -23,15 +23,19 @@ from amc_latency.models.load import Network, NetworkOptions, check_logits, check
 from amc_latency.training.intervals import interval_pct
 from amc_latency.training.loop import DivergedError, EpochReport, fit, judged
 from amc_latency.training.outcome import accuracy_line, outcome
-from amc_latency.training.recipe import Recipe, TrainConfig, recipe_of
+from amc_latency.training.recipe import KINDS, Recipe, TrainConfig, recipe_of
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Of the way that training went, which the network may end at."""
 KEPT = "The network of the last whole epoch before it is kept"
 
 
-OWN_DISTILLATION = 0.5
-"""Share of the loss that follows what the network itself said before, where no other teacher is known."""
+def own_distillation(accuracy_pct: float) -> float:
+    """Share of the loss that follows what the network itself said before, where no other teacher is known.
+
+    As far as that was right: a network on new data, which it hardly knows, learns by the labels.
+    """
+    return KINDS["finetune"].distillation * accuracy_pct / 100
 
 
 def finetune_config(epochs: int, image_size: tuple[int, int], seed: int, **recipe: Any) -> TrainConfig:
@@ -155,8 +159,8 @@ def finetune_checkpoint(
     wanted = None if teacher is None else _taught_by(teacher, network, console)
     if wanted is None:
         wanted = copy.deepcopy(model)
-        own = OWN_DISTILLATION if recipe.distillation is None else recipe.distillation
-        config = replace(config, distillation=own)
+        own = own_distillation(before.accuracy_pct)
+        config = replace(config, distillation=own if recipe.distillation is None else recipe.distillation)
     origin = f"{origin} {weights_digest(wanted)}"
     config = replace(config, image_size=size)
     console.say(config.plan(len(data.train), has_teacher=True).text)

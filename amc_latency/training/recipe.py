@@ -141,7 +141,8 @@ class Recipe:
     )
     distillation: float | None = setting(
         None,
-        "share of the loss that follows the teacher's outputs and not the labels: 0.9 of fine-tuning unless set",
+        "share of the loss that follows the teacher's outputs and not the labels: 0.9 of fine-tuning unless set, 0.9 "
+        "of its accuracy where that is the network itself",
         TRAINING,
         rule=_share,
     )

@@ -149,6 +149,7 @@ def finetune_checkpoint(
     network = load_network(options)
     check_logits(network)
     check_trained(network, options, "fine-tuning")
+    wanted = None if teacher is None else _taught_by(teacher, network, console)
     size = network.spec.input[1:]
     data = data_for(network, source, console=console)
     check_several(data, network.spec.name, console)
@@ -156,7 +157,6 @@ def finetune_checkpoint(
     before = outcome(model, data.held_back, size)
     console.say(accuracy_line(before))
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    wanted = None if teacher is None else _taught_by(teacher, network, console)
     if wanted is None:
         wanted = copy.deepcopy(model)
         own = own_distillation(before.accuracy_pct)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from amc_latency.console import Console
+
 Result = TypeVar("Result")
 
 
@@ -128,6 +130,12 @@ def accelerator_of(name: str | None) -> torch.device:
     if int(number or 0) >= len(ACCELERATORS[kind].found()):
         raise OptionError("accelerator", f"{name} is not there: there is {', '.join(_all_found())}")
     return torch.device(name)
+
+
+def say_where(device: torch.device, console: Console) -> None:
+    """Say that a GPU computes."""
+    if device.type != "cpu":
+        console.say(f"computing on {device}, {ACCELERATORS[device.type].found()[device.index or 0]}")
 
 
 def _all_found() -> list[str]:

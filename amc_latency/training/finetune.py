@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from amc_latency.accelerator import accelerator_of, is_first, prepared
+from amc_latency.accelerator import accelerator_of, is_first, prepared, say_where
 from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import data_for
@@ -146,6 +146,7 @@ def finetune_checkpoint(
     console = console or Console(quiet=True)
     config = finetune_config(epochs, (8, 8), seed, **recipe_of(recipe))  # refused before anything is loaded
     device = prepared(accelerator_of(accelerator))
+    say_where(device, console)
     network = load_network(options)
     check_logits(network)
     check_trained(network, options, "fine-tuning")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from amc_latency.accelerator import accelerator_of, is_first, prepared
+from amc_latency.accelerator import accelerator_of, is_first, prepared, say_where
 from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
@@ -92,6 +92,8 @@ def train(
     can't be trained on this data, and what `load_data` and `fit` raise.
     """
     training, device = config.training, prepared(accelerator_of(config.accelerator))
+    console = console or Console(quiet=True)
+    say_where(device, console)
     data = load_data(config.source, config.data_dir, config.download, training.image_size, console)
     channels = data.train.channels
     if channels == 1 and config.model not in SCALABLE_MODELS and config.model in known_models():
@@ -101,7 +103,6 @@ def train(
         )
     spec = ModelSpec(config.model, config.width, input=(channels, *training.image_size), classes=data.classes)
     data = fitted(data, spec)
-    console = console or Console(quiet=True)
     check_labels(data, config.model, data.classes, console)
     check_several(data, config.model, console)
     console.say(f"pixels are normalised by the data's own figures, {data.normalisation}")

@@ -17,8 +17,10 @@ from amc_latency.accelerator import (
     float64_device,
     halving,
     on,
+    say_where,
 )
 from amc_latency.cli.main import app
+from amc_latency.console import Console
 from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig
 from amc_latency.training.train import TrainCommandConfig, train
@@ -87,6 +89,12 @@ def test_gpus_compute_in_half_and_others_in_float32(two_gpus: None) -> None:
     assert autocast_dtype(CUDA, "float16") == torch.float16
     assert autocast_dtype(CUDA, "off") is None
     assert autocast_dtype(MPS, None) is None
+
+
+def test_a_gpu_that_computes_is_named(two_gpus: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cpu", "cuda", "cuda:1"):
+        say_where(torch.device(name), Console())
+    assert capsys.readouterr().err == "computing on cuda, NVIDIA A\ncomputing on cuda:1, NVIDIA B\n"
 
 
 def test_float64_is_computed_where_there_is_some() -> None:

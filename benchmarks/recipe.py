@@ -41,7 +41,6 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
     "a quarter of the rate": {"rate": 0.25},
     "four times the rate": {"rate": 4.0},
     "adamw": {"optimizer": "adamw"},
-    "adamw, five times the rate": {"optimizer": "adamw", "rate": 5.0},
     "64 steps an epoch": {"epoch_steps": 64},
     "64 steps, no augmentation": {"epoch_steps": 64, "augment": False},
     "64 steps, no distillation": {"epoch_steps": 64, "distillation": 0.0},

@@ -42,7 +42,7 @@ def _adamw(groups: Groups, momentum: float) -> Optimizer:
 OPTIMIZERS = {
     "sgd": OptimizerRecord(_sgd, {"train": 0.1, "finetune": 0.005}, 1.0, 5e-4),
     # Its steps don't grow with the gradients: the square root of the batch (Malladi et al., arXiv 2205.10287).
-    "adamw": OptimizerRecord(_adamw, {"train": 0.002, "finetune": 0.0002}, 0.5, 0.02),
+    "adamw": OptimizerRecord(_adamw, {"train": 0.002, "finetune": 0.001}, 0.5, 0.02),
 }
 """By name, in the order in which messages list them."""
 

@@ -78,7 +78,7 @@ class Recipe:
     )
     learning_rate: float | None = setting(
         None,
-        "highest of training: 0.1 from random weights, 0.005 of fine-tuning, with adamw 0.002 and 0.0002, unless set; "
+        "highest of training: 0.1 from random weights, 0.005 of fine-tuning, with adamw 0.002 and 0.001, unless set; "
         "less for batches under 128",
         TRAINING,
         rule=positive(" such as 0.005"),

@@ -150,7 +150,7 @@ def test_adamw_moves_each_weight_by_the_rate_at_first() -> None:
         ("sgd", "train", 8000, 0.1),
         ("sgd", "finetune", 227, 0.005 / 8),
         ("adamw", "train", 8000, 0.002),
-        ("adamw", "finetune", 227, 0.0002 / math.sqrt(8)),
+        ("adamw", "finetune", 227, 0.001 / math.sqrt(8)),
     ],
 )
 def test_rates_by_optimizer_kind_and_batch(optimizer: str, kind: str, images: int, rate: float) -> None:

@@ -127,9 +127,11 @@ def accelerator_of(name: str | None) -> torch.device:
                 "accelerator", f"{name} is for one process: `accelerate launch` gives each its own, so cuda"
             )
         name, number = f"cuda:{several[0]}", str(several[0])
-    if int(number or 0) >= len(ACCELERATORS[kind].found()):
+    index = int(number or 0)
+    if index >= len(ACCELERATORS[kind].found()):
         raise OptionError("accelerator", f"{name} is not there: there is {', '.join(_all_found())}")
-    return torch.device(name)
+    # With its number, as tensors have it.
+    return torch.device(kind) if kind == "cpu" else torch.device(kind, index)
 
 
 def say_where(device: torch.device, console: Console) -> None:

@@ -41,7 +41,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_is_taken_where_there_is_one(two_gpus: None) -> None:
-    assert accelerator_of(None) == accelerator_of("auto") == CUDA
+    assert accelerator_of(None) == accelerator_of("auto") == accelerator_of("cuda") == torch.device("cuda:0")
     assert accelerator_of("cuda:1") == torch.device("cuda:1")
     assert accelerator_of("cpu") == CPU
 
@@ -93,8 +93,8 @@ def test_gpus_compute_in_half_and_others_in_float32(two_gpus: None) -> None:
 
 def test_a_gpu_that_computes_is_named(two_gpus: None, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("cpu", "cuda", "cuda:1"):
-        say_where(torch.device(name), Console())
-    assert capsys.readouterr().err == "computing on cuda, NVIDIA A\ncomputing on cuda:1, NVIDIA B\n"
+        say_where(accelerator_of(name), Console())
+    assert capsys.readouterr().err == "computing on cuda:0, NVIDIA A\ncomputing on cuda:1, NVIDIA B\n"
 
 
 def test_float64_is_computed_where_there_is_some() -> None:

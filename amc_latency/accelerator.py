@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from amc_latency.arguments.settings import Rule, setting
 from amc_latency.errors import JobError, OptionError, is_out_of_memory
-from amc_latency.settings import Rule, setting
 
 if TYPE_CHECKING:
     import torch

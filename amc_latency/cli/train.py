@@ -82,6 +82,15 @@ def _finetune(
     ] = None,
     data: DataOption = "auto",
     accelerator: AcceleratorOption = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--min-accuracy",
+            min=0,
+            max=100,
+            help="percent that the network must get right before: more than chance unless set",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,6 +108,7 @@ def _finetune(
             accelerator,
             console,
             lambda epoch: meter.update(epoch.epoch, note=f"loss {epoch.loss:.3f}"),
+            min_accuracy,
         )
     if is_first():
         show(report, as_json, fields_text, console)

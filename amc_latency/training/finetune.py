@@ -19,10 +19,12 @@ from amc_latency.data.labels import check_several
 from amc_latency.errors import OptionError, UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.files.weights import weights_digest
-from amc_latency.models.load import Network, NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.models.load import Network, NetworkOptions, check_logits, load_network
+from amc_latency.models.untrained import check_trained
 from amc_latency.training.intervals import interval_pct
 from amc_latency.training.loop import DivergedError, EpochReport, fit, judged
-from amc_latency.training.outcome import accuracy_line, outcome
+from amc_latency.training.original import check_original
+from amc_latency.training.outcome import outcome
 from amc_latency.training.recipe import KINDS, Recipe, TrainConfig, recipe_of
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
@@ -137,11 +139,13 @@ def finetune_checkpoint(
     recipe: Recipe = Recipe(),
     teacher: Teacher | None = None,
     accelerator: str | None = None,
+    min_accuracy: float | None = None,
 ) -> FinetuneResult:
     """Fine-tune the trained network of `options` and write `out`.
 
     `teacher` is the network whose outputs are followed beside the labels: the network itself, as it was before, unless
-    given. Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise.
+    given. Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise, and
+    `UserError` for a network at chance, or under `min_accuracy` percent.
     """
     console = console or Console(quiet=True)
     config = finetune_config(epochs, (8, 8), seed, **recipe_of(recipe))  # refused before anything is loaded
@@ -155,8 +159,8 @@ def finetune_checkpoint(
     data = data_for(network, source, console=console)
     check_several(data, network.spec.name, console)
     model, origin = network.model.to(device), weights_digest(network.model)
-    before = outcome(model, data.held_back, size)
-    console.say(accuracy_line(before))
+    before = check_original(network, data, len(data.held_back), min_accuracy, console)
+    assert before is not None, "these images have labels"
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if wanted is None:
         wanted = copy.deepcopy(model)

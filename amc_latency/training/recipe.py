@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
+from amc_latency.arguments.names import find
+from amc_latency.arguments.settings import Rule, at_least, between, check_settings, positive, setting
 from amc_latency.data.augmentation import AUGMENTATIONS, Augmentation
 from amc_latency.errors import OptionError, UserError
-from amc_latency.names import find
-from amc_latency.settings import Rule, at_least, between, check_rules, positive, setting
 from amc_latency.training.optimizers import OPTIMIZERS
 
 TRAINING = "Training"
@@ -164,7 +164,7 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        check_rules(self)
+        check_settings(self)
 
 
 def recipe_of(config: Recipe) -> dict[str, Any]:

@@ -29,10 +29,11 @@ from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.pixels import NORMALISATIONS, parse_normalisation
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.folder import RunFolder
 from amc_latency.search.judge import judge as judge_module
-from amc_latency.search.judge.judge import Judge, Tested
-from amc_latency.search.result import SearchReport
+from amc_latency.search.judge.judge import Judge
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.folder import RunFolder
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import check_met, search
 from amc_latency.training.outcome import Outcome
 

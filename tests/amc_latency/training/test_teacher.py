@@ -21,7 +21,7 @@ from amc_latency.models.files.weights import weights_digest
 from amc_latency.models.load import NetworkOptions
 from amc_latency.models.registry import build_model
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.folder import uncut_of
+from amc_latency.search.results.folder import uncut_of
 from amc_latency.training import loop
 from amc_latency.training.distillation import distance
 from amc_latency.training.recipe import Recipe, TrainConfig
@@ -68,7 +68,7 @@ def checkpoint(path: Path, seed: int, spec: ModelSpec = SPEC) -> Path:
 def tuned(model: Path, out: Path, teacher: Path | None = None, **how: Any) -> tuple[torch.nn.Module, list[str]]:
     heard, recipe = Heard(), replace(FOLLOWS, **how)
     named = None if teacher is None else str(teacher)
-    finetune(NetworkOptions(str(model)), recipe, named, out, 2, "bundled", 0, None, heard)
+    finetune(NetworkOptions(str(model)), recipe, named, out, 2, "bundled", 0, None, heard, min_accuracy=0)
     return load_checkpoint(out)[0], heard.lines
 
 

@@ -74,6 +74,7 @@ def test_as_many_are_kept_as_memory_takes(tmp_path: Path) -> None:
     assert line.endswith("train images are decoded whenever they are used")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 def test_workers_read_what_one_process_does(tmp_path: Path) -> None:
     split = load_folder(photos(tmp_path), SIZE, QUIET, streaming=NOTHING).train
     assert isinstance(split, Streamed)

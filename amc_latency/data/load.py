@@ -19,7 +19,7 @@ class Streaming:
     """How images are read that are decoded from files or a data set."""
 
     memory_gib: float = 1.5
-    """GiB of decoded images that may be kept: a split that fits is, others are decoded anew whenever they are used"""
+    """GiB of decoded images that may be kept: a set that fits is, others are decoded anew whenever they are used"""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from amc_latency.pixels import Crop
 class Streaming:
     """How images are read that are decoded from files or a data set."""
 
-    memory_gib: float = 1.0
-    """GiB of decoded images that may be kept: a split that fits is, others are decoded anew whenever they are used"""
+    memory_gib: float = 1.5
+    """GiB of decoded images that may be kept: a set that fits is, others are decoded anew whenever they are used"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def load_data(
     """Load what `source` names: a set by name, or with its place as in "folder:DIR" and "FILE.py:FUNCTION".
 
     `data_dir` is where torchvision keeps its sets, `download` has it fetch one first. Photos of a folder are decoded
-    for a network that takes `size` (h, w) and sees what `crop` says of them; all other sets keep their own.
+    for a network that takes `size` (h, w) and sees what `crop` says of them; all other sets keep their own. `streaming`
+    says how many decoded ones are kept in memory.
     Raises UserError for an unknown source and for what is missing or wrong there, JobError for a failed download.
     """
     name, place = _parts(source)

@@ -169,31 +169,24 @@ def streamed(split: InMemory) -> Streamed:
     return Streamed(Rows(images), indices, split.labels, split.normalisation, images.shape[1], view, quiet, "pixels")
 
 
-def kept_where_they_fit(splits: list[Streamed], streaming: Streaming, console: Console) -> list[Streamed]:
-    """Train, held back and test, each read now and kept if there is the memory; train, which is largest, comes last.
+def kept_if_they_fit(splits: list[Streamed], streaming: Streaming, console: Console) -> list[Streamed]:
+    """Train, held back and test, read now and kept if there is the memory for all three; what can't be read is left out.
 
-    What is not kept is said, and what can't be read is left out.
+    Else they stay as they are, which is said.
     """
-    left = streaming.memory_gib * 2**30
-    names = ("train", "held-back", "test")
-    needed = [len(split) * _bytes_each(split) for split in splits]
-    fits = [False] * len(splits)
-    for part in (1, 2, 0):
-        fits[part] = needed[part] <= left
-        left -= needed[part] * fits[part]
-    if not all(fits):
-        parts = " and ".join(name for name, fit in zip(names, fits, strict=True) if not fit)
+    gib = sum(len(split) * _bytes_each(split) for split in splits) / 2**30
+    if gib > streaming.memory_gib:
         console.say(
-            f"{sum(map(len, splits)):,} images are {sum(needed) / 2**30:.1f} GiB decoded, and "
-            f"{streaming.memory_gib:g} are kept: {parts} images are decoded whenever they are used"
+            f"{sum(map(len, splits)):,} images are {gib:.3g} GiB decoded, and up to {streaming.memory_gib:g} are kept: "
+            "they are decoded whenever they are used"
         )
-    fits = [fit and split.is_fixed for split, fit in zip(splits, fits, strict=True)]
+        return splits
     wanted: dict[int, tuple[Streamed, list[int]]] = {}
-    for split, fit in zip(splits, fits, strict=True):
-        if fit:
+    for split in splits:
+        if split.is_fixed:
             wanted.setdefault(id(split.items), (split, []))[1].extend(split.indices.tolist())
     found = {key: read_all(split.items, indices, split.skipped) for key, (split, indices) in wanted.items()}
-    return [split.keeping(found[id(split.items)]) if fit else split for split, fit in zip(splits, fits, strict=True)]
+    return [split.keeping(found[id(split.items)]) if split.is_fixed else split for split in splits]
 
 
 def _bytes_each(split: Streamed) -> float:

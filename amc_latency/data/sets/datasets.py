@@ -20,7 +20,7 @@ from amc_latency.data.photos.files import sample
 from amc_latency.data.photos.pixel_modes import as_bytes, levels_of
 from amc_latency.data.photos.view import View
 from amc_latency.data.splits import LEAST_IMAGES, ImageData
-from amc_latency.data.streamed import Streamed, kept_where_they_fit
+from amc_latency.data.streamed import Streamed, kept_if_they_fit
 from amc_latency.data.workers import chance, read_batches
 from amc_latency.errors import UserError
 from amc_latency.pixels import GREY, IMAGENET, NORMALISATIONS, Crop, Normalisation
@@ -180,7 +180,7 @@ def load_datasets(
     # Small images are fastest all in one.
     ours, judged, tested = (
         split.kept() if split.kind == "pixels" and isinstance(split.items, Kept) else split
-        for split in kept_where_they_fit(three, streaming or Streaming(), console)
+        for split in kept_if_they_fit(three, streaming or Streaming(), console)
     )
     return ImageData(where, ours, judged, tested, classes or found, takes_as_given=kinds == {"tensors"})
 

@@ -158,7 +158,7 @@ def _loaded(
     from amc_latency.data.items import Skipped
     from amc_latency.data.photos.decoding import room_to_decode
     from amc_latency.data.photos.files import PhotoFiles
-    from amc_latency.data.streamed import Streamed, kept_where_they_fit
+    from amc_latency.data.streamed import Streamed, kept_if_they_fit
 
     names = [photo.name for split in splits for photo in split]
     files = PhotoFiles(folder, names, view, room_to_decode())
@@ -171,7 +171,7 @@ def _loaded(
         pixels, colours = (GREY, 1) if is_grey else (IMAGENET, 3)
         loaded.append(Streamed(files, indices, labels, pixels, colours, view, skipped))
         start += len(split)
-    train, held_back, test = kept_where_they_fit(loaded, streaming or Streaming(), console)
+    train, held_back, test = kept_if_they_fit(loaded, streaming or Streaming(), console)
     if not len(held_back) or not len(test):
         raise UserError(f"{folder}: of the few images for a test none can be read; repair them, or add more")
     return ImageData(source, train, held_back, test, classes, unlabelled=not classes)

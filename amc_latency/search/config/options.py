@@ -146,8 +146,8 @@ class SearchConfig(Recipe):
     estimate: bool = setting(False, "from a cost model of a phone that is not there: nobody measured", DEVICE)
     data: str = setting(
         "auto",
-        "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, imagenet:DIR, folder:DIR or "
-        "FILE.py:FUNCTION",
+        "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, torchvision:NAME, imagenet:DIR, "
+        "folder:DIR or FILE.py:FUNCTION",
         DATA,
     )
     unlabelled: str | None = setting(

@@ -18,7 +18,7 @@ from amc_latency.data.streamed import Streamed, streamed
 from amc_latency.data.workers import read_batches
 from amc_latency.errors import JobError, UserError
 from amc_latency.pixels import Normalisation
-from tests.amc_latency.data.photo_files import QUIET, Heard, numbered
+from tests.amc_latency.data.photo_files import QUIET, Heard, numbered, paint
 
 SIZE = (8, 8)
 NOTHING = Streaming(memory_gib=0.0)
@@ -63,17 +63,20 @@ def test_what_is_streamed_is_what_is_kept(tmp_path: Path) -> None:
             assert torch.equal(labels, others)
 
 
-def test_as_many_are_kept_as_memory_takes(tmp_path: Path) -> None:
-    photos(tmp_path)
+def test_all_is_kept_or_nothing(tmp_path: Path) -> None:
+    # Of 14x16 pixels the middle is cut out of 9x10: 40 times 270 bytes.
+    for i in range(40):
+        paint(tmp_path / "ab"[i % 2] / f"{i}.png", size=(16, 14))
     heard = Heard()
-    # 40 photos of at most 10x20 pixels of 3 bytes; the smaller splits come first.
-    data = load_folder(tmp_path, SIZE, heard, streaming=Streaming(memory_gib=10 * 600 / 2**30))
-    assert [isinstance(split.items, Kept) for split in data.splits] == [False, True, True]  # type: ignore[attr-defined]
+    for n_bytes, is_kept in ((40 * 270, True), (40 * 270 - 1, False)):
+        data = load_folder(tmp_path, SIZE, heard, streaming=Streaming(n_bytes / 2**30))
+        assert [isinstance(split.items, Kept) for split in data.splits] == [is_kept] * 3  # type: ignore[attr-defined]
     (line,) = heard.lines
-    assert line.startswith("40 images are 0.0 GiB decoded, and")
-    assert line.endswith("train images are decoded whenever they are used")
+    assert line.startswith("40 images are 1.01e-05 GiB decoded, and up to")
+    assert line.endswith("are kept: they are decoded whenever they are used")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 def test_workers_read_what_one_process_does(tmp_path: Path) -> None:
     split = load_folder(photos(tmp_path), SIZE, QUIET, streaming=NOTHING).train
     assert isinstance(split, Streamed)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.arguments.settings import refuse_unused
 from amc_latency.console import Console
 from amc_latency.errors import OptionError
-from amc_latency.search.config import SearchConfig, config_of, run_name
+from amc_latency.search.config import SearchConfig, run_name
 
 if TYPE_CHECKING:
     from amc_latency.device.kinds import PhoneOptions
@@ -136,10 +137,9 @@ def search(
 
     Raises `UserError` for bad input, also for options that would change nothing, and what a search raises.
     """
-    from amc_latency.search.unused import unused
+    from amc_latency.search.config.unused import checked_config
 
-    config = config_of(options)
-    refuse_unused(options, unused(config))
+    config = checked_config(options)
     folder = out or Path("runs") / run_name(config, pareto)
     check_phone(phone)
     check_search(config, folder / ("target-1" if pareto is not None else "round-1" if config.rounds > 1 else "."))
@@ -154,7 +154,7 @@ def search(
 
         rounds = search_rounds(config, folder, console, phone)
         return Outcome(rounds, rounds_text, lambda result: check_met(result.report))
-    from amc_latency.search.report import search_text
+    from amc_latency.search.results.report import search_text
     from amc_latency.search.run import search as run_search
 
     return Outcome(run_search(config, folder, console, phone), search_text, check_met)
@@ -172,17 +172,17 @@ def export(
     check_out(out, suffix=".tflite")
     from amc_latency.data import fitted, load_data
     from amc_latency.export.choose import export_with
-    from amc_latency.models import load
+    from amc_latency.models import load, untrained
 
-    load.check_weights_said(network)
+    untrained.check_weights_said(network)
     if counts is None:
         model, spec, trained, expected = load.load_model(network)
-        model = model if trained else load.model_with_norm_statistics(model, spec.input)
+        model = model if trained else untrained.model_with_norm_statistics(model, spec.input)
     else:
         whole = load.load_network(network)
-        cut = load.cut_to(whole if whole.trained else load.with_norm_statistics(whole), counts)
+        cut = load.cut_to(whole if whole.trained else untrained.with_norm_statistics(whole), counts)
         model, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
-    load.check_own_weights(network, spec)
+    untrained.check_own_weights(network, spec)
     images = None
     channels, height, width = spec.input
     if trained and channels in (1, 3):
@@ -226,16 +226,6 @@ def import_timings(
     model = named_model(network.get("model"), logs)
     loaded = load_network(NetworkOptions(**{**network, "model": model}))
     return Outcome(import_into(loaded, counts, logs, out, device, force), import_text)
-
-
-def refuse_unused(given: Collection[str], unused: Mapping[str, str]) -> None:
-    """Raise `OptionError` for an argument that was given though `unused` says why it is for none.
-
-    One that has its default is not in anybody's way.
-    """
-    for name, why in unused.items():
-        if name in given:
-            raise OptionError(name, f"would change nothing here: {why}. Leave it out")
 
 
 def check_phone(phone: PhoneOptions) -> None:
@@ -297,7 +287,7 @@ def check_device_and_table(device: str, lut: Path | None, estimate: bool = False
 def check_search(config: SearchConfig, folder: Path) -> None:
     """The same for a search that is to lie in `folder`, and whether that, and the images, can be what they must be."""
     from amc_latency.data.load import check_source
-    from amc_latency.search.folder import CONFIG, check_place
+    from amc_latency.search.results.folder import CONFIG, check_place
 
     check_place(folder)
     if config.unlabelled is None:
@@ -310,7 +300,7 @@ def check_search(config: SearchConfig, folder: Path) -> None:
 
 
 def _say_untrained(network: Network | KnownNetwork, console: Console) -> None:
-    from amc_latency.models.load import no_weights_needed
+    from amc_latency.models.untrained import no_weights_needed
 
     if not network.trained:
         console.say(no_weights_needed(network))

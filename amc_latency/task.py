@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from amc_latency.arguments.settings import check_settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,11 +75,15 @@ class ImageTask:
 
     data: str = "auto"
     """what `data` takes, see `amc_latency.data.load.load_data`"""
-    unlabelled: str | None = None
+    unlabelled: str | Path | None = None
     """in its place: a folder of images without labels"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def images(self, network: Network, console: Console) -> ImageData:
         """The images as `network` takes them. Raises what `data_for` raises."""
         from amc_latency.data import data_for
 
-        return data_for(network, self.data, self.unlabelled, console, introduces=False)
+        folder = None if self.unlabelled is None else str(self.unlabelled)
+        return data_for(network, self.data, folder, console, introduces=False)

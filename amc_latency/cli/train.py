@@ -67,6 +67,15 @@ def _finetune(
     data: DataOption = "auto",
     learning_rate: LearningRateOption = None,
     batch_size: BatchSizeOption = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--min-accuracy",
+            min=0,
+            max=100,
+            help="percent that the network must get right before: more than chance unless set",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,6 +95,7 @@ def _finetune(
             console,
             learning_rate,
             batch_size,
+            min_accuracy,
         )
     show(report, as_json, fields_text, console)
 

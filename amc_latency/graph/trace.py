@@ -14,8 +14,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from amc_latency.errors import UserError
 from amc_latency.graph.coupling import ChannelGroup, LeftWhole
+from amc_latency.graph.layers.walk import check_no_bare_tensors, walk
 from amc_latency.graph.tracing import OPEN_BATCH, symbolic
-from amc_latency.graph.walk import check_no_bare_tensors, walk
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 
 

@@ -16,10 +16,12 @@ from amc_latency.data.labels import check_several
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.files.weights import weights_digest
-from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.models.load import NetworkOptions, check_logits, load_network
+from amc_latency.models.untrained import check_trained
 from amc_latency.training.intervals import interval_pct
 from amc_latency.training.loop import EpochReport, TrainConfig, fit, judged
-from amc_latency.training.outcome import accuracy_line, outcome
+from amc_latency.training.original import check_original
+from amc_latency.training.outcome import outcome
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Of the way that training went, which the network may end at."""
@@ -130,10 +132,12 @@ def finetune_checkpoint(
     console: Console | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
+    min_accuracy: float | None = None,
 ) -> FinetuneResult:
     """Fine-tune the trained network of `options` and write `out`.
 
-    Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise.
+    Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise, and `UserError`
+    for a network at chance, or under `min_accuracy` percent.
     """
     config = finetune_config(epochs, (8, 8), seed, learning_rate, batch_size)  # refused before anything is loaded
     network = load_network(options)
@@ -143,9 +147,8 @@ def finetune_checkpoint(
     data = data_for(network, source, console=console)
     check_several(data, network.spec.name, console or Console(quiet=True))
     origin = weights_digest(network.model)
-    before = outcome(network.model, data.held_back, size)
-    if console is not None:
-        console.say(accuracy_line(before))
+    before = check_original(network, data, len(data.held_back), min_accuracy, console or Console(quiet=True))
+    assert before is not None, "these images have labels"
     start = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
     fit(
         network.model,

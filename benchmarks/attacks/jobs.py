@@ -136,7 +136,8 @@ class Profile(Work):
     name = "profile"
 
     def prepare(self, folder: Path) -> None:
-        from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
+        from amc_latency.models.load import NetworkOptions, load_network
+        from amc_latency.models.untrained import with_norm_statistics
 
         self.network: Network = with_norm_statistics(load_network(NetworkOptions("lenet5", 0.6, weights="random")))
 

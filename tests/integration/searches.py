@@ -18,8 +18,8 @@ from amc_latency.console import Console
 from amc_latency.models.load import load_network
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.judge.judge import Tested
-from amc_latency.search.result import SearchReport
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.outcome import Outcome
 

@@ -22,7 +22,7 @@ from amc_latency.models.load import load_network
 from amc_latency.search import run as search_run
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge.weights import weight_layers
-from amc_latency.search.report import search_text
+from amc_latency.search.results.report import search_text
 from amc_latency.search.run import check_met, search
 from amc_latency.search.series.rounds import rounds_text, search_rounds
 

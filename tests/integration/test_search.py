@@ -15,7 +15,7 @@ from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.pixels import NORMALISATIONS, parse_normalisation
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.folder import RunFolder
+from amc_latency.search.results.folder import RunFolder
 from tests.integration.searches import events, run
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph.trace import trace
-from amc_latency.models.load import Network, with_norm_statistics
+from amc_latency.models.load import Network
 from amc_latency.models.registry import build_model
 from amc_latency.models.spec import ModelSpec, parse_input
+from amc_latency.models.untrained import with_norm_statistics
 from amc_latency.prune.cut import cut
 
 CUTS = 5

@@ -19,8 +19,8 @@ from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.judge.score import Score
 
 Evaluate = Callable[[Counts], Score]
 Damage = list[np.ndarray]

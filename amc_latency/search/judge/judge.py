@@ -13,26 +13,23 @@ from typing import Annotated
 import msgspec
 from torch import Tensor, nn
 
+from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import find
 from amc_latency.prune.refit import Statistics, collect
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import Reward
-from amc_latency.search.agents.loop import EpisodeRecord, best_of
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
-from amc_latency.search.judge.original import check_original
+from amc_latency.search.judge.record import EpisodeRecord, best_of
+from amc_latency.search.judge.score import ACCURACY, Reward, Score, Tested
 from amc_latency.search.records import DAMAGES
-from amc_latency.search.result import ACCURACY
 from amc_latency.training.finetune import finetune_config, settle, worse_text
 from amc_latency.training.loop import fit
-from amc_latency.training.outcome import Outcome
+from amc_latency.training.original import check_original
 
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
@@ -58,19 +55,6 @@ class FinetuneOptions:
     seed: int = 0
     learning_rate: float | None = None
     batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What a network is worth, as it is shown: percent of images, or a task's own score."""
-
-    value: float
-    images: int = 0
-    """that it is a share of; 0 for a score"""
-    top5: float | None = None
-    """percent whose label is among the first five, where that is told"""
-    outcome: Outcome | None = None
-    """image by image"""
 
 
 @dataclass(frozen=True)
@@ -126,12 +110,11 @@ class Judge:
         self.data = data
         self.config = config
         self.log = log
+        self._writes = False
         self.say = say
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
-        if log is not None:
-            drop_torn_line(log)
         for row in [] if log is None else read_lines(log, JudgedPolicy):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
@@ -351,6 +334,10 @@ class Judge:
 
     def _write(self, counts: Counts, score: Score, final: bool) -> Score:
         if self.log is not None:
+            if not self._writes:
+                # Not before: another search may just have begun in the folder, and be in the middle of a line.
+                drop_torn_line(self.log)
+                self._writes = True
             row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
             append_line(self.log, row)
         return score

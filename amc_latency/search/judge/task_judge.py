@@ -18,9 +18,9 @@ from amc_latency.errors import UserError
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.models.load import Network
 from amc_latency.prune.refit import recalibrate_batch_norm
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig, Tested
+from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig
+from amc_latency.search.judge.score import Score, Tested
 from amc_latency.search.judge.weights import WeightJudge
 from amc_latency.task import Task, Trains
 
@@ -84,7 +84,7 @@ class Asked:
 
     def train(self, model: nn.Module, teacher: nn.Module, seed: int) -> None:
         """`Task.train`, in place; UserError where the network has other tensors afterwards, or some not finite."""
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        before = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
         teacher.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -96,9 +96,14 @@ class Asked:
         model.cpu().eval()
         teacher.cpu().eval()
         after = model.state_dict()
-        for name in {**shapes, **after}:
-            if name not in after or name not in shapes or after[name].shape != shapes[name]:
+        for name in {**before, **after}:
+            if name not in after or name not in before or after[name].shape != before[name][0]:
                 raise UserError(f"{self.name}: train() changed the shape of {name}: train weights alone, in place")
+            if after[name].dtype != before[name][1]:
+                left, was = after[name].dtype, before[name][1]
+                raise UserError(
+                    f"{self.name}: train() left {name} in {left}, and it was {was}: call model.to({was}) at its end"
+                )
             if not bool(after[name].isfinite().all()):
                 raise UserError(f"{self.name}: train() left {name} with values that are not finite: lower its rate?")
 

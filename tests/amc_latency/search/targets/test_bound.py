@@ -18,8 +18,9 @@ from amc_latency.search import run
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import predicted_costs
-from amc_latency.search.judge.judge import Judge, Tested
-from amc_latency.search.report import search_text
+from amc_latency.search.judge.judge import Judge
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.report import search_text
 from amc_latency.search.solvers.baselines import random_policies, uniform_policies
 from amc_latency.search.targets.bound import UpperBound
 from amc_latency.training.outcome import Outcome

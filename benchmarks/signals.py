@@ -16,7 +16,7 @@ import copy
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ def signals_of(subject, share: float, source: str, counts: tuple[int, ...], rate
     kl_few, _ = distances(model, teacher, held_back.take(FEW), size)
     kl, logit_error = distances(model, teacher, episode, size)
     started, brief = time.monotonic(), copy.deepcopy(model)
-    steps = replace(finetune_config(1, size, 0, rate), batch_size=BATCH, teacher_share=1.0)
+    steps = finetune_config(1, size, 0, learning_rate=rate, batch_size=BATCH)
     fit(brief, judge.data.train.take(STEPS * BATCH), steps, teacher=teacher)
     steps_seconds = time.monotonic() - started
     after_steps = judged(brief, episode, size)
@@ -290,13 +290,14 @@ def main() -> None:
 def _run(options: argparse.Namespace, out: Path) -> None:
     import torch
 
-    from benchmarks.rivals.__main__ import sizes_of
+    from benchmarks.rivals.__main__ import check_settings, sizes_of
     from benchmarks.rivals.subject import opened
     from benchmarks.rivals.tasks import checkpoint_of, task_of
 
     torch.set_num_threads(options.threads)
     sizes, task = sizes_of(options), task_of(options.task)
     out.mkdir(parents=True, exist_ok=True)
+    check_settings(out / "signals.json", sizes, rate=options.rate)
     for name in sizes.networks:
         checkpoint, source = checkpoint_of(task, name, options.data, out, sizes)
         with opened(options.task, name, checkpoint, source, sizes, out, None, options.timing_core) as subject:

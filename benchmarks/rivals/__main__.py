@@ -23,7 +23,6 @@ import json
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
 from amc_latency.errors import JobError, UserError
 from amc_latency.names import find
@@ -35,10 +34,10 @@ from benchmarks.rivals.tasks import TASKS, Sizes, checkpoint_of, task_of
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     """An option for each size; unset is what the task says."""
     for field in fields(Sizes):
-        kind: Any = {"networks": csv_of(str), "shares": csv_of(float), "rates": csv_of(float), "goal": str}.get(
-            field.name, int
-        )
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind)
+        kind = type(field.default)
+        if isinstance(field.default, tuple):
+            kind = csv_of(str if field.name == "networks" else float)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=field.metadata["help"])
 
 
 def sizes_of(options: argparse.Namespace) -> Sizes:
@@ -49,12 +48,13 @@ def sizes_of(options: argparse.Namespace) -> Sizes:
     return replace(task.quick if options.quick else task.full, **{k: v for k, v in given.items() if v is not None})
 
 
-def check_settings(path: Path, sizes: Sizes) -> None:
+def check_settings(path: Path, sizes: Sizes, **more: float) -> None:
     """Rows of other settings don't belong in one table. Raises UserError for them."""
-    more = ("networks", "shares", "seeds", "goal")
-    settings = {name: value for name, value in json.loads(json.dumps(asdict(sizes))).items() if name not in more}
+    in_rows = ("networks", "shares", "seeds", "rates", "goal")
+    own = {name: value for name, value in asdict(sizes).items() if name not in in_rows}
+    settings = json.loads(json.dumps({**own, **more}))
     if path.exists() and (known := json.loads(path.read_text())) != settings:
-        raise UserError(f"{path.parent} holds runs with {known}: the same settings, or another --out")
+        raise UserError(f"{path} says that the rows there are of {known}: the same settings, or another --out")
     path.write_text(json.dumps(settings))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 from benchmarks.common import append_row, read_rows
 from benchmarks.rivals.equal import equalised
 from benchmarks.rivals.methods import RIVALS, Candidate
@@ -166,10 +166,14 @@ def _known(row: Row) -> Cut:
 
 
 def finetune(subject: Subject, cut_row: Cut, model: nn.Module, seed: int, rate: float, path: Path) -> None:
-    """One fine-tuning of a copy of a cut network."""
+    """One fine-tuning of a copy of a cut network; where it diverges, what it was before counts."""
     began = time.monotonic()
-    model = copy.deepcopy(model)
-    subject.finetune(model, seed, rate)
+    model, before = copy.deepcopy(model), model
+    try:
+        subject.finetune(model, seed, rate)
+    except JobError as error:
+        print(f"{subject.name} {cut_row.share:g} {cut_row.rival} seed {seed} rate {rate:g}: {error}", flush=True)
+        model = before
     data, sizes = subject.judge.data, subject.sizes
     row = Finetuned(
         task=subject.task,

@@ -92,7 +92,7 @@ class Subject:
     def finetune(self, model: nn.Module, seed: int, rate: float) -> None:
         """Fine-tune `model` in place to the last epoch, as a search does, but at `rate`; the uncut network teaches."""
         train = self.judge.data.train
-        config = finetune_config(self.sizes.epochs, self.judge.image_size, seed, rate)
+        config = finetune_config(self.sizes.epochs, self.judge.image_size, seed, learning_rate=rate)
         fit(model, train.take(self.sizes.train_images or len(train)), config, teacher=self.network.model)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from amc_latency.errors import UserError
 from amc_latency.names import find
+from amc_latency.settings import setting
 from benchmarks.common import ROOT
 
 
@@ -17,28 +18,21 @@ from benchmarks.common import ROOT
 class Sizes:
     """What a run takes; each is an option of the same name."""
 
-    networks: tuple[str, ...]
-    """by name"""
-    shares: tuple[float, ...]
-    """of the uncut network's measured milliseconds"""
-    image_size: int
-    classes: int = 0
-    """the first so many are taken; 0: all"""
-    train_epochs: int = 0
-    """of the uncut network"""
-    epochs: int = 3
-    """of fine-tuning a cut one, at each rate"""
-    train_images: int = 0
-    """that fine-tuning sees; 0: all"""
-    judge_images: int = 500
-    """held-back images that judge a policy in a search"""
-    evaluations: int = 100
-    """policies that each search may try"""
-    seeds: int = 3
-    rates: tuple[float, ...] = (0.005, 0.02, 0.05)
-    """learning rates of fine-tuning: the first seed takes all, the others the one that does best on held-back images"""
-    goal: str = "2%"
-    """error of the latency table's layers"""
+    networks: tuple[str, ...] = setting((), "by the task's names")
+    shares: tuple[float, ...] = setting((), "of the uncut network's measured milliseconds")
+    image_size: int = setting(64, "height and width")
+    classes: int = setting(0, "the first so many by name, 0 for all; tiny_imagenet alone")
+    train_epochs: int = setting(0, "of the uncut network")
+    epochs: int = setting(3, "of fine-tuning a cut one")
+    train_images: int = setting(0, "that fine-tuning sees, 0 for all")
+    judge_images: int = setting(500, "held-back images that judge a policy in a search")
+    evaluations: int = setting(100, "policies that each search may try")
+    seeds: int = setting(3, "of searches and of fine-tuning")
+    rates: tuple[float, ...] = setting(
+        (0.005, 0.02, 0.05),
+        "learning rates of fine-tuning: the first seed takes all, others the one that did best on held-back images",
+    )
+    goal: str = setting("2%", "mean error of layers that the latency table is built to")
 
 
 @dataclass(frozen=True)

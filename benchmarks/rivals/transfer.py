@@ -44,7 +44,7 @@ def transfer(name: str, source: str, checkpoint: Path, image_size: int, epochs: 
     model.get_submodule(head).load_state_dict(layer.state_dict())
     said = [f"last layer alone {accuracy(model, data.test, size):.2f} %"]
     if epochs:
-        fit(model, data.train, finetune_config(epochs, size, 0, RATE), checkpoint.with_suffix(".resume"))
+        fit(model, data.train, finetune_config(epochs, size, 0, learning_rate=RATE), checkpoint.with_suffix(".resume"))
         test = accuracy(model, data.test, size)
         said.append(f"all layers {with_interval(test, interval_pct(test, len(data.test)))} %")
     print(f"{name} on {source}: of {len(data.test):,} test images {', '.join(said)}", flush=True)

@@ -36,7 +36,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     for field in fields(Sizes):
         kind = type(field.default)
         if isinstance(field.default, tuple):
-            kind = csv_of(str if field.name == "networks" else float)
+            kind = csv_of(str if field.name in ("networks", "rivals") else float)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=field.metadata["help"])
 
 
@@ -50,7 +50,7 @@ def sizes_of(options: argparse.Namespace) -> Sizes:
 
 def check_settings(path: Path, sizes: Sizes, **more: float) -> None:
     """Rows of other settings don't belong in one table. Raises UserError for them."""
-    in_rows = ("networks", "shares", "seeds", "rates", "goal")
+    in_rows = ("networks", "rivals", "shares", "seeds", "rates", "goal")
     own = {name: value for name, value in asdict(sizes).items() if name not in in_rows}
     settings = json.loads(json.dumps({**own, **more}))
     if path.exists() and (known := json.loads(path.read_text())) != settings:
@@ -63,7 +63,6 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--task", default="bundled", help=", ".join(TASKS))
     parser.add_argument("--data", type=Path, help="the folder of the task's images")
-    parser.add_argument("--rivals", type=csv_of(str), help="in this order; all that are installed unless set")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/rivals"))
     parser.add_argument("--threads", type=int, default=1, help="that train and judge")
@@ -90,10 +89,10 @@ def _run(options: argparse.Namespace, out: Path) -> None:
 
     torch.set_num_threads(options.threads)
     sizes, task = sizes_of(options), task_of(options.task)
-    names = options.rivals or [name for name, rival in RIVALS.items() if rival.is_installed]
+    names = list(sizes.rivals) or [name for name, rival in RIVALS.items() if rival.is_installed]
     for name in names:
         find(RIVALS, name, "rival").check(name)
-    if missing := [name for name in RIVALS if name not in names and not RIVALS[name].is_installed]:
+    if missing := [name for name in RIVALS if not sizes.rivals and not RIVALS[name].is_installed]:
         print(f"left out, as their packages are not installed: {', '.join(missing)}")
     out.mkdir(parents=True, exist_ok=True)
     check_settings(out / "settings.json", sizes)

@@ -111,5 +111,10 @@ def opened(
         with on_core(core):
             table = amc.profile(network, device, table=folder / "table.tsv", goal=sizes.goal)
         costs = predicted_costs(network.graph.architecture, Grid().choices(network), Predictor(table))
-        judge = Judge(network, data, JudgeConfig(sizes.judge_images), folder / "scores.jsonl")
+        judge = Judge(
+            network,
+            data,
+            JudgeConfig(sizes.judge_images, recalibration_images=sizes.recalibration_images),
+            folder / "scores.jsonl",
+        )
         yield Subject(task, name, judge, costs, Timer(device, network, table, rounds, core), sizes, folder)

@@ -19,6 +19,7 @@ class Sizes:
     """What a run takes; each is an option of the same name."""
 
     networks: tuple[str, ...] = setting((), "by the task's names")
+    rivals: tuple[str, ...] = setting((), "in this order; all whose packages are installed unless set")
     shares: tuple[float, ...] = setting((), "of the uncut network's measured milliseconds")
     image_size: int = setting(64, "height and width")
     classes: int = setting(0, "the first so many by name, 0 for all; tiny_imagenet alone")
@@ -26,6 +27,7 @@ class Sizes:
     epochs: int = setting(3, "of fine-tuning a cut one")
     train_images: int = setting(0, "that fine-tuning sees, 0 for all")
     judge_images: int = setting(500, "held-back images that judge a policy in a search")
+    recalibration_images: int = setting(256, "for the batch norms of each policy's network")
     evaluations: int = setting(100, "policies that each search may try")
     seeds: int = setting(3, "of searches and of fine-tuning")
     rates: tuple[float, ...] = setting(
@@ -145,15 +147,17 @@ _TINY = Sizes(
     image_size=64,
     classes=100,
     train_epochs=20,
-    train_images=15_000,
+    train_images=10_000,
 )
 _TRASH = Sizes(
     networks=("efficientnet_lite0",),
+    rivals=("uniform", "random", "taylor", "tp-l2-8", "tp-bn-8", "ours"),
     shares=(0.7, 0.5),
     image_size=224,
     train_epochs=3,
-    epochs=2,
-    judge_images=200,
+    epochs=1,
+    judge_images=100,
+    recalibration_images=64,
     evaluations=60,
 )
 _BUNDLED = Sizes(
@@ -178,7 +182,7 @@ TASKS = {
         train=_transfer,
         networks={"efficientnet_lite0": ()},
         full=_TRASH,
-        quick=replace(_TRASH, shares=(0.5,), image_size=96, train_epochs=1, judge_images=100, **_QUICK),
+        quick=replace(_TRASH, shares=(0.5,), image_size=96, train_epochs=1, **_QUICK),
     ),
     "bundled": Task(
         source=_bundled,

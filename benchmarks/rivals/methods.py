@@ -53,18 +53,18 @@ class Rival:
     """whether another seed cuts otherwise"""
     is_policy: bool = False
     """whether counts make the network again"""
-    package: str = ""
+    packages: tuple[str, ...] = ()
     """that must be installed"""
 
     @property
     def is_installed(self) -> bool:
-        """Whether its package is there."""
-        return not self.package or find_spec(self.package) is not None
+        """Whether its packages are there."""
+        return all(find_spec(package) is not None for package in self.packages)
 
     def check(self, name: str) -> None:
-        """Raise UserError where its package is missing."""
+        """Raise UserError where its packages are missing."""
         if not self.is_installed:
-            raise UserError(f"rival {name} needs a package that is not installed: {self.package}")
+            raise UserError(f"rival {name} needs packages that are not installed: {', '.join(self.packages)}")
 
     def again(self, subject: Subject, seed: int, knob: float, counts: Counts) -> nn.Module:
         """The network of a run before."""
@@ -135,12 +135,12 @@ RIVALS = {
     "taylor": Rival(partial(baseline, name="dp", damage="taylor"), PREDICTED, is_policy=True),
     **{
         f"tp-{importance}-{round_to}": Rival(
-            partial(torch_pruning, importance=importance, round_to=round_to), CHANNELS, package="torch_pruning"
+            partial(torch_pruning, importance=importance, round_to=round_to), CHANNELS, packages=("torch_pruning",)
         )
         for importance in others.IMPORTANCES
         for round_to in (8, 16)
     },
-    "fastnas": Rival(fastnas, FLOPS, package="modelopt"),
+    "fastnas": Rival(fastnas, FLOPS, packages=("modelopt", "torchprofile")),
     OURS: Rival(partial(agent, name=None, warm=None), PREDICTED, has_seed=True, is_policy=True),
 }
 """In the order in which they are run, but that seeds go first."""

@@ -2,7 +2,7 @@
 
 Torch-Pruning (MIT) stands among the development packages. ModelOpt (Apache-2.0) does not:
 
-    pip install nvidia-modelopt
+    pip install nvidia-modelopt torchprofile
 """
 
 from __future__ import annotations

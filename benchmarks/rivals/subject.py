@@ -105,11 +105,12 @@ def opened(
 
     network = load_network(NetworkOptions(checkpoint))
     data = data_for(network, source)
-    folder = out / f"{name}-{sizes.image_size}-{sizes.classes or 'all'}"
+    # Scores are of one network's weights; layers take what they take whatever these are.
+    folder = out / Path(checkpoint).stem
     folder.mkdir(parents=True, exist_ok=True)
     with amc.device("host") as device:
         with on_core(core):
-            table = amc.profile(network, device, table=folder / "table.tsv", goal=sizes.goal)
+            table = amc.profile(network, device, table=out / f"{name}-{sizes.image_size}.tsv", goal=sizes.goal)
         costs = predicted_costs(network.graph.architecture, Grid().choices(network), Predictor(table))
         judge = Judge(
             network,

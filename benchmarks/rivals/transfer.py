@@ -15,19 +15,20 @@ from amc_latency.data.splits import Split
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.models.registry import build_model
-from amc_latency.training.finetune import finetune_config
+from amc_latency.training.finetune import finetune_config, settle
 from amc_latency.training.intervals import interval_pct, with_interval
-from amc_latency.training.loop import accuracy, fit
+from amc_latency.training.loop import EpochReport, accuracy, fit, judged
 
 HEAD_STEPS, HEAD_DECAY = 300, 1e-3
-RATE = 0.01
+RATE = 0.005
 """Of all layers, at the top of the schedule."""
 
 
 def transfer(name: str, source: str, checkpoint: Path, image_size: int, epochs: int) -> None:
     """Write `checkpoint`: the network `name` with its published weights, trained for the classes of `source`.
 
-    Its last layer is fitted to the features of the train images as they are; then all layers are trained for `epochs`.
+    Its last layer is fitted to the features of the train images as they are; then all layers are trained for `epochs`,
+    and end where the held-back images' loss is lowest on the way (`settle`), as in `amc-latency finetune`.
     """
     network = load_network(NetworkOptions(name, input=f"3x{image_size}x{image_size}"))
     data = data_for(network, source, console=Console())
@@ -44,12 +45,20 @@ def transfer(name: str, source: str, checkpoint: Path, image_size: int, epochs: 
     model.get_submodule(head).load_state_dict(layer.state_dict())
     said = [f"last layer alone {accuracy(model, data.test, size):.2f} %"]
     if epochs:
-        fit(model, data.train, finetune_config(epochs, size, 0, learning_rate=RATE), checkpoint.with_suffix(".resume"))
+        start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        resume = checkpoint.with_suffix(".resume")
+        fit(model, data.train, finetune_config(epochs, size, 0, learning_rate=RATE), resume, _say)
+        settled = settle(model, start, lambda trained: judged(trained, data.held_back, size))
         test = accuracy(model, data.test, size)
-        said.append(f"all layers {with_interval(test, interval_pct(test, len(data.test)))} %")
+        shown = with_interval(test, interval_pct(test, len(data.test)))
+        said.append(f"all layers {shown} %, {settled.share:g} of the way")
     print(f"{name} on {source}: of {len(data.test):,} test images {', '.join(said)}", flush=True)
     save_checkpoint(checkpoint, model, spec, {"source": source, NORMALISATION_KEY: data.normalisation.text})
     checkpoint.with_suffix(".resume").unlink(missing_ok=True)
+
+
+def _say(epoch: EpochReport) -> None:
+    print(f"epoch {epoch.epoch} of {epoch.epochs}: {epoch.accuracy:.1f} % of train batches", flush=True)
 
 
 def last_linear(model: nn.Module) -> str:

@@ -90,8 +90,8 @@ class Signals:
 
 def policies(subject, share: float, wanted: int) -> list[tuple[str, tuple[int, ...]]]:
     """At least `wanted` policies under one share, with where they are from: baselines, neighbours of these, random."""
-    from amc_latency.search.methods import choose
     from amc_latency.search.solvers.baselines import random_policies
+    from amc_latency.search.steps.methods import choose
     from benchmarks.rivals.methods import problem_of
 
     found: dict[tuple[int, ...], str] = {}

@@ -6,9 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from amc_latency.search.result import Row
-
 from amc_latency.search.delivery.deliver import Delivered, Delivery
+from amc_latency.search.results.result import Row
 
 
 def test_a_link_in_the_run_folder_is_replaced_and_not_followed(tmp_path: Path) -> None:

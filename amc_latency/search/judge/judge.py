@@ -47,7 +47,16 @@ class JudgeConfig:
     calibration_images: int = 512
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
-    """how many of these recalibrate the batch norms of each policy's network"""
+    """how many of these recalibrate the batch norms of each policy's network; see `recalibrating`"""
+
+    def recalibrating(self, size: tuple[int, int]) -> int:
+        """The same for images of `size` (h, w): unless set, of those larger than 96x96 fewer, down to 64.
+
+        Their maps have as many positions for a batch norm's statistics, and those of all images are in memory at once.
+        """
+        if self.recalibration_images != JudgeConfig.recalibration_images:
+            return self.recalibration_images
+        return min(self.recalibration_images, max(64, self.recalibration_images * 96 * 96 // (size[0] * size[1])))
 
 
 @dataclass(frozen=True)
@@ -346,7 +355,7 @@ class Judge:
             model,
             graph,
             self.pruner(),
-            self.calibration[: self.config.recalibration_images],
+            self.calibration[: self.config.recalibrating(self.image_size)],
             held_back.inputs(self.image_size),
             held_back.labels,
             say=self.say,

@@ -110,7 +110,7 @@ def test_answers_that_have_nothing_to_do_with_the_images_fit_nothing(seed: int) 
 def test_two_classes_the_other_way_round_are_found() -> None:
     labels = LABELS % 2
     images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
-    split = Split(images, labels, Normalisation((0.0,), (1.0,)))
+    split = InMemory(images, labels, Normalisation((0.0,), (1.0,)))
 
     class Reversed(nn.Module):
         def __init__(self) -> None:

@@ -18,14 +18,19 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or 
 def typed(name: str, hint: Any, value: Any) -> Any:
     """The argument `name` as `hint` has it, see `plain`. Raises `OptionError` where it is of another type."""
     found = plain(hint, value)
+    check_number(name, found)
     check_type(name, hint, found)
     return found
 
 
-def check_type(name: str, hint: Any, value: Any) -> None:
-    """Raise `OptionError` for a value that is not of the type `hint`. True and False are no numbers, NaN is none."""
+def check_number(name: str, value: Any) -> None:
+    """Raise `OptionError` for NaN, which is a number by its type alone."""
     if isinstance(value, float) and math.isnan(value):
         raise OptionError(name, f"is {value}; give a number")
+
+
+def check_type(name: str, hint: Any, value: Any) -> None:
+    """Raise `OptionError` for a value that is not of the type `hint`. True and False are no numbers."""
     if not _fits(hint, value):
         raise OptionError(name, f"is {_words(hint)}, not {repr(value)[:100]}")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
-from amc_latency.arguments.typed import check_number, check_type, typed
+from amc_latency.arguments.typed import check_type, typed
 from amc_latency.errors import OptionError, UserError
 
 T = TypeVar("T")
@@ -125,7 +125,6 @@ def check_settings(config: Any) -> None:
         check_type(each.name, hints[each.name], value)
         rule = each.metadata.get("rule")
         if rule is None or value is None:
-            check_number(each.name, value)
             continue
         try:
             holds = rule.holds(value)

@@ -16,17 +16,12 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or 
 
 
 def typed(name: str, hint: Any, value: Any) -> Any:
-    """The argument `name` as `hint` has it, see `plain`. Raises `OptionError` where it is of another type."""
+    """The argument `name` as `hint` has it, see `plain`. Raises `OptionError` where it is of another type, or NaN."""
     found = plain(hint, value)
-    check_number(name, found)
+    if isinstance(found, float) and math.isnan(found):
+        raise OptionError(name, f"is {found}; give a number")
     check_type(name, hint, found)
     return found
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raise `OptionError` for NaN, which is a number by its type alone."""
-    if isinstance(value, float) and math.isnan(value):
-        raise OptionError(name, f"is {value}; give a number")
 
 
 def check_type(name: str, hint: Any, value: Any) -> None:

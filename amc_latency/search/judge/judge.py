@@ -109,6 +109,8 @@ class Judge:
     Networks are given and taken on the CPU; what is computed with them is computed on `device`.
     """
 
+    line: type[JudgedPolicy] = JudgedPolicy
+    """of the log"""
     measure = ACCURACY
     """what its figures are"""
 
@@ -133,7 +135,7 @@ class Judge:
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
-        for row in [] if log is None else read_lines(log, JudgedPolicy):
+        for row in [] if log is None else read_lines(log, self.line):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
 
@@ -394,6 +396,6 @@ class Judge:
                 # Not before: another search may just have begun in the folder, and be in the middle of a line.
                 drop_torn_line(self.log)
                 self._writes = True
-            row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
+            row = self.line(counts, score.accuracy, score.loss, score.images, final, score.top5)
             append_line(self.log, row)
         return score

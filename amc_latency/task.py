@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from amc_latency.arguments.settings import check_settings
+from amc_latency.data.load import Streaming
 from amc_latency.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from amc_latency.console import Console
-    from amc_latency.data import ImageData, Streaming
+    from amc_latency.data import ImageData
     from amc_latency.models.load import Network
 
 

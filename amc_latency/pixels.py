@@ -49,8 +49,10 @@ NORMALISATIONS = {
     "fashion_mnist": Normalisation((0.2860,), (0.3530,)),
     "none": Normalisation((0.0,), (1.0,)),
     "raw": Normalisation((0.0,), (1 / 255,)),
+    "caffe": Normalisation((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
 }
-"""By name; one figure is that of every channel. `none` is for pixels of 0..1, and `raw` for those of 0..255."""
+"""By name; one figure is that of every channel. `none` is for pixels of 0..1, `raw` for those of 0..255, and `caffe`
+for these less ImageNet's mean, as weights from Caffe and Keras expect them, most of them as BGR."""
 
 
 def parse_normalisation(text: str, channels: int | None = None) -> Normalisation:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from amc_latency.arguments.settings import check_settings
 from amc_latency.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class ImageTask:
 
     data: Any = "auto"
     """what `data` takes, see `amc_latency.data.load.load_data`; or one data set, of which a part is held back"""
-    unlabelled: str | None = None
+    unlabelled: str | Path | None = None
     """in its place: a folder of images without labels"""
     train: Any = None
     """in its place: the data set to train on"""
@@ -89,14 +91,18 @@ class ImageTask:
     streaming: Streaming | None = None
     """how much is kept in memory"""
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
     def images(self, network: Network, console: Console) -> ImageData:
         """The images as `network` takes them. Raises what `data_for` and `data_of_sets` raise, UserError for both."""
         from amc_latency.data.fitting import data_for, data_of_sets
 
         if self.train is None and (self.held_back, self.test) != (None, None):
             raise UserError("`held_back` and `test` go with `train`: give that too")
+        folder = None if self.unlabelled is None else str(self.unlabelled)
         if self.train is None and isinstance(self.data, str):
-            return data_for(network, self.data, self.unlabelled, console, False, self.streaming)
+            return data_for(network, self.data, folder, console, False, self.streaming)
         if self.unlabelled is not None or (self.train is not None and self.data != "auto"):
             raise UserError("`train`, `data` and `unlabelled` take each other's place: give one of them")
         train = self.data if self.train is None else self.train

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from amc_latency.arguments.names import unknown
 from amc_latency.errors import OptionError, UserError
-from amc_latency.names import unknown
 
 if TYPE_CHECKING:
     import torch

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 
+from amc_latency.arguments.names import nearest
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
 from amc_latency.errors import OptionError, UserError
 from amc_latency.models.spec import names_own_file
-from amc_latency.names import nearest
 from amc_latency.pixels import Crop
 
 
@@ -92,9 +92,9 @@ def check_source(source: str) -> None:
                 "data", f"{source} is a file: images come from a folder, `data=folder:DIR`, or FILE.py:FUNCTION"
             )
         names = sorted((named for name, each in SOURCES.items() for named in each.spelled(name)), key=_has_place)
-        raise UserError(
-            f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
-        )
+        near = nearest(source, names)
+        guess = "" if near is None else f'; did you mean "{near}"?'
+        raise UserError(f'no data source is called "{source}"{guess or "."} Known: {", ".join(names)}')
     if record.place == "DIR" and not place:
         raise OptionError("data", f"{name} needs a folder: `data={name}:DIR`")
     if record.place == "DIR" and not Path(place).is_dir():

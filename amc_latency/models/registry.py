@@ -8,9 +8,9 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from amc_latency.android_bench.safe.limits import INPUT_VALUES, PARAMETERS
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import UserError
 from amc_latency.models.spec import MODULE, ModelSpec, names_own_file
-from amc_latency.names import nearest
 from amc_latency.pixels import Crop
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> nn.Module:
     """
     if source_of(spec.name).takes_counts:
         return build_original(spec, most_weights)
-    from amc_latency.graph.normal_form import normal_form
+    from amc_latency.graph.rewriting.normal_form import normal_form
     from amc_latency.models.zoo.wrappers import folded
 
     model = normal_form(folded(build_original(spec, most_weights)), spec.input)
@@ -225,8 +225,10 @@ def _unknown(name: str) -> str:
 
     prefixes = [f"{source.prefix}NAME" for source in SOURCES.values() if source.prefix not in (None, MODULE)]
     shown = {**{other: f"torchvision:{other}" for other in classifiers()}, **{known: known for known in known_models()}}
+    near = nearest(name, shown)
+    hint = "" if near is None else f"; did you mean '{shown[near]}'?"
     return (
-        f"there is no model '{name}'; did you mean '{shown[nearest(name, list(shown))]}'? "
+        f"there is no model '{name}'{hint or '.'} "
         f"Known are {', '.join([*known_models(), *prefixes])}, FILE.py:FUNCTION, bundled, and "
         "any checkpoint (.safetensors)"
     )

@@ -6,11 +6,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from amc_latency.arguments.names import unknown
 from amc_latency.data.load import Wanted
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
 from amc_latency.data.splits import ImageData
 from amc_latency.errors import UserError
-from amc_latency.names import unknown
 
 SPLITS = (
     ("train", "val", "test"),

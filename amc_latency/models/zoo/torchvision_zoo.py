@@ -7,9 +7,9 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import nearest
 from amc_latency.pixels import Crop, Normalisation
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def build(spec: ModelSpec, name: str) -> nn.Module:
 
     if name not in classifiers():
         close = nearest(name, classifiers())
-        raise UserError(f"torchvision has no classifier {name}; did you mean torchvision:{close}?")
+        hint = f"it has {', '.join(classifiers())}" if close is None else f"did you mean torchvision:{close}?"
+        raise UserError(f"torchvision has no classifier {name}; {hint}")
     lean = {"init_weights": False, "aux_logits": False} if name in _LEAN else {}
     return torchvision.models.get_model(name, weights=None, num_classes=spec.classes, **lean)
 

@@ -49,7 +49,7 @@ class CheckedForward:
         self._fast = CutForward(model, graph, calibration, images, batch)
         self._full = graph.architecture.group_channels
         self._shapes = _shapes(model)
-        self._calibration = calibration
+        self._calibration, self._device = calibration, calibration.device
         self._size: tuple[int, int] = (images.shape[-2], images.shape[-1])
         self._batch = batch
         self._batches, self._labels = images.split(batch), labels.split(batch)
@@ -80,16 +80,16 @@ class CheckedForward:
             self._checked.add(due)
             starts = sorted({0, (len(split) - 1) // self._batch * self._batch})
             some = [split.at(slice(start, start + self._batch)).kept() for start in starts]
-            images = [part.inputs(self._size) for part in some if len(part)]
+            images = [part.inputs(self._size).to(self._device) for part in some if len(part)]
             fast, plain = list(self._fast.frozen(network, images)), list(_run(network, images))
-            self._compare(fast, plain, [part.labels for part in some if len(part)])
+            self._compare(fast, plain, [part.labels.to(self._device) for part in some if len(part)])
         run = _run if self.is_plain else self._fast.frozen
         labels: list[Tensor] = []
 
         def inputs() -> Iterator[Tensor]:
             for images, found in split.parts(self._size, self._batch):
-                labels.append(found)
-                yield images
+                labels.append(found.to(self._device))
+                yield images.to(self._device)
 
         return ((logits, labels.pop(0)) for logits in run(network, inputs()))
 

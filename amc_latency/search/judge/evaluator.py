@@ -15,9 +15,9 @@ from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
 from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.checked import CheckedForward
+from amc_latency.search.judge.score import Score
 from amc_latency.training.outcome import Outcome, outcome_of
 
 FIRST_IMAGES = 200

@@ -20,7 +20,8 @@ from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import collect
 from amc_latency.search.judge.damage import taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut
-from amc_latency.training.loop import TrainConfig, fit, judged
+from amc_latency.training.loop import fit, judged
+from amc_latency.training.recipe import TrainConfig
 
 OWN = """
 import torch

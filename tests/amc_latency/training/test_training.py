@@ -22,13 +22,12 @@ from amc_latency.pixels import Normalisation
 from amc_latency.training.finetune import finetune_config
 from amc_latency.training.loop import (
     EpochReport,
-    TrainConfig,
     accuracy,
     fit,
     lagging,
-    learning_rate,
     memory_format,
 )
+from amc_latency.training.recipe import TrainConfig
 from amc_latency.training.train import TrainCommandConfig, train
 
 TINY = ModelSpec("mobilenet_v1", input=(1, 32, 32), classes=10, channels=(8,) * 14)
@@ -185,7 +184,8 @@ import torch
 from torch import Tensor, nn
 from amc_latency.data import InMemory, Split
 from amc_latency.pixels import Normalisation
-from amc_latency.training.loop import TrainConfig, fit
+from amc_latency.training.loop import fit
+from amc_latency.training.recipe import TrainConfig
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
@@ -247,13 +247,16 @@ def test_only_networks_that_onednn_crashes_on_are_laid_out_otherwise() -> None:
 
 
 def test_learning_rises_and_falls() -> None:
-    config = TrainConfig(epochs=4, learning_rate=0.8, warmup_epochs=2.0)
     # 10 steps an epoch: 20 of warm-up, then a cosine over the other 20.
-    assert learning_rate(config, 0, 10) == pytest.approx(0.8 * 1 / 20)
-    assert learning_rate(config, 19, 10) == pytest.approx(0.8)
-    assert learning_rate(config, 20, 10) == pytest.approx(0.8)
-    assert learning_rate(config, 30, 10) == pytest.approx(0.4)
-    assert learning_rate(config, 39, 10) == pytest.approx(0.4 * (1 + math.cos(math.pi * 19 / 20)))
+    plan = TrainConfig(epochs=4, learning_rate=0.8, warmup_epochs=2.0, batch_size=10).plan(100)
+    assert plan.rate_at(0) == pytest.approx(0.8 * 1 / 20)
+    assert plan.rate_at(19) == pytest.approx(0.8)
+    assert plan.rate_at(20) == pytest.approx(0.8)
+    assert plan.rate_at(30) == pytest.approx(0.4)
+    assert plan.rate_at(39) == pytest.approx(0.4 * (1 + math.cos(math.pi * 19 / 20)))
+    assert replace(plan, schedule="linear").rate_at(30) == pytest.approx(0.4)
+    assert replace(plan, schedule="linear").rate_at(39) == pytest.approx(0.8 / 20)
+    assert replace(plan, schedule="constant").rate_at(39) == 0.8
 
 
 def test_two_epochs_learn_to_tell_clothes_apart() -> None:
@@ -280,7 +283,7 @@ def test_batch_norm_and_biases_do_not_decay(few: Split) -> None:
 
 
 def test_a_diverging_run_says_so(few: Split) -> None:
-    with pytest.raises(JobError, match="lower learning_rate"):
+    with pytest.raises(JobError, match="lower `learning_rate`, 1e\\+30 now"):
         fit(tiny_model(), few, replace(CONFIG, learning_rate=1e30))
 
 

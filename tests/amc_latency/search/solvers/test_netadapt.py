@@ -17,8 +17,8 @@ from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.pixels import Normalisation
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.judge.score import Score
 from amc_latency.search.solvers.netadapt import (
     NetAdaptConfig,
     NetAdaptIteration,

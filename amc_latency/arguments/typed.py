@@ -53,6 +53,8 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _fits(hint: Any, value: Any) -> bool:
+    if hint is Any:
+        return True
     kinds = _alternatives(hint)
     if len(kinds) > 1:
         return any(_fits(kind, value) for kind in kinds)

@@ -18,7 +18,7 @@ from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData, InMemory
 from amc_latency.data.fitting import network_line
-from amc_latency.data.splits import at_once
+from amc_latency.data.splits import EVALUATED, at_once
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
@@ -131,7 +131,7 @@ class Judge:
         self._writes = False
         self.say = say
         self.device = prepared(accelerator_of(config.accelerator))
-        self._batch = at_once(self.image_size)
+        self._batch = EVALUATED if self.device.type != "cpu" else at_once(self.image_size)
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}

@@ -217,15 +217,15 @@ def report(path: Path) -> None:
     for row in read_rows(path):
         runs[row["task"], row["images"], row["epochs"]][row["recipe"]][row["seed"]] = row
     for (task, images, epochs), recipes in runs.items():
-        before = statistics.mean(float(row["test_before"]) for row in recipes["default"].values())
+        before = next(float(row["test_before"]) for by_seed in recipes.values() for row in by_seed.values())
         print(f"\n{task}: {images} images, {epochs} epochs; test accuracy before {before:.2f} %")
         print(f"{'':24}{'seeds':>6}{'test %':>16}{'last epoch %':>14}{'less the default':>18}{'s':>8}")
         for recipe, by_seed in recipes.items():
             ends, last = ([float(row[name]) for row in by_seed.values()] for name in ("test", "test_trained"))
-            both = [seed for seed in by_seed if seed in recipes["default"]]
+            both = [seed for seed in by_seed if seed in recipes.get("default", {})]
             less = [float(by_seed[seed]["test"]) - float(recipes["default"][seed]["test"]) for seed in both]
             seconds = statistics.mean(float(row["seconds"]) for row in by_seed.values())
-            shown = "" if recipe == "default" else f"{statistics.mean(less):+.2f} ({spread(less):.2f})"
+            shown = f"{statistics.mean(less):+.2f} ({spread(less):.2f})" if less and recipe != "default" else ""
             print(
                 f"{recipe:24}{len(by_seed):6}{f'{statistics.mean(ends):.2f} ({spread(ends):.2f})':>16}"
                 f"{statistics.mean(last):14.2f}{shown:>18}{seconds:8.1f}"

@@ -41,9 +41,8 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
     "a quarter of the rate": {"rate": 0.25},
     "four times the rate": {"rate": 4.0},
     "adamw": {"optimizer": "adamw"},
+    "each image once an epoch": {"epoch_steps": 1},
     "64 steps an epoch": {"epoch_steps": 64},
-    "64 steps, no augmentation": {"epoch_steps": 64, "augment": False},
-    "64 steps, no distillation": {"epoch_steps": 64, "distillation": 0.0},
     "clipped at 1": {"clip_norm": 1.0},
     "no smoothing": {"label_smoothing": 0.0},
     "constant rate": {"schedule": "constant"},
@@ -178,7 +177,8 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
     if task == "train":
         config = TrainConfig(epochs=sizes.train_epochs, image_size=size, low_resolution_epochs=0, seed=seed)
     if task == "few":
-        config = replace(config, distillation=own_distillation(judged(model, data.held_back.take(500), size)[0]))
+        share = own_distillation(judged(model, data.held_back.take(500), size)[0])
+        config = replace(config, distillation=share, epoch_steps=1)
     factor = changes.pop("rate", 1.0)
     config = replace(config, **changes)
     config = replace(config, learning_rate=factor * config.rate(len(train)))

@@ -170,7 +170,7 @@ def streamed(split: InMemory) -> Streamed:
 
 
 def kept_if_they_fit(splits: list[Streamed], streaming: Streaming, console: Console) -> list[Streamed]:
-    """Train, held back and test, read now and kept if there is the memory for all; what can't be read is left out.
+    """Train, held back and test, read now and kept if all three fit; what can't be read is left out.
 
     Else they stay as they are, which is said.
     """

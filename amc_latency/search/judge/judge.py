@@ -33,6 +33,8 @@ from amc_latency.training.finetune import KEPT, finetune_config, settle, worse_t
 from amc_latency.training.loop import DivergedError, fit
 from amc_latency.training.original import check_original
 
+BATCH = 100
+"""images at once that are judged, and fewer where memory runs out"""
 Result = TypeVar("Result")
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
@@ -129,7 +131,7 @@ class Judge:
         self._writes = False
         self.say = say
         self.device = prepared(accelerator_of(config.accelerator))
-        self._batch = at_once(self.image_size)
+        self._batch = BATCH if self.device.type != "cpu" else at_once(self.image_size)
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}

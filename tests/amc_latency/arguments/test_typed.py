@@ -57,8 +57,9 @@ ADMITTED: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     'Literal["auto", "benchmark_model", "amc_bench"]': (("amc_bench",), ("atuo", 1, None)),
     "State | None": (("hot", "frame", None), ("warm", 1, True)),
     "PhoneOptions": ((PhoneOptions(),), ({}, None, "x")),
-    "Any": (("x", None), ()),
-    "Streaming | None": ((Streaming(), None), (1, "x", {})),
+    "Streaming | None": ((Streaming(0.5), None), (0.5, "x", True)),
+    # A data set of the program's own.
+    "Any": ((None,), (True, 1, 1.5, object())),
 }
 FIELDS = [(record, field) for record in RECORDS for field in fields(record)]
 GIVEN = [(record, field) for record, field in FIELDS if "help" in field.metadata or record is ImageTask]

@@ -16,7 +16,7 @@ from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
 
 from amc_latency.arguments.settings import made, names_of, read_options
-from amc_latency.arguments.typed import check_type, plain, typed
+from amc_latency.arguments.typed import plain, typed
 from amc_latency.data import Streaming
 from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import BenchConfig, ProfileConfig

@@ -67,7 +67,9 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def config(epochs: int = 3, **recipe: Any) -> TrainConfig:
-    return replace(finetune_config(epochs, SIZE, 1, **{"batch_size": 8, "learning_rate": 0.05, **recipe}))
+    return replace(
+        finetune_config(epochs, SIZE, 1, **{"batch_size": 8, "learning_rate": 0.05, "epoch_steps": 1, **recipe})
+    )
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

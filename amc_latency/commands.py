@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from amc_latency.models.known_networks import KnownNetwork
     from amc_latency.models.load import Network, NetworkOptions
     from amc_latency.pixels import Normalisation
+    from amc_latency.training.finetune import FinetuneResult
+    from amc_latency.training.loop import EpochReport
+    from amc_latency.training.recipe import Recipe
 
 
 def profile(
@@ -160,6 +163,45 @@ def search(
     return Outcome(run_search(config, folder, console, phone), search_text, check_met)
 
 
+def finetune(
+    network: NetworkOptions,
+    recipe: Recipe,
+    teacher: str | None,
+    out: Path,
+    epochs: int,
+    data: str,
+    seed: int,
+    accelerator: str | None,
+    console: Console,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    min_accuracy: float | None = None,
+) -> FinetuneResult:
+    """Train a checkpoint for some more epochs, by the labels and a teacher.
+
+    That is `teacher`, or the uncut network where the checkpoint lies in a search's run folder, or else the network
+    itself as it was. Raises `UserError` for bad input, and what training raises.
+    """
+    check_out(out)
+    check_accelerator(accelerator)
+    from amc_latency.data.load import check_source
+    from amc_latency.models.load import NetworkOptions
+    from amc_latency.models.spec import names_own_file
+    from amc_latency.search.results.folder import uncut_of
+
+    check_source(data)
+    searched = uncut_of(network) if teacher is None else None
+    from amc_latency.training.finetune import Teacher, finetune_checkpoint
+
+    taught_by = None if searched is None else Teacher(*searched)
+    if teacher is not None:
+        # What was trained from the user's own file is built by it.
+        is_own = names_own_file(network.model) and Path(teacher).is_file()
+        taught_by = Teacher(replace(network, weights=teacher) if is_own else NetworkOptions(teacher))
+    return finetune_checkpoint(
+        network, out, epochs, data, seed, on_epoch, console, recipe, taught_by, accelerator, min_accuracy
+    )
+
+
 def export(
     network: NetworkOptions,
     counts: tuple[int, ...] | None,
@@ -234,6 +276,14 @@ def check_phone(phone: PhoneOptions) -> None:
         path = getattr(phone, name)
         if path is not None and not path.is_file():
             raise OptionError(name, f"{path} is no file")
+
+
+def check_accelerator(name: str | None) -> None:
+    """Raise `OptionError` for an accelerator of no kind that there is; whether it is there, PyTorch knows later."""
+    from amc_latency.accelerator import Computing
+    from amc_latency.arguments.settings import check_settings
+
+    check_settings(Computing(name))
 
 
 def check_out(path: Path, argument: str = "out", over_table: bool = False, suffix: str = "") -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from amc_latency.accelerator import accelerator_of, launched, say_where
 from amc_latency.console import Console
 from amc_latency.device.base import Device, source_word
 from amc_latency.device.kinds import PhoneOptions
@@ -31,6 +33,9 @@ from amc_latency.search.steps.prepare import Prepared, prepare
 from amc_latency.search.targets.pruning import pruning_of
 from amc_latency.task import ImageTask, Task
 
+if TYPE_CHECKING:
+    import torch
+
 
 def search(
     config: SearchConfig,
@@ -46,6 +51,7 @@ def search(
     such as a target that cannot be reached.
     """
     check_agent(config.searcher)
+    _check_accelerator(config)
     network = load_network(config.network)
     check_logits(network)
     check_trained(network, config.network, "a search")
@@ -64,6 +70,7 @@ def search_for(
 ) -> SearchReport:
     """`search` for a network and a task that are there, on the device that `opened` gives."""
     check_agent(config.searcher)
+    say_where(_check_accelerator(config), console)
     pruning = pruning_of(config)
     pruning.check(config, network)
     judging = judged_by(task, network, config, console, pruning.judge, pruning.task_judge)
@@ -72,7 +79,8 @@ def search_for(
     pruned = network if start is None else _started(network, start)
     if start is not None:
         identity["start_sha256"] = weights_digest(pruned.model)
-    folder = RunFolder(out, {**asdict(config), **identity})
+    # Not where it was computed: what another machine has begun may be ended here.
+    folder = RunFolder(out, {**asdict(replace(config, accelerator=None)), **identity})
     console.detail(f"run folder {out.resolve()}")
     done = folder.report()
     if done is not None:
@@ -108,6 +116,13 @@ def check_met(report: SearchReport) -> None:
             f"not met after {report.attempts} attempts: {'; '.join(over)}. "
             f"The last network is {report.tflite}; search on with another `out` and {advice}"
         )
+
+
+def _check_accelerator(config: SearchConfig) -> torch.device:
+    """Where it is computed, asked before anything is loaded."""
+    if launched() is not None:
+        raise UserError("a search runs in one process: `accelerate launch` is for training alone")
+    return accelerator_of(config.accelerator)
 
 
 def _device(config: SearchConfig, phone: PhoneOptions, console: Console) -> Device:

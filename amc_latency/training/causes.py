@@ -82,27 +82,39 @@ def _tries(model: nn.Module, split: Split, size: tuple[int, int], found: Outcome
     if matched is not None:
         yield matched
     few = split.take(SCREENED)
+    shown = dict(_pixels(model, few, size))
     screened = {}
-    for text, shown in _pixels(model, split.normalisation):
-        said = outcome(shown, few, size).said
+    for text, network in shown.items():
+        said = outcome(network, few, size).said
         screened[text] = max(fit.accuracy_pct for fit in _by_order(said, few.labels, text, orders))
-    if screened:
-        best = max(screened, key=lambda text: screened[text])
-        shown = dict(_pixels(model, split.normalisation))[best]
-        yield from _by_order(outcome(shown, split, size).said, split.labels, best, orders)
+    best = max(screened, key=lambda text: screened[text])
+    yield from _by_order(outcome(shown[best], split, size).said, split.labels, best, orders)
 
 
-def _pixels(model: nn.Module, given: Normalisation) -> Iterator[tuple[str, nn.Module]]:
+def _pixels(model: nn.Module, split: Split, size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
     """The network under every known normalisation, and with the channels turned round, each in words."""
+    given = split.normalisation
     channels = len(given.mean)
-    named = {f"`normalisation={name!r}`": parse_normalisation(name, channels) for name in NORMALISATIONS}
-    fitting = {text: each for text, each in named.items() if len(each.mean) == channels}
-    for text, wanted in {"": given, **fitting}.items():
-        if text and wanted != given:
-            yield f"with {text}", Repixelled(model, given, wanted, is_bgr=False)
-        if channels == 3 and (not text or wanted != given):
+    wanted = {f"`normalisation={name!r}`": parse_normalisation(name, channels) for name in NORMALISATIONS}
+    own = _own_figures(split, size)
+    wanted |= {f"`normalisation={own.text!r}`": own}
+    for text, figures in {"": given, **wanted}.items():
+        if len(figures.mean) != channels or min(figures.std) <= 0 or (text and figures == given):
+            continue
+        if text:
+            yield f"with {text}", Repixelled(model, given, figures, is_bgr=False)
+        if channels == 3:
             also = f"with {text} and " if text else "with "
-            yield f"{also}the channels as BGR", Repixelled(model, given, wanted, is_bgr=True)
+            yield f"{also}the channels as BGR", Repixelled(model, given, figures, is_bgr=True)
+
+
+def _own_figures(split: Split, size: tuple[int, int]) -> Normalisation:
+    """Mean and standard deviation of the images themselves, to four digits."""
+    given = split.normalisation
+    x = split.inputs(size)
+    mean, std = (each.double().tolist() for each in (x.mean((0, 2, 3)), x.std((0, 2, 3))))
+    means = tuple(round(m * s + g, 4) for m, s, g in zip(mean, given.std, given.mean, strict=True))
+    return Normalisation(means, tuple(round(s * g, 4) for s, g in zip(std, given.std, strict=True)))
 
 
 Orders = list[tuple[str, Callable[[Tensor], Tensor]]]

@@ -30,7 +30,7 @@ def check_original(
     if data.unlabelled:
         _check_unlabelled(data, min_accuracy_pct)
         return None
-    split = data.held_back.take(images)
+    split = data.held_back.take(images).kept()
     found = outcome(network.model, split, network.spec.input[1:])
     line = accuracy_line(found)
     console.say(line)

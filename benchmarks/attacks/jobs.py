@@ -252,7 +252,7 @@ class Train(Work):
         load_data("bundled")
 
     def do(self, folder: Path) -> None:
-        from amc_latency.training.loop import TrainConfig
+        from amc_latency.training.recipe import TrainConfig
         from amc_latency.training.train import TrainCommandConfig, train
 
         training = TrainConfig(epochs=3, image_size=(16, 16), low_resolution_epochs=0)

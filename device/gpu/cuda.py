@@ -51,7 +51,8 @@ class CudaDevice(Device):
 
     def __init__(self, profile: DeviceProfile, index: int = 0) -> None:
         self._target = self.target.format(index=index)
-        self._own: set[int] = set()
+        # A search may hold memory of the same GPU, and computes on it by turns with what is timed.
+        self._own = {os.getpid()}
         self._references: dict[str, Reference] = {state: Reference() for state in self.states}
         self.protocol = profile.protocol
         about = self._about()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from amc_latency.arguments.names import nearest
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.pixels import Normalisation
+from amc_latency.pixels import Crop, Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +55,13 @@ def normalisation(name: str) -> Normalisation:
     """What timm's weights of `name` expect."""
     config = _config(name)
     return Normalisation(tuple(config.mean), tuple(config.std))
+
+
+def crop(name: str, which: str) -> Crop:
+    """What of a photo timm's weights of `name` are evaluated on."""
+    config = _config(name)
+    known = config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bicubic"
+    return Crop(config.crop_pct, known)
 
 
 def _config(name: str) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from amc_latency.accelerator import Computing
 from amc_latency.arguments.names import unknown
 from amc_latency.arguments.settings import Rule, at_least, between, check_settings, positive, same, setting
 from amc_latency.errors import OptionError, UserError
@@ -26,17 +27,18 @@ from amc_latency.search.records import (
     STATES,
     AgentRecord,
 )
+from amc_latency.training.recipe import TRAINING, Recipe
 
 LARGEST_SEED = 1_000_000_000
 
-TARGET, DATA, SEARCH, REWARD, FINE_TUNING, DEVICE = "Target", "Data", "Search", "Reward", "Fine-tuning", "Device"
+TARGET, DATA, SEARCH, REWARD, DEVICE = "Target", "Data", "Search", "Reward", "Device"
 """Groups of a search's settings."""
 NOT_NEGATIVE = Rule(lambda n: n >= 0, "cannot be negative")
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """What a search does; the same config, table and seed give the same policy.
+class SearchConfig(Recipe):
+    """What a search does, how it fine-tunes included; the same config, table and seed give the same policy.
 
     `amc-latency search --help` says of each field what it means: it is made of them.
     """
@@ -144,8 +146,8 @@ class SearchConfig:
     estimate: bool = setting(False, "from a cost model of a phone that is not there: nobody measured", DEVICE)
     data: str = setting(
         "auto",
-        "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, imagenet:DIR, folder:DIR or "
-        "FILE.py:FUNCTION",
+        "auto, torchvision, debian or bundled (Fashion-MNIST), cifar10, cifar100, torchvision:NAME, imagenet:DIR, "
+        "folder:DIR or FILE.py:FUNCTION",
         DATA,
     )
     unlabelled: str | None = setting(
@@ -184,20 +186,9 @@ class SearchConfig:
     max_keep: KeepBound | None = same(ProfileConfig, "max_keep")
     step: int = same(ProfileConfig, "step")
     finetune_epochs: int = setting(
-        6, "passes over the train images after the cut; 0 leaves fine-tuning out", FINE_TUNING, rule=NOT_NEGATIVE
+        6, "passes over the train images after the cut; 0 leaves fine-tuning out", TRAINING, rule=NOT_NEGATIVE
     )
-    learning_rate: float | None = setting(
-        None,
-        "highest of training: 0.1 from random weights, 0.005 of fine-tuning, unless set",
-        FINE_TUNING,
-        rule=positive(" such as 0.005"),
-    )
-    batch_size: int | None = setting(
-        None,
-        "images a training step: a sixteenth of all, from 16 to 128, unless set",
-        FINE_TUNING,
-        rule=Rule(lambda images: images >= 2, "is 2 or more images"),
-    )
+    accelerator: str | None = same(Computing, "accelerator")
     timing_rounds: int | None = setting(
         None,
         "rounds of a result's timing, up to 3 times as many until clear; as the table's networks unless set",

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from amc_latency.arguments.settings import refuse_unused
+from amc_latency.arguments.settings import names_of, refuse_unused
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig, config_of
 from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS
 from amc_latency.task import ImageTask, Task, Trains
+from amc_latency.training.recipe import Recipe
 
 
 def checked_config(options: Mapping[str, Any]) -> SearchConfig:
@@ -52,7 +53,7 @@ def unused(config: SearchConfig) -> dict[str, str]:
     if config.estimate:
         found["timing_rounds"] = "with `estimate` nothing is timed"
     if not config.finetune_epochs:
-        found |= dict.fromkeys(("batch_size", "learning_rate"), "with `finetune_epochs=0` nothing is trained")
+        found |= dict.fromkeys(names_of(Recipe), "with `finetune_epochs=0` nothing is trained")
     if config.recalibration_images > config.calibration_images:
         found["recalibration_images"] = (
             f"they are of the {config.calibration_images} calibration images: `calibration_images` "
@@ -70,9 +71,9 @@ def unused_beside(config: SearchConfig, task: Task | ImageTask) -> dict[str, str
         return found
     found["min_accuracy"] = "a task of your own has scores, and no accuracy"
     if not isinstance(task, Trains):
-        trains = ("finetune_epochs", "batch_size", "learning_rate")
+        trains = ("finetune_epochs", *names_of(Recipe))
         return found | dict.fromkeys(trains, "the task has no train(), and so nothing is trained")
-    found |= dict.fromkeys(("batch_size", "learning_rate"), "the task's own train() says how to train")
+    found |= dict.fromkeys(names_of(Recipe), "the task's own train() says how to train")
     if config.finetune_epochs:
         found["finetune_epochs"] = "the task's own train() says how long to train; 0 leaves it out"
     return found

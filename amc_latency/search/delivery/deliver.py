@@ -28,6 +28,7 @@ from amc_latency.search.results.folder import RunFolder, TimedFile
 from amc_latency.search.results.result import BaselineRow, Row
 from amc_latency.training.intervals import Comparison, compare, interval_pct
 from amc_latency.training.outcome import Outcome
+from amc_latency.training.recipe import recipe_of
 
 EQUAL_PCT = 2.0
 """Networks whose measured milliseconds differ by no more are of equal latency."""
@@ -279,7 +280,7 @@ class Delivery:
         model = self.judge.network(counts)
         if self.config.finetune_epochs:
             search = self.config
-            options = FinetuneOptions(search.finetune_epochs, search.seed, search.learning_rate, search.batch_size)
+            options = FinetuneOptions(search.finetune_epochs, search.seed, recipe_of(search))
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{hashlib.sha256(kept.encode()).hexdigest()[:16]}.partial")
             with self.console.progress(f"fine-tuning {name}", options.epochs) as meter:

@@ -79,9 +79,7 @@ class NetworkEvaluator:
 
     def outcome(self, network: nn.Module, split: Split) -> Outcome:
         """The same, image by image."""
-        parts = [split.at(slice(i, i + self.batch)) for i in range(0, len(split), self.batch)]
-        logits = self._forward.frozen(network, parts)
-        return outcome_of(zip(logits, (part.labels for part in parts), strict=True))
+        return outcome_of(self._forward.frozen(network, split))
 
     def network(self, counts: Counts) -> nn.Module:
         """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""

@@ -168,7 +168,7 @@ class TaskScores(Judge):
         if counts == self.base.graph.architecture.group_channels:
             return super().network(counts)
         small = self._prune(counts)
-        return self._recalibrated(small) if self._recalibrates else small.eval()
+        return (self._recalibrated(small) if self._recalibrates else small.eval()).cpu()
 
     def tested(self, network: nn.Module) -> Tested:
         """The whole score of a network as it is."""
@@ -205,7 +205,7 @@ class TaskScores(Judge):
 
     def example_inputs(self, n: int) -> Tensor:
         """A few inputs [n, C, H, W] that a file can be checked on."""
-        return self.calibration[:n]
+        return self.calibration[:n].cpu()
 
     def fine_tune(
         self, model: nn.Module, config: FinetuneOptions, checkpoint: Path, on_epoch: Callable[[int, str], None]
@@ -228,7 +228,7 @@ class TaskScores(Judge):
     @cached_property
     def calibration(self) -> Tensor:
         """The inputs [N, C, H, W] that repair a cut network."""
-        return self._task.calibration(self.config.calibration_images, self.base.spec.input)
+        return self._task.calibration(self.config.calibration_images, self.base.spec.input).to(self.device)
 
     def _original_final(self) -> Score:
         if self.original is self.base:
@@ -252,8 +252,8 @@ class TaskScores(Judge):
         least = [group.least for group in self.base.graph.groups]
         full = self.base.graph.architecture.group_channels
         half = tuple(max(count // 2, *each) for count, *each in zip(full, least or [1] * len(full), strict=True))
-        as_it_is = self._task.score(self._prune(half).eval(), self.config.images)
-        anew = self._task.score(self._recalibrated(self._prune(half)), self.config.images)
+        as_it_is = self._task.score(self._prune(half).eval().cpu(), self.config.images)
+        anew = self._task.score(self._recalibrated(self._prune(half)).cpu(), self.config.images)
         if anew < as_it_is:
             self.say(
                 "batch norms stay as they are: estimated anew from calibration(), they take a network of half the "

@@ -20,8 +20,11 @@ from amc_latency.android_bench.safe.files import is_still, read_bytes, remove_le
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, JSON_BYTES
 from amc_latency.android_bench.safe.records import from_json, from_toml
 from amc_latency.android_bench.safe.text import shown, shown_line
+from amc_latency.arguments.settings import names_of
 from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
+from amc_latency.models.load import NetworkOptions
+from amc_latency.models.spec import names_own_file
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.results.result import Ms, SearchReport
@@ -76,6 +79,25 @@ def check_place(path: Path) -> None:
             folder.rmdir()
     except OSError as error:
         raise UserError(f"{path} cannot be made ({error.strerror}): name another `out`") from error
+
+
+def uncut_of(network: NetworkOptions) -> tuple[NetworkOptions, str] | None:
+    """The uncut network, and the sha256 of its weights, of the search that a checkpoint is of; None for any other.
+
+    Its run folder says so. It never says whose code is run: an own file counts if the user named it too.
+    """
+    checkpoint = Path(network.weights if names_own_file(network.model) and network.weights else network.model)
+    path = checkpoint.parent / CONFIG
+    if not checkpoint.is_file() or not path.is_file():
+        return None
+    try:
+        known = from_toml(read_bytes(path, CONFIG_BYTES).decode(), dict[str, Any])
+        wanted = {name: known[name] for name in names_of(NetworkOptions) if name in known}
+        found, sha256 = NetworkOptions(**wanted), known["weights_sha256"]
+    except (ValueError, OSError, KeyError):
+        return None
+    own = names_own_file(found.model) and found.model != network.model
+    return None if own or not isinstance(sha256, str) else (found, sha256)
 
 
 class RunFolder:

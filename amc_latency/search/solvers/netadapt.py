@@ -29,7 +29,8 @@ from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.episodes.problem import Choice, Problem
 from amc_latency.search.judge.score import Score
-from amc_latency.training.loop import TrainConfig, fit, judged
+from amc_latency.training.loop import fit, judged
+from amc_latency.training.recipe import TrainConfig
 
 
 def choose(problem: Problem, name: str, evaluations: int) -> Choice:

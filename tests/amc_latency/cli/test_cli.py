@@ -206,8 +206,14 @@ BAD_INPUT: list[tuple[list[str], str]] = [
     (["bench", __file__, "--speedup", "2"], "name it with --against"),
     (["finetune", "--out", "x.safetensors", "--epochs", "0"], "epoch"),
     (["finetune", "--out", "x.safetensors", "--learning-rate", "0"], "a positive number such as 0.005, not 0"),
-    (["train", "--out", "x.safetensors", "--batch-size", "1"], "batches of 2"),
+    (["train", "--out", "x.safetensors", "--batch-size", "1"], "--batch-size is 2 or more images"),
     (["search", "--speedup", "2", "--batch-size", "1"], "--batch-size is 2 or more"),
+    (["train", "--out", "x.safetensors", "--temperature", "2"], "--temperature would change nothing here"),
+    (["train", "--out", "x.safetensors", "--optimizer", "adam"], "Did you mean 'adamw'"),
+    (["search", "--speedup", "2", "--finetune-epochs", "0", "--ema-decay", "0.9"], "--ema-decay would change nothing"),
+    (["search", "--speedup", "2", "--accelerator", "gpu"], "--accelerator is auto, cpu, cuda, cuda:1 or mps, not gpu"),
+    (["finetune", "--out", "x.safetensors", "--augmentation", "flop"], "Did you mean 'flip'"),
+    (["finetune", "--out", "x.safetensors", "--teacher", "nothing.safetensors"], "nothing.safetensors"),
 ]
 
 

@@ -97,7 +97,7 @@ def test_the_options_of_a_search_are_its_settings_in_groups(ask) -> None:
     code, page, _ = ask("search", "--help")
     assert code == 0
     panels = [line.split("─")[1].strip() for line in page.splitlines() if line.startswith("╭─")]
-    assert panels == ["Options", "Target", "Network", "Data", "Search", "Reward", "Fine-tuning", "Device", "Output"]
+    assert panels == ["Options", "Target", "Network", "Data", "Search", "Reward", "Training", "Device", "Output"]
     options = spelled()
     assert options.keys() >= {field.name for field in fields(SearchConfig)} - {"round"}
     assert options["warm_start"] == ("--warm-start", "--cold-start")

@@ -73,6 +73,17 @@ def test_bgr_is_found_alone_and_with_another_normalisation() -> None:
     assert fit.text == "with `normalisation='raw'` and the channels as BGR"
 
 
+def test_the_images_own_figures_are_tried_too() -> None:
+    shown = parse_normalisation("raw", 1)
+    # Of the 200 images that are looked at first.
+    levels = LABELS[:200] * 20 / 255
+    mean, std = round(float(levels.mean()), 4), round(float(levels.std(correction=0)), 3)
+    fit = found(shown, own=Normalisation((mean,), (std,)), channels=1)
+    assert fit is not None
+    assert fit.text.startswith(f"with `normalisation='{mean}/{std}")
+    assert fit.accuracy_pct == 100
+
+
 def test_a_background_class_before_all_others_is_found() -> None:
     fit = found(parse_normalisation("none", 3), order=torch.arange(12) + 1)
     assert fit is not None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Split
+from amc_latency.data import ImageData, InMemory
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network, NetworkOptions
@@ -46,7 +46,7 @@ def data(labels: list[int], seen: list[int] | None = None, unlabelled: bool = Fa
     """Images whose brightness names `seen`, the label itself unless given."""
     told = torch.tensor(labels)
     pixels = (10 * torch.tensor(seen or labels)).to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
-    split = Split(pixels, told, Normalisation((0.0,), (1.0,)))
+    split = InMemory(pixels, told, Normalisation((0.0,), (1.0,)))
     return ImageData("folder:photos", split, split, split, CLASSES, unlabelled)
 
 

@@ -374,7 +374,7 @@ def test_the_sentinel_is_the_bundled_network_at_half_its_channels() -> None:
 def test_the_sentinel_ships_with_the_package() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         data = tomllib.load(file)["tool"]["setuptools"]["package-data"]
-    assert SENTINEL.name in data["amc_latency.device"]
+    assert f"workers/{SENTINEL.name}" in data["amc_latency.device"]
 
 
 def test_what_counts_on_this_computer_is_the_median_in_a_frame() -> None:

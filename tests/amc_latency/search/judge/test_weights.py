@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.data import ImageData, Split
+from amc_latency.data import ImageData, InMemory, Split
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
@@ -57,7 +57,7 @@ def images(n: int, seed: int) -> Split:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (n,), generator=generator)
-    return Split(pixels, labels, Normalisation((0.5,), (0.3,)))
+    return InMemory(pixels, labels, Normalisation((0.5,), (0.3,)))
 
 
 def nonzeros(model: nn.Module) -> list[int]:

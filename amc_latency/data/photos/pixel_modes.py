@@ -68,9 +68,16 @@ def as_bytes(image: Image.Image, levels: Levels) -> Image.Image:
         image = image.convert("LA")
     if mode in _GREY:
         return image.convert("L")
-    is_grey = mode in ("P", "PA") and _is_grey_palette(image)
+    holds_grey = is_grey(image)
     image = image.convert("RGB")
-    return image.getchannel(0) if is_grey else image
+    return image.getchannel(0) if holds_grey else image
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether `as_bytes` makes it `L`; a header is enough to tell."""
+    return (
+        image.mode.startswith(_WIDE) or image.mode in _GREY or (image.mode in ("P", "PA") and _is_grey_palette(image))
+    )
 
 
 def _is_grey_palette(image: Image.Image) -> bool:

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from amc_latency.commands import check_phone
+from amc_latency.arguments.settings import check_names, made, names_of, read_options
+from amc_latency.arguments.typed import typed
+from amc_latency.commands import check_out, check_phone
 from amc_latency.console import Console
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import UserError
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.measuring.bench import BenchConfig, BenchReport
+from amc_latency.measuring.bench import BenchReport
 from amc_latency.measuring.bench import bench as time_file
+from amc_latency.measuring.config import BenchConfig, ProfileConfig
 from amc_latency.measuring.estimating import estimate_device
 from amc_latency.measuring.opening import open_device
 from amc_latency.measuring.prediction import Prediction
@@ -31,15 +34,15 @@ from amc_latency.measuring.profiling import Grid, complete_table, open_table, pl
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.own_module import from_checkpoint, module_of, network_of
 from amc_latency.prune.keep import KeepBound
-from amc_latency.search.config import config_of, run_name
-from amc_latency.search.result import SearchReport
-from amc_latency.settings import check_names, names_of
+from amc_latency.search.config import SearchConfig, run_name
+from amc_latency.search.results.result import SearchReport
 from amc_latency.task import ImageTask, Task
 
 if TYPE_CHECKING:
     from amc_latency.device.base import Device
 
 AnyPath = str | PathLike[str]
+Counts = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class SearchResult:
 
     @property
     def met(self) -> bool:
-        """Whether all budgets were met, by what was measured."""
+        """Whether all budgets were met, milliseconds by the upper end of their interval; `report.verdict` says more."""
         return self.report.met
 
 
@@ -90,7 +93,8 @@ def network(
             raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
         if (width, classes, weights) != (None, None, None):
             raise UserError("width, classes and weights are for a network by name; a module has its own")
-        return network_of(model, example_input, normalisation, None if checkpoint is None else Path(checkpoint))
+        pixels = typed("normalisation", str | None, normalisation)
+        return network_of(model, example_input, pixels, typed("checkpoint", Path | None, checkpoint))
     if checkpoint is not None:
         raise UserError("checkpoint is for a module; a network by name is loaded by its checkpoint's path as the name")
     size = None
@@ -98,7 +102,8 @@ def network(
         from amc_latency.models.own_module import input_of
 
         size = "x".join(map(str, input_of(example_input)))
-    return load_network(NetworkOptions(model, width, size, classes, weights, normalisation))
+    named = {"width": width, "input": size, "classes": classes, "weights": weights, "normalisation": normalisation}
+    return load_network(made(NetworkOptions, {"model": model, **named}, "network"))
 
 
 def device(
@@ -113,10 +118,10 @@ def device(
     `options` are of phones, the fields of `PhoneOptions`: `force`, `transport`, `runner` and so on. Raises UserError
     for a name that nothing has or that can't be estimated, DeviceError for a device that isn't there.
     """
-    check_names(options, names_of(PhoneOptions), "device")
-    path = None if table is None else Path(table)
-    if not estimate:
-        return open_device(name, path, _phone(options), Console(quiet=quiet))
+    name, path = typed("name", str, name), typed("table", Path | None, table)
+    phone = _phone(options, "device")
+    if not typed("estimate", bool, estimate):
+        return open_device(name, path, phone, Console(quiet=quiet))
     if options:
         raise UserError(f"{', '.join(options)}: for a phone that is there, which an estimate stands in for")
     return estimate_device(name, path)
@@ -144,10 +149,13 @@ def profile(
     `max_keep` are the grid of channel counts.
     Raises JobError where a layer could not be timed, and what device and table raise.
     """
-    protocol = None if rounds is None else replace(on.protocol, rounds=rounds)
-    found = open_table(on, protocol, None if table is None else Path(table), create=True)
+    bounds = {"min_keep": min_keep, "max_keep": max_keep, "step": step}
+    config = made(ProfileConfig, {**bounds, "goal": goal, "plan": plan, "rounds": rounds}, "profile")
+    protocol = None if config.rounds is None else replace(on.protocol, rounds=config.rounds)
+    found = open_table(on, protocol, typed("table", Path | None, table), create=True)
     assert found is not None
-    complete_table(net, on, found, Grid(min_keep, step, max_keep), Console(quiet=quiet), plan_of(plan, goal))
+    grid = Grid(config.min_keep, config.step, config.max_keep)
+    complete_table(net, on, found, grid, Console(quiet=quiet), plan_of(config.plan, config.goal))
     return found
 
 
@@ -158,7 +166,7 @@ def predict(net: Network, table: LatencyTable | AnyPath, channels: Sequence[int]
 
     Raises UserError for counts that don't fit, TableError for a table that can't be read.
     """
-    return predict_network(net, _table(table), None if channels is None else tuple(channels))
+    return predict_network(net, _table(table), typed("channels", Counts | None, channels))
 
 
 def search(
@@ -177,20 +185,33 @@ def search(
         result.network.model, result.report.measured_ms, result.met
 
     `options` are the fields of `SearchConfig`: a budget (`target_ms`, `speedup`, `target_macs`, ...), `seed`, `agent`,
-    `episodes`, `baselines` and so on. `out` is the run folder, under `runs` unless given: a call that was broken off
+    `episodes`, `baselines` and so on; text is read as on the command line, such as `target_macs="6M"`. One that would
+    change nothing beside the others or beside the task is refused. With `rounds` each prunes what the one before left,
+    and the last one's result is given. `out` is the run folder, under `runs` unless given: a call that was broken off
     goes on there, and a finished search is only read. A target that was not met is a result too: see `met`.
     Raises UserError for bad input, such as a target out of reach.
     """
+    from amc_latency.search.config.unused import handed_config
     from amc_latency.search.run import search_for
+    from amc_latency.search.series.rounds import run_rounds
 
     if not net.trained:
         raise UserError(f"{net.spec.name} has random weights, and a search needs trained ones: say which by weights")
-    lut = None if table is None else str(table.path if isinstance(table, LatencyTable) else Path(table))
+    lut = None if table is None else str(table.path if isinstance(table, LatencyTable) else typed("table", Path, table))
     who = on.identity
-    config = config_of(options, model=net.spec.name, device=who.name, lut=lut, estimate=who.estimated)
-    folder = Path("runs") / run_name(config) if out is None else Path(out)
+    handed = {"model": net.spec.name, "device": who.name, "lut": lut, "estimate": who.estimated}
+    config = handed_config(options, task, **handed)
+    folder = typed("out", Path | None, out) or Path("runs") / run_name(config)
     console = Console(quiet=quiet)
-    report = search_for(config, net, task, folder, console, lambda: nullcontext(on))
+
+    def run(config: SearchConfig, folder: Path, start: Path | None) -> SearchReport:
+        return search_for(config, net, task, folder, console, lambda: nullcontext(on), start)
+
+    if config.rounds == 1:
+        report = run(config, folder, None)
+    else:
+        rounds = run_rounds(config, folder, console, run)
+        report, folder = rounds.report, Path(rounds.rounds[-1].folder)
     return SearchResult(from_checkpoint(net, folder / "model.safetensors"), report, folder)
 
 
@@ -201,7 +222,7 @@ def cut(net: Network, channels: Sequence[int]) -> Network:
 
     Raises UserError for counts that it can't have.
     """
-    return cut_to(net, tuple(channels))
+    return cut_to(net, typed("channels", Counts, channels))
 
 
 def export(
@@ -212,14 +233,17 @@ def export(
         amc.export(result.network, "small.tflite")
 
     `converter` is "ours", "litert-torch", "onnx2tf", or "auto" for ours and another where ours can't.
-    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there.
+    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there
+    and for a `path` that is no file, such as a device, which would be replaced by one.
     """
+    converter, out = typed("converter", str, converter), typed("path", Path, path)
+    check_out(out, "path")
     if isinstance(net, Network):
-        return export_with(converter, net.model, net.spec.input, Path(path))
+        return export_with(converter, net.model, net.spec.input, out)
     if example_input is None:
         raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
     module, size = module_of(net, example_input)
-    return export_with(converter, module, size, Path(path))
+    return export_with(converter, module, size, out)
 
 
 def bench(
@@ -235,18 +259,17 @@ def bench(
     of_phone = names_of(PhoneOptions)
     own = [name for name in names_of(BenchConfig) if name not in ("device", "against")]
     check_names(options, [*own, *of_phone], "bench")
-    phone = _phone({name: value for name, value in options.items() if name in of_phone})
+    phone = _phone({name: value for name, value in options.items() if name in of_phone}, "bench")
     others = {name: value for name, value in options.items() if name in own}
-    config = BenchConfig(Path(file), on, phone=phone, against=tuple(map(Path, against)), **others)
-    return time_file(config, Console(quiet=quiet))
+    others = read_options(BenchConfig, {**others, "device": on, "against": against}, "bench")
+    return time_file(BenchConfig(typed("file", Path, file), phone=phone, **others), Console(quiet=quiet))
 
 
-def _phone(options: Mapping[str, Any]) -> PhoneOptions:
-    paths = {name: Path(options[name]) for name in ("runner_path", "library") if options.get(name) is not None}
-    phone = PhoneOptions(**{**options, **paths})
+def _phone(options: Mapping[str, Any], call: str) -> PhoneOptions:
+    phone = made(PhoneOptions, options, call)
     check_phone(phone)
     return phone
 
 
 def _table(table: LatencyTable | AnyPath) -> LatencyTable:
-    return table if isinstance(table, LatencyTable) else LatencyTable.open(Path(table))
+    return table if isinstance(table, LatencyTable) else LatencyTable.open(typed("table", Path, table))

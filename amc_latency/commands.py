@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.arguments.settings import refuse_unused
 from amc_latency.console import Console
 from amc_latency.errors import OptionError
-from amc_latency.search.config import SearchConfig, config_of, run_name
+from amc_latency.search.config import SearchConfig, run_name
 
 if TYPE_CHECKING:
     from amc_latency.device.kinds import PhoneOptions
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from amc_latency.models.known_networks import KnownNetwork
     from amc_latency.models.load import Network, NetworkOptions
     from amc_latency.pixels import Normalisation
+    from amc_latency.training.finetune import FinetuneResult
+    from amc_latency.training.loop import EpochReport
+    from amc_latency.training.recipe import Recipe
 
 
 def profile(
@@ -136,10 +140,9 @@ def search(
 
     Raises `UserError` for bad input, also for options that would change nothing, and what a search raises.
     """
-    from amc_latency.search.unused import unused
+    from amc_latency.search.config.unused import checked_config
 
-    config = config_of(options)
-    refuse_unused(options, unused(config))
+    config = checked_config(options)
     folder = out or Path("runs") / run_name(config, pareto)
     check_phone(phone)
     check_search(config, folder / ("target-1" if pareto is not None else "round-1" if config.rounds > 1 else "."))
@@ -154,10 +157,49 @@ def search(
 
         rounds = search_rounds(config, folder, console, phone)
         return Outcome(rounds, rounds_text, lambda result: check_met(result.report))
-    from amc_latency.search.report import search_text
+    from amc_latency.search.results.report import search_text
     from amc_latency.search.run import search as run_search
 
     return Outcome(run_search(config, folder, console, phone), search_text, check_met)
+
+
+def finetune(
+    network: NetworkOptions,
+    recipe: Recipe,
+    teacher: str | None,
+    out: Path,
+    epochs: int,
+    data: str,
+    seed: int,
+    accelerator: str | None,
+    console: Console,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    min_accuracy: float | None = None,
+) -> FinetuneResult:
+    """Train a checkpoint for some more epochs, by the labels and a teacher.
+
+    That is `teacher`, or the uncut network where the checkpoint lies in a search's run folder, or else the network
+    itself as it was. Raises `UserError` for bad input, and what training raises.
+    """
+    check_out(out)
+    check_accelerator(accelerator)
+    from amc_latency.data.load import check_source
+    from amc_latency.models.load import NetworkOptions
+    from amc_latency.models.spec import names_own_file
+    from amc_latency.search.results.folder import uncut_of
+
+    check_source(data)
+    searched = uncut_of(network) if teacher is None else None
+    from amc_latency.training.finetune import Teacher, finetune_checkpoint
+
+    taught_by = None if searched is None else Teacher(*searched)
+    if teacher is not None:
+        # What was trained from the user's own file is built by it.
+        is_own = names_own_file(network.model) and Path(teacher).is_file()
+        taught_by = Teacher(replace(network, weights=teacher) if is_own else NetworkOptions(teacher))
+    return finetune_checkpoint(
+        network, out, epochs, data, seed, on_epoch, console, recipe, taught_by, accelerator, min_accuracy
+    )
 
 
 def export(
@@ -172,17 +214,17 @@ def export(
     check_out(out, suffix=".tflite")
     from amc_latency.data import fitted, load_data
     from amc_latency.export.choose import export_with
-    from amc_latency.models import load
+    from amc_latency.models import load, untrained
 
-    load.check_weights_said(network)
+    untrained.check_weights_said(network)
     if counts is None:
         model, spec, trained, expected = load.load_model(network)
-        model = model if trained else load.model_with_norm_statistics(model, spec.input)
+        model = model if trained else untrained.model_with_norm_statistics(model, spec.input)
     else:
         whole = load.load_network(network)
-        cut = load.cut_to(whole if whole.trained else load.with_norm_statistics(whole), counts)
+        cut = load.cut_to(whole if whole.trained else untrained.with_norm_statistics(whole), counts)
         model, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
-    load.check_own_weights(network, spec)
+    untrained.check_own_weights(network, spec)
     images = None
     channels, height, width = spec.input
     if trained and channels in (1, 3):
@@ -228,22 +270,20 @@ def import_timings(
     return Outcome(import_into(loaded, counts, logs, out, device, force), import_text)
 
 
-def refuse_unused(given: Collection[str], unused: Mapping[str, str]) -> None:
-    """Raise `OptionError` for an argument that was given though `unused` says why it is for none.
-
-    One that has its default is not in anybody's way.
-    """
-    for name, why in unused.items():
-        if name in given:
-            raise OptionError(name, f"would change nothing here: {why}. Leave it out")
-
-
 def check_phone(phone: PhoneOptions) -> None:
     """Raise `OptionError` for a file that is not there, before the phone is asked anything."""
     for name in ("runner_path", "library"):
         path = getattr(phone, name)
         if path is not None and not path.is_file():
             raise OptionError(name, f"{path} is no file")
+
+
+def check_accelerator(name: str | None) -> None:
+    """Raise `OptionError` for an accelerator of no kind that there is; whether it is there, PyTorch knows later."""
+    from amc_latency.accelerator import Computing
+    from amc_latency.arguments.settings import check_settings
+
+    check_settings(Computing(name))
 
 
 def check_out(path: Path, argument: str = "out", over_table: bool = False, suffix: str = "") -> None:
@@ -297,7 +337,7 @@ def check_device_and_table(device: str, lut: Path | None, estimate: bool = False
 def check_search(config: SearchConfig, folder: Path) -> None:
     """The same for a search that is to lie in `folder`, and whether that, and the images, can be what they must be."""
     from amc_latency.data.load import check_source
-    from amc_latency.search.folder import CONFIG, check_place
+    from amc_latency.search.results.folder import CONFIG, check_place
 
     check_place(folder)
     if config.unlabelled is None:
@@ -310,7 +350,7 @@ def check_search(config: SearchConfig, folder: Path) -> None:
 
 
 def _say_untrained(network: Network | KnownNetwork, console: Console) -> None:
-    from amc_latency.models.load import no_weights_needed
+    from amc_latency.models.untrained import no_weights_needed
 
     if not network.trained:
         console.say(no_weights_needed(network))

@@ -38,8 +38,8 @@ def exit_code(error: Exception) -> int | None:
     """2 for bad input, 1 for a failed job, None for a fault of this program, which deserves its traceback."""
     # Imported here: a command that fails early has not needed them yet.
     from amc_latency.device.base import DeviceError, ProtocolError
-    from amc_latency.device.measure import BadModelError
     from amc_latency.device.profiles import ProfileError, UnknownDeviceError
+    from amc_latency.device.rounds.measure import BadModelError
     from amc_latency.lut.prediction.predict import MissingShapeError
     from amc_latency.lut.shapes.shape import ShapeError
     from amc_latency.lut.table.table import TableError, TableWriteError

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +23,13 @@ T = TypeVar("T")
 def drop_torn_line(path: Path) -> None:
     """Cut a torn last line off a file that is to be appended to; what was not there stays so.
 
-    Raises `UserError` for a file that can't be read, `JobError` for one that can't be written.
+    Raises `UserError` for a link and a file that can't be read, `JobError` for one that can't be written.
     """
     content, whole = _content(path)
     if len(whole) < len(content):
         try:
-            os.truncate(path, len(whole))
+            with _to_write(path) as descriptor:
+                os.ftruncate(descriptor, len(whole))
         except OSError as error:
             raise JobError(f"cannot write {path}: {error.strerror}") from error
 
@@ -51,20 +55,36 @@ def append_line(path: Path, row: Any) -> None:
     """
     line = json.dumps(asdict(row)).encode() + b"\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
+        with _to_write(path, os.O_CREAT | os.O_APPEND) as descriptor:
             if os.write(descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(descriptor)
     except OSError as error:
         raise JobError(
             f"cannot write {path}: {error.strerror}. What is there is kept: set it right and run again to go on"
         ) from error
 
 
+@contextmanager
+def _to_write(path: Path, flags: int = 0) -> Iterator[int]:
+    """A regular file, open for writing; `OSError` for anything else.
+
+    A link is not followed: who gave away the folder would have us write, and cut, a file elsewhere.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o644)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _content(path: Path) -> tuple[bytes, bytes]:
     """A file's bytes, and those of its whole lines; none where there is no file."""
+    if path.is_symlink():
+        raise UserError(
+            f"{path} is a link, and would be written to: put the file itself there, or start another folder"
+        )
     try:
         content = read_bytes(path, LINES_BYTES)
     except FileNotFoundError:

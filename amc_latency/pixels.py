@@ -1,4 +1,4 @@
-"""What a network expects of pixels: by which mean and standard deviation they are normalised."""
+"""What a network expects of pixels: by which mean and deviation they are normalised, and what of a photo it sees."""
 
 from __future__ import annotations
 
@@ -26,8 +26,20 @@ class Normalisation:
         return "/".join(",".join(map(str, side)) for side in (self.mean, self.std))
 
 
+@dataclass(frozen=True)
+class Crop:
+    """What of a photo a network is evaluated on: it is shrunk, and its middle is cut out."""
+
+    share: float = 224 / 256
+    """of the shrunk photo's shorter side; 1 is all of it"""
+    interpolation: str = "bilinear"
+    """how it is shrunk: bilinear or bicubic"""
+
+
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """of ImageNet's train images, as torchvision's weights expect it"""
+GREY = Normalisation((sum(IMAGENET.mean) / 3,), (sum(IMAGENET.std) / 3,))
+"""of grey photos"""
 NORMALISATIONS = {
     "imagenet": IMAGENET,
     "half": Normalisation((0.5,), (0.5,)),
@@ -37,8 +49,10 @@ NORMALISATIONS = {
     "fashion_mnist": Normalisation((0.2860,), (0.3530,)),
     "none": Normalisation((0.0,), (1.0,)),
     "raw": Normalisation((0.0,), (1 / 255,)),
+    "caffe": Normalisation((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
 }
-"""By name; one figure is that of every channel. `none` is for pixels of 0..1, and `raw` for those of 0..255."""
+"""By name; one figure is that of every channel. `none` is for pixels of 0..1, `raw` for those of 0..255, and `caffe`
+for these less ImageNet's mean, as weights from Caffe and Keras expect them, most of them as BGR."""
 
 
 def parse_normalisation(text: str, channels: int | None = None) -> Normalisation:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from amc_latency.arguments.settings import check_settings
+from amc_latency.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from amc_latency.console import Console
-    from amc_latency.data import ImageData
+    from amc_latency.data import ImageData, Streaming
     from amc_latency.models.load import Network
 
 
@@ -68,15 +72,38 @@ class ImageTask:
 
     task = ImageTask("folder:photos")
     task = ImageTask(unlabelled="photos")  # what counts is agreement with the original network
+    task = ImageTask(train=train_set, held_back=val_set, test=test_set)
+
+    A data set is a map-style `Dataset` of PyTorch, or a `DataLoader` of one, whose items are (image, label): images of
+    Pillow or bytes [H, W, 3] or [3, H, W], or floats [C, H, W] as the network takes them.
     """
 
-    data: str = "auto"
-    """what `data` takes, see `amc_latency.data.load.load_data`"""
-    unlabelled: str | None = None
+    data: Any = "auto"
+    """what `data` takes, see `amc_latency.data.load.load_data`; or one data set, of which a part is held back"""
+    unlabelled: str | Path | None = None
     """in its place: a folder of images without labels"""
+    train: Any = None
+    """in its place: the data set to train on"""
+    held_back: Any = None
+    """beside it: one that every choice is made by, a tenth of `train` unless set"""
+    test: Any = None
+    """beside it: one for the figure at the end, 15 % of `train` unless set"""
+    streaming: Streaming | None = None
+    """how much is kept in memory"""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def images(self, network: Network, console: Console) -> ImageData:
-        """The images as `network` takes them. Raises what `data_for` raises."""
-        from amc_latency.data import data_for
+        """The images as `network` takes them. Raises what `data_for` and `data_of_sets` raise, UserError for both."""
+        from amc_latency.data.fitting import data_for, data_of_sets
 
-        return data_for(network, self.data, self.unlabelled, console, introduces=False)
+        if self.train is None and (self.held_back, self.test) != (None, None):
+            raise UserError("`held_back` and `test` go with `train`: give that too")
+        folder = None if self.unlabelled is None else str(self.unlabelled)
+        if self.train is None and isinstance(self.data, str):
+            return data_for(network, self.data, folder, console, False, self.streaming)
+        if self.unlabelled is not None or (self.train is not None and self.data != "auto"):
+            raise UserError("`train`, `data` and `unlabelled` take each other's place: give one of them")
+        train = self.data if self.train is None else self.train
+        return data_of_sets(network, train, self.held_back, self.test, console, self.streaming)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, TypedDict
 
-from amc_latency.android_bench.build import LIBRARY, PROGRAM
+from amc_latency.android_bench.obtaining.build import LIBRARY, PROGRAM
 from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
 from amc_latency.android_bench.safe.limits import COUNT
 from amc_latency.android_bench.safe.records import RecordError, from_values

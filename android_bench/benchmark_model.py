@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from amc_latency.android_bench.counts import last_line, one_line, parse_run
+from amc_latency.android_bench.printed.counts import last_line, one_line, parse_run
 from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerError, Sample
 
 _MARK = "@sample"

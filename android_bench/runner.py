@@ -97,7 +97,7 @@ class Runner(ABC):
 
     @abstractmethod
     def op_profile(self, text: str, model: str, code: int) -> str:
-        """What `amc_latency.android_bench.op_profile` reads, from the output of a job for one model with `op_profile`.
+        """What `printed/op_profile.py` reads, from the output of a job for one model with `op_profile`.
 
         Raises `RunnerError` if the model failed, and `ParseError`.
         """

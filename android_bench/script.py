@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from amc_latency.android_bench.phone.state import PhoneState, parse_state
 from amc_latency.android_bench.runner import Job, ParseError, Runner, Sample
 from amc_latency.android_bench.safe.text import shown_line
-from amc_latency.android_bench.state import PhoneState, parse_state
 
 _MARK = "@amc"
 

@@ -69,10 +69,10 @@ def run(options: Options, job: Job) -> float:
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.search.costs.clamp import Clamp
     from amc_latency.search.costs.costs import predicted_costs
-    from amc_latency.search.costs.rewards import make_reward
+    from amc_latency.search.episodes.problem import AgentOptions, Problem
     from amc_latency.search.judge.judge import Judge, JudgeConfig
-    from amc_latency.search.methods import search_episodes
-    from amc_latency.search.problem import AgentOptions, Problem
+    from amc_latency.search.judge.rewards import make_reward
+    from amc_latency.search.steps.methods import search_episodes
 
     torch.set_num_threads(1)
     began = time.monotonic()

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from amc_latency.device.paired import Ratio, paired_ratio
+from amc_latency.device.rounds.paired import Ratio, paired_ratio
 
 PAIRS = 50
 PREDICTED_WITHIN = 1.01

@@ -116,8 +116,8 @@ class Worker:
         """The rows of a job."""
         from amc_latency.errors import UserError
         from amc_latency.search.costs.clamp import Clamp
-        from amc_latency.search.costs.rewards import make_reward
-        from amc_latency.search.problem import Problem
+        from amc_latency.search.episodes.problem import Problem
+        from amc_latency.search.judge.rewards import make_reward
 
         judge, costs = self.network(job.network)
         for share in job.shares:
@@ -157,10 +157,11 @@ class Worker:
 
     def _choose(self, method: str, share: float, problem):
         from amc_latency.search.costs.clamp import Budget, Clamp
-        from amc_latency.search.costs.rewards import macs_costs, make_reward
-        from amc_latency.search.methods import choose, search_episodes
-        from amc_latency.search.problem import AgentOptions
+        from amc_latency.search.costs.sizes import macs_costs
+        from amc_latency.search.episodes.problem import AgentOptions
+        from amc_latency.search.judge.rewards import make_reward
         from amc_latency.search.records import BASELINES
+        from amc_latency.search.steps.methods import choose, search_episodes
 
         if method in BASELINES:
             choice = choose(problem, method, self.options.evaluations)
@@ -310,7 +311,7 @@ def check_settings(path: Path, options: argparse.Namespace) -> None:
 def measure(out: Path, rounds: int) -> None:
     """Time every exported network on this computer, in the same rounds, into `measured.csv`."""
     from amc_latency.device.kinds import PhoneOptions
-    from amc_latency.device.measure import measure_many
+    from amc_latency.device.rounds.measure import measure_many
 
     from amc_latency.console import Console
     from amc_latency.measuring.opening import open_device

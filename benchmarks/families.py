@@ -19,14 +19,8 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
 from amc_latency.measuring.profiling import Grid
-from amc_latency.models.load import (
-    NetworkOptions,
-    cut_to,
-    load_model,
-    load_network,
-    model_with_norm_statistics,
-    with_norm_statistics,
-)
+from amc_latency.models.load import NetworkOptions, cut_to, load_model, load_network
+from amc_latency.models.untrained import model_with_norm_statistics, with_norm_statistics
 from benchmarks.common import machine, parser_of, versions
 
 FAMILIES = (

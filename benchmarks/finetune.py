@@ -25,14 +25,14 @@ from benchmarks.common import BUNDLED_TABLE, append_row, csv_of, parser_of, read
 POLICIES = ("uniform", "dp", "iterated")
 RECIPES: dict[str, dict[str, float]] = {
     "default": {},
-    "labels": {"teacher_share": 0.0},
-    "labels-0.002": {"learning_rate": 0.002, "teacher_share": 0.0},
-    "labels-0.0005": {"learning_rate": 0.0005, "teacher_share": 0.0},
+    "labels": {"distillation": 0.0},
+    "labels-0.002": {"learning_rate": 0.002, "distillation": 0.0},
+    "labels-0.0005": {"learning_rate": 0.0005, "distillation": 0.0},
     "teacher-0.002": {"learning_rate": 0.002},
     "teacher-0.01": {"learning_rate": 0.01},
     "teacher-0.02": {"learning_rate": 0.02},
-    "teacher-only": {"teacher_share": 1.0},
-    "teacher-only-0.02": {"teacher_share": 1.0, "learning_rate": 0.02},
+    "teacher-only": {"distillation": 1.0},
+    "teacher-only-0.02": {"distillation": 1.0, "learning_rate": 0.02},
 }
 """What each changes of what a search does; `labels` have no teacher."""
 
@@ -83,10 +83,10 @@ def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, obje
     from amc_latency.models.load import NetworkOptions, load_network
     from amc_latency.search.costs.clamp import Clamp
     from amc_latency.search.costs.costs import predicted_costs
-    from amc_latency.search.costs.rewards import make_reward
+    from amc_latency.search.episodes.problem import AgentOptions, Problem
     from amc_latency.search.judge.judge import Judge, JudgeConfig
-    from amc_latency.search.methods import choose, search_episodes
-    from amc_latency.search.problem import AgentOptions, Problem
+    from amc_latency.search.judge.rewards import make_reward
+    from amc_latency.search.steps.methods import choose, search_episodes
 
     network = load_network(NetworkOptions(options.model))
     data = data_for(network, "bundled")
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
                     before[speedup, policy] = (accuracy(model, data.held_back, size), accuracy(model, tests, size))
                 held_back, test = before[speedup, policy]
                 config = replace(finetune_config(options.epochs, size, seed), **RECIPES[recipe])
-                teacher = judge.original.model if config.teacher_share else None
+                teacher = judge.original.model if config.distillation != 0.0 else None
                 began = time.monotonic()
                 start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
                 fit(model, train, config, teacher=teacher)

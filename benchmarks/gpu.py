@@ -18,15 +18,16 @@ from pathlib import Path
 from amc_latency.device.base import DeviceError, Protocol, ProtocolError
 from amc_latency.device.conditions import suspicions
 from amc_latency.device.gpu.cuda import CudaDevice
-from amc_latency.device.measure import Measurement, measure_many, statistic_text
 from amc_latency.device.profiles import UnknownDeviceError, get_profile
+from amc_latency.device.rounds.measure import Measurement, measure_many, statistic_text
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.console import Console
 from amc_latency.export.export import to_tflite
 from amc_latency.measuring.profiling import Grid, complete_table
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, with_norm_statistics
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from amc_latency.models.untrained import with_norm_statistics
 from benchmarks.common import parser_of
 from benchmarks.prediction import prediction_figures, random_networks, time_together
 

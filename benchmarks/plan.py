@@ -21,7 +21,7 @@ from pathlib import Path
 # The folder of this file has a lut.py, which would hide the package.
 from amc_latency.device.base import Device, Protocol, Workload
 from amc_latency.device.host.host import HostDevice
-from amc_latency.device.measure import statistic_text, summarise
+from amc_latency.device.rounds.measure import statistic_text, summarise
 from amc_latency.lut.building.build import Plan, layer_workloads
 from amc_latency.lut.building.plan import reachable_shapes
 from amc_latency.lut.prediction.predict import Predictor

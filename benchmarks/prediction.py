@@ -38,7 +38,7 @@ from pathlib import Path
 
 from amc_latency.device.base import Protocol, Timing, Workload
 from amc_latency.device.host.host import HostDevice
-from amc_latency.device.measure import statistic_text, summarise
+from amc_latency.device.rounds.measure import statistic_text, summarise
 from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
 from amc_latency.lut.prediction.predict import Predictor, network_family
 from amc_latency.lut.shapes.architecture import Architecture

@@ -33,7 +33,8 @@ from typing import Any
 
 from amc_latency.device.base import DeviceError, Protocol, shuffled
 from amc_latency.device.host import host
-from amc_latency.device.host.host import HostDevice, Speed, at_reference, summary_of
+from amc_latency.device.host.host import HostDevice
+from amc_latency.device.host.host_speed import Speed, at_reference, summary_of
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.building.plan import uniform_counts

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from amc_latency.device.base import Protocol
-from amc_latency.device.paired import Ratio, paired_ratio
+from amc_latency.device.rounds.paired import Ratio, paired_ratio
 from scipy.stats import spearmanr
 
 STATES = ("hot", "frame")

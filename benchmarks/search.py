@@ -28,14 +28,15 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import BUNDLED, Network, NetworkOptions, load_network
 from amc_latency.prune.refit import RankedRefit
 from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.agents.env import ChannelEnv
-from amc_latency.search.agents.loop import EpisodeRecord, best_of, run_episodes
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import run_episodes
 from amc_latency.search.judge import evaluator
 from amc_latency.search.judge.evaluator import NetworkEvaluator
 from amc_latency.search.judge.forward import CutForward
 from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.record import EpisodeRecord, best_of
 from amc_latency.search.records import FEATURES
 from amc_latency.search.solvers.baselines import random_policies, uniform_policy
 from benchmarks.common import machine, parser_of, versions

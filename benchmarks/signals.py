@@ -90,7 +90,7 @@ class Signals:
 
 def policies(subject, share: float, wanted: int) -> list[tuple[str, tuple[int, ...]]]:
     """Policies under one share, and where they are from: baselines, neighbours of these, random ones filled up."""
-    from amc_latency.search.methods import choose
+    from amc_latency.search.steps.methods import choose
     from benchmarks.rivals.methods import filled_policies, problem_of
 
     found: dict[tuple[int, ...], str] = {}
@@ -178,14 +178,13 @@ def signals_of(subject, share: float, source: str, counts: tuple[int, ...], rate
     )
 
 
-def distances(model, teacher, split, size, batch_size: int = 100) -> tuple[float, float]:
+def distances(model, teacher, split, size) -> tuple[float, float]:
     """Mean Kullback-Leibler divergence in nats of what `model` says from `teacher`, and the logits' relative error."""
     import torch
 
     ours, theirs = [], []
     with torch.no_grad():
-        for start in range(0, len(split), batch_size):
-            inputs = split.at(slice(start, start + batch_size)).inputs(size)
+        for inputs, _ in split.parts(size):
             ours.append(model.eval()(inputs))
             theirs.append(teacher(inputs))
     one, other = torch.cat(ours), torch.cat(theirs)

@@ -23,7 +23,7 @@ from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import collect, recalibrate_batch_norm, refit
-from amc_latency.search.folder import CONFIG, REPORT
+from amc_latency.search.results.folder import CONFIG, REPORT
 from benchmarks.common import parser_of
 
 

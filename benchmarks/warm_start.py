@@ -43,9 +43,9 @@ class Run:
 def run(task: tuple[argparse.Namespace, str, tuple[str, str], int]) -> Run:
     """In a process of one thread."""
     from amc_latency.search.costs.clamp import Clamp
-    from amc_latency.search.costs.rewards import make_reward
-    from amc_latency.search.methods import search_episodes
-    from amc_latency.search.problem import AgentOptions, Problem
+    from amc_latency.search.episodes.problem import AgentOptions, Problem
+    from amc_latency.search.judge.rewards import make_reward
+    from amc_latency.search.steps.methods import search_episodes
 
     options, name, files, seed = task
     worker = compare.Worker(compare.Options(str(options.out), 0, 0, options.images, {name: files}))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from amc_latency.device.base import Device, Protocol
 from amc_latency.device.host.host import HostDevice
-from amc_latency.device.measure import Measurement, measure_many
+from amc_latency.device.rounds.measure import Measurement, measure_many
 from amc_latency.lut.prediction.predict import Predictor
 
 from amc_latency.console import Console
@@ -31,7 +31,8 @@ from amc_latency.data import fitted, load_data
 from amc_latency.errors import JobError, UserError
 from amc_latency.export.export import ExportReport, export
 from amc_latency.measuring.profiling import Grid, complete_table, open_table, plan_of
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network, with_norm_statistics
+from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
+from amc_latency.models.untrained import with_norm_statistics
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
 from amc_latency.search.solvers.baselines import uniform_policy

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from amc_latency.android_bench.safe.limits import COUNT, SECONDS
 
 if TYPE_CHECKING:
-    from amc_latency.android_bench.op_profile import OpProfile
+    from amc_latency.android_bench.printed.op_profile import OpProfile
 
 T = TypeVar("T")
 State = Literal["hot", "frame"]

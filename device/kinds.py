@@ -8,7 +8,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal
 
-from amc_latency.android_bench.state import PhoneInfo
+from amc_latency.android_bench.phone.state import PhoneInfo
 from amc_latency.device.base import Device, Protocol
 
 Cores = Literal["fastest", "all"] | tuple[int, ...]

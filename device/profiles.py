@@ -12,10 +12,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from amc_latency.android_bench.phone.state import PhoneInfo
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import CONFIG_BYTES, COUNT, SECONDS
 from amc_latency.android_bench.safe.records import from_toml
-from amc_latency.android_bench.state import PhoneInfo
 from amc_latency.device.base import DeviceError, ProtocolError
 from amc_latency.device.kinds import KINDS, CoolDown, Cores, DeviceProfile, Match, Trust
 

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> tuple[amc.SearchResult, nn.Modul
     parser.add_argument("--out", type=Path, default=Path("runs/ssdlite_backbone"))
     parser.add_argument("--quick", action="store_true", help="few images, policies and widths")
     options = parser.parse_args(arguments)
-    calibration, held_back, episodes, step = (24, 4, 1, 64) if options.quick else (64, 16, 20, 16)
+    calibration, held_back, episodes, step = (8, 4, 1, 64) if options.quick else (64, 16, 20, 16)
 
     torch.manual_seed(0)
     detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)

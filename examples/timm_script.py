@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> amc.SearchResult:
     parser.add_argument("--out", type=Path, default=Path("runs/timm_script"))
     parser.add_argument("--quick", action="store_true", help="few images, a smaller network, an estimated latency")
     options = parser.parse_args(arguments)
-    images, epochs, name = (256, 4, "lcnet_035") if options.quick else (1200, options.epochs, options.model)
+    images, epochs, name = (128, 2, "lcnet_035") if options.quick else (1200, options.epochs, options.model)
 
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=CLASSES)

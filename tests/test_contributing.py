@@ -19,12 +19,12 @@ from amc_latency.lut.shapes.shape import LayerShape
 
 from amc_latency.models.registry import build_model
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.costs.rewards import make_reward
-from amc_latency.search.methods import choose, search_episodes
-from amc_latency.search.problem import AgentOptions, Choice, Problem
+from amc_latency.search.episodes.problem import AgentOptions, Choice, Problem
+from amc_latency.search.judge.rewards import make_reward
+from amc_latency.search.judge.score import Score
+from amc_latency.search.steps.methods import choose, search_episodes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()

@@ -134,7 +134,7 @@ def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     venv.create(env, with_pip=False)
     python = env / "bin" / "python"
-    run(*pip, "--python", python, "install", "--no-deps", wheel, cwd=empty)
+    run(*pip, "--python", python, "install", "--no-deps", "--no-compile", wheel, cwd=empty)
     own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip())
     # A path in it adds a folder and runs none of that folder's own .pth files: an editable install stays unseen.
     heavy = [each for each in sys.path if each.endswith("site-packages")]
@@ -143,8 +143,11 @@ def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     assert all(Path(place).is_relative_to(own) for place in places), places
     assert (empty / "small.tflite").stat().st_size > 0
     assert "0.1.0" in run(python, "-m", "amc_latency", "--version", cwd=empty)
-    quick = ("--episodes", "4", "--images", "100", "--calibration-images", "64", "--finetune-epochs", "0")
+    # Some of the bundled images: judging all 10,000 takes seconds.
+    shutil.copyfile(ROOT / "tests" / "integration" / "few_images.py", empty / "few.py")
+    quick = ("--episodes", "2", "--images", "50", "--calibration-images", "32", "--finetune-epochs", "0")
     names = ("--device", "pixel1", "--estimate", "--speedup", "1.5", "--baselines", "uniform", "--out", "run")
+    names = (*names, "--data", "few.py:fewer_images", "--step", "32")
     run(env / "bin" / "amc-latency", "search", *names, *quick, cwd=empty)
     assert (empty / "run" / "ours.tflite").exists()
     run(*pip, "--python", python, "check", cwd=empty)

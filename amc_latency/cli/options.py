@@ -44,8 +44,7 @@ PixelsOption = Annotated[
 DataOption = Annotated[str, option(SearchConfig, "data")]
 SeedOption = Annotated[int, option(SearchConfig, "seed")]
 EstimateOption = Annotated[bool, option(SearchConfig, "estimate")]
-LearningRateOption = Annotated[float | None, option(SearchConfig, "learning_rate")]
-BatchSizeOption = Annotated[int | None, option(SearchConfig, "batch_size")]
+AcceleratorOption = Annotated[str | None, option(SearchConfig, "accelerator")]
 OutOption = Annotated[Path, typer.Option("--out", help="file to write", rich_help_panel="Output")]
 
 

@@ -20,7 +20,7 @@ import typer
 
 from amc_latency.cli.wording import Audience
 
-PANELS = ("Target", "Network", "Data", "Search", "Reward", "Fine-tuning", "Timing", "Device", "Output")
+PANELS = ("Target", "Network", "Data", "Search", "Reward", "Training", "Timing", "Device", "Output")
 """The groups of options in `--help`, in this order; an option without one stands above them."""
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="print the result and warnings alone", rich_help_panel="Output")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amc_latency.console import Console
 from amc_latency.data.labels import check_labels
-from amc_latency.data.load import load_data
+from amc_latency.data.load import Streaming, load_data
 from amc_latency.data.splits import ImageData, Split
 from amc_latency.errors import UserError
+from amc_latency.models.registry import source_of
 from amc_latency.pixels import NORMALISATIONS, Normalisation
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def data_for(
     unlabelled: str | None = None,
     console: Console | None = None,
     introduces: bool = True,
+    streaming: Streaming | None = None,
 ) -> ImageData:
     """The images that `source` names (see `load_data`), or those under the folder `unlabelled`, for `network`.
 
@@ -36,6 +39,7 @@ def data_for(
     """
     console = console or Console(quiet=True)
     spec, size = network.spec, network.spec.input[1:]
+    crop = source_of(spec.name).crop(spec.name, network.weights)
     if unlabelled is not None:
         from amc_latency.data.sets.folders import load_unlabelled
 
@@ -44,18 +48,37 @@ def data_for(
                 f"how {spec.name} wants pixels normalised is not known, and `unlabelled` goes by what it says of them: "
                 f"give `normalisation` MEAN,.../STD,... or one of {', '.join(NORMALISATIONS)}"
             )
-        data = fitted(load_unlabelled(Path(unlabelled), size, console), spec, network.pixels)
+        found = load_unlabelled(Path(unlabelled), size, console, crop, streaming)
+        data = fitted(found, spec, network.pixels)
         if introduces:
             console.say(network_line(data, network))
         data = labelled_by(network.model, data, size, console)
         check_labels(data, spec.name, spec.classes, console)
         return data
-    data = load_data(source, size=size, console=console)
+    data = load_data(source, size=size, console=console, crop=crop, streaming=streaming)
     check_labels(data, spec.name, spec.classes, console)
     data = fitted(data, spec, network.pixels)
     if introduces:
         console.say(network_line(data, network))
     return data
+
+
+def data_of_sets(
+    network: Network,
+    train: Any,
+    held_back: Any | None,
+    test: Any | None,
+    console: Console,
+    streaming: Streaming | None = None,
+) -> ImageData:
+    """Data sets or loaders of the program's own for `network`. Raises what `load_datasets` and `data_for` raise."""
+    from amc_latency.data.sets.datasets import load_datasets
+
+    spec = network.spec
+    crop = source_of(spec.name).crop(spec.name, network.weights)
+    data = load_datasets(train, held_back, test, spec.input[1:], console, crop, streaming)
+    check_labels(data, spec.name, spec.classes, console)
+    return fitted(data, spec, network.pixels)
 
 
 def network_line(data: ImageData, network: Network) -> str:
@@ -65,12 +88,14 @@ def network_line(data: ImageData, network: Network) -> str:
     spec, figures = network.spec, data.normalisation
     is_default = names_own_file(spec.name) and spec.input == ModelSpec.input
     hint = " (`input=CxHxW` says another)" if is_default else ""
-    pixels = f"by the data's own figures, {figures}: `normalisation` says others"
-    if network.pixels is not None:
-        pixels = f"{network.pixels_because}: {figures}"
+    pixels = f"pixels are normalised by the data's own figures, {figures}: `normalisation` says others"
+    if data.takes_as_given:
+        pixels = f"inputs are taken as {data.source} gives them"
+    elif network.pixels is not None:
+        pixels = f"pixels are normalised {network.pixels_because}: {figures}"
     return (
         f"{spec.name}: input {'x'.join(map(str, spec.input))}{hint}, weights {network.weights}, "
-        f"{spec.classes} classes; pixels are normalised {pixels}"
+        f"{spec.classes} classes; {pixels}"
     )
 
 
@@ -79,7 +104,7 @@ def fitted(data: ImageData, spec: ModelSpec, pixels: Normalisation | None = None
 
     A grey image is repeated over three channels. Raises UserError where channels don't fit.
     """
-    channels, found = spec.input[0], data.train.images.shape[1]
+    channels, found = spec.input[0], data.train.channels
     if found != channels and (found, channels) != (1, 3):
         raise UserError(
             f"the data, {data.source}, has images of {found} channels, and {spec.name} takes "
@@ -88,35 +113,40 @@ def fitted(data: ImageData, spec: ModelSpec, pixels: Normalisation | None = None
     if pixels is None:
         own = data.normalisation
         pixels = own if found == channels else Normalisation(own.mean * channels, own.std * channels)
-    return data.with_splits(
-        *(Split(split.images.expand(-1, channels, -1, -1), split.labels, pixels) for split in data.splits)
-    )
+    return data.with_splits(*(split.fitted(channels, pixels) for split in data.splits))
 
 
 def labelled_by(model: nn.Module, data: ImageData, size: tuple[int, int], console: Console) -> ImageData:
     """The same images, labelled by what `model` says of each when it is shown them at `size` (h, w)."""
-    splits = []
+    import torch
+
+    from amc_latency.data.logits import classes_of
+
+    splits, classes = [], 0
     with console.progress("labelling", sum(map(len, data.splits))) as meter:
         for split in data.splits:
-            labels, classes = _said(model, split, size)
-            splits.append(replace(split, labels=labels))
-            meter.update(meter.done + len(split))
+            # Numbered, so that what can't be read is told by its absence.
+            numbered = split.labelled(torch.arange(len(split)))
+            places, labels = [], []
+            for some, said, outputs in _said(model, numbered, size):
+                places.append(some)
+                labels.append(said)
+                classes = classes_of(outputs)
+                meter.update(meter.done + len(some))
+            splits.append(split.at(torch.cat(places)).labelled(torch.cat(labels)))
     return replace(data.with_splits(*splits), classes=classes, unlabelled=True)
 
 
-def _said(model: nn.Module, split: Split, size: tuple[int, int], batch_size: int = 100) -> tuple[torch.Tensor, int]:
-    """The model's class for each image, int64 [N], and how many classes it has."""
+def _said(model: nn.Module, numbered: Split, size: tuple[int, int]) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Labels of images, the class that the model says of each, int64 [n], and its outputs; batch by batch."""
     import torch
 
-    from amc_latency.data.logits import classes_of, labels_of
+    from amc_latency.data.logits import labels_of
 
     device = next(model.parameters()).device
     model.eval()
-    said = []
-    # Not inference mode: labels that it makes could not be trained with.
-    with torch.no_grad():
-        for start in range(0, len(split), batch_size):
-            batch = split.at(slice(start, start + batch_size)).inputs(size)
-            logits = model(batch.to(device))
-            said.append(labels_of(logits).cpu())
-    return torch.cat(said), classes_of(logits.shape[1])
+    for inputs, labels in numbered.parts(size):
+        # Not inference mode: labels that it makes could not be trained with.
+        with torch.no_grad():
+            logits = model(inputs.to(device))
+        yield labels, labels_of(logits).cpu(), logits.shape[1]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
 from amc_latency.errors import UserError
+
+_NAMED = 5
 
 
 def check_labels(data: ImageData, name: str, outputs: int, console: Console) -> None:
@@ -29,6 +33,24 @@ def check_labels(data: ImageData, name: str, outputs: int, console: Console) -> 
         console.say(f"{name} has one output: taken for the logit of class 1, which it says above 0, against class 0")
     elif data.classes < classes:
         console.say(f"{data.source} has {data.classes} classes: taken for the first of the network's {classes}")
+
+
+def check_classes(where: str, labels: Sequence[Sequence[int]], names: Sequence[str], console: Console) -> None:
+    """Say which classes are missing among train, held-back or test `labels`.
+
+    Raises UserError where no class is both among those to train on and the held-back ones, as with an image a class.
+    """
+    train, *others = map(set, labels)
+    for part, found in zip(("held-back", "test"), others, strict=True):
+        if not found & train:
+            raise UserError(
+                f"{where}: no class of the {part} images is among the train images: give more images a class"
+            )
+    for part, found in zip(("train", "held-back", "test"), (train, *others), strict=True):
+        if missing := sorted(set(range(len(names))) - found):
+            shown = ", ".join(names[label] for label in missing[:_NAMED])
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            console.warn(f"{where}: no {part} image is of class {shown}{more}")
 
 
 def check_several(data: ImageData, name: str, console: Console) -> None:

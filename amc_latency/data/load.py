@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 
+from amc_latency.arguments.names import nearest
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
 from amc_latency.errors import OptionError, UserError
 from amc_latency.models.spec import names_own_file
-from amc_latency.names import nearest
+from amc_latency.pixels import Crop
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """How images are read that are decoded from files or a data set."""
+
+    memory_gib: float = 1.5
+    """GiB of decoded images that may be kept: a set that fits is, others are decoded anew whenever they are used"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,9 @@ class Wanted:
     size: tuple[int, int]
     """height and width of what the network takes"""
     console: Console
+    crop: Crop = field(default_factory=Crop)
+    """what of a photo the network sees"""
+    streaming: Streaming = field(default_factory=Streaming)
 
 
 @dataclass(frozen=True)
@@ -39,15 +51,24 @@ class DataSource:
     """`module:function`, imported when called: of a `Wanted`, the `ImageData`"""
     place: str | None = None
     """what must stand behind the name and a colon; nothing may where it is None"""
+    place_is_needed: bool = True
+    """whether the name means nothing without one"""
     in_torchvisions_folder: bool = False
     """whether `data_dir` and `download` mean something"""
+
+    def spelled(self, name: str) -> list[str]:
+        """What a user may write for the source `name`."""
+        with_place = [] if self.place is None else [f"{name}:{self.place}"]
+        return [name, *with_place] if self.place is None or not self.place_is_needed else with_place
 
 
 OWN_FILE = "FILE.py"
 _SETS = "amc_latency.data.sets"
 SOURCES = {
     "auto": DataSource(f"{_SETS}.fashion_mnist:load", in_torchvisions_folder=True),
-    "torchvision": DataSource(f"{_SETS}.fashion_mnist:load", in_torchvisions_folder=True),
+    "torchvision": DataSource(
+        f"{_SETS}.torchvision_sets:load", place="NAME", place_is_needed=False, in_torchvisions_folder=True
+    ),
     "debian": DataSource(f"{_SETS}.fashion_mnist:load"),
     "bundled": DataSource(f"{_SETS}.fashion_mnist:load"),
     "cifar10": DataSource(f"{_SETS}.cifar:load", in_torchvisions_folder=True),
@@ -70,10 +91,10 @@ def check_source(source: str) -> None:
             raise OptionError(
                 "data", f"{source} is a file: images come from a folder, `data=folder:DIR`, or FILE.py:FUNCTION"
             )
-        names = [name if each.place is None else f"{name}:{each.place}" for name, each in SOURCES.items()]
-        raise UserError(
-            f'no data source is called "{source}"; did you mean "{nearest(source, names)}"? Known: {", ".join(names)}'
-        )
+        names = sorted((named for name, each in SOURCES.items() for named in each.spelled(name)), key=_has_place)
+        near = nearest(source, names)
+        guess = "" if near is None else f'; did you mean "{near}"?'
+        raise UserError(f'no data source is called "{source}"{guess or "."} Known: {", ".join(names)}')
     if record.place == "DIR" and not place:
         raise OptionError("data", f"{name} needs a folder: `data={name}:DIR`")
     if record.place == "DIR" and not Path(place).is_dir():
@@ -86,11 +107,14 @@ def load_data(
     download: bool = False,
     size: tuple[int, int] = (224, 224),
     console: Console | None = None,
+    crop: Crop | None = None,
+    streaming: Streaming | None = None,
 ) -> ImageData:
     """Load what `source` names: a set by name, or with its place as in "folder:DIR" and "FILE.py:FUNCTION".
 
     `data_dir` is where torchvision keeps its sets, `download` has it fetch one first. Photos of a folder are decoded
-    for a network that takes `size` (h, w); all other sets keep their own.
+    for a network that takes `size` (h, w) and sees what `crop` says of them; all other sets keep their own. `streaming`
+    says how many decoded ones are kept in memory.
     Raises UserError for an unknown source and for what is missing or wrong there, JobError for a failed download.
     """
     name, place = _parts(source)
@@ -98,7 +122,8 @@ def load_data(
     if record is None or not record.in_torchvisions_folder:
         _check_no_folder(source, data_dir, download)
     check_source(source)
-    wanted = Wanted(source, name, place, data_dir, download, size, console or Console(quiet=True))
+    console, crop, streaming = console or Console(quiet=True), crop or Crop(), streaming or Streaming()
+    wanted = Wanted(source, name, place, data_dir, download, size, console, crop, streaming)
     return resolve_name(SOURCES[name].loader)(wanted)
 
 
@@ -110,9 +135,15 @@ def _parts(source: str) -> tuple[str, str]:
     return name, place
 
 
+def _has_place(name: str) -> bool:
+    return ":" in name
+
+
 def _check_no_folder(source: str, data_dir: Path | None, download: bool) -> None:
     if download:
         named = ", ".join(name for name in SOURCES if name.startswith("cifar"))
-        raise OptionError("download", f"is for torchvision's sets, {named} and Fashion-MNIST: not for {source}")
+        raise OptionError(
+            "download", f"is for torchvision's sets, {named}, torchvision:NAME and Fashion-MNIST: not for {source}"
+        )
     if data_dir is not None:
         raise OptionError("data_dir", f"is where torchvision keeps its sets: not for {source}")

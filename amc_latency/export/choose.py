@@ -23,7 +23,7 @@ from amc_latency.export.export import (
     frozen,
     save_checked,
 )
-from amc_latency.graph.normal_form import check_accepts, normal_form
+from amc_latency.graph.rewriting.normal_form import check_accepts, normal_form
 from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.graph.tracing import WAY_OUT, UntraceableError
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 if TYPE_CHECKING:
-    from amc_latency.graph.layer_list import LayerList, Value
-    from amc_latency.graph.layer_shapes import Size
+    from amc_latency.graph.layers.layer_list import LayerList, Value
+    from amc_latency.graph.layers.layer_shapes import Size
     from amc_latency.lut.shapes.shape import LayerShape
     from amc_latency.lut.tflite.writer import TfliteGraph
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from amc_latency.graph.layer_shapes import settings
+from amc_latency.graph.layers.layer_shapes import settings
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -30,31 +32,50 @@ TO_SIZES = ("view", "reshape", torch.reshape)
 PERMUTES = (torch.permute, "permute")
 RESHAPES = (*TO_SIZES, torch.flatten, "flatten", torch.squeeze, "squeeze", "unsqueeze")
 SAME = (functional.dropout, torch.dropout, "contiguous", torch.clone, "clone", torch.detach, "detach", "float")
-ACTIVATION_MODULES: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    nn.Hardswish: "hard_swish",
-    nn.Hardsigmoid: "hard_sigmoid",
-    nn.Sigmoid: "sigmoid",
-    nn.SiLU: "silu",
-    nn.Tanh: "tanh",
-    nn.LeakyReLU: "leaky_relu",
-    nn.PReLU: "prelu",
-    nn.ELU: "elu",
-    nn.GELU: "gelu",
+
+
+@dataclass(frozen=True)
+class TorchActivation:
+    """What an activation of `lut.shapes.activations` is called in PyTorch."""
+
+    module: type[nn.Module]
+    functions: Sequence[Any]
+    """functions, and names of methods"""
+    setting: str | None = None
+    """of the module and the function alike"""
+    unset: Any = None
+    """what that is unless set"""
+    wrong: Callable[[Any], str | None] = lambda value: None
+    """why a value of the setting is not supported; None if it is"""
+
+
+ACTIVATIONS = {
+    "relu": TorchActivation(nn.ReLU, (functional.relu, torch.relu, functional.relu_, torch.relu_, "relu", "relu_")),
+    "relu6": TorchActivation(nn.ReLU6, (functional.relu6,)),
+    "hard_swish": TorchActivation(nn.Hardswish, (functional.hardswish,)),
+    "hard_sigmoid": TorchActivation(nn.Hardsigmoid, (functional.hardsigmoid,)),
+    "sigmoid": TorchActivation(nn.Sigmoid, (functional.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_")),
+    "silu": TorchActivation(nn.SiLU, (functional.silu,)),
+    "tanh": TorchActivation(nn.Tanh, (functional.tanh, torch.tanh, "tanh", "tanh_")),
+    "leaky_relu": TorchActivation(nn.LeakyReLU, (functional.leaky_relu,), "negative_slope", 0.01),
+    "prelu": TorchActivation(nn.PReLU, ()),
+    "elu": TorchActivation(
+        nn.ELU,
+        (functional.elu,),
+        "alpha",
+        1.0,
+        lambda alpha: None if alpha == 1 else f"ELU with alpha {alpha} is not supported; only with 1",
+    ),
+    "gelu": TorchActivation(
+        nn.GELU,
+        (functional.gelu,),
+        "approximate",
+        "none",
+        lambda how: None if how == "none" else "GELU's tanh approximation is not supported",
+    ),
 }
-ACTIVATION_FUNCTIONS: dict[Any, str] = {
-    **dict.fromkeys((functional.relu, torch.relu, functional.relu_, torch.relu_, "relu", "relu_"), "relu"),
-    functional.relu6: "relu6",
-    functional.hardswish: "hard_swish",
-    functional.hardsigmoid: "hard_sigmoid",
-    **dict.fromkeys((functional.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"), "sigmoid"),
-    functional.silu: "silu",
-    **dict.fromkeys((functional.tanh, torch.tanh, "tanh", "tanh_"), "tanh"),
-    functional.leaky_relu: "leaky_relu",
-    functional.elu: "elu",
-    functional.gelu: "gelu",
-}
+ACTIVATION_MODULES = {each.module: name for name, each in ACTIVATIONS.items()}
+ACTIVATION_FUNCTIONS = {function: name for name, each in ACTIVATIONS.items() for function in each.functions}
 
 
 def with_scalar(node: fx.Node) -> tuple[str, float] | None:

@@ -14,8 +14,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from amc_latency.errors import UserError
 from amc_latency.graph.coupling import ChannelGroup, LeftWhole
+from amc_latency.graph.layers.walk import check_no_bare_tensors, walk
 from amc_latency.graph.tracing import OPEN_BATCH, symbolic
-from amc_latency.graph.walk import check_no_bare_tensors, walk
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 
 
@@ -103,7 +103,24 @@ def put_sizes(traced: fx.GraphModule, input_chw: tuple[int, int, int]) -> None:
 def _propagate(traced: fx.GraphModule, images: Tensor) -> None:
     # ShapeProp prints a traceback of its own.
     with redirect_stderr(io.StringIO()), torch.no_grad():
-        ShapeProp(traced).propagate(images)
+        _Sizes(traced).propagate(images)
+
+
+class _Sizes(ShapeProp):
+    """Runs no module whose output is as large as its input: torch takes a millisecond to find that out on meta."""
+
+    def call_module(self, target: fx.node.Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module = self.fetch_attr(str(target))
+        x = args[0] if len(args) == 1 and not kwargs else None
+        if isinstance(x, Tensor) and x.dtype == torch.float32:
+            if type(module) in _ACTIVATIONS:
+                return x if module.inplace else torch.empty_like(x)
+            if type(module) is nn.BatchNorm2d and x.dim() == 4 and x.shape[1] == module.num_features:
+                return torch.empty_like(x)
+        return super().call_module(target, args, kwargs)
+
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU)
 
 
 def _example(input_chw: tuple[int, int, int], batch: int = OPEN_BATCH) -> Tensor:

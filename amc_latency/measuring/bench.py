@@ -12,8 +12,8 @@ from amc_latency.android_bench.safe.records import from_json
 from amc_latency.console import Console
 from amc_latency.device.base import Device, Protocol
 from amc_latency.device.conditions import suspicions
-from amc_latency.device.measure import BadModelError, read_model
-from amc_latency.device.paired import PairedTimings
+from amc_latency.device.rounds.measure import BadModelError, read_model
+from amc_latency.device.rounds.paired import PairedTimings
 from amc_latency.device.tflite.tflite_inputs import OPTION, TfliteInput, sized, tflite_inputs
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.measuring.bench_figures import (
@@ -236,7 +236,7 @@ def _suspect(timed: Mapping[str, PairedTimings], names: Mapping[str, bytes]) -> 
 
 
 def _titles(inputs: list[TfliteInput]) -> list[str]:
-    return [f"{each.names[0]} {'x'.join(map(str, each.shape))}" for each in inputs]
+    return [f"{each.name} {'x'.join(map(str, each.shape))}" for each in inputs]
 
 
 def _check_has_threads(device: Device) -> None:

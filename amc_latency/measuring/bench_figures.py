@@ -10,7 +10,8 @@ from typing import Literal
 
 from amc_latency.device.base import Summary, Timing
 from amc_latency.device.conditions import read_conditions
-from amc_latency.device.paired import PairedTimings, Ratio, Verdict
+from amc_latency.device.rounds.measure import deviation_pct
+from amc_latency.device.rounds.paired import PairedTimings, Ratio, Verdict
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,13 @@ def clock_figures(timings: Sequence[Timing], clock: Literal["cpu", "wall"]) -> C
         return statistics.median(values) if values else None
 
     rounds_ms = of_rounds("median") or of_rounds("mean")
-    sd_pct = None
-    if len(rounds_ms) > 1 and statistics.fmean(rounds_ms) > 0:
-        sd_pct = 100 * statistics.stdev(rounds_ms) / statistics.fmean(rounds_ms)
     return ClockFigures(
         median_ms=median("median"),
         p90_ms=median("p90"),
         p99_ms=median("p99"),
         min_ms=min(of_rounds("min"), default=None),
         mean_ms=median("mean"),
-        processes_sd_pct=sd_pct,
+        processes_sd_pct=deviation_pct(rounds_ms),
     )
 
 

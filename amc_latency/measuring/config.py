@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from amc_latency.arguments.settings import at_least, check_settings, same, setting
 from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.prune.keep import KeepBound, parse_bound
-from amc_latency.settings import at_least, same, setting
 
 DEVICE, SEARCH, TIMING = "Device", "Search", "Timing"
 
@@ -37,6 +37,9 @@ class ProfileConfig:
     workers: int | None = setting(
         None, "phones, or cores of the host, at once; all phones and one core unless set", DEVICE
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,6 @@ class BenchConfig:
     speedup: float | None = setting(
         None, "whether the file is so many times as fast as the first of the others; exit code 1 if it is not", TIMING
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.device.base import Device
-from amc_latency.device.fleet import Fleet
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.device.profiles import UnknownDeviceError, unknown_device
 from amc_latency.device.registry import check_name, get_device, get_devices, has_several, is_phone, known_devices
+from amc_latency.device.rounds.fleet import Fleet
 from amc_latency.errors import OptionError, UserError
 from amc_latency.lut.imports.block_predict import is_block_table
 from amc_latency.lut.prediction.replay import ReplayDevice

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from amc_latency.console import Console
 from amc_latency.device.base import Device, DeviceError, Protocol, Timing, shuffled
 from amc_latency.device.conditions import suspicions
-from amc_latency.device.fleet import Fleet
+from amc_latency.device.rounds.fleet import Fleet
 from amc_latency.lut.building.build import layer_workloads
 from amc_latency.lut.shapes.shape import LayerShape
 

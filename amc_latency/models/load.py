@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -10,22 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amc_latency.arguments.settings import check_settings, setting
 from amc_latency.errors import OptionError, UserError
 from amc_latency.graph.outputs import tensors_of
+from amc_latency.lut.shapes.activations import ACTIVATIONS
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, bundled_checkpoint, is_of_own_file, load_checkpoint
 from amc_latency.models.files.file_kinds import check_network_name
 from amc_latency.models.files.weights import SUFFIXES, put_weights, read_weights
 from amc_latency.models.registry import RANDOM, build_original, source_of
 from amc_latency.models.spec import ModelSpec, names_own_file, parse_input
 from amc_latency.pixels import Normalisation, parse_normalisation
-from amc_latency.settings import setting
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from amc_latency.graph.trace import NetworkGraph
-    from amc_latency.models.known_networks import KnownGraph, KnownNetwork
+    from amc_latency.models.known_networks import KnownGraph
 BUNDLED = "bundled"
 BUNDLED_PIXELS = "fashion_mnist"
 """The bundled checkpoint is older than the figures that others remember."""
@@ -33,7 +33,6 @@ OWN = "own"
 """Weights that the function of an own file loads itself."""
 _SAME = 1e-3
 """Share of its outputs' range that a network may be off by in the form in which it is cut."""
-_NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,9 @@ class NetworkOptions:
         "else the data's own",
         "Network",
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def load_network(options: NetworkOptions) -> Network:
 
 def checked_form(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """The normal form of a network, which was seen to compute the same; `UserError` if it doesn't, or has none."""
-    from amc_latency.graph.normal_form import normal_form
+    from amc_latency.graph.rewriting.normal_form import normal_form
 
     expected = _outputs(model.eval(), spec)
     model = normal_form(model, spec.input)
@@ -144,42 +146,12 @@ def load_model(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Nor
 
     Raises `UserError` as `load_network` does.
     """
-    from amc_latency.graph.normal_form import check_accepts
+    from amc_latency.graph.rewriting.normal_form import check_accepts
 
     with redirect_stdout(sys.stderr):
         model, spec, trained, pixels = _load(options)
         check_accepts(model.eval(), spec.input)
     return model, spec, trained, pixels
-
-
-def check_trained(network: Network, options: NetworkOptions, what: str) -> None:
-    """Raise `UserError` where `what`, such as "a search", would be of random weights."""
-    if not network.trained:
-        raise UserError(random_weights(options.model, what))
-    check_own_weights(options, network.spec)
-
-
-def check_own_weights(options: NetworkOptions, spec: ModelSpec) -> None:
-    """Raise `UserError` where `weights='own'` is said of a function that loads none: each call then makes others."""
-    if options.weights == OWN and names_own_file(spec.name) and _differs_each_time(spec):
-        raise UserError(
-            f"{spec.name} loads no weights itself, they are others at each call: pass `weights=FILE`, or load them in "
-            "the function"
-        )
-
-
-def check_weights_said(options: NetworkOptions) -> None:
-    """Raise `UserError` for an own network of which nobody says whether its function loads weights."""
-    if names_own_file(options.model) and options.weights is None:
-        raise UserError(
-            f"nobody says which weights of {options.model} are to be written: pass `weights=FILE`, `weights='own'` if "
-            "the function loads its own, or `weights='random'` for a file that is only to be timed"
-        )
-
-
-def no_weights_needed(network: Network | KnownNetwork) -> str:
-    """What to say of random weights where only shapes count."""
-    return f"{network.spec.name} has random weights: no figure here depends on them"
 
 
 def weights_text(options: NetworkOptions, spec: ModelSpec) -> str:
@@ -188,15 +160,6 @@ def weights_text(options: NetworkOptions, spec: ModelSpec) -> str:
         return "of the checkpoint"
     name = options.weights or source_of(spec.name).weights
     return "the function's own" if name == OWN else name
-
-
-def random_weights(model: str, what: str) -> str:
-    """Why `what`, such as "a search", refuses an untrained network, and what to do."""
-    own = ", or `weights='own'` if the function loads its own," if names_own_file(model) else ""
-    return (
-        f"{model} has random weights, and {what} needs trained ones: pass `weights=FILE`{own} or `model=CHECKPOINT`, "
-        "made with `amc-latency train`"
-    )
 
 
 def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalisation | None]:
@@ -217,7 +180,7 @@ def _load(options: NetworkOptions) -> tuple[nn.Module, ModelSpec, bool, Normalis
         _check_agrees(options, spec, Path(options.weights))
         return model, spec, True, _pixels(options, spec, extra.get(NORMALISATION_KEY), published=False)
     spec = _described(options, source_of(options.model).described(options.model))
-    model = _seeded(spec)
+    model = seeded(spec)
     origin = _put_weights(options, spec, model)
     model = folded(model)
     if names_own_file(spec.name):
@@ -256,14 +219,6 @@ def _pixels_because(options: NetworkOptions) -> str:
     return "as the checkpoint remembers" if remembered else "as published with the network's weights"
 
 
-def _differs_each_time(spec: ModelSpec) -> bool:
-    """Whether the function of an own file makes other weights, all of them, by another seed."""
-    first, second = ([tensor for tensor in _seeded(spec, seed).parameters() if tensor.ndim > 1] for seed in (0, 1))
-    return bool(first) and not any(
-        a.shape == b.shape and bool((a == b).any()) for a, b in zip(first, second, strict=False)
-    )
-
-
 def is_checkpoint(model: str) -> bool:
     """Whether `model` is meant as a network on disk, the bundled one included."""
     return model == BUNDLED or model.endswith(".safetensors") or (Path(model).is_file() and not names_own_file(model))
@@ -283,31 +238,12 @@ def check_logits(network: Network) -> None:
             f"{network.spec.name} ends in softmax, and scoring and training need the logits before it: leave it out, "
             "and put it behind the result"
         )
-    if layers and network.spec.classes == 1 and layers[-1].shape.activation in _NEVER_NEGATIVE:
+    last = ACTIVATIONS.get(layers[-1].shape.activation) if layers else None
+    if last is not None and last.non_negative and network.spec.classes == 1:
         raise UserError(
             f"{network.spec.name} has one output that is never below 0, and scoring and training need a logit, above 0 "
             "for class 1: leave its last activation out, and put it behind the result"
         )
-
-
-def with_norm_statistics(network: Network) -> Network:
-    """An untrained network whose batch norms have seen images: without that its signal fades to nothing on the way."""
-    return replace(network, model=model_with_norm_statistics(network.model, network.spec.input))
-
-
-def model_with_norm_statistics(model: nn.Module, input_chw: tuple[int, int, int]) -> nn.Module:
-    """`with_norm_statistics` for a network that is not traced."""
-    import torch
-
-    model = copy.deepcopy(model).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = None
-        if isinstance(module, torch.nn.Dropout):
-            module.eval()
-    with torch.no_grad():
-        model(torch.randn(4, *input_chw, generator=torch.Generator().manual_seed(0)))
-    return model.eval()
 
 
 def cut_to(network: Network, counts: tuple[int, ...]) -> Network:
@@ -349,7 +285,8 @@ def parse_counts(text: str) -> tuple[int, ...]:
         raise UserError(f"channels '{text}' is not a list of counts; write it like 24,48,96") from None
 
 
-def _seeded(spec: ModelSpec, seed: int = 0) -> nn.Module:
+def seeded(spec: ModelSpec, seed: int = 0) -> nn.Module:
+    """The network of `spec` with the random weights of a seed."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import UserError
-from amc_latency.names import nearest
 
 SUFFIX = ".py"
 
@@ -35,7 +35,8 @@ def load_function(text: str) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if inspect.isfunction(value) or inspect.isclass(value)]
-        hint = f"; did you mean {nearest(function_name, names)}?" if names else ""
+        near = nearest(function_name, names)
+        hint = f"; did you mean {near}?" if near else f"; it has {', '.join(names)}" if names else ""
         raise UserError(f"{name} has no function {function_name}{hint}")
 
     @functools.wraps(function)

@@ -64,8 +64,8 @@ def classes_made(model: nn.Module, spec: ModelSpec) -> int | None:
 
     Raises UserError if it rejects the image, or returns something that is no tensor.
     """
-    from amc_latency.graph.normal_form import check_accepts
     from amc_latency.graph.outputs import tensors_of
+    from amc_latency.graph.rewriting.normal_form import check_accepts
 
     output = check_accepts(model, spec.input)
     found = tensors_of(output)

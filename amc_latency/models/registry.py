@@ -8,9 +8,10 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from amc_latency.android_bench.safe.limits import INPUT_VALUES, PARAMETERS
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import UserError
 from amc_latency.models.spec import MODULE, ModelSpec, names_own_file
-from amc_latency.names import nearest
+from amc_latency.pixels import Crop
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,6 +49,8 @@ class Source:
     """of the own name and the name of weights: these, by parameter, or None for a name that means nothing"""
     normaliser: str | None = None
     """of the own name: the `Normalisation` that the published weights expect, or None"""
+    cropper: str | None = None
+    """of the own name and the name of weights: the `Crop` that published weights are evaluated on, or None"""
     weights: str = RANDOM
     """the name of the weights that are taken unless set"""
 
@@ -85,6 +88,11 @@ class Source:
     def normalisation(self, name: str) -> Normalisation | None:
         """What the published weights of the network `name` expect of pixels; None for a network without any."""
         return None if self.normaliser is None else resolve_name(self.normaliser)(self.own_name(name))
+
+    def crop(self, name: str, weights: str) -> Crop:
+        """What of a photo the network `name` is evaluated on, of the weights of that name or of others."""
+        found = None if self.cropper is None else resolve_name(self.cropper)(self.own_name(name), weights)
+        return found or Crop()
 
 
 SOURCES = {
@@ -125,6 +133,7 @@ SOURCES = {
         describer=f"{_ZOO}.torchvision_zoo:described",
         publisher=f"{_ZOO}.torchvision_zoo:pretrained",
         normaliser=f"{_ZOO}.torchvision_zoo:normalisation",
+        cropper=f"{_ZOO}.torchvision_zoo:crop",
     ),
     "timm": Source(
         "timm",
@@ -134,6 +143,7 @@ SOURCES = {
         describer=f"{_ZOO}.timm_zoo:described",
         publisher=f"{_ZOO}.timm_zoo:pretrained",
         normaliser=f"{_ZOO}.timm_zoo:normalisation",
+        cropper=f"{_ZOO}.timm_zoo:crop",
     ),
     "lite0": Source(
         "efficientnet-lite-pytorch",
@@ -141,6 +151,7 @@ SOURCES = {
         names=(LITE0,),
         publisher=f"{_ZOO}.efficientnet_lite:pretrained",
         normaliser=f"{_ZOO}.efficientnet_lite:normalisation",
+        cropper=f"{_ZOO}.efficientnet_lite:crop",
         weights="pretrained",
     ),
     "own file": Source(
@@ -180,7 +191,7 @@ def build_model(spec: ModelSpec, most_weights: int = PARAMETERS) -> nn.Module:
     """
     if source_of(spec.name).takes_counts:
         return build_original(spec, most_weights)
-    from amc_latency.graph.normal_form import normal_form
+    from amc_latency.graph.rewriting.normal_form import normal_form
     from amc_latency.models.zoo.wrappers import folded
 
     model = normal_form(folded(build_original(spec, most_weights)), spec.input)
@@ -214,8 +225,10 @@ def _unknown(name: str) -> str:
 
     prefixes = [f"{source.prefix}NAME" for source in SOURCES.values() if source.prefix not in (None, MODULE)]
     shown = {**{other: f"torchvision:{other}" for other in classifiers()}, **{known: known for known in known_models()}}
+    near = nearest(name, shown)
+    hint = "" if near is None else f"; did you mean '{shown[near]}'?"
     return (
-        f"there is no model '{name}'; did you mean '{shown[nearest(name, list(shown))]}'? "
+        f"there is no model '{name}'{hint or '.'} "
         f"Known are {', '.join([*known_models(), *prefixes])}, FILE.py:FUNCTION, bundled, and "
         "any checkpoint (.safetensors)"
     )

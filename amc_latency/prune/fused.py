@@ -106,7 +106,7 @@ class Step:
         norm = small.get_submodule(self.norm)
         assert isinstance(norm, BATCH_NORMS)
         bare = _packed(conv, conv.weight, conv.bias, "none", like)
-        means, variances = (torch.zeros(len(batches), norm.num_features) for _ in range(2))
+        means, variances = _statistics(norm, len(batches), like.device)
         for values, mean, variance in zip(batches, means, variances, strict=True):
             y = bare(values[source])
             # With momentum 1 the running statistics are this batch's.
@@ -122,7 +122,7 @@ class Step:
         norm = small.get_submodule(self.norm)
         assert isinstance(norm, BATCH_NORMS)
         source = self.node.all_input_nodes[0]
-        means, variances = (torch.zeros(len(batches), norm.num_features) for _ in range(2))
+        means, variances = _statistics(norm, len(batches), batches[0][source].device)
         for values, mean, variance in zip(batches, means, variances, strict=True):
             y = functional.batch_norm(values[source], mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
             self._put(y, values)
@@ -192,6 +192,12 @@ def fused_steps(model: nn.Module, graph: NetworkGraph) -> list[Step]:
         )
         for i, chain in enumerate(chains)
     ]
+
+
+def _statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d, batches: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Room for each batch's means and variances."""
+    means, variances = torch.zeros(2, batches, norm.num_features, device=device)
+    return means, variances
 
 
 def _norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor, dims: int) -> FoldedNorm:

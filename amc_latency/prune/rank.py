@@ -19,10 +19,11 @@ def consumer_l1(model: nn.Module, graph: NetworkGraph) -> list[Tensor]:
         importance = torch.zeros(group.channels)
         for member in group.members:
             if member.role == "consumer":
-                weight = outputs_first(model.get_submodule(member.module)).detach()
+                # On the CPU, whose sums are the same everywhere: another rounding could be another order.
+                weight = outputs_first(model.get_submodule(member.module)).detach().cpu()
                 by_input = weight.abs().transpose(0, 1).flatten(1).sum(1)
                 own = by_input[member.offset :][: group.channels * member.repeat]
-                importance += own.view(group.channels, member.repeat).sum(1).cpu()
+                importance += own.view(group.channels, member.repeat).sum(1)
         importances.append(importance)
     return importances
 

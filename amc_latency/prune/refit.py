@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amc_latency.accelerator import float64_device
 from amc_latency.graph.coupling import Member
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.graph.registry import channels_of, outputs_first
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 
+COLLECTED_BATCH = 64
 RIDGE = 1e-6
 RIDGE_OF_FEW_ROWS = 0.3
 """For each time that a layer has as many features again as rows; 0.1 to 1 do about as well, 1e-6 far worse."""
@@ -55,19 +57,20 @@ def collect(
     graph: NetworkGraph,
     images: Tensor,
     points: int = 64,
-    batch_size: int = 64,
+    batch_size: int = COLLECTED_BATCH,
     max_features: int = 5000,
     seed: int = 0,
 ) -> Statistics:
-    """The input statistics of every consumer of a coupled group, from float images [N, C, H, W].
+    """The input statistics of every consumer of a coupled group, from float images [N, C, H, W] where `model` is.
 
+    They are summed there, or on the CPU if there is no float64.
     Of each image a layer's input vectors at `points` random output positions are used (all, where it has no
     more): 500 images give 32,000 rows, as many as AMC regresses on and several times the features of the widest
     layer, at a cost that doesn't grow with resolution. More points made no difference on the bundled network.
     Layers with over `max_features` features (VGG's 25,088 after flattening would take 5 GB) are left out, and
     `refit` leaves them as they were cut, as it does dilated convolutions.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, exact = torch.Generator().manual_seed(seed), float64_device(images.device)
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     rows: dict[str, int] = {}
 
@@ -76,13 +79,13 @@ def collect(
         if features > max_features or not channels_of(module).refits(module):
             return None
         sums[name] = (
-            torch.zeros(features, dtype=torch.float64),
-            torch.zeros(features, features, dtype=torch.float64),
+            torch.zeros(features, dtype=torch.float64, device=exact),
+            torch.zeros(features, features, dtype=torch.float64, device=exact),
         )
         rows[name] = 0
 
         def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = input_rows(module, args[0], points, generator).double().cpu()
+            x = input_rows(module, args[0], points, generator).to(exact).double()
             sums[name][0].add_(x.sum(0))
             sums[name][1].addmm_(x.T, x)
             rows[name] += len(x)
@@ -198,7 +201,7 @@ class _Layer:
     def __init__(self, model: nn.Module, graph: NetworkGraph, name: str, inputs: InputStatistics, ridge: float) -> None:
         self.name, self.norm, self.ridge = name, graph.batch_norms.get(name), ridge
         layer = model.get_submodule(name)
-        weight = outputs_first(layer).detach().double().cpu()
+        weight = outputs_first(layer).detach().to(inputs.mean.device).double()
         self.values = weight[0, 0].numel()
         self.mean = inputs.mean
         self.weight = weight.flatten(1)
@@ -231,7 +234,7 @@ class _RankedLayer:
     ) -> None:
         self.name, self.norm = member.module, graph.batch_norms.get(member.module)
         layer = model.get_submodule(self.name)
-        weight = outputs_first(layer).detach().double().cpu()
+        weight = outputs_first(layer).detach().to(inputs.mean.device).double()
         self.values = member.repeat * weight[0, 0].numel()
         self.ranked = ranked = ranked_values(member, order, self.values, weight[0].numel())
         self.always = len(ranked) - self.values * len(order)

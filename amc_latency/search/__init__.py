@@ -1,1 +1,4 @@
-"""The reinforcement-learning search: environment, clamp, agent, baselines and the run folder."""
+"""A whole search. Its parts import each other in one direction:
+
+run, series -> steps -> delivery, agents, targets -> solvers -> episodes, results -> judge -> costs, config -> records.
+"""

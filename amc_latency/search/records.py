@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _AGENTS, _SOLVERS = "amc_latency.search.agents", "amc_latency.search.solvers"
-_REWARDS = "amc_latency.search.costs.rewards"
+_REWARDS = "amc_latency.search.judge.rewards"
 _BUDGETS = "amc_latency.search.targets.budgets"
 
 
@@ -28,7 +28,9 @@ class AgentRecord:
     solves: bool = False
     """whether it goes by dynamic programming's damage itself, in a cold start too; else it may be started from that"""
     counts_policies: bool = False
-    """whether `episodes` are about how many policies it may try, anew in each attempt, and nobody acts in an episode"""
+    """whether `episodes` are about how many policies it may try, anew in each attempt"""
+    learns: bool = True
+    """whether it acts in episodes of its own, beside the policies that it is given"""
     options: tuple[str, ...] = ()
     """fields of `SearchConfig` that are for it alone"""
     extra: str | None = None
@@ -104,14 +106,26 @@ class PruningRecord:
     """settings that change nothing then, and why"""
 
 
+DEFAULT_AGENT = "dp-ddpg"
+"""What searches under a budget, unless it is to start cold."""
 AGENTS = {
+    DEFAULT_AGENT: AgentRecord(
+        f"{_AGENTS}.dp_ddpg:search",
+        sees_state=True,
+        needs_budget=True,
+        solves=True,
+        counts_policies=True,
+        options=("critic_action_layer",),
+    ),
     "ddpg": AgentRecord(f"{_AGENTS}.ddpg:search", sees_state=True, warms_up=True, options=("critic_action_layer",)),
     "ppo": AgentRecord(
         f"{_AGENTS}.ppo:search", sees_state=True, warms_up=True, options=("ppo_actors", "layer_rewards")
     ),
     "hill": AgentRecord(f"{_AGENTS}.hill:search"),
     "random": AgentRecord(f"{_SOLVERS}.baselines:search"),
-    "dp": AgentRecord(f"{_SOLVERS}.iterated:search", needs_budget=True, solves=True, counts_policies=True),
+    "dp": AgentRecord(
+        f"{_SOLVERS}.iterated:search", needs_budget=True, solves=True, counts_policies=True, learns=False
+    ),
     **{
         f"sb3-{name}": AgentRecord(
             f"{_AGENTS}.sb3:search",
@@ -127,8 +141,8 @@ BASELINES = {
     "uniform": BaselineRecord(f"{_SOLVERS}.baselines:choose_uniform"),
     "shallow": BaselineRecord(f"{_SOLVERS}.baselines:choose_shallow"),
     "deep": BaselineRecord(f"{_SOLVERS}.baselines:choose_deep"),
-    "random": BaselineRecord("amc_latency.search.methods:choose_by_agent"),
-    "hill": BaselineRecord("amc_latency.search.methods:choose_by_agent"),
+    "random": BaselineRecord("amc_latency.search.steps.methods:choose_by_agent"),
+    "hill": BaselineRecord("amc_latency.search.steps.methods:choose_by_agent"),
     "netadapt": BaselineRecord(f"{_SOLVERS}.netadapt:choose"),
     "dp": BaselineRecord(f"{_SOLVERS}.iterated:choose", solves=True),
 }

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
+from amc_latency.accelerator import accelerator_of, is_first, prepared, say_where
 from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import data_for
 from amc_latency.data.labels import check_several
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.files.weights import weights_digest
-from amc_latency.models.load import NetworkOptions, check_logits, check_trained, load_network
+from amc_latency.models.load import Network, NetworkOptions, check_logits, load_network
+from amc_latency.models.untrained import check_trained
 from amc_latency.training.intervals import interval_pct
-from amc_latency.training.loop import EpochReport, TrainConfig, fit, judged
-from amc_latency.training.outcome import accuracy_line, outcome
+from amc_latency.training.loop import DivergedError, EpochReport, fit, judged
+from amc_latency.training.original import check_original
+from amc_latency.training.outcome import outcome
+from amc_latency.training.recipe import KINDS, Recipe, TrainConfig, recipe_of
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Of the way that training went, which the network may end at."""
+KEPT = "The network of the last whole epoch before it is kept"
 
 
-def finetune_config(
-    epochs: int,
-    image_size: tuple[int, int],
-    seed: int,
-    learning_rate: float | None = None,
-    batch_size: int | None = None,
-) -> TrainConfig:
+def own_distillation(accuracy_pct: float) -> float:
+    """Share of the loss that follows what the network itself said before, where no other teacher is known.
+
+    As far as that was right: a network on new data, which it hardly knows, learns by the labels.
+    """
+    return KINDS["finetune"].distillation * accuracy_pct / 100
+
+
+def finetune_config(epochs: int, image_size: tuple[int, int], seed: int, **recipe: Any) -> TrainConfig:
     """How a cut network is trained: at full resolution throughout, and at a rate that its weights survive.
 
-    What is None follows from the number of images. Raises UserError for a rate that trains nothing.
+    `recipe` are fields of `Recipe`. Raises UserError for what can't be, such as a rate that trains nothing.
     """
-    if learning_rate == 0:
-        raise UserError("a learning rate is a positive number such as 0.005, not 0")
+    Recipe(**recipe)
     return TrainConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        drop_last=False,
-        learning_rate=learning_rate,
-        rate_of_128=0.005,
-        teacher_share=0.9,
-        warmup_epochs=0.5,
-        image_size=image_size,
-        low_resolution_epochs=0,
-        seed=seed,
+        epochs=epochs, kind="finetune", image_size=image_size, low_resolution_epochs=0, seed=seed, **recipe
     )
 
 
@@ -120,6 +119,15 @@ class FinetuneResult:
     test_top5: float | None = None
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """Which network's outputs are followed."""
+
+    options: NetworkOptions
+    sha256: str | None = None
+    """of its weights, where a run folder says which network it was; None where the user names it"""
+
+
 def finetune_checkpoint(
     options: NetworkOptions,
     out: Path,
@@ -128,40 +136,60 @@ def finetune_checkpoint(
     seed: int,
     on_epoch: Callable[[EpochReport], None] | None = None,
     console: Console | None = None,
-    learning_rate: float | None = None,
-    batch_size: int | None = None,
+    recipe: Recipe = Recipe(),
+    teacher: Teacher | None = None,
+    accelerator: str | None = None,
+    min_accuracy: float | None = None,
 ) -> FinetuneResult:
     """Fine-tune the trained network of `options` and write `out`.
 
-    Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise.
+    `teacher` is the network whose outputs are followed beside the labels: the network itself, as it was before, unless
+    given. Goes on from `<out>.resume` after a stop. Raises what `load_network`, `data_for` and `fit` raise, and
+    `UserError` for a network at chance, or under `min_accuracy` percent.
     """
-    config = finetune_config(epochs, (8, 8), seed, learning_rate, batch_size)  # refused before anything is loaded
+    console = console or Console(quiet=True)
+    config = finetune_config(epochs, (8, 8), seed, **recipe_of(recipe))  # refused before anything is loaded
+    device = prepared(accelerator_of(accelerator))
+    say_where(device, console)
     network = load_network(options)
     check_logits(network)
     check_trained(network, options, "fine-tuning")
+    wanted = None if teacher is None else _taught_by(teacher, network, console)
     size = network.spec.input[1:]
     data = data_for(network, source, console=console)
-    check_several(data, network.spec.name, console or Console(quiet=True))
-    origin = weights_digest(network.model)
-    before = outcome(network.model, data.held_back, size)
-    if console is not None:
-        console.say(accuracy_line(before))
-    start = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
-    fit(
-        network.model,
-        data.train,
-        replace(config, image_size=size),
-        checkpoint=sidecar(out, ".resume"),
-        on_epoch=on_epoch,
-        origin=f"{origin} {data.digest()}",
-    )
-    settled = settle(network.model, start, lambda model: judged(model, data.held_back, size))
-    if not settled.share and console is not None:
+    check_several(data, network.spec.name, console)
+    model, origin = network.model.to(device), weights_digest(network.model)
+    before = check_original(network, data, len(data.held_back), min_accuracy, console)
+    assert before is not None, "these images have labels"
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if wanted is None:
+        wanted = copy.deepcopy(model)
+        own = own_distillation(before.accuracy_pct)
+        config = replace(config, distillation=own if recipe.distillation is None else recipe.distillation)
+    origin = f"{origin} {weights_digest(wanted)}"
+    config = replace(config, image_size=size)
+    console.say(config.plan(len(data.train), has_teacher=True).text)
+    try:
+        fit(
+            model,
+            data.train,
+            config,
+            checkpoint=sidecar(out, ".resume"),
+            on_epoch=on_epoch,
+            origin=f"{origin} {data.digest()}",
+            teacher=wanted.to(device),
+            say=console.warn,
+        )
+    except DivergedError as error:
+        console.warn(f"{error}. {KEPT}")
+    settled = settle(model, start, lambda model: judged(model, data.held_back, size))
+    if not settled.share:
         console.warn(worse_text("", settled))
     extra = {"source": data.source, "seed": str(seed), NORMALISATION_KEY: data.normalisation.text}
-    save_checkpoint(out, network.model, network.spec, extra)
-    sidecar(out, ".resume").unlink(missing_ok=True)
-    held_back, test = (outcome(network.model, split, size) for split in (data.held_back, data.test))
+    if is_first():
+        save_checkpoint(out, model, network.spec, extra)
+        sidecar(out, ".resume").unlink(missing_ok=True)
+    held_back, test = (outcome(model, split, size) for split in (data.held_back, data.test))
     return FinetuneResult(
         before.accuracy_pct,
         held_back.accuracy_pct,
@@ -173,3 +201,26 @@ def finetune_checkpoint(
         held_back.top5_pct,
         test.top5_pct,
     )
+
+
+def _taught_by(wanted: Teacher, network: Network, console: Console) -> nn.Module | None:
+    """The teacher; None where it is only guessed, by a run folder, and not what was searched any more.
+
+    Raises `OptionError` for one that takes or tells something else than `network`.
+    """
+    try:
+        found = load_network(wanted.options)
+        check_trained(found, wanted.options, "a teacher")
+        if wanted.sha256 not in (None, weights_digest(found.model)):
+            raise UserError("its weights have changed since")
+        its, own = [(each.spec.input, each.spec.classes) for each in (found, network)]
+        if its != own:
+            shown = [f"input {'x'.join(map(str, size))} and {classes} classes" for size, classes in (its, own)]
+            raise OptionError("teacher", f"{wanted.options.model} has {shown[0]}, the network to be trained {shown[1]}")
+    except UserError as error:
+        if wanted.sha256 is None:
+            raise
+        console.warn(f"{wanted.options.model}, which was searched, is no teacher here ({error}): the network itself is")
+        return None
+    console.say(f"the teacher is {wanted.options.model}, weights {found.weights}")
+    return found.model

@@ -41,9 +41,18 @@ class Comparison:
         return not self.low <= 0 <= self.high
 
     @property
+    def verdict(self) -> str:
+        """What may be said of it, in a few words."""
+        if not self.is_shown:
+            return f"no difference shown on {self.images:,} images"
+        low, high = sorted((abs(self.low), abs(self.high)))
+        more = "more" if self.points > 0 else "fewer"
+        return f"{low:.1f} to {high:.1f} points {more} of {self.images:,} images right"
+
+    @property
     def text(self) -> str:
         """In a line."""
-        verdict = "" if self.is_shown else f": no difference shown on {self.images:,} images"
+        verdict = "" if self.is_shown else f": {self.verdict}"
         return (
             f"ours against {self.other}, on the same {self.images:,} test images: {self.points:+.2f} points "
             f"(95 % between {self.low:+.1f} and {self.high:+.1f}){verdict}"

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import torch
 
+from amc_latency.accelerator import accelerator_of, is_first, prepared, say_where
 from amc_latency.android_bench.safe.files import sidecar
 from amc_latency.console import Console
 from amc_latency.data import fitted, load_data
 from amc_latency.data.labels import check_labels, check_several
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, save_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, build_model, known_models
 from amc_latency.models.spec import ModelSpec
 from amc_latency.training.intervals import interval_pct
-from amc_latency.training.loop import EpochReport, TrainConfig, accuracy, fit
+from amc_latency.training.loop import DivergedError, EpochReport, accuracy, fit
 from amc_latency.training.outcome import outcome
+from amc_latency.training.recipe import Recipe, TrainConfig, recipe_of
 
 
 def _takes(model: torch.nn.Module, input_chw: tuple[int, int, int]) -> bool:
@@ -47,20 +49,19 @@ class TrainCommandConfig:
     """fetch the data with torchvision first"""
     training: TrainConfig = field(default_factory=TrainConfig)
     """epochs, learning rate and so on"""
+    accelerator: str | None = None
+    """where it is trained; a GPU if there is one unless given"""
 
 
-def training_of(
-    epochs: int, image_size: int, seed: int, learning_rate: float | None = None, batch_size: int | None = None
-) -> TrainConfig:
+def training_of(epochs: int, image_size: int, seed: int, recipe: Recipe = Recipe()) -> TrainConfig:
     """How square images of that size are trained on: the same share of epochs at low resolution as by default."""
     low = epochs * TrainConfig.low_resolution_epochs // TrainConfig.epochs
     return TrainConfig(
         epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
         image_size=(image_size, image_size),
         seed=seed,
         low_resolution_epochs=0 if image_size <= min(TrainConfig.low_resolution) else low,
+        **recipe_of(recipe),
     )
 
 
@@ -90,9 +91,11 @@ def train(
     Started again after a stop, it goes on from the last whole epoch. Raises UserError for a network that
     can't be trained on this data, and what `load_data` and `fit` raise.
     """
-    training = config.training
+    training, device = config.training, prepared(accelerator_of(config.accelerator))
+    console = console or Console(quiet=True)
+    say_where(device, console)
     data = load_data(config.source, config.data_dir, config.download, training.image_size, console)
-    channels = data.train.images.shape[1]
+    channels = data.train.channels
     if channels == 1 and config.model not in SCALABLE_MODELS and config.model in known_models():
         raise UserError(
             f"{config.model} takes colour images, and the data, {data.source}, has grey ones; "
@@ -100,7 +103,6 @@ def train(
         )
     spec = ModelSpec(config.model, config.width, input=(channels, *training.image_size), classes=data.classes)
     data = fitted(data, spec)
-    console = console or Console(quiet=True)
     check_labels(data, config.model, data.classes, console)
     check_several(data, config.model, console)
     console.say(f"pixels are normalised by the data's own figures, {data.normalisation}")
@@ -115,7 +117,15 @@ def train(
             on_epoch(epoch, accuracy(model, data.held_back, epoch.image_size))
 
     resume = sidecar(config.output, ".resume")
-    fit(model, data.train, training, resume, report, origin=data.digest())
+    model.to(device)
+    console.say(training.plan(len(data.train)).text)
+    diverged: DivergedError | None = None
+    try:
+        fit(model, data.train, training, resume, report, origin=data.digest(), say=console.warn)
+    except DivergedError as error:
+        if error.epoch == 1:
+            raise
+        diverged = error
     # The only look at the test images: nothing above depends on it.
     held_back, test = (outcome(model, split, training.image_size) for split in (data.held_back, data.test))
     result = TrainResult(
@@ -131,13 +141,16 @@ def train(
     extra = {
         "accuracy_held_back": f"{result.accuracy_held_back:.2f}",
         "accuracy_test": f"{result.accuracy_test:.2f}",
-        "epochs": str(training.epochs),
+        "epochs": str(training.epochs if diverged is None else diverged.epoch - 1),
         "seed": str(training.seed),
         "source": data.source,
         "train_images": str(len(data.train)),
         NORMALISATION_KEY: data.normalisation.text,
         "torch": torch.__version__,
     }
-    save_checkpoint(config.output, model, spec, extra)
-    resume.unlink(missing_ok=True)
+    if is_first():
+        save_checkpoint(config.output, model, spec, extra)
+        resume.unlink(missing_ok=True)
+    if diverged is not None:
+        raise JobError(f"{diverged}. The network of the epoch before it is {config.output}")
     return result

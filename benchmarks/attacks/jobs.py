@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from amc_latency.models.load import Network
 
 _ROOT = Path(__file__).resolve().parents[2]
-_TABLE = _ROOT / "lut/tables/host-epyc-zen4.tsv"
 FEW_IMAGES = f"{_ROOT / 'tests/integration/few_images.py'}:few_images"
 _ANSWER_S = 0.0005
 """Of the device of arithmetic, so that a profile takes long enough to be met in the middle."""
@@ -110,8 +110,8 @@ class Work:
 
     name = ""
 
-    def prepare(self) -> None:
-        """Import and load what every job needs."""
+    def prepare(self, folder: Path) -> None:
+        """Import, load and make there what every job needs."""
 
     def do(self, folder: Path) -> None:
         """All of it, or what is left of it."""
@@ -135,8 +135,9 @@ class Profile(Work):
 
     name = "profile"
 
-    def prepare(self) -> None:
-        from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
+    def prepare(self, folder: Path) -> None:
+        from amc_latency.models.load import NetworkOptions, load_network
+        from amc_latency.models.untrained import with_norm_statistics
 
         self.network: Network = with_norm_statistics(load_network(NetworkOptions("lenet5", 0.6, weights="random")))
 
@@ -190,16 +191,16 @@ def _device() -> Device:
 
 
 class Search(Work):
-    """A search of few episodes by a replayed table, with its export and fine-tuning."""
+    """A search of few episodes of a small network by a replayed table, with its export."""
 
     name = "search"
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path) -> None:
         import torch
 
-        from amc_latency.search.config import SearchConfig
         from amc_latency.search.judge import judge
         from amc_latency.training.outcome import Outcome
+        from benchmarks.small_search import make_small_search
 
         torch.set_num_threads(1)
         # Most of the time of a short search goes into judging it on test images, of which nothing here is seen.
@@ -207,20 +208,13 @@ class Search(Work):
         told = judge.Tested(90.0, 10, None, outcome)
         judge.Judge.tested = lambda *_: told  # type: ignore[method-assign, assignment]
         judge.FINALISTS = 2  # type: ignore[misc]
-        self.config = SearchConfig(
-            speedup=2,
-            device="replay",
-            lut=str(_TABLE),
-            data=FEW_IMAGES,
+        self.config = replace(
+            make_small_search(folder),
             warmup=2,
             episodes=2,
-            agent="ddpg",
-            warm_start=False,
             baselines="uniform",
             images=50,
             calibration_images=32,
-            finetune_epochs=0,
-            timing_rounds=1,
         )
 
     def do(self, folder: Path) -> None:
@@ -248,7 +242,7 @@ class Train(Work):
 
     name = "train"
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path) -> None:
         import torch
 
         import amc_latency.training.train  # noqa: F401
@@ -258,7 +252,7 @@ class Train(Work):
         load_data("bundled")
 
     def do(self, folder: Path) -> None:
-        from amc_latency.training.loop import TrainConfig
+        from amc_latency.training.recipe import TrainConfig
         from amc_latency.training.train import TrainCommandConfig, train
 
         training = TrainConfig(epochs=3, image_size=(16, 16), low_resolution_epochs=0)
@@ -280,7 +274,7 @@ class Undisturbed:
 
     def __init__(self, work: Work, folder: Path) -> None:
         self.work = work
-        work.prepare()
+        work.prepare(folder)
         self.folder = folder / "undisturbed"
         self.folder.mkdir()
         began = time.monotonic()

@@ -46,7 +46,8 @@ def _models() -> list[bytes]:
     from amc_latency.lut.shapes.shape import parse_shape
 
     from amc_latency.export.export import to_tflite
-    from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
+    from amc_latency.models.load import NetworkOptions, load_network
+    from amc_latency.models.untrained import with_norm_statistics
 
     network = with_norm_statistics(load_network(NetworkOptions("lenet5", 0.3, weights="random")))
     return [*(layer_model(parse_shape(text)) for text in _SHAPES), to_tflite(network.model, (1, 28, 28))]
@@ -127,7 +128,7 @@ def _in_worker(folder: Path) -> Callable[[Case], None]:
 
 def _in_readers(folder: Path) -> Callable[[Case], None]:
     from amc_latency.device.gpu.tflite_torch import UnsupportedModelError, load_module
-    from amc_latency.device.measure import BadModelError
+    from amc_latency.device.rounds.measure import BadModelError
     from amc_latency.device.tflite.tflite_inputs import sized, tflite_inputs
     from amc_latency.lut.tflite.run import TfliteError, tflite_ops
 

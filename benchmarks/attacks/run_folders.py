@@ -24,7 +24,7 @@ def attacks() -> list[Attack]:
 
 
 def _read(folder: Path) -> Callable[[Case], None]:
-    from amc_latency.search.folder import RunFolder
+    from amc_latency.search.results.folder import RunFolder
 
     undisturbed, place = Undisturbed(Search(), folder), folder / "run"
     whole = undisturbed.folder / "run"

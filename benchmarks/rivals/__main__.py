@@ -24,8 +24,8 @@ import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from amc_latency.arguments.names import find
 from amc_latency.errors import JobError, UserError
-from amc_latency.names import find
 from benchmarks.common import csv_of, machine, parser_of, versions
 from benchmarks.rivals.report import report
 from benchmarks.rivals.tasks import TASKS, Sizes, checkpoint_of, task_of

@@ -19,11 +19,11 @@ from amc_latency.errors import UserError
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.costs.rewards import make_reward
+from amc_latency.search.episodes.problem import AgentOptions, Problem
 from amc_latency.search.judge.judge import FINALISTS
-from amc_latency.search.methods import choose, search_episodes
-from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.judge.rewards import make_reward
 from amc_latency.search.solvers.baselines import uniform_policy
+from amc_latency.search.steps.methods import choose, search_episodes
 from benchmarks.rivals import others
 from benchmarks.rivals.rows import OURS
 from benchmarks.rivals.subject import Subject

@@ -71,11 +71,8 @@ def fastnas(judge: Judge, flops: float, checkpoint: Path) -> tuple[nn.Module, in
         scored += 1
         return accuracy(model, few, size) / 100
 
-    train = judge.data.train
-    batches = [
-        train.at(slice(start, start + FASTNAS_BATCH)).inputs(size)
-        for start in range(0, FASTNAS_BATCHES * FASTNAS_BATCH, FASTNAS_BATCH)
-    ]
+    train = judge.data.train.take(FASTNAS_BATCHES * FASTNAS_BATCH)
+    batches = [inputs for inputs, _ in train.parts(size, FASTNAS_BATCH)]
     try:
         model, _ = mtp.prune(
             copy.deepcopy(judge.base.model),

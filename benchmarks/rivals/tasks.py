@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from amc_latency.arguments.names import find
+from amc_latency.arguments.settings import setting
 from amc_latency.errors import UserError
-from amc_latency.names import find
-from amc_latency.settings import setting
 from benchmarks.common import ROOT
 
 

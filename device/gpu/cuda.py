@@ -13,14 +13,15 @@ from typing import Any
 
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
 from amc_latency.device.gpu.gpu_state import BUSY_PCT, LOOK_AGAIN_S, GpuProcess, GpuWatch, NvidiaSmi, conditions_of
-from amc_latency.device.host.host import built, summary_of
+from amc_latency.device.host.host import built
+from amc_latency.device.host.host_speed import summary_of
 from amc_latency.device.kinds import DeviceProfile, PhoneOptions, Trust
 from amc_latency.device.phone.trust import Reference, sentinel_doubts
 from amc_latency.device.profiles import profiles
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined
 from amc_latency.device.workers.worker_answer import believed_gpu
 
-_SENTINEL = Path(__file__).parents[1] / "sentinel.tflite"
+_SENTINEL = Path(__file__).parents[1] / "workers" / "sentinel.tflite"
 _CUDA_FILE_BYTES = 2_000_000_000
 """Kernels that were compiled are kept in files."""
 _HINT = f"Is torch installed for {sys.executable}?"
@@ -50,7 +51,8 @@ class CudaDevice(Device):
 
     def __init__(self, profile: DeviceProfile, index: int = 0) -> None:
         self._target = self.target.format(index=index)
-        self._own: set[int] = set()
+        # A search may hold memory of the same GPU, and computes on it by turns with what is timed.
+        self._own = {os.getpid()}
         self._references: dict[str, Reference] = {state: Reference() for state in self.states}
         self.protocol = profile.protocol
         about = self._about()

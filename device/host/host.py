@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from amc_latency.android_bench.safe.limits import ACTIVATION_BYTES, WEIGHT_COPIES
 from amc_latency.android_bench.safe.text import shown_line
-from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
+from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Timing, Workload
 from amc_latency.device.conditions import BUSY
 from amc_latency.device.host.host_cores import timing_order
+from amc_latency.device.host.host_speed import (
+    Speed,
+    at_reference,
+    calm_runs,
+    only,
+    sentinel_speed,
+    summary_of,
+    wandering,
+)
 from amc_latency.device.host.host_state import host_state
 from amc_latency.device.host.reference import ReferenceSpeeds, reference_path
 from amc_latency.device.kinds import HOST_PROTOCOL
@@ -28,19 +34,12 @@ from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confin
 from amc_latency.device.workers.worker_answer import believed
 
 _WORKER = Path(__file__).resolve().with_name("host_worker.py")
-_SENTINEL = Path(__file__).resolve().parents[1] / "sentinel.tflite"
+_SENTINEL = Path(__file__).resolve().parents[1] / "workers" / "sentinel.tflite"
 """The bundled MobileNetV1 at half its channels, all weights alike: its arithmetic and its 0.9 MB are a network's."""
 _REFERENCE_SHARE = 0.1
 _REFERENCE_RUNS = 3000
 """Seconds, in which a neighbour is quiet for a while: the fastest tenth is the reference, as what it does to a network
 is told better from there on than back from a slow moment."""
-_SMOOTHED = 2
-"""A chunk's speed is the median of so many sentinels before and after it too: each has some luck of its own."""
-_CALM = 1.15
-"""A run is calm if the sentinel took at most so many times what it does at reference speed: nobody is on the hardware
-that this core shares. Other runs can be set to that speed only roughly: who waits for memory loses less to a neighbour
-than the sentinel does, whose second run finds its weights in the core's own cache. Beside a neighbour that takes 1.7
-times as long, a network of 3.3 MB 1.45 times, and so it comes out 15 % too short (Intel Xeon)."""
 _CALM_RUNS = 5
 _CALM_SHARE = 0.1
 """So many runs, and such a share of all, are enough for a timing by calm ones alone."""
@@ -49,10 +48,6 @@ _HOPELESS = 5
 """Timings in a row without calm runs, after which none is made again for want of them: it is busy for long."""
 _RESTLESS = 0.3
 """A timing during which the speed wandered by more than this (its middle 80 %) is made again, and then suspect."""
-_LEAST_MEMORY = 0.1
-"""The share of memory in the sentinel's time below which it can't be told from noise."""
-_MOST_APART = 4.0
-"""By how much memory, or a whole run, may be set otherwise than if all was slowed alike."""
 _NOTABLE = 0.15
 """A speed that is off the reference by more is told."""
 _SAME_REFERENCE = 0.01
@@ -164,7 +159,7 @@ class HostDevice(Device):
             worker.stop()
         if "error" in answer:
             raise DeviceError(f"the sentinel network cannot be timed: {answer['error']}")
-        return _sentinel_speed(answer, protocol.clock, share=_REFERENCE_SHARE)
+        return sentinel_speed(answer, protocol.clock, share=_REFERENCE_SHARE)
 
     def use_reference(self, protocol: Protocol, reference_us: float, hot_us: float | None = None) -> str | None:
         """Give timings at the speed of a table that was begun elsewhere, or before this computer's own was lost.
@@ -216,13 +211,13 @@ class HostDevice(Device):
             calm = calm_runs(answer, protocol.clock, reference)
             runs = len(answer["chunk"])
             is_calm = len(calm) >= min(runs, max(_CALM_RUNS, _CALM_SHARE * runs))
-            wandered = 0.0 if is_calm else _wandering(answer[f"sentinel_{protocol.clock}_ns"])
+            wandered = 0.0 if is_calm else wandering(answer[f"sentinel_{protocol.clock}_ns"])
             if best is None or is_calm or wandered < best[0]:
                 best = wandered, only(answer, calm) if is_calm else answer
         assert best is not None
         self._uncalm = 0 if is_calm else self._uncalm + 1
         wandered, answer = best
-        now = _sentinel_speed(answer, protocol.clock)
+        now = sentinel_speed(answer, protocol.clock)
         speed = reference.us / now.us
         if abs(speed - 1) > _NOTABLE:
             self._tell(
@@ -291,99 +286,6 @@ def _job(protocol: Protocol) -> dict[str, Any]:
 def _cpu_s(protocol: Protocol) -> float:
     """CPU time that is more than a job can take before it is given up: all cores' at all times, for loading too."""
     return 60.0 + protocol.timeout_s * max(protocol.threads, os.cpu_count() or 1)
-
-
-def calm_runs(answer: dict[str, Any], clock: str, reference: Speed) -> list[int]:
-    """The places of the runs in a worker's answer whose sentinel was about as fast as at `reference`, back to back."""
-    second = f"sentinel_hot_{clock}_ns"
-    sentinel_ns = smoothed(answer[second if second in answer else f"sentinel_{clock}_ns"])
-    most_ns = _CALM * 1e3 * reference.hot_us
-    return [place for place, chunk in enumerate(answer["chunk"]) if sentinel_ns[chunk] <= most_ns]
-
-
-def only(answer: dict[str, Any], places: Sequence[int]) -> dict[str, Any]:
-    """A worker's answer with these runs alone, and the sentinels of their chunks."""
-    chunks = sorted({answer["chunk"][place] for place in places})
-    number = {chunk: i for i, chunk in enumerate(chunks)}
-    found: dict[str, Any] = {"chunk": [number[answer["chunk"][place]] for place in places]}
-    for name, values in answer.items():
-        if name != "chunk":
-            found[name] = [values[place] for place in (chunks if name.startswith("sentinel") else places)]
-    return found
-
-
-def _wandering(sentinel_ns: Sequence[int]) -> float:
-    """By how much smoothed speeds differ, as a share: of their middle 80 %."""
-    smooth = sorted(smoothed(sentinel_ns))
-    cut = len(smooth) // 10
-    return smooth[-1 - cut] / smooth[cut] - 1
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Each value's median with its neighbours'."""
-    return [statistics.median(values[max(0, i - _SMOOTHED) : i + _SMOOTHED + 1]) for i in range(len(values))]
-
-
-class Speed(NamedTuple):
-    """What the sentinel takes in microseconds, in a state and back to back right after: alike in state `hot`."""
-
-    us: float
-    hot_us: float
-
-
-def _sentinel_speed(answer: dict[str, Any], clock: str, share: float = 0.5) -> Speed:
-    """What the sentinel took in a worker's answer: its median, or another quantile."""
-
-    def quantile_us(samples_ns: Sequence[int]) -> float:
-        return float(np.quantile(samples_ns, share)) / 1e3
-
-    us = quantile_us(answer[f"sentinel_{clock}_ns"])
-    hot_ns = answer.get(f"sentinel_hot_{clock}_ns")
-    return Speed(us, us if hot_ns is None else quantile_us(hot_ns))
-
-
-def at_reference(answer: dict[str, Any], clock: str, counted: str, reference: Speed) -> list[float]:
-    """A worker's samples of a clock, in nanoseconds, as they would be if the sentinel was as fast as at `reference`.
-
-    The clock that counts tells the speed, for both. With second runs, what these take is arithmetic and goes by the
-    sentinel's second run; what the first takes beyond is memory, and goes by what the sentinel's takes beyond.
-    """
-    sentinel_ns = smoothed(answer[f"sentinel_{counted}_ns"])
-    samples = zip(answer[f"{clock}_ns"], answer["chunk"], strict=True)
-    if f"hot_{clock}_ns" not in answer:
-        return [sample * 1e3 * reference.us / sentinel_ns[chunk] for sample, chunk in samples]
-    sentinel_hot_ns = smoothed(answer[f"sentinel_hot_{counted}_ns"])
-    reference_memory_us = reference.us - reference.hot_us
-    found = []
-    for (sample, chunk), hot in zip(samples, smoothed(answer[f"hot_{clock}_ns"]), strict=True):
-        memory = sentinel_ns[chunk] - sentinel_hot_ns[chunk]
-        all_alike = 1e3 * reference.us / sentinel_ns[chunk]
-        if memory < _LEAST_MEMORY * sentinel_ns[chunk] or reference_memory_us < _LEAST_MEMORY * reference.us:
-            # Where memory costs nothing, there is nothing to tell apart.
-            found.append(sample * all_alike)
-            continue
-        # A difference of two timings is mostly noise where it is small.
-        of_memory = min(max(1e3 * reference_memory_us / memory, all_alike / _MOST_APART), all_alike * _MOST_APART)
-        apart = hot * 1e3 * reference.hot_us / sentinel_hot_ns[chunk] + (sample - hot) * of_memory
-        found.append(max(apart, sample * all_alike / _MOST_APART))
-    return found
-
-
-def summary_of(samples_ns: Sequence[float]) -> Summary:
-    """Samples in nanoseconds as a summary in microseconds; the standard deviation is the population's."""
-    samples_us = sorted(sample / 1e3 for sample in samples_ns)
-    mean_us = statistics.fmean(samples_us)
-    # The nearest rank: with fewer than a hundred samples p99 is the largest.
-    p10_us, p90_us, p99_us = (samples_us[math.ceil(share * len(samples_us) / 100) - 1] for share in (10, 90, 99))
-    return Summary(
-        min_us=samples_us[0],
-        median_us=statistics.median(samples_us),
-        mean_us=mean_us,
-        std_us=statistics.pstdev(samples_us, mean_us),
-        p10_us=p10_us,
-        p90_us=p90_us,
-        p99_us=p99_us,
-    )
 
 
 def one_line(text: str) -> str:

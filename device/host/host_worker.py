@@ -119,7 +119,9 @@ class Timed:
     def touch_outputs(self) -> None:
         """Have the outputs in the cache: a layer in a network writes to memory that others before it have used."""
         for output in self._outputs:
-            output()[...] = 0
+            # A single value is none to write into.
+            if (values := output()).ndim:
+                values[...] = 0
 
     def sample(self) -> Sample:
         """What one run takes."""

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Self
 
-from amc_latency.android_bench.op_profile import OpProfile, parse_op_profile
+from amc_latency.android_bench.printed.op_profile import OpProfile, parse_op_profile
 from amc_latency.android_bench.runner import Job, ParseError, Runner, RunnerError
 from amc_latency.android_bench.script import command_output, stop_command
 from amc_latency.device.adb.transport import Transport

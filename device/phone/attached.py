@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.android_bench.phone.state import PhoneInfo, PhoneState
 from amc_latency.device.adb.transport import Transport, UnauthorizedError
 from amc_latency.device.base import Device, DeviceError
 from amc_latency.device.kinds import DeviceProfile, Openers, PhoneOptions

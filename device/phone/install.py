@@ -9,7 +9,7 @@ from pathlib import Path
 
 from amc_latency.android_bench.amc_bench import AmcBench
 from amc_latency.android_bench.benchmark_model import BenchmarkModel
-from amc_latency.android_bench.find import candidates
+from amc_latency.android_bench.obtaining.find import candidates
 from amc_latency.android_bench.runner import Candidate, Job, ParseError, Runner, RunnerError
 from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.device.base import DeviceError

@@ -7,15 +7,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from amc_latency.android_bench.runner import ParseError
-from amc_latency.android_bench.settings import (
+from amc_latency.android_bench.phone.settings import (
     FormerSettings,
     parse_prepared,
     parse_restored,
     prepare_command,
     restore_command,
 )
-from amc_latency.android_bench.state import (
+from amc_latency.android_bench.phone.state import (
     INFO_COMMAND,
     STATE_COMMAND,
     TOPOLOGY_COMMAND,
@@ -29,6 +28,7 @@ from amc_latency.android_bench.state import (
     parse_values,
     values_command,
 )
+from amc_latency.android_bench.runner import ParseError
 from amc_latency.device.adb.transport import Transport
 from amc_latency.device.base import DeviceError
 from amc_latency.device.kinds import DeviceProfile

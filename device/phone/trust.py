@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from amc_latency.android_bench.phone.state import PhoneState
 from amc_latency.android_bench.runner import Sample
-from amc_latency.android_bench.state import PhoneState
 from amc_latency.device.kinds import CoolDown, Trust
 
 _REMEMBERED = 9

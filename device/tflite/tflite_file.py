@@ -101,20 +101,37 @@ class TfliteFile:
         return ("", None) if number is None else (self.names[number], self.operators[number])
 
     def is_non_negative(self, index: int) -> bool:
-        """Whether a tensor can't be below zero; an input is taken to be so, and kept in mind."""
-        if index in self.inputs:
-            self.non_negative_inputs.add(index)
-            return True
-        if index not in self._producer:
-            values = self.constant(index)
-            return values is not None and bool((values >= 0).all())
-        number = self._producer[index]
+        """Whether a tensor can't be below zero; inputs that this hangs on are taken to be so, and kept in mind."""
+        # Each tensor once, and not by recursion: sums of sums are as many paths as 2 to their number.
+        seen: set[int] = set()
+        taken: set[int] = set()
+        todo = [index]
+        while todo:
+            index = todo.pop()
+            if index in seen:
+                continue
+            seen.add(index)
+            if index in self.inputs:
+                taken.add(index)
+            elif index not in self._producer:
+                values = self.constant(index)
+                if values is None or not (values >= 0).all():
+                    return False
+            elif (kept := self._kept_by(self._producer[index])) is None:
+                return False
+            else:
+                todo += kept
+        self.non_negative_inputs |= taken
+        return True
+
+    def _kept_by(self, number: int) -> list[int] | None:
+        """The tensors that an operator's output is non-negative with, none where it always is; None if it never is."""
         name, operator = self.names[number], self.operators[number]
         fused = getattr(operator.builtinOptions, "fusedActivationFunction", _FUSED.NONE)
         sign = self._signs.get(name, "any")
         if fused in (_FUSED.RELU, _FUSED.RELU6) or sign == "non_negative":
-            return True
-        return sign == "keeps" and all(self.is_non_negative(int(each)) for each in operator.inputs)
+            return []
+        return [int(each) for each in operator.inputs] if sign == "keeps" else None
 
     def _not_float(self, index: int) -> UnsupportedModelError:
         name, kind = self._tensors[index].name, _TYPES.get(self._tensors[index].type, "of no known type")

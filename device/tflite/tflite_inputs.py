@@ -18,13 +18,18 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from amc_latency.android_bench.safe.records import RecordError, from_values
 from amc_latency.android_bench.safe.text import shown_line
-from amc_latency.device.measure import BadModelError
+from amc_latency.device.rounds.measure import BadModelError
 from amc_latency.device.workers.process import WorkerDied, WorkerProcess, confined, memory_for_workers
 
 OPTION = "`input_shapes`"
 """The argument, as messages name it."""
 MOST_VALUES = 1 << 28
 """of one input: a gigabyte of floats"""
+_MOST_INPUTS = 1000
+"""Each is told apart and shown, and all of them may be one tensor: a small file could say a million."""
+_MOST_SIZES = 32
+"""Of one shape: no runtime has tensors of more than a dozen."""
+_MOST_NAME = 10_000
 _WORKER = Path(__file__).resolve().with_name("shapes_worker.py")
 _SHAPES_S = 60.0
 
@@ -49,10 +54,15 @@ class TfliteInput:
     """which sizes the file leaves open"""
 
     @property
+    def name(self) -> str:
+        """The first of its names as it is shown: on one line."""
+        return shown_line(self.names[0])
+
+    @property
     def title(self) -> str:
         """Name and shape, `?` for what is open."""
         sizes = ("?" if free else str(size) for size, free in zip(self.shape, self.open, strict=True))
-        return f"{self.names[0]} ({'x'.join(sizes) or 'a single value'})"
+        return f"{self.name} ({'x'.join(sizes) or 'a single value'})"
 
     @property
     def has_placeholder(self) -> bool:
@@ -62,16 +72,20 @@ class TfliteInput:
 
 
 def tflite_inputs(model: bytes) -> list[TfliteInput]:
-    """The inputs of a file, in order. Raises `BadModelError` for one that is damaged."""
+    """The inputs of a file, in order. Raises `BadModelError` for one that is damaged, or has more than any network."""
     try:
         root = schema.Model.GetRootAs(model, 0)
         graph = root.Subgraphs(0)
         named: dict[int, str] = {}
         for number in range(min(1, root.SignatureDefsLength())):
             signature = root.SignatureDefs(number)
+            _check_count(signature.InputsLength(), _MOST_INPUTS, "named inputs")
             pairs = [signature.Inputs(i) for i in range(signature.InputsLength())]
             named = {pair.TensorIndex(): _text(pair.Name()) for pair in pairs}
+        _check_count(graph.InputsLength(), _MOST_INPUTS, "inputs")
         return [_input(graph, int(graph.Inputs(i)), named) for i in range(graph.InputsLength())]
+    except BadModelError:
+        raise
     except (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadModelError("the file is damaged: its inputs can't be read; export it again") from error
 
@@ -88,7 +102,7 @@ def sized(model: bytes, given: Sequence[str]) -> bytes:
     for each in inputs:
         if each.has_placeholder and each.index not in wanted:
             listed = ", ".join(other.title for other in inputs if other.has_placeholder)
-            name = f"{each.names[0]}=" if len(inputs) > 1 else ""
+            name = f"{each.name}=" if len(inputs) > 1 else ""
             raise BadModelError(
                 f"the file leaves sizes of its input open: {listed}; say at which to run it, such as "
                 f"{OPTION} {name}{_example(each)}"
@@ -113,7 +127,7 @@ def _wanted(inputs: Sequence[TfliteInput], given: Sequence[str]) -> dict[int, tu
             )
         (each,) = found
         if each.index in wanted:
-            raise BadModelError(f"{OPTION} {text}: {each.names[0]} was given a shape before")
+            raise BadModelError(f"{OPTION} {text}: {each.name} was given a shape before")
         shape = tuple(map(int, re.split("[xX]", sizes)))
         fits = len(shape) == len(each.shape) and all(
             free or size == own for size, own, free in zip(shape, each.shape, each.open, strict=True)
@@ -165,6 +179,7 @@ def _shapes_at(model: bytes, wanted: dict[int, tuple[int, ...]]) -> dict[int, tu
 
 def _input(graph: Any, index: int, named: dict[int, str]) -> TfliteInput:
     tensor = graph.Tensors(index)
+    _check_count(max(tensor.ShapeLength(), tensor.ShapeSignatureLength()), _MOST_SIZES, "sizes of one input")
     shape = _ints(tensor.ShapeAsNumpy())
     signature = _ints(tensor.ShapeSignatureAsNumpy())
     if len(signature) != len(shape):
@@ -181,7 +196,13 @@ def _ints(values: Any) -> tuple[int, ...]:
 
 
 def _text(name: bytes | None) -> str:
+    _check_count(len(name or b""), _MOST_NAME, "bytes of an input's name")
     return (name or b"").decode(errors="replace")
+
+
+def _check_count(found: int, most: int, what: str) -> None:
+    if found > most:
+        raise BadModelError(f"the file has {found:,} {what}, and {most:,} are the most that is read")
 
 
 def _example(each: TfliteInput) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from amc_latency.device.base import Summary, Timing, source_word
 from amc_latency.device.conditions import measured_by, suspicions
-from amc_latency.device.measure import summarise
+from amc_latency.device.rounds.measure import summarise
 from amc_latency.lut.shapes.shape import LayerShape, parse_network
 from amc_latency.lut.table.headers import origin
 from amc_latency.lut.table.measurements import NETWORK, timed_rows

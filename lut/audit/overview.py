@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from amc_latency.device.base import source_word
 from amc_latency.device.conditions import measured_by, suspicions
-from amc_latency.device.measure import spread_pct, statistic_text
+from amc_latency.device.rounds.measure import spread_pct, statistic_text
 from amc_latency.lut.table.headers import foreign_rows
 from amc_latency.lut.table.measurements import NETWORK, kind_of
 from amc_latency.lut.table.table import LatencyTable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.lut.audit.sweeps import Sweep
 
 _HEIGHT = 16
@@ -40,14 +41,26 @@ def text_plot(sweep: Sweep, width: int = 80) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def as_drawn(text: str) -> str:
+    """A text that may hold a device's name, for matplotlib: two dollars in it make no formula, which may be none."""
+    return shown_line(text).replace("$", r"\$")
+
+
+MOST_IN_ONE = 50
+"""Sweeps in a picture: it is laid out in a second for ten, and in minutes for hundreds."""
+
+
 def png_plot(sweeps: Sequence[Sweep], title: str) -> bytes:
-    """A PNG with a plot of each, one under the other: timed as points, learned as a line, steps in grey."""
+    """A PNG with a plot of each, one under the other: timed as points, learned as a line, steps in grey.
+
+    At most `MOST_IN_ONE` of them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.4 + 3.2 * len(sweeps)), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize="small", wrap=True)
+    figure.suptitle(as_drawn(title), fontsize="small", wrap=True)
     for axes, sweep in zip(figure.subplots(len(sweeps), squeeze=False)[:, 0], sweeps, strict=True):
         for jump in sweep.jumps:
             axes.axvline(jump, color="0.85", linewidth=0.8, zorder=0)

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amc_latency.android_bench.counts import parse_counts
-from amc_latency.android_bench.log_lines import printed
-from amc_latency.android_bench.op_profile import Op, OpProfile, parse_op_profile
+from amc_latency.android_bench.printed.counts import parse_counts
+from amc_latency.android_bench.printed.log_lines import printed
+from amc_latency.android_bench.printed.op_profile import Op, OpProfile, parse_op_profile
 from amc_latency.android_bench.runner import ParseError
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import LOG_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from amc_latency.android_bench.op_profile import Op
+from amc_latency.android_bench.printed.op_profile import Op
 from amc_latency.lut.shapes.kinds.elementwise import ACTIVATION
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape

@@ -9,15 +9,13 @@ from functools import lru_cache
 
 from amc_latency.android_bench.safe.limits import LAYER_SIZE
 from amc_latency.android_bench.safe.text import shown_line
+from amc_latency.lut.shapes.activations import ACTIVATIONS as RECORDS
 from amc_latency.lut.shapes.kind import Kind
 from amc_latency.lut.shapes.registry import KINDS, kind_of
 
-FUSED_ACTIVATIONS = ("none", "relu", "relu6")
+FUSED_ACTIVATIONS = ("none", *(name for name, each in RECORDS.items() if each.fuses))
 """those that a layer may end in at no cost"""
-ACTIVATIONS = (
-    *FUSED_ACTIVATIONS,
-    *("hard_swish", "hard_sigmoid", "sigmoid", "silu", "tanh", "leaky_relu", "prelu", "elu", "gelu"),
-)
+ACTIVATIONS = ("none", *RECORDS)
 DTYPES = ("float32",)
 
 _TEXT = re.compile(
@@ -150,7 +148,7 @@ class LayerShape:
     @property
     def params(self) -> int:
         """Weights and biases of the deployed layer, batch-norm folded; a PReLU's slopes, one a channel."""
-        slopes = self.c_out if self.activation == "prelu" else 0
+        slopes = self.c_out if self.activation != "none" and RECORDS[self.activation].has_slopes else 0
         return self._weights + (self.c_out if self._weights else 0) + slopes
 
     @property

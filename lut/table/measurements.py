@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amc_latency.device.base import Timing
-from amc_latency.device.measure import Measurement, summarise
+from amc_latency.device.rounds.measure import Measurement, summarise
 from amc_latency.lut.shapes.shape import parse_network
 from amc_latency.lut.table.table import LatencyTable
 

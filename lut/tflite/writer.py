@@ -6,23 +6,13 @@ upsampling and joins of more than five tensors; those are no slower outside of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from amc_latency.device.tflite.tflite_file import Sign
 from amc_latency.lut.tflite.builder import TfliteBuilder
 from amc_latency.lut.tflite.window import Sides, Windows, windows
 
-_ACTIVATIONS: Mapping[str, tuple[str, Sign]] = {
-    "relu": ("RELU", "non_negative"),
-    "relu6": ("RELU6", "non_negative"),
-    "hard_swish": ("HARD_SWISH", "keeps"),
-    "sigmoid": ("LOGISTIC", "non_negative"),
-    "tanh": ("TANH", "keeps"),
-    "elu": ("ELU", "keeps"),
-}
-"""Those that are an operator without options."""
 _RESIZES = {
     "nearest": ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
     "bilinear": ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
@@ -128,24 +118,6 @@ class TfliteGraph(TfliteBuilder):
     def softmax(self, x: int) -> int:
         """Softmax over the channels."""
         return self.operator("SOFTMAX", [x], self.shape(x), "SoftmaxOptions", "non_negative", beta=1.0)
-
-    def activation(self, x: int, name: str, alpha: float | None = None) -> int:
-        """An activation on its own; `alpha` is a leaky ReLU's slope below zero (0.01 if None)."""
-        match name:
-            case "silu":
-                return self.mul(x, self.activation(x, "sigmoid"))
-            case "hard_sigmoid":
-                shifted = self.add_constant(x, np.array([3.0]), "relu6")
-                return self.mul_constant(shifted, np.array([1 / 6]))
-            case "leaky_relu":
-                slope = 0.01 if alpha is None else alpha
-                return self.operator("LEAKY_RELU", [x], self.shape(x), "LeakyReluOptions", "keeps", alpha=slope)
-            case "gelu":
-                return self.operator("GELU", [x], self.shape(x), "GeluOptions", "keeps")
-        if name not in _ACTIVATIONS:
-            raise ValueError(f"no way to write the activation {name}")
-        operator, sign = _ACTIVATIONS[name]
-        return self.operator(operator, [x], self.shape(x), sign=sign)
 
     def global_pool(self, x: int, keep_dims: bool = False) -> int:
         """The mean over height and width: [1, H, W, C] to [1, C], or to [1, 1, 1, C] if `keep_dims`."""

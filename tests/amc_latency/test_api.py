@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -22,6 +23,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import amc_latency as amc
 from amc_latency.errors import OptionError, UserError
+from amc_latency.search.config.unused import handed_config
 
 IMAGE = (3, 16, 16)
 
@@ -174,8 +176,11 @@ def test_a_training_that_changes_its_teacher_changes_no_network_of_the_user(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target_macs": "5X"}, "`target_macs`: a percentage .*'5X'"),
+        ({"target_macs": "5X"}, r"`target_macs` is a number such as 6M, .* not '5X'"),
         ({"target_memory": float("nan")}, "`target_memory` is nan; give a number"),
+        ({"target_memory": True}, "`target_memory` is a number or text, not True"),
+        ({"seed": 1.5}, r"`seed` is a whole number, not 1\.5"),
+        ({"min_keep": "conv=zz"}, "`min_keep` is a share such as .*'conv=zz'"),
     ],
     ids=str,
 )
@@ -249,6 +254,10 @@ def explode(self: Any, model: nn.Module, teacher: nn.Module) -> None:
         next(model.parameters()).fill_(float("nan"))
 
 
+def halve(self: Any, model: nn.Module, teacher: nn.Module) -> None:
+    model.half()
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
@@ -266,6 +275,7 @@ def explode(self: Any, model: nn.Module, teacher: nn.Module) -> None:
         ({"digest": 3}, r"digest\(\) returned 3"),
         ({"train": reshape}, r"train\(\) changed the shape of "),
         ({"train": explode}, r"train\(\) left .* not finite"),
+        ({"train": halve}, r"train\(\) left .* in torch.float16, and it was torch.float32: call model.to"),
         ({"calibration": lambda self: None}, r"calibration\(\) returned NoneType; give batches"),
         ({"train": lambda self, model, teacher: Segmenter()}, r"train\(\) returned another network: .* in place"),
         ({"train": ValueError("out of data")}, r"train\(\) raised ValueError: out of data"),
@@ -318,6 +328,102 @@ def test_an_option_that_is_none_is_named(
 ) -> None:
     with pytest.raises(UserError, match=message):
         search(net, table, Alike(model, images), tmp_path / "run", **options)
+
+
+NETWORK_OF_A_NAME = {"model": "a", "width": 0.5, "input": "3x8x8", "classes": 5, "weights": "a", "normalisation": "raw"}
+
+
+@pytest.mark.parametrize(
+    ("options", "task", "why"),
+    [
+        *(({name: value}, Trained, "the network is given") for name, value in NETWORK_OF_A_NAME.items()),
+        *(({name: value}, Trained, "given") for name, value in {"device": "a", "lut": "a", "estimate": True}.items()),
+        ({"data": "bundled"}, Trained, "said by the task"),
+        ({"unlabelled": "photos"}, Alike, "said by the task"),
+        ({"batch_size": 8}, Trained, r"the task's own train\(\) says how to train"),
+        ({"learning_rate": 0.1}, Trained, r"the task's own train\(\) says how to train"),
+        ({"finetune_epochs": 2}, Trained, r"says how long to train; 0 leaves it out"),
+        ({"finetune_epochs": 0}, Alike, r"no train\(\)"),
+        ({"batch_size": 8}, Alike, r"no train\(\)"),
+        ({"learning_rate": 0.1}, Alike, r"no train\(\)"),
+        ({"min_accuracy": 50}, Alike, "scores, and no accuracy"),
+        ({"margin_pct": 1.5}, Alike, "no milliseconds are limited"),
+        ({"warmup": 3}, Alike, r"`agent='dp-ddpg'` has no random episodes"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path, options: Any, task: Any, why: str
+) -> None:
+    with pytest.raises(OptionError, match=rf"^`{next(iter(options))}` would change nothing here: .*{why}") as refused:
+        search(net, table, task(model, images), tmp_path / "run", **options)
+    assert refused.value.fields == tuple(options)
+
+
+def test_options_beside_an_image_task_are_those_of_the_command_line(net: amc.Network) -> None:
+    target, images = {"target_ms": 1.0}, amc.ImageTask("bundled")
+    assert handed_config({**target, "batch_size": 8, "min_accuracy": 3}, images).batch_size == 8
+    for options, why in (({"data": "bundled"}, "by the task"), ({"finetune_epochs": 0, "batch_size": 8}, "is trained")):
+        with pytest.raises(OptionError, match=why):
+            handed_config({**target, **options}, images)
+
+
+def test_training_is_left_out_where_that_is_said(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    task = broken(train=RuntimeError("asked to train"))(model, images)
+    ours = search(net, table, task, tmp_path / "run", finetune_epochs=0).report.rows[-1]
+    assert ours.accuracy == ours.held_back
+
+
+def test_rounds_go_on_from_each_others_networks(
+    model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    result = search(net, table, Alike(model, images), tmp_path / "run", rounds=2, episodes=4)
+    assert result.folder == tmp_path / "run" / "round-2"
+    whole = sum(layer.shape.macs for layer in net.graph.architecture.layers)
+    first = json.loads((tmp_path / "run" / "rounds.json").read_text())[0]
+    assert whole / 2 < first["actual"]["MACs"] <= whole / 2**0.5
+    assert result.report.macs <= whole / 2
+    assert result.network.graph.architecture.group_channels == result.report.rows[-1].counts
+
+
+class BareWeights(nn.Module):
+    """Convolutions by function, with parameters and a buffer of the network itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 3, 3, 3))
+        self.shift = nn.Parameter(torch.randn(8))
+        self.register_buffer("blur", torch.full((8, 1, 3, 3), 1 / 9))
+        self.last = nn.Conv2d(8, 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(functional.conv2d(x, self.weight, self.shift, padding=1))
+        return self.last(functional.conv2d(x, self.blur, padding=1, groups=8))
+
+
+def test_parameters_of_the_network_itself_are_layers_like_others(images: Tensor, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        own = BareWeights().eval()
+    names = set(own.state_dict())
+    net = amc.network(own, images[:1])
+    assert set(own.state_dict()) == names
+    with torch.no_grad():
+        torch.testing.assert_close(net.model(images), own(images))
+    assert net.graph.architecture.group_channels == (8,)
+    report = amc.export(amc.cut(net, (4,)), tmp_path / "a.tflite")
+    assert report.macs == 256 * 4 * 3 * 9 + 256 * 4 * 9 + 14 * 14 * 16 * 4 * 9
+
+
+def test_a_parameter_that_two_layers_read_is_refused(images: Tensor) -> None:
+    class Twice(BareWeights):
+        def forward(self, x: Tensor) -> Tensor:
+            again = functional.conv2d(x, self.weight, self.shift, padding=2, dilation=2)
+            return super().forward(x) + self.last(again)
+
+    with pytest.raises(UserError, match=r"is the same tensor as .*weights that are shared"):
+        amc.network(Twice(), images[:1])
 
 
 def test_labels_are_asked_of_logits_alone(net: amc.Network, table: Any, tmp_path: Path) -> None:
@@ -477,6 +583,11 @@ def test_predict_cut_and_export(net: amc.Network, table: Any, tmp_path: Path) ->
     assert amc.export(own, tmp_path / "b.tflite", torch.zeros(1, *IMAGE)).macs == 14 * 14 * 3 * 4 * 9
     with pytest.raises(UserError, match="example_input is missing"):
         amc.export(own, tmp_path / "b.tflite")
+    # A device node would be replaced by the file.
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OptionError, match=r"`path` .*pipe is no file that can be replaced"):
+        amc.export(small, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_the_door_opens_at_once_and_names_are_functions() -> None:

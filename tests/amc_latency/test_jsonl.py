@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from amc_latency.android_bench.safe.records import exactly
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amc_latency.errors import UserError
+from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 
 Counts = tuple[int, ...]
@@ -101,3 +102,31 @@ def test_fields_too_many_or_too_few_are_named() -> None:
         exactly(row, Row)
     with pytest.raises(ValueError, match="no object"):
         exactly([], Row)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", [None, b"no line end", b"{}\n", b"whole\ntorn"])
+def test_a_link_is_neither_cut_nor_added_to(tmp_path: Path, content: bytes | None) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if content is not None:
+        elsewhere.write_bytes(content)
+    link = tmp_path / "log"
+    link.symlink_to(elsewhere)
+    for use in (drop_torn_line, lambda path: read_lines(path, Row)):
+        with pytest.raises(UserError, match="log is a link"):
+            use(link)
+    with pytest.raises(JobError, match="cannot write"):
+        append_line(link, ROWS[0])
+    assert (elsewhere.read_bytes() if elsewhere.exists() else None) == content
+
+
+@pytest.mark.timeout(20)
+def test_what_came_in_place_of_a_log_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(JobError, match="is no regular file"):
+        append_line(path, ROWS[0])
+    os.close(reader)
+    with pytest.raises(JobError, match="cannot write"):  # and without a reader it is not waited for
+        append_line(path, ROWS[0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from amc_latency.data import Split
+from amc_latency.data import InMemory
 from amc_latency.errors import UserError
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.pixels import IMAGENET, NORMALISATIONS, Normalisation, parse_normalisation
@@ -15,7 +15,7 @@ IMAGES = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8, generator=torch.
 
 
 def inputs(normalisation: Normalisation) -> torch.Tensor:
-    return Split(IMAGES, torch.zeros(3, dtype=torch.int64), normalisation).inputs((4, 4))
+    return InMemory(IMAGES, torch.zeros(3, dtype=torch.int64), normalisation).inputs((4, 4))
 
 
 def test_none_is_what_to_tensor_gives_and_raw_what_the_file_holds() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import to_tflite
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.prune.cut import cut
 from tests.amc_latency.random_networks import MIXING, MIXING_MAPS, random_network

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amc_latency.android_bench.amc_bench import NOT_REACHED, AmcBench
-from amc_latency.android_bench.build import amc_bench_files
+from amc_latency.android_bench.obtaining.build import amc_bench_files
 from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
 from amc_latency.device.tflite.tflite_inputs import sized
 from amc_latency.lut.building.layer_model import layer_model

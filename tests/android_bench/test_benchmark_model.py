@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from amc_latency.android_bench.benchmark_model import BenchmarkModel, delegated, failure
-from amc_latency.android_bench.counts import Counts, parse_counts, parse_figures, parse_run
-from amc_latency.android_bench.op_profile import parse_op_profile
+from amc_latency.android_bench.printed.counts import Counts, parse_counts, parse_figures, parse_run
+from amc_latency.android_bench.printed.op_profile import parse_op_profile
 from amc_latency.android_bench.runner import Job, ParseError, RunnerError, Sample
 from hypothesis import given, settings
 from hypothesis import strategies as st

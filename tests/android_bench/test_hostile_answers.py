@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from amc_latency.android_bench.amc_bench import AmcBench
 from amc_latency.android_bench.benchmark_model import BenchmarkModel
-from amc_latency.android_bench.log_lines import printed
+from amc_latency.android_bench.phone.state import NEEDED_PROGRAMS, parse_info
+from amc_latency.android_bench.printed.log_lines import printed
 from amc_latency.android_bench.runner import ParseError, RunnerError, Sample
 from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.android_bench.script import RunPaths, parse_block, parse_poll
-from amc_latency.android_bench.state import NEEDED_PROGRAMS, parse_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from amc_latency.android_bench.phone.state import STATE_COMMAND
 from amc_latency.android_bench.runner import Job, ParseError, Runner, Sample
 from amc_latency.android_bench.script import (
     Block,
@@ -21,7 +22,6 @@ from amc_latency.android_bench.script import (
     poll_command,
     stop_command,
 )
-from amc_latency.android_bench.state import STATE_COMMAND
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.android_bench.phone.state import PhoneInfo, PhoneState
 from amc_latency.device.kinds import HOST_PROTOCOL, PHONE_PROTOCOL, DeviceProfile, Match
 from amc_latency.device.phone.trust import hottest_c
 from amc_latency.device.profiles import (

@@ -69,7 +69,7 @@ def test_a_training_script_in_timms_style(tmp_path: Path) -> None:
     result = timm_script.main(["--quick", "--out", str(tmp_path / "run")])
     assert result.met
     assert result.report.measured_ms <= result.report.original_ms / 1.5
-    loader = timm_script.DataLoader(timm_script.Gratings(64, seed=2), batch_size=64)
+    loader = timm_script.DataLoader(timm_script.Gratings(32, seed=2), batch_size=64)
     assert timm_script.validate(result.network.model, loader) == pytest.approx(result.report.accuracy)
     (logits,) = tflite_outputs(tmp_path / "run" / "small.tflite", next(iter(loader))[0][:2].numpy())
     assert logits.shape == (2, timm_script.CLASSES)

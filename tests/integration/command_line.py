@@ -1,12 +1,9 @@
-"""The command line in processes of its own, away from this computer's keys, tables, caches and phones."""
+"""The command line in forks of a process, away from this computer's keys, tables, caches and phones."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,10 @@ from amc_latency.device.base import Protocol
 from amc_latency.device.registry import get_device
 from amc_latency.lut.table.table import LatencyTable
 
+from tests.integration.fork_server import Forked, ForkServer
+
 _ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
-_MAIN = "from amc_latency.cli.main import main; main()"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Cli:
     """Runs commands with `home` as the user's folder."""
 
     home: Path
+    server: ForkServer
 
     @property
     def environment(self) -> dict[str, str]:
@@ -48,28 +47,16 @@ class Cli:
         # Threads that wait for one another spin: where other tests run, one is five times as fast as two.
         return {**places, "ANDROID_ADB_SERVER_PORT": "1", "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
 
-    def start(self, *arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(self, *arguments: object) -> Forked:
         """A command that runs."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ADB_", "ANDROID_"))}
-        return subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *map(str, arguments)],
-            env={**inherited, **self.environment, **(environment or {})},
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return self.server.start(list(map(str, arguments)), {**inherited, **self.environment}, self.home)
 
-    def run(self, *arguments: object, environment: Mapping[str, str] | None = None) -> Outcome:
+    def run(self, *arguments: object) -> Outcome:
         """A command that has ended."""
-        with self.start(*arguments, environment=environment) as process:
-            try:
-                out, err = process.communicate(timeout=250)
-            except BaseException:
-                process.kill()
-                raise
-        return Outcome(process.returncode, out, err)
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=250)
+        return Outcome(process.wait(), out, err)
 
 
 QUICK = Protocol(warmup=1, runs=3, min_time_ms=0.0, max_runs=1000, rounds=1, clock="wall", statistic="median")

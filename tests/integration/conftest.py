@@ -1,4 +1,4 @@
-"""A home for commands that tests run, and the adb server of the device tests."""
+"""A home for commands that tests run, a search that takes a second, and the adb server of the device tests."""
 
 from __future__ import annotations
 
@@ -11,14 +11,28 @@ from amc_latency.device import profiles as profiles_module
 from amc_latency.device.profiles import profiles
 
 from amc_latency.cli.main import main
+from amc_latency.search.config import SearchConfig
+from amc_latency.search.judge import judge as judge_module
+from amc_latency.search.judge.judge import Judge
+from benchmarks.small_search import make_small_search
 from tests.device.conftest import adb, adb_environment, adb_home
 from tests.integration.command_line import PLACES, Cli, Outcome
+from tests.integration.fork_server import ForkServer
+from tests.integration.searches import NINE_OF_TEN
 
 __all__ = ["adb", "adb_environment", "adb_home"]
 
 
 @pytest.fixture(scope="session")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+def fork_server() -> Iterator[ForkServer]:
+    """A process that has imported what commands import."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Cli:
     """The command line, with a home that is empty at first but for a profile of a phone that is timed briefly.
 
     A busy computer is a phone whose speed drifts; that such timings are repeated is what the tests of devices look at.
@@ -32,7 +46,20 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     own.write_text(
         f"{shipped.read_text()}\n[timing]\nwarmup_ms = 0.0\nmin_time_ms = 1.0\n[trust]\ndrift_pct = 10000.0\n"
     )
-    return Cli(home)
+    return Cli(home, fork_server)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
+    """A search that takes a second: only what such a search is told to do may be looked at."""
+    return make_small_search(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of a short search, and nothing that such a test looks at."""
+    monkeypatch.setattr(Judge, "tested", lambda *_: NINE_OF_TEN)
+    monkeypatch.setattr(judge_module, "FINALISTS", 2)
 
 
 @pytest.fixture

@@ -9,8 +9,17 @@ from amc_latency.data import load_data
 
 def few_images() -> dict[str, torch.Tensor]:
     """2,000 images to train on, of which a tenth is held back, and 500 to test on."""
+    return _images(2000, 500)
+
+
+def fewer_images() -> dict[str, torch.Tensor]:
+    """600 and 200, where each of them is judged or trained on at 64x64."""
+    return _images(600, 200)
+
+
+def _images(train_images: int, test_images: int) -> dict[str, torch.Tensor]:
     data = load_data("bundled")
-    train, test = data.train.take(2000), data.test.take(500)
+    train, test = data.train.take(train_images), data.test.take(test_images)
     return {
         "train_images": train.images,
         "train_labels": train.labels,

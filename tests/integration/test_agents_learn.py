@@ -14,12 +14,12 @@ from amc_latency import lut
 from amc_latency.data import load_data
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.search.agents.env import negative_error
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
+from amc_latency.search.episodes.problem import AgentOptions, Problem
 from amc_latency.search.judge.judge import Judge, JudgeConfig
-from amc_latency.search.methods import search_episodes
-from amc_latency.search.problem import AgentOptions, Problem
+from amc_latency.search.judge.score import negative_error
+from amc_latency.search.steps.methods import search_episodes
 
 TABLE = Path(lut.__file__).parent / "tables" / "host-epyc-zen4.tsv"
 LAST = 50

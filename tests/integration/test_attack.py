@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +15,9 @@ import pytest
 from amc_latency.errors import UserError
 from benchmarks.attacks.harness import Attack, Case, Wrong, run
 from benchmarks.attacks.mutate import damaged
+from benchmarks.attacks.registry import ATTACKS
+from benchmarks.common import read_rows
+from tests.integration.fork_server import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,20 +104,22 @@ def test_a_case_is_the_same_each_time(tmp_path: Path) -> None:
     assert first != other
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_quick_attack_finds_nothing(tmp_path: Path) -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "benchmarks.attack", "--quick", "--out", tmp_path / "rows.csv"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert said.returncode == 0, said.stdout + said.stderr
-    whole = re.search(r"^all +([\d,]+) +(\d+) ", said.stdout, re.MULTILINE)
-    assert whole is not None
-    assert int(whole[1].replace(",", "")) > 2500
-    assert whole[2] == "0"
-    assert len((tmp_path / "rows.csv").read_text().splitlines()) > 20
+QUICK = [attack for attack in ATTACKS if attack.quick]
+
+
+def test_a_quick_attack_tries_enough() -> None:
+    assert len({attack.name for attack in QUICK}) == len(QUICK) > 20
+    assert sum(attack.quick for attack in QUICK) > 2500
+
+
+@pytest.mark.parametrize("attack", QUICK, ids=lambda attack: attack.name)
+def test_a_quick_attack_finds_nothing(attack: Attack, fork_server: ForkServer, tmp_path: Path) -> None:
+    if reason := attack.why_not():
+        pytest.skip(reason)
+    rows = tmp_path / "rows.csv"
+    options = ["--quick", "--only", attack.name, "--out", str(rows)]
+    with fork_server.start(options, os.environ, ROOT, "benchmarks.attack:main") as process:
+        out, err = process.communicate(timeout=290)
+    assert process.returncode == 0, out + err
+    (row,) = read_rows(rows)
+    assert (row["attack"], row["tried"], row["failed"]) == (attack.name, str(attack.quick), "0")

@@ -16,14 +16,14 @@ from amc_latency.console import Console
 from amc_latency.measuring.profiling import tables_folder
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.run import search
-from tests.integration.test_search import FEW_IMAGES
+from tests.integration.test_search import FEWER_IMAGES
 
 pytestmark = pytest.mark.slow
 TINY = SearchConfig(
     speedup=2,
     device="pixel1",
     estimate=True,
-    data=FEW_IMAGES,
+    data=FEWER_IMAGES,
     agent="ddpg",
     warm_start=False,
     warmup=2,

@@ -19,7 +19,7 @@ from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge import judge as judge_module
 from amc_latency.search.run import search
 from amc_latency.training.finetune import finetune_checkpoint
-from amc_latency.training.loop import TrainConfig
+from amc_latency.training.recipe import TrainConfig
 from amc_latency.training.train import TrainCommandConfig, train
 
 TABLE = Path(__file__).parents[2] / "lut" / "tables" / "host-epyc-zen4.tsv"

@@ -11,9 +11,9 @@ from torch import nn
 
 from amc_latency.models.files.checkpoint import bundled_checkpoint, load_checkpoint
 from amc_latency.search.config import run_name
-from tests.integration.test_search import SMALL, quick, run
+from tests.integration.searches import run
+from tests.integration.test_search import BUNDLED, FEWER_IMAGES
 
-__all__ = ["quick"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 
@@ -30,7 +30,8 @@ def chain_bytes(model: nn.Module) -> int:
 
 def test_memory_is_held_beside_milliseconds(tmp_path: Path) -> None:
     config = replace(
-        SMALL,
+        BUNDLED,
+        data=FEWER_IMAGES,
         speedup=1.5,
         target_memory="60%",
         agent="hill",

@@ -175,9 +175,11 @@ def test_a_search_ends_in_a_file_that_was_timed_on_the_phone(
     assert (tmp_path / "run/report.json").exists(), searched.err
     report = json.loads((tmp_path / "run/report.json").read_text())
     # A busy computer is a phone that is slower than its table, which a search says.
-    assert report["met"] == (report["measured_ms"] <= report["target_ms"])
-    assert searched.code == (0 if report["met"] else 1), searched.err
-    assert ("error: not met after" in searched.err) == (not report["met"])
+    missed = report["measured_ms"] > report["target_ms"]
+    *_, high_ms = report["rows"][-1]["measured_95"] or [float("inf")]
+    assert report["met"] == (high_ms <= report["target_ms"])
+    assert searched.code == (1 if missed else 0), searched.err
+    assert ("error: not met after" in searched.err) == missed
     assert report["device"].startswith("pixel1, Pixel (msm8996)")
     assert report["target_ms"] == pytest.approx(report["original_ms"] / 1.1)
     assert profiled.lut.read_bytes() == before, "the table had all that the search needs"

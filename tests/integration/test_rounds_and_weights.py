@@ -1,4 +1,4 @@
-"""Whole searches in rounds, and of weights, on a replayed table with few images."""
+"""Whole searches in rounds, and of weights, of a small network on a replayed table."""
 
 from __future__ import annotations
 
@@ -16,31 +16,27 @@ from amc_latency.device.base import Device, Protocol, Summary, Timing, Workload
 from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.console import Console
-from amc_latency.data import load_data
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
-from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.models.load import load_network
 from amc_latency.search import run as search_run
+from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge.weights import weight_layers
-from amc_latency.search.report import search_text
+from amc_latency.search.results.report import search_text
 from amc_latency.search.run import check_met, search
 from amc_latency.search.series.rounds import rounds_text, search_rounds
-from tests.integration.test_search import SMALL, TABLE
-
-QUICK = replace(SMALL, agent="hill", warmup=0, episodes=3, images=50, baselines="uniform", finetune_epochs=1)
-
-pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = load_data("bundled")
-    few = data.with_splits(data.train.take(256), data.held_back.take(100), data.test.take(100))
-    monkeypatch.setattr("amc_latency.data.data_for", lambda *_, **__: few)
+@pytest.fixture
+def brief(small: SearchConfig) -> SearchConfig:
+    """With fine-tuning."""
+    return replace(small, agent="hill", warmup=0, episodes=3, images=50, baselines="uniform", finetune_epochs=1)
 
 
-def test_rounds_prune_what_the_last_one_fine_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = replace(QUICK, rounds=2)
+def test_rounds_prune_what_the_last_one_fine_tuned(
+    tmp_path: Path, brief: SearchConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(brief, rounds=2)
     result = search_rounds(config, tmp_path / "run", Console(quiet=True))
     first, second = result.rounds
     report = result.report
@@ -71,29 +67,29 @@ def test_rounds_prune_what_the_last_one_fine_tuned(tmp_path: Path, capsys: pytes
     assert [row["folder"] for row in json.loads((tmp_path / "moved/rounds.json").read_text())] == ["round-1", "round-2"]
 
 
-def test_the_last_target_is_refused_before_the_first_round(tmp_path: Path) -> None:
-    config = replace(QUICK, speedup=None, target_params=100, rounds=3)
+def test_the_last_target_is_refused_before_the_first_round(tmp_path: Path, brief: SearchConfig) -> None:
+    config = replace(brief, speedup=None, target_params=100, rounds=3)
     with pytest.raises(UserError, match="a budget of 100 parameters is out of reach"):
         search_rounds(config, tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 
 def test_pruned_weights_are_zeros_in_the_file_and_hold_its_budgets(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, brief: SearchConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sparse = replace(QUICK, speedup=None, prune="weights", target_params=400_000, target_bytes=1.4e6)
+    sparse = replace(brief, speedup=None, prune="weights", target_params=130_000, target_bytes=460_000)
     report = search(sparse, tmp_path / "run", Console(quiet=True))
     check_met(report)
     original, uniform, ours = report.rows
     content = Path(ours.tflite).read_bytes()
-    assert [(row.name, row.limit) for row in report.budgets] == [("parameters", 400_000), ("bytes zipped", 1_400_000)]
-    assert report.budgets[1].actual == report.zipped_bytes[2] == len(zlib.compress(content, 9)) <= 1_400_000
+    assert [(row.name, row.limit) for row in report.budgets] == [("parameters", 130_000), ("bytes zipped", 460_000)]
+    assert report.budgets[1].actual == report.zipped_bytes[2] == len(zlib.compress(content, 9)) <= 460_000
     # One of the two is nearly spent: a choice more of the smallest layers would still fit.
     assert max(row.actual / row.limit for row in report.budgets) > 0.95
 
     # No channel has gone, and fine-tuning has filled no zero.
     model, spec, _ = load_checkpoint(tmp_path / "run/model.safetensors")
-    network = load_network(NetworkOptions())
+    network = load_network(brief.network)
     assert spec == network.spec
     names = weight_layers(model, network.graph)
     kept = [int(model.get_parameter(f"{name}.weight").count_nonzero()) for name in names]
@@ -101,7 +97,7 @@ def test_pruned_weights_are_zeros_in_the_file_and_hold_its_budgets(
     assert (model.state_dict()[f"{names[0]}.weight"] != network.model.state_dict()[f"{names[0]}.weight"]).any()
     weights, biases = weights_and_biases(content)
     assert sum(np.count_nonzero(weight) for weight in weights) == sum(kept)
-    assert report.budgets[0].actual == sum(kept) + sum(bias.size for bias in biases) <= 400_000
+    assert report.budgets[0].actual == sum(kept) + sum(bias.size for bias in biases) <= 130_000
 
     # Zeros take a runtime as long as anything else.
     assert ours.macs == original.macs == uniform.macs
@@ -115,8 +111,8 @@ def test_pruned_weights_are_zeros_in_the_file_and_hold_its_budgets(
 class ByContent(Device):
     """Times each file by what is in it, as no table can."""
 
-    def __init__(self) -> None:
-        self.identity = LatencyTable.open(TABLE).identity
+    def __init__(self, lut: Path) -> None:
+        self.identity = LatencyTable.open(lut).identity
 
     def time_round(self, workloads: Sequence[Workload], protocol: Protocol, round_index: int) -> Iterator[Timing]:
         for workload in workloads:
@@ -129,11 +125,13 @@ def content_us(content: bytes) -> float:
     return 1000.0 + zlib.crc32(content) % 100_000
 
 
-def test_every_file_of_pruned_weights_is_timed_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_of_pruned_weights_is_timed_itself(
+    tmp_path: Path, brief: SearchConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lut = tmp_path / "table.tsv"
-    lut.write_bytes(TABLE.read_bytes())
-    monkeypatch.setattr(search_run, "open_device", lambda *_: ByContent())
-    sparse = replace(QUICK, speedup=None, prune="weights", target_params=400_000, lut=str(lut), finetune_epochs=0)
+    lut.write_bytes(Path(brief.lut or "").read_bytes())
+    monkeypatch.setattr(search_run, "open_device", lambda *_: ByContent(lut))
+    sparse = replace(brief, speedup=None, prune="weights", target_params=130_000, lut=str(lut), finetune_epochs=0)
     rows = search(sparse, tmp_path / "run", Console(quiet=True)).rows
     assert len({row.measured_ms for row in rows}) == 3
     for row in rows:

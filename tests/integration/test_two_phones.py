@@ -50,10 +50,10 @@ def command(phones: list[FakeAdbd], tmp_path: Path, at_home: None) -> list[objec
     lut = tmp_path / "table.tsv"
     with get_device(phones[0].address, PhoneOptions(runner="benchmark_model")) as device:
         LatencyTable.create(lut, device.identity, replace(QUICK, rounds=2, timeout_s=60.0))
-    spec = ModelSpec(width=0.25, input=(1, 32, 32), classes=10)
+    spec = ModelSpec("lenet5", input=(1, 28, 28), classes=10)
     save_checkpoint(tmp_path / "small.safetensors", build_model(spec), spec)
     both = ",".join(f"pixel1@{phone.address}" for phone in phones)
-    model = ["--model", tmp_path / "small.safetensors", "--step", 128, "--min-keep", 0.5]
+    model = ["--model", tmp_path / "small.safetensors", "--step", 64, "--min-keep", 0.5]
     return ["profile", "--device", both, "--runner", "benchmark_model", "--lut", lut, "--json", *model]
 
 

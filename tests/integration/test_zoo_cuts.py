@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.graph.trace import trace
-from amc_latency.models.load import Network, with_norm_statistics
+from amc_latency.models.load import Network
 from amc_latency.models.registry import build_model
 from amc_latency.models.spec import ModelSpec, parse_input
+from amc_latency.models.untrained import with_norm_statistics
 from amc_latency.prune.cut import cut
 
-CUTS = 10
+CUTS = 5
 TOLERANCE = 1e-5
 """of the range of the outputs"""
 # The least input that leaves the last feature map a pixel or a few; VGG's classifier reads 7x7 of any.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from amc_latency.device.paired import Ratio
+from amc_latency.device.rounds.paired import Ratio
 
 from benchmarks.close_pairs import PairTest, pair_test, pairs_within, partners, within
 

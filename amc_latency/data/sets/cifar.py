@@ -10,7 +10,7 @@ import numpy as np
 
 from amc_latency.data.load import Wanted
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
-from amc_latency.data.splits import ImageData, Split
+from amc_latency.data.splits import ImageData, InMemory
 from amc_latency.errors import UserError
 from amc_latency.pixels import NORMALISATIONS, Normalisation
 
@@ -42,14 +42,14 @@ def load_cifar(name: str, data_dir: Path | None = None, download: bool = False) 
         ) from error
     both = _split(train, NORMALISATIONS[name])
     first_held_back = len(both) - round(HELD_BACK_SHARE * len(both))
-    held_back = Split(both.images[first_held_back:], both.labels[first_held_back:], both.normalisation)
+    held_back = InMemory(both.images[first_held_back:], both.labels[first_held_back:], both.normalisation)
     return ImageData(
         name, both.take(first_held_back), held_back, _split(test, NORMALISATIONS[name]), classes=CLASSES[name]
     )
 
 
-def _split(dataset: Any, normalisation: Normalisation) -> Split:
+def _split(dataset: Any, normalisation: Normalisation) -> InMemory:
     import torch
 
     images = torch.from_numpy(np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)))
-    return Split(images, torch.tensor(dataset.targets, dtype=torch.int64), normalisation)
+    return InMemory(images, torch.tensor(dataset.targets, dtype=torch.int64), normalisation)

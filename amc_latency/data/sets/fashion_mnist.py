@@ -16,7 +16,7 @@ from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import IDX_BYTES
 from amc_latency.data.load import Wanted
 from amc_latency.data.sets.torchvision_folder import download_with, torchvision_root
-from amc_latency.data.splits import ImageData, Split
+from amc_latency.data.splits import ImageData, InMemory
 from amc_latency.errors import UserError
 from amc_latency.pixels import NORMALISATIONS
 
@@ -65,7 +65,7 @@ def _find(folder: Path, name: str) -> Path:
     return plain if plain.exists() else folder / f"{name}.gz"
 
 
-def _read_split(folder: Path, prefix: str) -> Split:
+def _read_split(folder: Path, prefix: str) -> InMemory:
     """Read `<prefix>-images-idx3-ubyte` and `<prefix>-labels-idx1-ubyte`; check that they belong together."""
     import torch
 
@@ -76,7 +76,7 @@ def _read_split(folder: Path, prefix: str) -> Split:
             f"{folder}: {prefix} images {images.shape} and labels {labels.shape} are not Fashion-MNIST "
             "(N x 28 x 28, and N labels of 0..9); fetch the files anew"
         )
-    return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)), NORMALISATION)
+    return InMemory(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)), NORMALISATION)
 
 
 def load(wanted: Wanted) -> ImageData:

@@ -5,78 +5,93 @@ Which split a file belongs to is decided by a hash of its path within the folder
 
 from __future__ import annotations
 
-import hashlib
-import os
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 from amc_latency.console import Console
-from amc_latency.data.load import Wanted
-from amc_latency.data.photos import SUFFIXES, decode
-from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
+from amc_latency.data.labels import check_classes
+from amc_latency.data.load import Streaming, Wanted
+from amc_latency.data.photos.listing import (
+    ANNOTATIONS,
+    Photo,
+    annotated,
+    check_no_splits,
+    classes,
+    images,
+    labelled,
+    listed,
+)
+from amc_latency.data.photos.view import View
+from amc_latency.data.splits import LEAST_IMAGES, ImageData
 from amc_latency.errors import OptionError, UserError
-from amc_latency.pixels import IMAGENET, Normalisation
+from amc_latency.pixels import GREY, IMAGENET, Crop
 
 SHARE = 0.15
 """of the images that are held back, and as many again for the test where there is no folder of its own for it"""
+MOST = 10_000
+"""of either: more tell no more, and every finalist of a search is judged by all of them"""
 LEAST_OF_A_SPLIT = 4
-MEMORY_BYTES = 4 * 2**30
-"""that decoded images may take; of more images than fit a part is taken"""
-SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
-GREY = Normalisation((sum(IMAGENET.mean) / 3,), (sum(IMAGENET.std) / 3,))
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A file of a folder, and its class."""
-
-    name: str
-    """path within the folder"""
-    label: int
-
-    @property
-    def hashed(self) -> float:
-        """Where in 0..1 the hash puts it."""
-        return int.from_bytes(hashlib.sha256(os.fsencode(self.name)).digest()[:6]) / 2**48
 
 
 def load(wanted: Wanted) -> ImageData:
     """As a data source. Raises what `load_folder` raises."""
-    return load_folder(Path(wanted.place), wanted.size, wanted.console, imagenet=wanted.name == "imagenet")
+    is_imagenet = wanted.name == "imagenet"
+    return load_folder(Path(wanted.place), wanted.size, wanted.console, is_imagenet, wanted.crop, wanted.streaming)
 
 
 def load_folder(
-    folder: Path, size: tuple[int, int], console: Console, imagenet: bool = False, memory_bytes: int = MEMORY_BYTES
+    folder: Path,
+    size: tuple[int, int],
+    console: Console,
+    imagenet: bool = False,
+    crop: Crop | None = None,
+    streaming: Streaming | None = None,
 ) -> ImageData:
     """`<folder>/<class>/*`, split by hash; or `<folder>/train/<class>/*` beside `val`, `test` or both.
 
     With one of `val` and `test`, that is the test split and the held-back images are train's; with both, `val` is
-    held back. `imagenet` wants `train` and `val`, and leaves `test` alone: ImageNet's has no labels. Classes are
-    numbered in the order of their folders' names. Photos are decoded for `size` (h, w).
+    held back. `imagenet` wants `train` and `val`, and leaves `test` alone: ImageNet's has no labels; so does Tiny
+    ImageNet's archive, whose `val` is labelled by a list. Classes are numbered in the order of their folders' names.
+    Photos are decoded for `size` (h, w), of which `crop` says what is seen.
     Raises UserError for what is missing, empty or can't be read.
     """
     parts = [part for part in ("train", "val", "test") if (folder / part).is_dir()]
     source = f"{'imagenet' if imagenet else 'folder'}:{folder}"
-    if imagenet:
-        if parts[:2] != ["train", "val"]:
-            raise UserError(f"{folder}: no folders train and val in it; lay them as train/CLASS/* and val/CLASS/*")
+    if imagenet and parts[:2] != ["train", "val"]:
+        raise UserError(f"{folder}: no folders train and val in it; lay them as train/CLASS/* and val/CLASS/*")
+    has_list = parts[:2] == ["train", "val"] and (folder / ANNOTATIONS).is_file()
+    if imagenet or has_list:
         parts = ["train", "val"]
     if parts[:1] != ["train"] or len(parts) == 1:
-        classes = _classes(folder)
-        _check_no_splits(folder, classes)
-        splits = _three(folder, _labelled(folder, "", classes))
+        known = classes(folder)
+        check_no_splits(folder, known)
+        splits = _three(folder, labelled(folder, "", known, console))
     else:
-        classes = _classes(folder / "train")
-        splits = [_by_place(_labelled(folder, part, classes)) for part in parts]
+        known = classes(folder / "train")
+        listing = annotated(folder) if has_list else []
+        if imagenet or has_list:
+            of_val = {name for _, name in listing} if has_list else set(classes(folder / "val"))
+            known = _in_both(folder, known, of_val, console)
+        splits = [_by_place(labelled(folder, "train", known, console, only=True))]
+        if has_list:
+            splits.append(_by_place([Photo(path, known.index(name)) for path, name in listing]))
+        else:
+            splits += [_by_place(labelled(folder, part, known, console)) for part in parts[1:]]
         _check_enough(folder / "train", splits[0])
         if len(parts) == 2:
-            held_back, train = _cut_off(splits[0], 1 - SHARE, len(splits[0]))
+            held_back, train = _cut_off(splits[0], 1 - _share(splits[0]), len(splits[0]))
             splits = [train, held_back, splits[1]]
-    return _decoded(source, folder, splits, len(classes), size, console, memory_bytes)
+    check_classes(str(folder), [[photo.label for photo in split] for split in splits], known, console)
+    return _loaded(source, folder, splits, len(known), View(size, crop or Crop()), console, streaming)
 
 
 def load_unlabelled(
-    folder: Path, size: tuple[int, int], console: Console, memory_bytes: int = MEMORY_BYTES
+    folder: Path,
+    size: tuple[int, int],
+    console: Console,
+    crop: Crop | None = None,
+    streaming: Streaming | None = None,
 ) -> ImageData:
     """All photos under `folder`, split by hash; their labels are 0 until a network has given others.
 
@@ -84,57 +99,20 @@ def load_unlabelled(
     """
     if not folder.is_dir():
         raise OptionError("unlabelled", f"{folder}: no such folder")
-    photos = [Photo(name, 0) for name in _images(folder)]
-    return _decoded(f"unlabelled:{folder}", folder, _three(folder, photos), 0, size, console, memory_bytes)
+    splits = _three(folder, [Photo(name, 0) for name in images(folder, console)])
+    return _loaded(f"unlabelled:{folder}", folder, splits, 0, View(size, crop or Crop()), console, streaming)
 
 
-def _images(folder: Path) -> list[str]:
-    """Images at any depth, as sorted paths within `folder`; hidden files and folders are left out."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: can't be read ({error.strerror})") from error
-
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = Path(parent).relative_to(folder)
-        found += [
-            (inner / name).as_posix() for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
-
-
-def _classes(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        loose = "; for images without labels there is `unlabelled`, the folder, of a search" if _images(folder) else ""
-        raise UserError(f"{folder}: {len(classes)} class folders where at least 2 belong, one a class{loose}")
-    return classes
-
-
-def _check_no_splits(folder: Path, classes: list[str]) -> None:
-    """Raise UserError where `classes` are splits by other names, or without the one to train on."""
-    named = [name for name in classes if name.lower() in SPLIT_NAMES]
-    if named == classes or any(path.is_dir() for name in named for path in (folder / name).iterdir()):
-        raise UserError(
-            f"{folder}: {', '.join(named)} would be taken for classes; lay splits as train/CLASS/* beside "
-            "val/CLASS/*, test/CLASS/* or both"
-        )
-
-
-def _labelled(folder: Path, part: str, classes: list[str]) -> list[Photo]:
-    """The photos of `<folder>/<part>`, each labelled by its class's place in `classes`."""
-    photos = []
-    for name in _classes(folder / part):
-        if name not in classes:
-            raise UserError(f"{folder / part / name}: there is no class {name} among the train images")
-        images = _images(folder / part / name)
-        if not images:
-            raise UserError(f"{folder / part / name}: no images in it ({', '.join(SUFFIXES)}); fill or remove it")
-        photos += [Photo((Path(part) / name / image).as_posix(), classes.index(name)) for image in images]
-    return photos
+def _in_both(folder: Path, of_train: list[str], of_val: Collection[str], console: Console) -> list[str]:
+    """The classes of which there are train and test images; train's others are said. Raises UserError for val's."""
+    if unknown := set(of_val) - set(of_train):
+        raise UserError(f"{folder / 'val'}: there is no class {min(unknown)} among the train images")
+    known = [name for name in of_train if name in of_val]
+    if strays := [name for name in of_train if name not in of_val]:
+        console.warn(f"{folder}: val has no images of {len(strays)} class folders of train: {listed(strays)}; left out")
+    if len(known) < 2:
+        raise UserError(f"{folder}: {len(known)} classes in both train and val, where at least 2 belong")
+    return known
 
 
 def _by_place(photos: list[Photo]) -> list[Photo]:
@@ -144,6 +122,10 @@ def _by_place(photos: list[Photo]) -> list[Photo]:
 def _check_enough(folder: Path, photos: list[Photo]) -> None:
     if len(photos) < LEAST_IMAGES:
         raise UserError(f"{folder}: {len(photos)} images; to train on some and judge by others takes {LEAST_IMAGES}")
+
+
+def _share(photos: list[Photo]) -> float:
+    return min(SHARE, MOST / len(photos))
 
 
 def _cut_off(photos: list[Photo], start: float, total: int) -> tuple[list[Photo], list[Photo]]:
@@ -156,50 +138,55 @@ def _cut_off(photos: list[Photo], start: float, total: int) -> tuple[list[Photo]
 def _three(folder: Path, photos: list[Photo]) -> list[list[Photo]]:
     """Train, held back and test."""
     _check_enough(folder, photos)
-    test, rest = _cut_off(_by_place(photos), 1 - SHARE, len(photos))
-    held_back, train = _cut_off(rest, 1 - 2 * SHARE, len(photos))
+    share = _share(photos)
+    test, rest = _cut_off(_by_place(photos), 1 - share, len(photos))
+    held_back, train = _cut_off(rest, 1 - 2 * share, len(photos))
     return [train, held_back, test]
 
 
-def _fitting(
-    splits: list[list[Photo]], size: tuple[int, int], memory_bytes: int, console: Console
-) -> list[list[Photo]]:
-    """As many of each split as fit: held back and test take a quarter each at most, train the rest."""
-    room, total = memory_bytes // (3 * size[0] * size[1]), sum(map(len, splits))
-    if total <= room:
-        return splits
-    train, held_back, test = splits
-    held_back, test = held_back[: room // 4], test[: room // 4]
-    train = train[: room - len(held_back) - len(test)]
-    console.say(
-        f"{total:,} images of {size[0]}x{size[1]} are more than {memory_bytes / 2**30:.3g} GiB: taken are "
-        f"{len(train):,} to train on, {len(held_back):,} held back and {len(test):,} for the test, picked by hash"
-    )
-    return [train, held_back, test]
-
-
-def _decoded(
+def _loaded(
     source: str,
     folder: Path,
     splits: list[list[Photo]],
     classes: int,
-    size: tuple[int, int],
+    view: View,
     console: Console,
-    memory_bytes: int,
+    streaming: Streaming | None,
 ) -> ImageData:
     import torch
 
-    splits = _fitting(splits, size, memory_bytes, console)
-    images, read = decode(folder, [photo.name for split in splits for photo in split], size, console)
-    were_read, loaded, start = iter(read), [], 0
+    from amc_latency.data.items import Skipped
+    from amc_latency.data.photos.decoding import room_to_decode
+    from amc_latency.data.photos.files import PhotoFiles
+    from amc_latency.data.streamed import Streamed, kept_if_they_fit
+
+    names = [photo.name for split in splits for photo in split]
+    files = PhotoFiles(folder, names, view, room_to_decode())
+    skipped = Skipped(str(folder), len(names), console)
+    is_grey = _all_grey(folder, names)
+    loaded, start = [], 0
     for split in splits:
-        labels = [photo.label for photo in split if next(were_read)]
-        pixels = images[start : start + len(labels)]
-        loaded.append(
-            Split(pixels, torch.tensor(labels, dtype=torch.int64), GREY if pixels.shape[1] == 1 else IMAGENET)
-        )
-        start += len(labels)
-    train, held_back, test = loaded
+        labels = torch.tensor([photo.label for photo in split], dtype=torch.int64)
+        indices = torch.arange(start, start + len(split))
+        pixels, colours = (GREY, 1) if is_grey else (IMAGENET, 3)
+        loaded.append(Streamed(files, indices, labels, pixels, colours, view, skipped))
+        start += len(split)
+    train, held_back, test = kept_if_they_fit(loaded, streaming or Streaming(), console)
     if not len(held_back) or not len(test):
         raise UserError(f"{folder}: of the few images for a test none can be read; repair them, or add more")
     return ImageData(source, train, held_back, test, classes, unlabelled=not classes)
+
+
+def _all_grey(folder: Path, names: list[str]) -> bool:
+    """Whether no photo has colours, by their headers: the first that has ends the search."""
+    from amc_latency.data.photos.decoding import shows_grey
+
+    found = False
+    # Pillow's warnings of odd metadata name no file.
+    with warnings.catch_warnings(action="ignore"):
+        for name in names:
+            grey = shows_grey(folder / name)
+            if grey is False:
+                return False
+            found |= grey is True
+    return found

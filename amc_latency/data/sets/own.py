@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amc_latency.data.load import Wanted
-from amc_latency.data.splits import LEAST_IMAGES, ImageData, Split
+from amc_latency.data.splits import LEAST_IMAGES, ImageData, InMemory
 from amc_latency.errors import UserError
 from amc_latency.pixels import Normalisation
 
@@ -56,13 +56,13 @@ def load_own(text: str, size: tuple[int, int]) -> ImageData:
     if len(images) < LEAST_IMAGES:
         raise UserError(f"{text}: {len(images)} train images; to hold some back takes {LEAST_IMAGES} or more")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    train = Split(images[order], labels[order], _measured(images[order[:MEASURED_IMAGES]]))
+    train = InMemory(images[order], labels[order], _measured(images[order[:MEASURED_IMAGES]]))
     n_held_back = min(MOST_HELD_BACK, round(HELD_BACK_SHARE * len(train)))
     return ImageData(
         text,
         train.at(torch.arange(n_held_back, len(train))),
         train.take(n_held_back),
-        Split(test_images, test_labels, train.normalisation),
+        InMemory(test_images, test_labels, train.normalisation),
         classes=int(max(labels.max(), test_labels.max())) + 1,
     )
 

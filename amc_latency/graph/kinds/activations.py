@@ -9,13 +9,11 @@ from torch import nn
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Channels, Made, TorchKind
-from amc_latency.graph.layer_list import Value, check_no_pixels
-from amc_latency.graph.layer_shapes import plain_shape, settings
-from amc_latency.graph.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, CLAMPS, activation_of
+from amc_latency.graph.layers.layer_list import Value, check_no_pixels
+from amc_latency.graph.layers.layer_shapes import plain_shape, settings
+from amc_latency.graph.operations import ACTIVATION_FUNCTIONS, ACTIVATION_MODULES, ACTIVATIONS, CLAMPS, activation_of
+from amc_latency.lut.shapes.activations import ACTIVATIONS as RECORDS
 from amc_latency.lut.shapes.shape import FUSED_ACTIVATIONS, LayerShape
-
-_ALPHAS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
-"""Their setting, and what it is unless set."""
 
 
 def _visit(call: Call) -> Value | None:
@@ -32,28 +30,31 @@ def _activated(call: Call, activation: str) -> Value:
     found, name, x, module = call.found, call.name, call.x, call.module
     if activation in FUSED_ACTIVATIONS and (fused := found.ends_in(call.node, x, activation)) is not None:
         return fused
-    if activation == "gelu" and getattr(module, "approximate", call.node.kwargs.get("approximate", "none")) != "none":
-        raise UserError(f"{name}: GELU's tanh approximation is not supported")
-    slopes = 0
-    if activation == "prelu":
+    slopes, setting = 0, _setting(call, activation)
+    if (why := ACTIVATIONS[activation].wrong(setting)) is not None:
+        raise UserError(f"{name}: {why}")
+    if RECORDS[activation].has_slopes:
         found.called(name)
         slopes = 1 if module is None else len(module.get_parameter("weight"))
         if slopes > 1:
             check_no_pixels(name, x, "a PReLU with a slope a channel")
             found.labels.use(name, "prelu", x.labels)
-    alpha = 0.0
-    if activation in _ALPHAS:
-        key, unset = _ALPHAS[activation]
-        alpha = getattr(module, key) if module is not None else settings(call.node, (key,)).get(key, unset)
-    if activation == "elu" and alpha != 1:
-        raise UserError(f"{name}: ELU with alpha {alpha} is not supported; only with 1")
     shape = plain_shape(name, "activation", x.size, activation=activation)
     # One slope for all channels is written for each anew, and each call may have other channels.
-    return found.add(call, shape, x.labels, argument=alpha, shares=slopes != 1)
+    argument = setting if isinstance(setting, int | float) else 0.0
+    return found.add(call, shape, x.labels, argument=argument, shares=slopes != 1)
+
+
+def _setting(call: Call, activation: str) -> Any:
+    """The value of the activation's setting, if it has one."""
+    key, unset = ACTIVATIONS[activation].setting, ACTIVATIONS[activation].unset
+    if key is None:
+        return None
+    return getattr(call.module, key) if call.module is not None else settings(call.node, (key,)).get(key, unset)
 
 
 def _slopes(module: nn.Module | None, shape: LayerShape, argument: float) -> list[np.ndarray]:
-    if shape.activation != "prelu" or module is None:
+    if not RECORDS[shape.activation].has_slopes or module is None:
         return []
     return [module.get_parameter("weight").detach().numpy()]
 

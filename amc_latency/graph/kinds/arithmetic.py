@@ -8,8 +8,8 @@ from torch import fx
 from amc_latency.errors import UserError
 from amc_latency.graph.in_file import of_one_rank
 from amc_latency.graph.kind import Call, Made, TorchKind
-from amc_latency.graph.layer_list import Value, check_alike
-from amc_latency.graph.layer_shapes import plain_shape
+from amc_latency.graph.layers.layer_list import Value, check_alike
+from amc_latency.graph.layers.layer_shapes import plain_shape
 from amc_latency.graph.operations import ADDS, DIVS, MULS, NEGATIVES, SUBS, operands_of, with_scalar
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph

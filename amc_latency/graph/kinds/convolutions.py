@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Channels, Made, Plain, TorchKind
-from amc_latency.graph.layer_list import Value, check_inputs
-from amc_latency.graph.layer_shapes import Pad, Size, shaped, single, window
+from amc_latency.graph.layers.layer_list import Value, check_inputs
+from amc_latency.graph.layers.layer_shapes import Pad, Size, shaped, single, window
 from amc_latency.lut.shapes.shape import LayerShape
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 from amc_latency.errors import UserError
 from amc_latency.graph.in_file import as_vector
 from amc_latency.graph.kind import Call, Channels, Made, Plain, TorchKind
-from amc_latency.graph.layer_list import Value, check_inputs, check_no_pixels, place
-from amc_latency.graph.layer_shapes import plain_shape, settings
+from amc_latency.graph.layers.layer_list import Value, check_inputs, check_no_pixels, place
+from amc_latency.graph.layers.layer_shapes import plain_shape, settings
 from amc_latency.lut.shapes.shape import LayerShape
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from amc_latency.errors import UserError
 from amc_latency.graph.in_file import of_one_rank
 from amc_latency.graph.kind import Call, Made, TorchKind
-from amc_latency.graph.layer_list import Value, check_alike, check_no_pixels, place
-from amc_latency.graph.layer_shapes import plain_shape, settings, slice_shape
+from amc_latency.graph.layers.layer_list import Value, check_alike, check_no_pixels, place
+from amc_latency.graph.layers.layer_shapes import plain_shape, settings, slice_shape
 from amc_latency.graph.operations import CATS, is_split, parts_of, sliced_channels
 
 

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Channels, Plain, TorchKind
-from amc_latency.graph.layer_list import Value, check_no_pixels
-from amc_latency.graph.layer_shapes import plain_shape
+from amc_latency.graph.layers.layer_list import Value, check_no_pixels
+from amc_latency.graph.layers.layer_shapes import plain_shape
 from amc_latency.graph.operations import BATCH_NORMS
 
 

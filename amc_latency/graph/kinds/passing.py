@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, TorchKind
-from amc_latency.graph.layer_list import Value, check_no_pad
-from amc_latency.graph.layer_shapes import settings, zeros_of
+from amc_latency.graph.layers.layer_list import Value, check_no_pad
+from amc_latency.graph.layers.layer_shapes import settings, zeros_of
 from amc_latency.graph.operations import SAME
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Made, TorchKind
 from amc_latency.graph.kinds.resizing import upsampled
-from amc_latency.graph.layer_list import Value
-from amc_latency.graph.layer_shapes import NO_PAD, Pad, Size, pair, plain_shape, settings, shaped, single, window
+from amc_latency.graph.layers.layer_list import Value
+from amc_latency.graph.layers.layer_shapes import NO_PAD, Pad, Size, pair, plain_shape, settings, shaped, single, window
 from amc_latency.graph.operations import is_spatial_mean
 from amc_latency.lut.shapes.shape import LayerShape
 

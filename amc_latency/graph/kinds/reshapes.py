@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Made, TorchKind
-from amc_latency.graph.layer_list import LayerList, Value, check_no_pixels, place
-from amc_latency.graph.layer_shapes import plain_shape, settings
+from amc_latency.graph.layers.layer_list import LayerList, Value, check_no_pixels, place
+from amc_latency.graph.layers.layer_shapes import plain_shape, settings
 from amc_latency.graph.operations import PERMUTES, RESHAPES, names_channels
 from amc_latency.graph.tracing import OPEN_BATCH
 

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.kind import Call, Made, TorchKind
-from amc_latency.graph.layer_list import Value
-from amc_latency.graph.layer_shapes import plain_shape, settings
+from amc_latency.graph.layers.layer_list import Value
+from amc_latency.graph.layers.layer_shapes import plain_shape, settings
 
 _INTERPOLATE_ARGUMENTS = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from amc_latency.android_bench.safe.limits import COUNT, LAYER_SIZE, PARAMETERS
+from amc_latency.android_bench.safe.files import regular_file
+from amc_latency.android_bench.safe.limits import CHECKPOINT_BYTES, COUNT, JSON_BYTES, LAYER_SIZE, PARAMETERS
 from amc_latency.android_bench.safe.records import RecordError, from_json
 from amc_latency.errors import UserError
 from amc_latency.models.files.file_kinds import weights_advice
@@ -59,6 +60,12 @@ class _Spec(msgspec.Struct):
     input: tuple[LayerSize, LayerSize, LayerSize]
     classes: Annotated[int, msgspec.Meta(ge=1, le=COUNT)]
     channels: Annotated[tuple[LayerSize, ...], msgspec.Meta(max_length=10_000)] | None
+
+
+class _Header(msgspec.Struct):
+    """What a safetensors file begins with, but for its tensors."""
+
+    metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
 
 
 def _parse_spec(path: Path, text: str) -> ModelSpec:
@@ -112,13 +119,13 @@ def _most_weights(spec: ModelSpec, tensors: Mapping[str, "Tensor"]) -> int:
 
 def is_of_own_file(path: Path) -> bool:
     """Whether the file is a checkpoint of a network that an own file builds, perhaps a cut one."""
-    from safetensors import SafetensorError, safe_open
-
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors":
         return False
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(SPEC_KEY)
-    except (OSError, SafetensorError):
+        with regular_file(path, CHECKPOINT_BYTES) as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = from_json(file.read(min(size, JSON_BYTES)), _Header)
+    except (OSError, RecordError):
         return False
+    text = header.metadata.get(SPEC_KEY)
     return text is not None and names_own_file(_parse_spec(path, text).name)

@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from amc_latency.android_bench.safe.files import regular_file
 from amc_latency.android_bench.safe.limits import CHECKPOINT_BYTES
 from amc_latency.errors import UserError
 from amc_latency.models.spec import names_own_file
@@ -43,16 +44,18 @@ _NO_NETWORK = {
 _HOW = "A network is built by PyTorch: name it, such as torchvision:resnet18, or a function as FILE.py:FUNCTION"
 
 
-def foreign_kind(path: Path) -> str | None:
-    """What a file is if its bytes say that it holds no weights of PyTorch's; None if they don't. May raise OSError."""
-    with path.open("rb") as file:
+def foreign_kind(path: Path, suffix: str | None = None) -> str | None:
+    """What a file is if its bytes, or its `suffix`, that of `path` unless given, say that it holds no weights of
+    PyTorch's; None if they don't. May raise OSError.
+    """
+    with regular_file(path, CHECKPOINT_BYTES) as file:
         head = file.read(64)
     for magic, at, what in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return what
-    if path.suffix.lower() == ".onnx":
+    if (path.suffix if suffix is None else suffix).lower() == ".onnx":
         return "an ONNX file"
-    if head[:4] == b"PK\x03\x04" and path.stat().st_size <= CHECKPOINT_BYTES:
+    if head[:4] == b"PK\x03\x04":
         names = _members(path)
         # TorchScript has the constants of its code; plain weights have none.
         for pattern, what in _MEMBERS:
@@ -64,7 +67,7 @@ def foreign_kind(path: Path) -> str | None:
 def _members(path: Path) -> list[str]:
     """The names in an archive; none in a damaged one, which whoever reads it says more of."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with regular_file(path, CHECKPOINT_BYTES) as file, zipfile.ZipFile(file) as archive:
             return archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError):
         return []
@@ -101,7 +104,7 @@ def check_network_name(name: str) -> None:
 
 def _is_pickled(path: Path) -> bool:
     """Whether a file begins as `torch.save` begins one: a zip archive, or a pickle of its older format."""
-    with path.open("rb") as file:
+    with regular_file(path, CHECKPOINT_BYTES) as file:
         return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.archive import is_archive, why_not_stored
 from amc_latency.models.files.file_kinds import WEIGHTS_SUFFIXES, foreign_kind
 from amc_latency.models.files.pickles import why_not_old
-from amc_latency.models.size import check_memory
+from amc_latency.models.files.snapshot import snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +41,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """Write a safetensors file in one step: a kill leaves the old file or the new one, never half of one."""
     from safetensors.torch import save
 
+    # Bytes of a path that are no UTF-8 can't be stored.
+    metadata = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in metadata.items()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,13 +68,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file as (tensors, metadata); UserError if missing, truncated or something else."""
     from safetensors import SafetensorError, safe_open
 
-    _check_there(path)
-    _check_bytes(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: not a safetensors file, or truncated ({error}); copy or make it anew") from error
+    with _whole(path) as copy:
+        try:
+            with safe_open(copy, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            why = str(error).replace(str(copy), str(path))
+            raise UserError(f"{path}: not a safetensors file, or truncated ({why}); copy or make it anew") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -189,37 +192,38 @@ def _read_torch(path: Path) -> Any:
 
     import torch
 
+    with _whole(path) as copy:
+        kind, archive = foreign_kind(copy, path.suffix), is_archive(copy)
+        if kind is not None:
+            raise UserError(f"{path} is {kind}")
+        reason = why_not_stored(copy) if archive else _why_not_old(copy)
+        if reason is not None:
+            raise UserError(f"{path}: no file of PyTorch weights: {reason}")
+        try:
+            # Mapped, a tensor is a part of the file, whatever size the archive says it has.
+            return torch.load(copy, map_location="cpu", weights_only=True, mmap=archive)
+        except pickle.UnpicklingError as error:
+            pickled = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            what = f"holds more than tensors: {pickled[1]} is" if pickled else "is broken, or holds more than tensors,"
+            raise UserError(
+                f"{path} {what} pickled in it, as in a whole model or a training script's state, which could run code "
+                "when it is read: write it anew by torch.save(model.state_dict(), ...)"
+            ) from error
+        except Exception as error:  # whatever other bytes make of it
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(str(copy), str(path))
+            raise UserError(f"{path}: no file of PyTorch weights, or truncated ({reason})") from error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """`snapshot` of a file of weights; `UserError` in place of `OSError`."""
     _check_there(path)
-    _check_bytes(path)
-    try:
-        kind, archive = foreign_kind(path), is_archive(path)
-        reason = why_not_stored(path) if archive else _why_not_old(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from error
-    if kind is not None:
-        raise UserError(f"{path} is {kind}")
-    if reason is not None:
-        raise UserError(f"{path}: no file of PyTorch weights: {reason}")
-    try:
-        # Mapped, a tensor is a part of the file, whatever size the archive says it has.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except pickle.UnpicklingError as error:
-        pickled = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        what = f"holds more than tensors: {pickled[1]} is" if pickled else "is broken, or holds more than tensors,"
-        raise UserError(
-            f"{path} {what} pickled in it, as in a whole model or a training script's state, which could run code when "
-            "it is read: write it anew by torch.save(model.state_dict(), ...)"
-        ) from error
-    except Exception as error:  # whatever other bytes make of it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: no file of PyTorch weights, or truncated ({reason})") from error
-
-
-def _check_bytes(path: Path) -> None:
-    size = path.stat().st_size
-    if size > CHECKPOINT_BYTES:
-        raise UserError(f"{path} is larger than {CHECKPOINT_BYTES / 1e9:.0f} GB, the most that is read")
-    check_memory(size, str(path))
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(snapshot(path, CHECKPOINT_BYTES))
+        except OSError as error:
+            raise UserError(f"{path}: can't be read ({error.strerror})") from error
+        yield copy
 
 
 def _check_there(path: Path) -> None:

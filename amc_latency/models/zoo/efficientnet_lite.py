@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from amc_latency.errors import UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.pixels import Normalisation
+from amc_latency.pixels import Crop, Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,3 +45,8 @@ def pretrained(name: str, which: str) -> dict[str, Tensor] | None:
 def normalisation(name: str) -> Normalisation:
     """(pixel - 127) / 128, as TensorFlow's EfficientNet-Lite has it."""
     return Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def crop(name: str, which: str) -> Crop:
+    """A middle of 224 / (224 + 32), as TensorFlow's EfficientNet-Lite has it."""
+    return Crop(224 / 256, "bicubic")

@@ -6,10 +6,10 @@ from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import nearest
-from amc_latency.pixels import Normalisation
+from amc_latency.pixels import Crop, Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,6 +57,13 @@ def normalisation(name: str) -> Normalisation:
     return Normalisation(tuple(config.mean), tuple(config.std))
 
 
+def crop(name: str, which: str) -> Crop:
+    """What of a photo timm's weights of `name` are evaluated on."""
+    config = _config(name)
+    known = config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bicubic"
+    return Crop(config.crop_pct, known)
+
+
 def _config(name: str) -> Any:
     return _known(name).get_pretrained_cfg(name)
 
@@ -67,5 +74,7 @@ def _known(name: str) -> ModuleType:
     except ImportError as error:
         raise UserError(f"timm:{name} needs timm: pip install 'amc-latency[timm]'") from error
     if not timm.is_model(name):
-        raise UserError(f"timm has no network {name}; did you mean timm:{nearest(name, timm.list_models())}?")
+        near = nearest(name, timm.list_models())
+        hint = "`timm.list_models()` names them" if near is None else f"did you mean timm:{near}?"
+        raise UserError(f"timm has no network {name}; {hint}")
     return timm

@@ -7,10 +7,10 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from amc_latency.arguments.names import nearest
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import nearest
-from amc_latency.pixels import Normalisation
+from amc_latency.pixels import Crop, Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,7 +37,8 @@ def build(spec: ModelSpec, name: str) -> nn.Module:
 
     if name not in classifiers():
         close = nearest(name, classifiers())
-        raise UserError(f"torchvision has no classifier {name}; did you mean torchvision:{close}?")
+        hint = f"it has {', '.join(classifiers())}" if close is None else f"did you mean torchvision:{close}?"
+        raise UserError(f"torchvision has no classifier {name}; {hint}")
     lean = {"init_weights": False, "aux_logits": False} if name in _LEAN else {}
     return torchvision.models.get_model(name, weights=None, num_classes=spec.classes, **lean)
 
@@ -78,3 +79,18 @@ def normalisation(name: str) -> Normalisation | None:
         return None
     transforms = weights["DEFAULT"].transforms()
     return Normalisation(tuple(transforms.mean), tuple(transforms.std))
+
+
+def crop(name: str, which: str) -> Crop | None:
+    """What of a photo torchvision's weights `which` of `name` are evaluated on; its best ones' where that is no name.
+
+    None if it has none.
+    """
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(name).__members__
+    wanted = which.rpartition(".")[2]
+    if not (found := weights.get(wanted, weights.get("DEFAULT"))):
+        return None
+    transforms = found.transforms()
+    return Crop(transforms.crop_size[0] / transforms.resize_size[0], transforms.interpolation.value)

@@ -1,1 +1,1 @@
-"""Agents that learn, their environment, and the loop that runs episodes."""
+"""Agents that learn, and their warm start."""

@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.search.agents import warm
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
-from amc_latency.search.problem import Session
+from amc_latency.search.episodes.problem import Session
+from amc_latency.search.judge.record import EpisodeRecord
 
 
 @dataclass(frozen=True)

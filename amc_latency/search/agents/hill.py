@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from amc_latency.errors import UserError
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.problem import Session
+from amc_latency.search.episodes.problem import Session
+from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.solvers.baselines import uniform_policies
 
 TRIES = 40

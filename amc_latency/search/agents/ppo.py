@@ -29,9 +29,9 @@ from torch.nn import functional
 
 from amc_latency.search.agents import warm
 from amc_latency.search.agents.ddpg import Between, Replay, one_thread, polyak_update, small_last, truncated_normal
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Clamp
-from amc_latency.search.problem import Session
+from amc_latency.search.episodes.problem import Session
+from amc_latency.search.judge.record import EpisodeRecord
 
 
 @dataclass(frozen=True)

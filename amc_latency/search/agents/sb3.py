@@ -17,12 +17,13 @@ import gymnasium
 import numpy as np
 import torch
 
+from amc_latency.arguments.names import find
 from amc_latency.errors import UserError
-from amc_latency.names import find
-from amc_latency.search.agents.env import ChannelEnv
-from amc_latency.search.agents.loop import EpisodeRecord, check_given, check_possible, check_same, finished, next_given
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.problem import Session
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import check_given, check_possible, check_same, finished, next_given
+from amc_latency.search.episodes.problem import Session
+from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.records import AGENTS
 
 NOISE = 0.1

@@ -8,13 +8,14 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.problem import Session
 from amc_latency.search.judge.damage import Damage
-from amc_latency.search.problem import Session
-from amc_latency.search.solvers.dynamic import Solution, solve
+from amc_latency.search.judge.score import Score
+from amc_latency.search.solvers.dynamic import Solution
+from amc_latency.search.solvers.shares import solutions, solved_at, within_all
 
 START_SHARES = (1.0, 0.97, 0.94)
 """Shares of the target whose solutions are executed: at and a little under it."""
@@ -51,28 +52,9 @@ class WarmStart:
 
 def warm_start(clamp: Clamp, damages: Sequence[Damage]) -> WarmStart:
     """Solve for each of `damages`, of which there is one at least."""
-    solved = [_solved(clamp, damage, START_SHARES) for damage in damages]
+    solved = [solved_at(clamp, damage, START_SHARES) for damage in damages]
     policies = dict.fromkeys(within_all(clamp, solution.counts) for each in solved for solution in each)
     return WarmStart(list(damages), solved[0][0], list(policies))
-
-
-def solutions(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Counts]:
-    """Dynamic programming's policies at these shares of the clamp's first budget: the reachable ones, each once."""
-    return list(dict.fromkeys(solution.counts for solution in _solved(clamp, damage, shares)))
-
-
-def _solved(clamp: Clamp, damage: Damage, shares: Sequence[float]) -> list[Solution]:
-    limits = [int(share * clamp.guide_limit) for share in shares]
-    reachable = [limit for limit in limits if limit >= clamp.guide_least]
-    return [solve(clamp.guide, damage, limit, forbidden=clamp.forbidden) for limit in reachable]
-
-
-def within_all(clamp: Clamp, counts: Counts) -> Counts:
-    """The policy that the clamp makes of one: itself, unless it is over one of several budgets."""
-    executed: Counts = ()
-    for count, channels in zip(counts, clamp.costs.full, strict=True):
-        executed = (*executed, clamp.nearest(executed, count / channels))
-    return executed
 
 
 def clone(agent: Cloner, clamp: Clamp, damages: Sequence[Damage], state: str = "amc") -> None:

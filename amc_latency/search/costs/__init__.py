@@ -1,1 +1,1 @@
-"""What every channel count costs, which counts a budget allows, and what the search maximises."""
+"""What every channel count costs, and which counts a budget allows."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from amc_latency.errors import UserError
-from amc_latency.graph.liveness import IMAGE, live_tensors
+from amc_latency.graph.layers.liveness import IMAGE, live_tensors
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.models.load import Network
 from amc_latency.search.costs.clamp import MAX_TABLE_ENTRIES

@@ -12,20 +12,23 @@ from pathlib import Path
 
 from torch import nn
 
+from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console
 from amc_latency.export.export import ExportReport, export
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
-from amc_latency.search.folder import RunFolder, TimedFile
-from amc_latency.search.judge.judge import FinetuneOptions, Judge, Tested
-from amc_latency.search.result import BaselineRow, Row
+from amc_latency.search.judge.judge import FinetuneOptions, Judge
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.folder import RunFolder, TimedFile
+from amc_latency.search.results.result import BaselineRow, Row
 from amc_latency.training.intervals import Comparison, compare, interval_pct
 from amc_latency.training.outcome import Outcome
+from amc_latency.training.recipe import recipe_of
 
 EQUAL_PCT = 2.0
 """Networks whose measured milliseconds differ by no more are of equal latency."""
@@ -70,7 +73,7 @@ class Delivery:
     def known_over(self, attempt: int, best: EpisodeRecord, target_ms: float) -> TimedFile | None:
         """The final timing of an earlier session, if it was over the target: a resumed search corrects by it again."""
         known = self._logged(attempt, "final ours", best.counts)
-        return known if known is not None and known.measured_ms > target_ms else None
+        return known if known is not None and not known.verdict(target_ms).is_under else None
 
     def quick(self, attempt: int, best: EpisodeRecord, target_ms: float) -> TimedFile:
         """Time the cut network before any fine-tuning: its latency does not depend on its weights."""
@@ -185,6 +188,9 @@ class Delivery:
                     measured_95=timed.interval_ms,
                     share_95=timed.share_95,
                     rounds=timed.rounds,
+                    within_pct=timed.measurement.within_pct,
+                    rounds_sd_pct=timed.measurement.rounds_sd_pct,
+                    repeat_pct=self._repeat_pct(attempt, counts, timed) if name == "ours" else None,
                     top5=tested[name].top5,
                     held_back_top5=held_back.top5,
                 )
@@ -193,21 +199,22 @@ class Delivery:
         return Delivered(rows, measured[keys["original"]].measurement.statistic, comparisons)
 
     def uncut(self, target_ms: float) -> Delivered | None:
-        """The uncut network as the result: exported, saved and timed. None where the device says it is over the target.
+        """The uncut network as the result: exported, saved and timed; what an earlier session measured counts again.
 
-        What an earlier session measured counts again.
+        None where the device doesn't say that it is under the target beyond the noise: a cut one may be.
         """
         counts = self.costs.full
         known = self._logged(0, "final original", counts)
-        if known is not None and known.measured_ms > target_ms:
+        if known is not None and not known.verdict(target_ms).is_enough:
             return None
         delivered = self.rows(0, 1.0, {"original": counts}, target_ms)
         (original,) = delivered.rows
-        if original.measured_ms > target_ms:
+        if not original.verdict(target_ms).is_enough:
             return None
         rows = [original]
         for name in ("uniform", "ours"):
-            shutil.copyfile(original.tflite, self.tflite(name))
+            with replacing(self.tflite(name)) as temporary:
+                shutil.copyfile(original.tflite, temporary)
             rows.append(replace(original, name=name, tflite=str(self.tflite(name))))
         checkpoint = self.folder.path / "model.safetensors"
         self._save(checkpoint, self.judge.network(counts), self.judge.spec(counts), ",".join(map(str, counts)))
@@ -233,6 +240,13 @@ class Delivery:
             if (row.attempt, row.phase, row.counts) == (attempt, phase, counts):
                 return row
         return None
+
+    def _repeat_pct(self, attempt: int, counts: Counts, timed: TimedNetwork) -> float | None:
+        """How much longer a network took than when it was just cut; nothing that is answered from a table."""
+        before = self._logged(attempt, "cut", counts)
+        if before is None or self.timer.device.is_constant:
+            return None
+        return 100 * (timed.ms / before.measured_ms - 1)
 
     def _log(
         self, attempt: int, phase: str, counts: Counts, predicted_ms: float, timed: TimedNetwork, target_ms: float
@@ -266,7 +280,7 @@ class Delivery:
         model = self.judge.network(counts)
         if self.config.finetune_epochs:
             search = self.config
-            options = FinetuneOptions(search.finetune_epochs, search.seed, search.learning_rate, search.batch_size)
+            options = FinetuneOptions(search.finetune_epochs, search.seed, recipe_of(search))
             # Named by its counts: after a correction another network is tuned.
             unfinished = path.with_suffix(f".{hashlib.sha256(kept.encode()).hexdigest()[:16]}.partial")
             with self.console.progress(f"fine-tuning {name}", options.epochs) as meter:

@@ -12,7 +12,7 @@ from amc_latency.lut.prediction.correction import LEAST_PRIOR, Miss, shift
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.table.table import TableError
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.folder import TimedFile
+from amc_latency.search.results.folder import TimedFile
 
 MOST_DRIFT_PCT = 30.0
 """A device whose uncut network differs by more from the table is another one than was profiled."""

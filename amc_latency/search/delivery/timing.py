@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amc_latency.device.base import Device, Protocol
-from amc_latency.device.measure import Measurement
-from amc_latency.device.paired import PairedTimings, Ratio, Verdict
+from amc_latency.device.rounds.measure import Measurement
+from amc_latency.device.rounds.paired import PairedTimings
+from amc_latency.search.results.verdict import Verdict, verdict_of
 
 MOST_ROUNDS = 3
 """Rounds are added until a target is met or not, up to so many times those of the protocol."""
@@ -37,7 +38,7 @@ class TimedNetwork:
 
     def verdict(self, target_ms: float) -> Verdict:
         """Whether the target is met, as far as the interval can tell."""
-        return Ratio(self.ms, self.low_ms, self.high_ms, self.rounds).verdict(target_ms)
+        return verdict_of(self.ms, self.low_ms, self.high_ms, target_ms)
 
 
 class PolicyTimer:
@@ -67,7 +68,7 @@ class PolicyTimer:
         most = least if self.device.is_constant else MOST_ROUNDS * least
 
         def clear(so_far: PairedTimings) -> bool:
-            return self._timed(so_far, judged).verdict(target_ms) != "within the noise"
+            return self._timed(so_far, judged).verdict(target_ms).is_decided
 
         timings.add_until(clear, least, most)
         return {name: self._timed(timings, name) for name in files}
@@ -78,6 +79,9 @@ class PolicyTimer:
             found, unit_ms = timings.level_ms(name), 1.0
         else:
             found, unit_ms = share, self.original_ms
+        if self.device.is_constant:
+            # What is predicted or replayed has no noise of its own, however many rounds there are.
+            share, found = (replace(each, low=each.value, high=each.value) for each in (share, found))
         return TimedNetwork(
             ms=found.value * unit_ms,
             low_ms=found.low * unit_ms,

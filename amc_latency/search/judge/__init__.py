@@ -1,1 +1,1 @@
-"""What a policy is worth before fine-tuning."""
+"""What a policy is worth before fine-tuning, and what a search maximises."""

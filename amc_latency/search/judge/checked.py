@@ -49,8 +49,9 @@ class CheckedForward:
         self._fast = CutForward(model, graph, calibration, images, batch)
         self._full = graph.architecture.group_channels
         self._shapes = _shapes(model)
-        self._calibration = calibration
-        self._size = images.shape[-2:]
+        self._calibration, self._device = calibration, calibration.device
+        self._size: tuple[int, int] = (images.shape[-2], images.shape[-1])
+        self._batch = batch
         self._batches, self._labels = images.split(batch), labels.split(batch)
         self._say = say
         self._checked: set[str] = set()
@@ -72,20 +73,25 @@ class CheckedForward:
                 return iter(fast)
         return self._plain(small, self._batches) if self.is_plain else self._fast.logits(small, counts)
 
-    def frozen(self, network: nn.Module, parts: Sequence[Split]) -> Iterator[Tensor]:
-        """The logits of each part in turn, of a network of the model's structure in eval mode, cut or not."""
+    def frozen(self, network: nn.Module, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels of each batch of `split`, of a network of the model's structure in eval mode."""
         due = "uncut in eval mode" if _shapes(network) == self._shapes else "cut in eval mode"
         if not self.is_plain and due not in self._checked:
             self._checked.add(due)
-            some = [parts[i] for i in sorted({0, len(parts) - 1})]
-            fast = list(self._fast.frozen(network, self._inputs(some)))
-            self._compare(fast, list(_run(network, self._inputs(some))), [part.labels for part in some])
-        inputs = self._inputs(parts)
-        return _run(network, inputs) if self.is_plain else self._fast.frozen(network, inputs)
+            starts = sorted({0, (len(split) - 1) // self._batch * self._batch})
+            some = [split.at(slice(start, start + self._batch)).kept() for start in starts]
+            images = [part.inputs(self._size).to(self._device) for part in some if len(part)]
+            fast, plain = list(self._fast.frozen(network, images)), list(_run(network, images))
+            self._compare(fast, plain, [part.labels.to(self._device) for part in some if len(part)])
+        run = _run if self.is_plain else self._fast.frozen
+        labels: list[Tensor] = []
 
-    def _inputs(self, parts: Iterable[Split]) -> Iterator[Tensor]:
-        height, width = self._size
-        return (part.inputs((height, width)) for part in parts)
+        def inputs() -> Iterator[Tensor]:
+            for images, found in split.parts(self._size, self._batch):
+                labels.append(found.to(self._device))
+                yield images.to(self._device)
+
+        return ((logits, labels.pop(0)) for logits in run(network, inputs()))
 
     def _plain(self, small: nn.Module, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         network = copy.deepcopy(small)

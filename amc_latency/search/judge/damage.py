@@ -19,8 +19,8 @@ from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import ranked_values
 from amc_latency.prune.rank import consumer_l1, keep_order
 from amc_latency.prune.refit import Statistics, cholesky, ridge_for
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.judge.score import Score
 
 Evaluate = Callable[[Counts], Score]
 Damage = list[np.ndarray]
@@ -43,16 +43,16 @@ def refit_error(
         for member in group.members:
             if member.role != "consumer":
                 continue
-            weight = outputs_first(model.get_submodule(member.module)).detach().double().cpu()
+            weight = outputs_first(model.get_submodule(member.module)).detach().cpu().double()
             values = member.repeat * weight[0, 0].numel()
             columns = ranked_values(member, order, values, weight[0].numel())
             weight = weight.flatten(1)[:, columns]
             if member.module in statistics:
                 moments = _moments(model, graph, member.module, statistics)[columns][:, columns]
-                weight = weight @ cholesky(moments, ridge_for(statistics[member.module]))
+                weight = weight.to(moments.device) @ cholesky(moments, ridge_for(statistics[member.module]))
             # With G = L L', the best fit on the first m columns misses sum_{j >= m} |(W L)_j|^2.
             by_value = weight.square().sum(0)
-            by_channel = by_value[-group.channels * values :].view(group.channels, values).sum(1).numpy()
+            by_channel = by_value[-group.channels * values :].view(group.channels, values).sum(1).cpu().numpy()
             lost += by_channel / (float(by_value.sum()) or 1.0) / len(group.consumers)
         damage.append(_beyond(lost, counts))
     return damage

@@ -14,9 +14,9 @@ from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
 from amc_latency.prune.refit import RankedRefit, Statistics, recalibrate_batch_norm
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.checked import CheckedForward
+from amc_latency.search.judge.score import Score
 from amc_latency.training.outcome import Outcome, outcome_of
 
 FIRST_IMAGES = 200
@@ -79,9 +79,7 @@ class NetworkEvaluator:
 
     def outcome(self, network: nn.Module, split: Split) -> Outcome:
         """The same, image by image."""
-        parts = [split.at(slice(i, i + self.batch)) for i in range(0, len(split), self.batch)]
-        logits = self._forward.frozen(network, parts)
-        return outcome_of(zip(logits, (part.labels for part in parts), strict=True))
+        return outcome_of(self._forward.frozen(network, split))
 
     def network(self, counts: Counts) -> nn.Module:
         """The network pruned to `counts` and recalibrated: what is scored, and fine-tuned in the end."""

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from torch import Tensor, nn
 
+from amc_latency.accelerator import accelerator_of, halving, on, prepared
+from amc_latency.arguments.names import find
 from amc_latency.console import Console
-from amc_latency.data import ImageData
+from amc_latency.data import ImageData, InMemory
 from amc_latency.data.fitting import network_line
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
-from amc_latency.names import find
-from amc_latency.prune.refit import Statistics, collect
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import Reward
-from amc_latency.search.agents.loop import EpisodeRecord, best_of
+from amc_latency.prune.refit import COLLECTED_BATCH, Statistics, collect
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
-from amc_latency.search.judge.original import check_original
+from amc_latency.search.judge.record import EpisodeRecord, best_of
+from amc_latency.search.judge.score import ACCURACY, Reward, Score, Tested
 from amc_latency.search.records import DAMAGES
-from amc_latency.search.result import ACCURACY
-from amc_latency.training.finetune import finetune_config, settle, worse_text
-from amc_latency.training.loop import fit
-from amc_latency.training.outcome import Outcome
+from amc_latency.training.finetune import KEPT, finetune_config, settle, worse_text
+from amc_latency.training.loop import DivergedError, fit
+from amc_latency.training.original import check_original
 
+BATCH = 100
+"""images at once that are judged, and fewer where memory runs out"""
+Result = TypeVar("Result")
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
 
@@ -48,29 +49,18 @@ class JudgeConfig:
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
     """how many of these recalibrate the batch norms of each policy's network"""
+    accelerator: str | None = "cpu"
+    """where networks are cut, judged and fine-tuned"""
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """What a search says of fine-tuning; see `finetune_config`."""
+    """What a search says of fine-tuning."""
 
     epochs: int
     seed: int = 0
-    learning_rate: float | None = None
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What a network is worth, as it is shown: percent of images, or a task's own score."""
-
-    value: float
-    images: int = 0
-    """that it is a share of; 0 for a score"""
-    top5: float | None = None
-    """percent whose label is among the first five, where that is told"""
-    outcome: Outcome | None = None
-    """image by image"""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """fields of `Recipe`"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +97,8 @@ class Judge:
     earlier rounds pruned, if `network` is what they made of it. With `log`, a file of JSON lines, what is known from
     there is not asked again; see `counting` for which were asked about. `say` is told what the user should know
     of the judging.
+
+    Networks are given and taken on the CPU; what is computed with them is computed on `device`.
     """
 
     measure = ACCURACY
@@ -126,12 +118,13 @@ class Judge:
         self.data = data
         self.config = config
         self.log = log
+        self._writes = False
         self.say = say
+        self.device = prepared(accelerator_of(config.accelerator))
+        self._batch = BATCH
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
-        if log is not None:
-            drop_torn_line(log)
         for row in [] if log is None else read_lines(log, JudgedPolicy):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
@@ -143,7 +136,8 @@ class Judge:
         images = min(self.config.images, len(self.data.held_back))
         # What was given up under a higher bar may be worth a look under this one.
         if known is None or (known.images < images and not is_hopeless(known.accuracy, known.images, best, images)):
-            known = self._known[counts] = self._write(counts, self.evaluator(counts, best), final=False)
+            score = self._ask(lambda evaluator: evaluator(counts, best))
+            known = self._known[counts] = self._write(counts, score, final=False)
         return known
 
     @contextmanager
@@ -171,7 +165,7 @@ class Judge:
     def final(self, counts: Counts) -> Score:
         """The score by all held-back images."""
         if counts not in self._final:
-            score = self.evaluator.judged(self.network(counts), self.data.held_back)
+            score = self._judged(self.network(counts))
             self._final[counts] = self._write(counts, score, final=True)
         return self._final[counts]
 
@@ -186,7 +180,7 @@ class Judge:
     def _original_final(self) -> Score:
         if self.original is self.base:
             return self.final(self.base.graph.architecture.group_channels)
-        return self.evaluator.judged(self.original.model, self.data.held_back)
+        return self._judged(self.original.model)
 
     def test_pct(self, network: nn.Module) -> float:
         """Percent of the test images that a network gets right, cut or not, as it is."""
@@ -194,8 +188,25 @@ class Judge:
 
     def tested(self, network: nn.Module) -> Tested:
         """What a network, cut or not, as it is, is worth by the test images."""
-        found = self.evaluator.outcome(network, self.data.test)
+        there = on(network, self.device)
+        found = self._ask(lambda evaluator: evaluator.outcome(there, self.data.test))
         return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
+
+    def _judged(self, network: nn.Module) -> Score:
+        """The score of a network by all held-back images."""
+        there = on(network, self.device)
+        return self._ask(lambda evaluator: evaluator.judged(there, self.data.held_back))
+
+    def _ask(self, question: Callable[[NetworkEvaluator], Result]) -> Result:
+        """What the evaluator answers; by smaller batches where memory runs out."""
+
+        def asked(batch: int) -> Result:
+            if batch != self._batch:
+                self._batch = batch
+                self.__dict__.pop("evaluator", None)
+            return question(self.evaluator)
+
+        return halving(asked, self._batch, self.device, self.say)[0]
 
     def _shown(self, score: Score) -> Tested:
         return Tested(100 * score.accuracy, score.images, None if score.top5 is None else 100 * score.top5)
@@ -215,7 +226,7 @@ class Judge:
         """The network cut to a policy, refitted and recalibrated; the uncut one's copy, as it is, if nothing goes."""
         if counts == self.base.graph.architecture.group_channels:
             return copy.deepcopy(self.base.model)
-        return self.evaluator.network(counts)
+        return self.evaluator.network(counts).cpu()
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -230,7 +241,8 @@ class Judge:
         """Say what is searched and what it is worth uncut; `UserError` where that means nothing."""
         console.say(network_line(self.data, self.original))
         if self.base.model is self.original.model:
-            check_original(self.original, self.data, images, min_accuracy_pct, console)
+            there = replace(self.original, model=on(self.original.model, self.device))
+            check_original(there, self.data, images, min_accuracy_pct, console)
 
     for_finalists, for_the_end = "all held-back images", "the test images"
 
@@ -253,7 +265,7 @@ class Judge:
     def facts(self) -> Facts:
         """What a report says of how it was judged."""
         data = self.data
-        pixels = data.normalisation.text
+        pixels = "" if data.takes_as_given else data.normalisation.text
         return Facts(data.source, data.unlabelled, len(data.test), len(data.held_back), pixels, self.measure)
 
     def shortened(self) -> list[str]:
@@ -275,25 +287,29 @@ class Judge:
         self, model: nn.Module, config: FinetuneOptions, checkpoint: Path, on_epoch: Callable[[int, str], None]
     ) -> str | None:
         """Train a policy's network in place, going on from `checkpoint`; what to say where that made it no better."""
+        model.to(self.device)
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        train_config = finetune_config(
-            config.epochs, self.image_size, config.seed, config.learning_rate, config.batch_size
-        )
-        with self.training(model):
-            fit(
-                model,
-                self.data.train,
-                train_config,
-                checkpoint,
-                lambda epoch: on_epoch(epoch.epoch, f"{epoch.accuracy:.1f} % of train batches"),
-                teacher=self.original.model,
-            )
+        train_config = finetune_config(config.epochs, self.image_size, config.seed, **config.recipe)
+        try:
+            with self.training(model):
+                fit(
+                    model,
+                    self.data.train,
+                    train_config,
+                    checkpoint,
+                    lambda epoch: on_epoch(epoch.epoch, f"{epoch.accuracy:.1f} % of train batches"),
+                    teacher=on(self.original.model, self.device),
+                    say=self.say,
+                )
+        except DivergedError as error:
+            self.say(f"{error}. {KEPT}")
 
         def score(network: nn.Module) -> tuple[float, float]:
-            judged = self.evaluator.judged(network, self.data.held_back)
+            judged = self._judged(network)
             return 100 * judged.accuracy, judged.loss
 
         settled = settle(model, start, score)
+        model.cpu()
         return None if settled.share else worse_text("", settled)
 
     def training(self, network: nn.Module) -> AbstractContextManager[None]:
@@ -307,14 +323,14 @@ class Judge:
     def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
         """What least squares would miss."""
         base = self.base
-        error = refit_error(base.model, base.graph, self.statistics, costs.choices)
+        error = refit_error(self.model, base.graph, self.statistics, costs.choices)
         return [balanced(error), error]
 
     def taylor_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The loss's gradients, which takes labels."""
         base = self.base
-        labels = self.data.train.take(self.config.calibration_images).labels
-        return [taylor(base.model, base.graph, self.calibration, labels, costs.choices)]
+        labels = self._calibrating.labels.to(self.device)
+        return [taylor(self.model, base.graph, self.calibration, labels, costs.choices)]
 
     def measured_damages(self, costs: PolicyCosts) -> list[Damage]:
         """The loss itself, each group alone."""
@@ -322,35 +338,54 @@ class Judge:
 
     def pruner(self) -> Callable[[Counts], nn.Module]:
         """What makes a policy's network, its batch norms not recalibrated yet."""
-        return RankedCut(self.base.model, self.base.graph, self.statistics)
+        return RankedCut(self.model, self.base.graph, self.statistics)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network that is pruned, where things are computed."""
+        return on(self.base.model, self.device)
 
     @cached_property
     def calibration(self) -> Tensor:
         """The images [N, C, H, W] that repair a cut network."""
-        return self.data.train.take(self.config.calibration_images).inputs(self.image_size)
+        return self._calibrating.inputs(self.image_size).to(self.device)
+
+    @cached_property
+    def _calibrating(self) -> InMemory:
+        return self.data.train.take(self.config.calibration_images).kept()
 
     @cached_property
     def statistics(self) -> Statistics:
         """What refit knows of each layer's inputs."""
-        return collect(self.base.model, self.base.graph, self.calibration)
+        found, _ = halving(
+            lambda batch: collect(self.model, self.base.graph, self.calibration, batch_size=batch),
+            COLLECTED_BATCH,
+            self.device,
+            self.say,
+        )
+        return found
 
     @cached_property
     def evaluator(self) -> NetworkEvaluator:
         """Made when the first policy must be judged: a resumed search may have none left."""
-        model, graph = self.base.model, self.base.graph
-        held_back = self.data.held_back.take(self.config.images)
+        held_back = self.data.held_back.take(self.config.images).kept()
         return NetworkEvaluator(
-            model,
-            graph,
+            self.model,
+            self.base.graph,
             self.pruner(),
             self.calibration[: self.config.recalibration_images],
-            held_back.inputs(self.image_size),
-            held_back.labels,
-            say=self.say,
+            held_back.inputs(self.image_size).to(self.device),
+            held_back.labels.to(self.device),
+            self._batch,
+            self.say,
         )
 
     def _write(self, counts: Counts, score: Score, final: bool) -> Score:
         if self.log is not None:
+            if not self._writes:
+                # Not before: another search may just have begun in the folder, and be in the middle of a line.
+                drop_torn_line(self.log)
+                self._writes = True
             row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
             append_line(self.log, row)
         return score

@@ -18,9 +18,9 @@ from amc_latency.errors import UserError
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.models.load import Network
 from amc_latency.prune.refit import recalibrate_batch_norm
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig, Tested
+from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig
+from amc_latency.search.judge.score import Score, Tested
 from amc_latency.search.judge.weights import WeightJudge
 from amc_latency.task import Task, Trains
 
@@ -84,7 +84,7 @@ class Asked:
 
     def train(self, model: nn.Module, teacher: nn.Module, seed: int) -> None:
         """`Task.train`, in place; UserError where the network has other tensors afterwards, or some not finite."""
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        before = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
         teacher.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -96,9 +96,14 @@ class Asked:
         model.cpu().eval()
         teacher.cpu().eval()
         after = model.state_dict()
-        for name in {**shapes, **after}:
-            if name not in after or name not in shapes or after[name].shape != shapes[name]:
+        for name in {**before, **after}:
+            if name not in after or name not in before or after[name].shape != before[name][0]:
                 raise UserError(f"{self.name}: train() changed the shape of {name}: train weights alone, in place")
+            if after[name].dtype != before[name][1]:
+                left, was = after[name].dtype, before[name][1]
+                raise UserError(
+                    f"{self.name}: train() left {name} in {left}, and it was {was}: call model.to({was}) at its end"
+                )
             if not bool(after[name].isfinite().all()):
                 raise UserError(f"{self.name}: train() left {name} with values that are not finite: lower its rate?")
 
@@ -163,7 +168,7 @@ class TaskScores(Judge):
         if counts == self.base.graph.architecture.group_channels:
             return super().network(counts)
         small = self._prune(counts)
-        return self._recalibrated(small) if self._recalibrates else small.eval()
+        return (self._recalibrated(small) if self._recalibrates else small.eval()).cpu()
 
     def tested(self, network: nn.Module) -> Tested:
         """The whole score of a network as it is."""
@@ -200,7 +205,7 @@ class TaskScores(Judge):
 
     def example_inputs(self, n: int) -> Tensor:
         """A few inputs [n, C, H, W] that a file can be checked on."""
-        return self.calibration[:n]
+        return self.calibration[:n].cpu()
 
     def fine_tune(
         self, model: nn.Module, config: FinetuneOptions, checkpoint: Path, on_epoch: Callable[[int, str], None]
@@ -223,7 +228,7 @@ class TaskScores(Judge):
     @cached_property
     def calibration(self) -> Tensor:
         """The inputs [N, C, H, W] that repair a cut network."""
-        return self._task.calibration(self.config.calibration_images, self.base.spec.input)
+        return self._task.calibration(self.config.calibration_images, self.base.spec.input).to(self.device)
 
     def _original_final(self) -> Score:
         if self.original is self.base:
@@ -247,8 +252,8 @@ class TaskScores(Judge):
         least = [group.least for group in self.base.graph.groups]
         full = self.base.graph.architecture.group_channels
         half = tuple(max(count // 2, *each) for count, *each in zip(full, least or [1] * len(full), strict=True))
-        as_it_is = self._task.score(self._prune(half).eval(), self.config.images)
-        anew = self._task.score(self._recalibrated(self._prune(half)), self.config.images)
+        as_it_is = self._task.score(self._prune(half).eval().cpu(), self.config.images)
+        anew = self._task.score(self._recalibrated(self._prune(half)).cpu(), self.config.images)
         if anew < as_it_is:
             self.say(
                 "batch norms stay as they are: estimated anew from calibration(), they take a network of half the "

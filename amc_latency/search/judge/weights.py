@@ -193,7 +193,7 @@ class WeightJudge(Judge):
 
     def pruner(self) -> Callable[[Counts], nn.Module]:
         """What sets the smallest weights to zero."""
-        return lambda counts: masked(self.base.model, self._layers, counts)
+        return lambda counts: masked(self.model, self._layers, counts)
 
     @property
     def _layers(self) -> list[str]:

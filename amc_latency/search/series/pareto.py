@@ -14,9 +14,10 @@ from amc_latency.console import Console, number_column, put, table_console
 from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError, OptionError
+from amc_latency.lut.audit.sweep_plot import as_drawn
 from amc_latency.search.config import SearchConfig, listed
 from amc_latency.search.records import BUDGET_FIELDS
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
 from amc_latency.training.intervals import with_interval
 
@@ -79,7 +80,7 @@ def pareto_search(
     plot = out / "front.png"
     with replacing(plot) as temporary:
         _draw(points, reports[0], temporary)
-    missed_ms = [report.target_ms for report in reports if not report.met and report.target_ms is not None]
+    missed_ms = [report.target_ms for report in reports if report.is_missed and report.target_ms is not None]
     return Front(points, str(plot), str(out), missed_ms, reports[0].estimated, reports[0].unlabelled)
 
 
@@ -164,7 +165,7 @@ def _draw(points: Sequence[FrontPoint], report: SearchReport, path: Path) -> Non
         axes.scatter([p.measured_ms for p in own], [p.accuracy for p in own], marker=marker, label=name)
     front = [point for point in points if point.on_front]
     axes.step([p.measured_ms for p in front], [p.accuracy for p in front], where="post", linewidth=0.8, color="grey")
-    axes.set_xlabel(f"{source_word(report.estimated)} ms on {report.device}")
+    axes.set_xlabel(as_drawn(f"{source_word(report.estimated)} ms on {report.device}"))
     axes.set_ylabel("agreement with the original, %" if report.unlabelled else "test accuracy, %")
     axes.legend()
     figure.tight_layout()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from amc_latency.device.base import source_word
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import JobError
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.config.amounts import absolute
 from amc_latency.search.records import BUDGETS
-from amc_latency.search.report import search_text
-from amc_latency.search.result import SearchReport
+from amc_latency.search.results.report import search_text
+from amc_latency.search.results.result import SearchReport
 from amc_latency.search.run import search
-from amc_latency.search.targets.amounts import absolute
 from amc_latency.training.intervals import with_interval
+
+RunRound = Callable[[SearchConfig, Path, Path | None], SearchReport]
+"""A round's search, from its config, its folder, and the checkpoint that the round before ended in."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,17 @@ def search_rounds(
     The budgets go from the original's figures to those of `config` in equal ratios, or by `rounds_density`. Each round
     is a search with a folder of its own within `out`, which goes on where it stopped. Raises what `search` raises.
     """
+    return run_rounds(config, out, console, lambda each, folder, start: search(each, folder, console, phone, start))
+
+
+def run_rounds(config: SearchConfig, out: Path, console: Console, run: RunRound) -> RoundsReport:
+    """The same, where `run` searches a round."""
     rounds: list[Round] = []
     start: Path | None = None
     for number in range(1, config.rounds + 1):
         folder = out / f"round-{number}"
         console.say(f"round {number} of {config.rounds}")
-        report = search(replace(config, round=number), folder, console, phone, start)
+        report = run(replace(config, round=number), folder, start)
         rounds.append(_round(report, folder))
         start = folder / "model.safetensors"
         if report.is_uncut and _meets_last(config, report):
@@ -103,7 +112,7 @@ def _meets_last(config: SearchConfig, report: SearchReport) -> bool:
     """Whether the uncut network, which met a round's budgets, meets the last round's too."""
     limits = config.limits
     others = [(row.actual, limits[BUDGETS[row.name].field]) for row in report.budgets]
-    return report.measured_ms <= config.target_of(report.original_ms) and all(
+    return report.rows[-1].verdict(config.target_of(report.original_ms)).is_enough and all(
         uncut <= absolute(limit, uncut) for uncut, limit in others
     )
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from amc_latency.errors import UserError
 from amc_latency.lut.building.plan import nearest_counts
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.clamp import Budget, Clamp, rounded_up
 from amc_latency.search.costs.costs import Counts, LatencyCosts, PolicyCosts
-from amc_latency.search.problem import Choice, Problem, Session
+from amc_latency.search.episodes.problem import Choice, Problem, Session
+from amc_latency.search.judge.record import EpisodeRecord
 
 
 def uniform_policy(costs: LatencyCosts, target_ms: float, budgets: Sequence[Budget] = ()) -> Counts:

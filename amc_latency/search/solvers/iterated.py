@@ -11,16 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import Reward
-from amc_latency.search.agents.loop import EpisodeRecord
-from amc_latency.search.agents.warm import solutions, within_all
-from amc_latency.search.costs.clamp import Forbidden
+from amc_latency.search.costs.clamp import Clamp, Forbidden
 from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.episodes.problem import Choice, Problem, Session
 from amc_latency.search.judge.damage import Damage, Evaluate, measured, reachable
-from amc_latency.search.problem import Choice, Problem, Session
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Reward, Score
 from amc_latency.search.solvers.baselines import RandomAgent
 from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.shares import solutions, within_all
 
 EVALUATIONS_A_GROUP = 2.3
 """That a round takes, about."""
@@ -39,10 +38,10 @@ def search(session: Session) -> list[EpisodeRecord]:
     Raises what `run_episodes` raises.
     """
     clamp, options = session.problem.clamp, session.options
-    found = _around_best(session.problem, session.starts, options.episodes)
+    rounds = max(1, affordable_rounds(clamp, options.episodes - len(session.starts)))
+    found = around_best(session.problem, session.starts, rounds)
     starts = list(dict.fromkeys([*session.starts, found]))
-    earlier = sum(record.limit_ms != clamp.target_ms for record in session.log)
-    given = replace(session, starts=starts, options=replace(options, episodes=earlier + len(starts)))
+    given = replace(session, starts=starts, options=replace(options, episodes=session.earlier + len(starts)))
     return given.episodes(RandomAgent(session.problem.seed))
 
 
@@ -52,11 +51,15 @@ def choose(problem: Problem, name: str, evaluations: int) -> Choice:
     return Choice(within_all(clamp, solutions(clamp, problem.damages()[0], (1.0,))[0]), 0)
 
 
-def _around_best(problem: Problem, starts: Sequence[Counts], evaluations: int) -> Counts:
-    """Dynamic programming around the best of `starts`, in as many rounds as the evaluations suffice for."""
+def affordable_rounds(clamp: Clamp, evaluations: int) -> int:
+    """How many rounds so many evaluations suffice for."""
+    return max(0, int(evaluations / (EVALUATIONS_A_GROUP * clamp.costs.groups)))
+
+
+def around_best(problem: Problem, starts: Sequence[Counts], rounds: int) -> Counts:
+    """Dynamic programming around the best of `starts`, in so many rounds; that one itself in none."""
     clamp, judge, reward = problem.clamp, problem.judge, problem.reward
     best = max(starts, key=lambda counts: reward(judge(counts), counts))
-    rounds = max(1, int((evaluations - len(starts)) / (EVALUATIONS_A_GROUP * clamp.costs.groups)))
     return iterated(
         clamp.guide,
         judge,

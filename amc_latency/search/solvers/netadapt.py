@@ -25,11 +25,12 @@ from amc_latency.errors import JobError, UserError
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.files.checkpoint import load_checkpoint, save_checkpoint
 from amc_latency.models.load import Network, cut_to
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.problem import Choice, Problem
-from amc_latency.training.loop import TrainConfig, fit, judged
+from amc_latency.search.episodes.problem import Choice, Problem
+from amc_latency.search.judge.score import Score
+from amc_latency.training.loop import fit, judged
+from amc_latency.training.recipe import TrainConfig
 
 
 def choose(problem: Problem, name: str, evaluations: int) -> Choice:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amc_latency.measuring.estimating import bench_advice
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.agents.warm import warm_start
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.methods import search_episodes
-from amc_latency.search.problem import AgentOptions
+from amc_latency.search.episodes.problem import AgentOptions
+from amc_latency.search.judge.record import NEIGHBOUR, START, EpisodeRecord
 from amc_latency.search.solvers.iterated import EVALUATIONS_A_GROUP
+from amc_latency.search.steps.methods import search_episodes
 from amc_latency.search.steps.prepare import Prepared
 from amc_latency.search.targets.bounds import bounds_text
 
@@ -54,9 +54,10 @@ def _shortened(prepared: Prepared) -> list[str]:
                 f"`margin_pct` {config.margin_pct:g}: {margin_pct:.2g} % is held, as no network is faster than that"
             )
     if config.agent_record.counts_policies and config.total_episodes < EVALUATIONS_A_GROUP * groups:
+        made = "none is made" if config.agent_record.learns else "one is made at least"
         lines.append(
             f"`episodes` {config.total_episodes}: a round of dynamic programming takes about "
-            f"{EVALUATIONS_A_GROUP * groups:.0f} policies, and one is made at least"
+            f"{EVALUATIONS_A_GROUP * groups:.0f} policies, and {made}"
         )
     return lines
 
@@ -102,7 +103,8 @@ def run_attempt(prepared: Prepared, number: int, limit_ms: float, factor: float)
                 )
             first = _first(prepared, limit_ms, factor)
             records = search_episodes(problem, _options(prepared, wanted), log, first, on_episode, warm)
-    if not counts_policies and all(record.source == "start" for record in records):
+    given = (START, NEIGHBOUR)
+    if config.agent_record.learns and all(record.source in given for record in records):
         prepared.console.warn(
             f"all {len(records)} episodes went to start policies, so {config.searcher} never acted: `episodes` more"
         )

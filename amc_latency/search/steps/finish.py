@@ -8,15 +8,15 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from amc_latency.measuring.estimating import bench_advice
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.delivery.deliver import Delivered
-from amc_latency.search.folder import TimedFile
-from amc_latency.search.methods import baseline_rows
+from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.records import REWARDS
-from amc_latency.search.report import search_html
-from amc_latency.search.result import BaselineRow, SearchReport
+from amc_latency.search.results.folder import TimedFile
+from amc_latency.search.results.report import search_html
+from amc_latency.search.results.result import BaselineRow, SearchReport
 from amc_latency.search.solvers.baselines import uniform_policies
+from amc_latency.search.steps.methods import baseline_rows
 from amc_latency.search.steps.prepare import Prepared, own_table
 from amc_latency.search.targets.budgets import budget_rows
 
@@ -36,7 +36,7 @@ def finish_uncut(prepared: Prepared) -> SearchReport | None:
     say("the uncut network meets this already: it is exported and timed, and nothing is searched")
     found = prepared.delivery.uncut(clamp.target_ms)
     if found is None or any(row.actual > row.limit for row in budget_rows(clamp.budgets, found.rows[-1])):
-        say("by what was measured of its file it does not: the search begins")
+        say("by what was measured of its file it does not, or not for sure: the search begins")
         return None
     prepared.folder.write_json("policy.json", {"counts": list(counts), "keep": [1.0] * len(counts)})
     return _report(prepared, 0, 1.0, found, [], [], ())
@@ -95,13 +95,16 @@ def _report(
     original, by_uniform, ours = delivered.rows
     clamp, bound, device, estimated = prepared.clamp, prepared.bound, prepared.device, prepared.estimated
     budgets = budget_rows(clamp.budgets, ours)
-    facts = prepared.judge.facts
+    facts, verdict = prepared.judge.facts, ours.verdict(clamp.target_ms)
+    note = None if verdict.is_decided else verdict.text
+    if estimated:
+        note = f"every latency here is {bench_advice(device.identity.name)}"
     return SearchReport(
         original_ms=prepared.original_ms,
         target_ms=clamp.target_ms if math.isfinite(clamp.target_ms) else None,
         predicted_ms=ours.predicted_ms,
         measured_ms=ours.measured_ms,
-        met=ours.measured_ms <= clamp.target_ms and all(row.actual <= row.limit for row in budgets),
+        met=verdict.is_met and all(row.actual <= row.limit for row in budgets),
         statistic="the cost model" if estimated else delivered.statistic,
         accuracy_original=original.accuracy,
         accuracy=ours.accuracy,
@@ -123,7 +126,7 @@ def _report(
         bound_ms=None if bound is None else bound.ms(ours.counts) * factor,
         estimated=estimated,
         zipped_bytes=prepared.pruning.packed([row.tflite for row in delivered.rows]),
-        note=f"every latency here is {bench_advice(device.identity.name)}" if estimated else None,
+        note=note,
         phone=device.identity.name if estimated else None,
         test_images=facts.test_images,
         held_back_images=facts.held_back_images,

@@ -17,20 +17,20 @@ from amc_latency.lut.shapes.shape import network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.profiling import complete_table, open_table
+from amc_latency.measuring.report import held_out_text, suspect_text
 from amc_latency.models.load import Network
-from amc_latency.report import held_out_text, suspect_text
-from amc_latency.search.agents.env import Reward
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.costs.rewards import make_reward
 from amc_latency.search.delivery.deliver import Delivery
 from amc_latency.search.delivery.evidence import Evidence
 from amc_latency.search.delivery.timing import PolicyTimer
-from amc_latency.search.folder import RunFolder
+from amc_latency.search.episodes.problem import Problem
 from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.judging import MakeJudge
-from amc_latency.search.problem import Problem
+from amc_latency.search.judge.rewards import make_reward
+from amc_latency.search.judge.score import Reward
+from amc_latency.search.results.folder import RunFolder
 from amc_latency.search.solvers.baselines import uniform_policy
 from amc_latency.search.targets.bound import UpperBound
 from amc_latency.search.targets.bounds import bounds_named, check_choices

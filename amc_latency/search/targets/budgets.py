@@ -12,13 +12,13 @@ from pkgutil import resolve_name
 from amc_latency.export.export import export
 from amc_latency.models.load import Network
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.config.amounts import absolute
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import LatencyCosts, PolicyCosts
 from amc_latency.search.costs.memory import memory_costs, peak_bytes
-from amc_latency.search.costs.rewards import bytes_costs, macs_costs, params_costs
+from amc_latency.search.costs.sizes import bytes_costs, macs_costs, params_costs
 from amc_latency.search.records import BUDGETS
-from amc_latency.search.result import BudgetRow, Row
-from amc_latency.search.targets.amounts import absolute
+from amc_latency.search.results.result import BudgetRow, Row
 from amc_latency.search.targets.zipped import emptied, zipped_bytes, zipped_costs
 
 _ALIGNMENT = 16

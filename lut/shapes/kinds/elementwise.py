@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
+from amc_latency.lut.shapes.activations import ACTIVATIONS, On
 from amc_latency.lut.shapes.kind import Extra, Kind, Log, Writing
 
 if TYPE_CHECKING:
@@ -15,14 +16,11 @@ ACTIVATION = "activation"
 """Role in a log, too: an op that belongs to the layer before it, whose shape has an activation."""
 _SUMS = ("ADD", "Add", "Binary Elementwise")
 _PRODUCTS = ("MUL", "Multiply", "Binary Elementwise")
-_WITH_PRODUCT = ("silu", "hard_sigmoid")
-"""Activations that end in a product: x sigmoid(x), and relu6(x + 3) / 6."""
 
 
 def _write_activation(to: Writing) -> int:
-    if to.shape.activation == "prelu":
-        return to.graph.prelu(to.x, to.constants[0])
-    return to.graph.activation(to.x, to.shape.activation, to.argument)
+    slopes = to.constants[0] if to.constants else None
+    return ACTIVATIONS[to.shape.activation].write(On(to.graph, to.x, to.argument, slopes))
 
 
 def _two_alike(shape: LayerShape) -> Sequence[tuple[int, ...]]:
@@ -34,11 +32,11 @@ def _sign_with_scalar(shape: LayerShape, argument: float) -> Sign:
 
 
 def _activation_roles(shape: LayerShape) -> Set[str]:
-    return {ACTIVATION, "add"} if shape.activation == "hard_sigmoid" else {ACTIVATION}
+    return {ACTIVATION, "add"} if ACTIVATIONS[shape.activation].begins_as_sum else {ACTIVATION}
 
 
 def _activation_extra(shape: LayerShape) -> Extra | None:
-    return Extra("mul") if shape.activation in _WITH_PRODUCT else None
+    return Extra("mul") if ACTIVATIONS[shape.activation].ends_in_product else None
 
 
 KINDS = (
@@ -84,19 +82,13 @@ KINDS = (
         ACTIVATION,
         _write_activation,
         Log(
-            {
-                ACTIVATION: (
-                    *("ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "PRELU", "RELU", "RELU6", "TANH"),
-                    *("Binary Elementwise", "Clamp", "HardSwish", "Leaky ReLU", "PReLU", "Sigmoid", "Tanh"),
-                    "Unary Elementwise",
-                )
-            },
+            {ACTIVATION: tuple(dict.fromkeys(op for each in ACTIVATIONS.values() for op in each.ops))},
             _activation_roles,
             _activation_extra,
         ),
         takes_activation=True,
-        sign=lambda shape, argument: "any" if shape.activation == "prelu" else "keeps",
+        sign=lambda shape, argument: ACTIVATIONS[shape.activation].sign,
         check=lambda shape: "an activation layer has an activation" if shape.activation == "none" else None,
-        constants=lambda shape: ((shape.c_in,),) if shape.activation == "prelu" else (),
+        constants=lambda shape: ((shape.c_in,),) if ACTIVATIONS[shape.activation].has_slopes else (),
     ),
 )

@@ -81,6 +81,17 @@ def test_show_writes_pictures_and_json(run, tmp_path: Path) -> None:
     assert staircase["points"][:3] == [[8, 10.0], [16, 10.0], [24, 20.0]]
 
 
+def test_more_staircases_than_a_picture_has_room_for_are_refused_before_they_are_drawn(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amc_latency.cli.lut_show.MOST_IN_ONE", 0)
+    made("t.tsv")
+    code, _, err = run("show", "t.tsv", "--png", "all.png")
+    assert code == 2
+    assert "--png has room for 0 plots, not 1: pick some by --layer, or name --out" in err
+    assert not (tmp_path / "all.png").exists()
+
+
 def test_show_says_that_estimates_are_estimates(run) -> None:
     made("t.tsv", identity=replace(IDENTITY, estimated=True))
     assert "figures   ESTIMATED, NOT MEASURED" in run("show", "t.tsv")[1].splitlines()

@@ -14,12 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 import amc_latency
+from amc_latency.arguments.settings import check_settings, positive, same, setting
 from amc_latency.cli.main import app, main, spelled
 from amc_latency.cli.signature import Given, command
 from amc_latency.console import Console
 from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig
-from amc_latency.settings import check_rules, positive, same, setting
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = ("devices", "profile", "predict", "inspect", "search", "train", "finetune", "export", "bench")
@@ -97,7 +97,7 @@ def test_the_options_of_a_search_are_its_settings_in_groups(ask) -> None:
     code, page, _ = ask("search", "--help")
     assert code == 0
     panels = [line.split("─")[1].strip() for line in page.splitlines() if line.startswith("╭─")]
-    assert panels == ["Options", "Target", "Network", "Data", "Search", "Reward", "Fine-tuning", "Device", "Output"]
+    assert panels == ["Options", "Target", "Network", "Data", "Search", "Reward", "Training", "Device", "Output"]
     options = spelled()
     assert options.keys() >= {field.name for field in fields(SearchConfig)} - {"round"}
     assert options["warm_start"] == ("--warm-start", "--cold-start")
@@ -172,7 +172,7 @@ class Settings:
     hidden: int = 7
 
     def __post_init__(self) -> None:
-        check_rules(self)
+        check_settings(self)
 
 
 def test_a_dataclass_makes_a_commands_options_and_gets_those_that_were_given() -> None:

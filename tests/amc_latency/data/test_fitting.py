@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Split, data_for, fitted, load_data
+from amc_latency.data import ImageData, InMemory, data_for, fitted, load_data
 from amc_latency.data.fitting import labelled_by
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
@@ -24,7 +24,7 @@ GREY = Normalisation((0.25,), (0.5,))
 
 def data_of(channels: int) -> ImageData:
     images = torch.randint(0, 256, (6, channels, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    split = Split(images, torch.arange(6), Normalisation((0.25,) * channels, (0.5,) * channels))
+    split = InMemory(images, torch.arange(6), Normalisation((0.25,) * channels, (0.5,) * channels))
     return ImageData("somewhere", split, split.take(3), split.take(2), classes=6)
 
 
@@ -92,7 +92,7 @@ def test_unlabelled_photos_get_what_the_network_says(tmp_path: Path) -> None:
     data = data_for(network, unlabelled=str(tmp_path))
     assert (data.unlabelled, data.classes, sum(map(len, data.splits))) == (True, 7, 30)
     for split in data.splits:
-        assert split.images.shape[1:] == (3, 32, 48)
+        assert split.kept().images.shape[1:] == (3, 32, 48)
         said = torch.stack([network.model(split.at(slice(i, i + 1)).inputs((32, 48)))[0] for i in range(len(split))])
         assert split.labels.tolist() == said.argmax(1).tolist()
     # Fine-tuning must be able to use them.
@@ -115,7 +115,7 @@ def test_labels_follow_the_image_in_batches() -> None:
 
     wanted = torch.arange(230) % 3
     images = 200 * nn.functional.one_hot(wanted, 3).to(torch.uint8)[:, :, None, None].expand(-1, -1, 4, 4)
-    split = Split(images, torch.zeros(230, dtype=torch.int64), Normalisation((0.0,) * 3, (1.0,) * 3))
+    split = InMemory(images, torch.zeros(230, dtype=torch.int64), Normalisation((0.0,) * 3, (1.0,) * 3))
     data = ImageData("photos", split, split.take(9), split.take(1), classes=0)
     labelled = labelled_by(Brightest(), data, (4, 4), Console(quiet=True))
     assert [part.labels.tolist() for part in labelled.splits] == [wanted.tolist(), wanted[:9].tolist(), [0]]

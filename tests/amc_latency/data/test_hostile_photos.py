@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amc_latency.console import Console
-from amc_latency.data.photos import _photo, decode
-from amc_latency.data.room import Room
+from amc_latency.data.items import Skipped, read_all
+from amc_latency.data.photos.files import PhotoFiles
+from amc_latency.data.photos.room import Room
+from amc_latency.data.photos.view import View
 from amc_latency.errors import UserError
+from tests.amc_latency.data.photo_files import QUIET, looked_at
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -33,7 +35,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_photo_of_too_many_pixels_is_not_decoded(tmp_path: Path, width: int, height: int) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_header(width, height))
-    found = _photo(path, (8, 8))
+    found = looked_at(path, (8, 8))
     assert isinstance(found, str)
     assert f"{width * height:,} pixels" in found or "decompression bomb" in found
 
@@ -42,11 +44,11 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> N
     path = tmp_path / "a.jpg"
     across, down = np.meshgrid(np.linspace(0, 255, 6000), np.linspace(0, 255, 4000))
     Image.fromarray(np.stack([across, down, 255 - across], 2).astype(np.uint8)).save(path, quality=95)
-    found = _photo(path, (16, 16))
+    found = looked_at(path, (14, 14))
     assert isinstance(found, np.ndarray)
     # The middle 7/8 of the short side: 250 of its 4000 rows are left out at each edge, and 1250 of 6000 columns.
-    rows = 255 * (250 + (np.arange(16) + 0.5) * 3500 / 16) / 3999
-    columns = 255 * (1250 + (np.arange(16) + 0.5) * 3500 / 16) / 5999
+    rows = 255 * (250 + (np.arange(14) + 0.5) * 3500 / 14) / 3999
+    columns = 255 * (1250 + (np.arange(14) + 0.5) * 3500 / 14) / 5999
     assert np.abs(found[:, :, 1] - rows[:, None]).max() < 3
     assert np.abs(found[:, :, 0] - columns[None, :]).max() < 3
 
@@ -59,8 +61,9 @@ def test_what_is_no_photo_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "drawing.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     )
+    files = PhotoFiles(tmp_path, ["pipe.jpg", "zero.png", "drawing.png"], View((8, 8)), Room(100))
     with pytest.raises(UserError) as caught:
-        decode(tmp_path, ["pipe.jpg", "zero.png", "drawing.png"], (8, 8), Console(quiet=True))
+        read_all(files, range(3), Skipped("here", 3, QUIET))
     assert str(caught.value).count("no regular file") == 2
     assert "drawing.png (cannot identify image file" in str(caught.value)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Split
+from amc_latency.data import ImageData, InMemory
 from amc_latency.data.labels import check_labels, check_several
 from amc_latency.errors import UserError
 from amc_latency.pixels import Normalisation
@@ -14,7 +14,7 @@ from amc_latency.pixels import Normalisation
 
 def data(*labels: list[int], unlabelled: bool = False) -> ImageData:
     splits = [
-        Split(torch.zeros(len(each), 3, 4, 4, dtype=torch.uint8), torch.tensor(each), Normalisation((0.5,), (0.5,)))
+        InMemory(torch.zeros(len(each), 3, 4, 4, dtype=torch.uint8), torch.tensor(each), Normalisation((0.5,), (0.5,)))
         for each in labels
     ]
     return ImageData("photos", *splits, classes=max(map(max, labels)) + 1, unlabelled=unlabelled)

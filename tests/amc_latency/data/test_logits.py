@@ -71,3 +71,24 @@ def test_a_network_that_says_nan_is_never_right(outputs: int) -> None:
     logits[1, -1] = logits[2] = math.nan
     assert correct(logits, labels) == 1
     assert outcome_of([(logits, labels)]).right.tolist() == [True, False, False]
+
+
+def test_shares_of_classes_are_labels_too() -> None:
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    # Of the first three classes alone: the others are told apart, and never meant.
+    whole = functional.one_hot(labels, 3).float()
+    for smoothing in (0.0, 0.1):
+        assert loss_of(logits, whole, label_smoothing=smoothing) == pytest.approx(
+            float(loss_of(logits, labels, label_smoothing=smoothing))
+        )
+    half = 0.5 * whole + 0.5 * whole.roll(1, 0)
+    expected = (loss_of(logits, labels) + loss_of(logits, labels.roll(1))) / 2
+    torch.testing.assert_close(loss_of(logits, half), expected)
+    assert correct(logits, whole) == correct(logits, labels)
+    one = logits[:, :1]
+    binary = torch.tensor([0, 1, 1, 0, 1, 0])
+    torch.testing.assert_close(loss_of(one, functional.one_hot(binary, 2).float()), loss_of(one, binary))
+    assert correct(one, functional.one_hot(binary, 2).float()) == correct(one, binary)
+    with pytest.raises(ValueError, match="3 classes for 2 outputs"):
+        loss_of(logits[:, :2], whole)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amc_latency.data.photos import SUFFIXES, _photo
-from amc_latency.data.pixel_modes import Levels, as_bytes
+from amc_latency.data.photos.decoding import SUFFIXES
+from amc_latency.data.photos.pixel_modes import Levels, as_bytes
+from tests.amc_latency.data.photo_files import looked_at
 
 SIZE = (12, 10)
 RAMP = np.linspace(0, 1, SIZE[0] * SIZE[1]).reshape(SIZE)
@@ -27,12 +28,8 @@ INTEGERS = {
 
 
 def seen(path: Path, size: tuple[int, int] = SIZE) -> np.ndarray | str:
-    """What a data set gets of the file, without the border that is cut off: a border of the edge's values is put on."""
-    from amc_latency.data import photos
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos, "BORDER", 0.0)
-        return _photo(path, size)
+    """What a data set gets of the file: of a photo no larger than the network's input, all of it."""
+    return looked_at(path, size)
 
 
 def tiff(values: np.ndarray, photometric: int = 1, sample_format: int = 1, bits: int = 0, order: str = "<") -> bytes:

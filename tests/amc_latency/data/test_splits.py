@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
-from amc_latency.data import ImageData, Split
+from amc_latency.data import ImageData, InMemory
 from amc_latency.pixels import Normalisation, parse_normalisation
 
 GREY = Normalisation((0.25,), (0.5,))
@@ -25,7 +25,7 @@ def test_inputs_are_normalised_and_resized_as_torchvision_does(
     normalisation: Normalisation, size: tuple[int, int]
 ) -> None:
     images = noise(3, len(normalisation.mean), 28, 20)
-    ours = Split(images, torch.zeros(3), normalisation).inputs(size)
+    ours = InMemory(images, torch.zeros(3), normalisation).inputs(size)
     pixels = transforms.resize(images.float() / 255, list(size), antialias=False)
     expected = transforms.normalize(pixels, list(normalisation.mean), list(normalisation.std))
     torch.testing.assert_close(ours, expected)
@@ -42,12 +42,12 @@ def test_what_a_normalisation_says_of_itself_is_read_back(channels: list[tuple[f
 
 
 def test_black_and_white() -> None:
-    split = Split(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1), torch.zeros(2), GREY)
+    split = InMemory(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1), torch.zeros(2), GREY)
     assert split.inputs((1, 1)).flatten().tolist() == [(0 - 0.25) / 0.5, (1 - 0.25) / 0.5]
 
 
 def test_take_and_at() -> None:
-    split = Split(noise(5, 1, 4, 4), torch.arange(5), GREY)
+    split = InMemory(noise(5, 1, 4, 4), torch.arange(5), GREY)
     assert split.take(2).labels.tolist() == [0, 1]
     assert (len(split.take(2)), len(split.take(2).images), len(split.take(9))) == (2, 2, 5)
     assert split.at(slice(3, 9)).labels.tolist() == [3, 4]
@@ -58,7 +58,7 @@ def test_take_and_at() -> None:
 
 
 def test_a_digest_sees_any_pixel_and_any_label() -> None:
-    split = Split(noise(5, 1, 4, 4), torch.arange(5), GREY)
+    split = InMemory(noise(5, 1, 4, 4), torch.arange(5), GREY)
     data = ImageData("here", split, split, split, classes=5)
     assert data.digest() == replace(data, source="there").digest()
     pixel, label = split.images.clone(), split.labels.clone()

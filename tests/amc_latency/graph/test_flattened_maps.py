@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 from amc_latency.prune.cut import cut
 from tests.amc_latency.op_networks import Written, conv

@@ -213,3 +213,18 @@ def test_a_network_that_ends_in_a_convolution_keeps_its_outputs() -> None:
     graph = trace(model, (3, 16, 16))
     assert [group.name for group in graph.groups] == ["0"]
     assert graph.architecture.layers[1].out_group is None
+
+
+KEEPING_SIZE = (nn.BatchNorm2d(4), nn.ReLU(), nn.ReLU6(inplace=True), nn.Hardswish(), nn.Hardsigmoid(True), nn.SiLU())
+
+
+@pytest.mark.parametrize("module", KEEPING_SIZE, ids=repr)
+def test_a_module_that_is_not_run_gives_the_size_that_it_would(module: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), module, nn.MaxPool2d(2)).eval()
+    expected = tuple(model(torch.zeros(2, 3, 9, 8)).shape[1:])
+    assert trace(model, (3, 9, 8)).output_sizes == (expected,)
+
+
+def test_a_batch_norm_of_other_channels_is_still_refused() -> None:
+    with pytest.raises(UserError, match=r"can't be run on a 3x8x8 input"):
+        trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(5)), (3, 8, 8))

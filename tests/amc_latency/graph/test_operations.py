@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.export.writing import write
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import export, to_tflite
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 from amc_latency.measuring.inspection import inspect
 from amc_latency.measuring.prediction import predict
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.cut import cut
-from amc_latency.search.costs.rewards import bytes_costs, macs_costs, params_costs
+from amc_latency.search.costs.sizes import bytes_costs, macs_costs, params_costs
 from amc_latency.search.judge.weights import weight_network
 from amc_latency.search.targets.budgets import file_overhead
 from tests.amc_latency.op_networks import Written, conv

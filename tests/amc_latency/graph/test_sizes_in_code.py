@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from amc_latency.errors import UserError
 from amc_latency.graph import tracing
-from amc_latency.graph.normal_form import normal_form
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 from tests.amc_latency.op_networks import Written, conv, ending
 

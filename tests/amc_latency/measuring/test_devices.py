@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from amc_latency.android_bench.state import PhoneInfo, PhoneState
+from amc_latency.android_bench.phone.state import PhoneInfo, PhoneState
 from amc_latency.device.host.host import cpu_model
 from amc_latency.device.phone.attached import AttachedPhone
 

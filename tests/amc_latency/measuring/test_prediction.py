@@ -10,8 +10,8 @@ from amc_latency.lut.shapes.shape import NOOP
 from amc_latency.lut.table.table import LatencyTable
 
 from amc_latency.measuring.prediction import Prediction, predict, share_text
+from amc_latency.measuring.report import prediction_text
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.report import prediction_text
 
 TABLE = Path(__file__).parents[3] / "lut" / "tables" / "host-epyc-zen4.tsv"
 PREDICTION = Prediction(

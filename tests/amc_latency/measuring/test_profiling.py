@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from amc_latency.device.base import Device, DeviceIdentity, Protocol, Summary, Timing, Workload
-from amc_latency.device.fleet import Fleet
-from amc_latency.device.host.host import HostDevice, Speed
+from amc_latency.device.host.host import HostDevice
+from amc_latency.device.host.host_speed import Speed
 from amc_latency.device.host.reference import ReferenceSpeeds
+from amc_latency.device.rounds.fleet import Fleet
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.shapes.shape import NOOP, parse_network
 from amc_latency.lut.table.table import LatencyTable

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 from amc_latency.device.base import Device, DeviceError, DeviceIdentity, Protocol, Summary, Timing, Workload
-from amc_latency.device.fleet import Fleet
 from amc_latency.device.host.host import allowed_cores
+from amc_latency.device.rounds.fleet import Fleet
 from amc_latency.lut.shapes.shape import LayerShape, network_text
 
 from amc_latency.cli.main import main

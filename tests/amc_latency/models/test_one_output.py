@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from amc_latency.console import Console
-from amc_latency.data import ImageData, Split
+from amc_latency.data import ImageData, InMemory, Split
 from amc_latency.data.fitting import labelled_by
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
@@ -20,7 +20,8 @@ from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import collect
 from amc_latency.search.judge.damage import taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut
-from amc_latency.training.loop import TrainConfig, fit, judged
+from amc_latency.training.loop import fit, judged
+from amc_latency.training.recipe import TrainConfig
 
 OWN = """
 import torch
@@ -98,7 +99,7 @@ def bright_or_dark(n: int, seed: int) -> Split:
     draw = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (n,), generator=draw)
     pixels = torch.randint(0, 128, (n, 3, *SIZE), generator=draw) + 64 * labels[:, None, None, None]
-    return Split(pixels.to(torch.uint8), labels, PIXELS)
+    return InMemory(pixels.to(torch.uint8), labels, PIXELS)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_training_learns_it_and_scores_are_those_of_two_outputs(trained: nn.Modu
 
 def test_its_own_labels_are_by_the_sign(trained: nn.Module) -> None:
     split = bright_or_dark(40, 3)
-    blank = Split(split.images, torch.zeros(40, dtype=torch.int64), PIXELS)
+    blank = InMemory(split.images, torch.zeros(40, dtype=torch.int64), PIXELS)
     data = labelled_by(trained, ImageData("photos", blank, blank, blank, classes=0), SIZE, Console(quiet=True))
     with torch.no_grad():
         expected = (torch.sigmoid(trained(split.inputs(SIZE)))[:, 0] > 0.5).long()

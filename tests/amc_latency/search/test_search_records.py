@@ -22,16 +22,17 @@ from amc_latency.errors import UserError
 from amc_latency.models.registry import SOURCES as MODEL_SOURCES
 from amc_latency.models.registry import Source, build_model, known_models
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.loop import EpisodeRecord, best_of
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.config.amounts import Amount
+from amc_latency.search.config.unused import unused
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, LayerCosts, PolicyCosts
-from amc_latency.search.costs.rewards import make_reward
+from amc_latency.search.episodes.problem import AgentOptions, Choice, Problem, Session
 from amc_latency.search.judge.judge import Judge
+from amc_latency.search.judge.record import EpisodeRecord, best_of
+from amc_latency.search.judge.rewards import make_reward
+from amc_latency.search.judge.score import Score
 from amc_latency.search.judge.weights import WeightJudge
-from amc_latency.search.methods import check_agent, choose, search_episodes
-from amc_latency.search.problem import AgentOptions, Choice, Problem, Session
 from amc_latency.search.records import (
     AGENTS,
     BASELINES,
@@ -43,10 +44,9 @@ from amc_latency.search.records import (
     BaselineRecord,
     BudgetRecord,
 )
-from amc_latency.search.result import BudgetRow, Row
-from amc_latency.search.targets.amounts import Amount
+from amc_latency.search.results.result import BudgetRow, Row
+from amc_latency.search.steps.methods import check_agent, choose, search_episodes
 from amc_latency.search.targets.budgets import Subject, budget_rows, clamp_of
-from amc_latency.search.unused import unused
 from tests.amc_latency.search.targets.test_bounds import small_network
 
 ARCHITECTURE = Architecture(
@@ -104,7 +104,7 @@ def choose_widest(problem: Problem, name: str, evaluations: int) -> Choice:
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(AGENTS, "narrowing", AgentRecord(f"{__name__}:search_narrowing"))
     monkeypatch.setitem(BASELINES, "widest", BaselineRecord(f"{__name__}:choose_widest"))
-    monkeypatch.setitem(BASELINES, "narrowing", BaselineRecord("amc_latency.search.methods:choose_by_agent"))
+    monkeypatch.setitem(BASELINES, "narrowing", BaselineRecord("amc_latency.search.steps.methods:choose_by_agent"))
 
 
 def problem(target_ms: float) -> Problem:

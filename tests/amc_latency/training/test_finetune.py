@@ -13,8 +13,10 @@ from amc_latency.errors import UserError
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.training.distillation import distance
 from amc_latency.training.finetune import SHARES, finetune_config, settle
-from amc_latency.training.loop import TrainConfig, _batches, _distance, batch_size_for, fit, judged
+from amc_latency.training.loop import _batches, fit, judged
+from amc_latency.training.recipe import TrainConfig, batch_size_for
 
 PHOTOS = 227
 SIZE = (64, 64)
@@ -84,7 +86,7 @@ def test_a_teacher_is_followed_by_its_share() -> None:
         start, bias = (tensor.detach().clone() for tensor in model[1].parameters())
         config = replace(
             finetune_config(1, (8, 8), 0, learning_rate=1.0, batch_size=32),
-            teacher_share=share,
+            distillation=share,
             weight_decay=0.0,
             momentum=0.5,
             warmup_epochs=0.0,
@@ -103,18 +105,15 @@ def test_a_teacher_is_followed_by_its_share() -> None:
 
 
 def test_a_teacher_of_one_logit_is_followed_too() -> None:
-    images = torch.zeros(4, 1, 8, 8)
-    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
-    nn.init.constant_(teacher[1].bias, math.log(3))  # 3 to 1 for the second class
+    said = torch.full((4, 1), math.log(3))  # 3 to 1 for the second class
     logits = torch.full((4, 1), -math.log(4))  # 1 to 4
-    # -(3/4) ln(1/5) - (1/4) ln(4/5)
-    expected = 0.75 * math.log(5) + 0.25 * math.log(5 / 4)
-    assert float(_distance(logits, teacher, images)) == pytest.approx(expected)
+    # (3/4) ln((3/4) / (1/5)) + (1/4) ln((1/4) / (4/5))
+    expected = 0.75 * math.log(15 / 4) + 0.25 * math.log(5 / 16)
+    assert float(distance(logits, said)) == pytest.approx(expected)
     # Of two logits that say the same.
-    both = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    both[1].bias.data = torch.tensor([0.0, math.log(3)])
+    both = torch.tensor([[0.0, math.log(3)]] * 4)
     same = torch.tensor([[0.0, -math.log(4)]] * 4)
-    assert float(_distance(same, both, images)) == pytest.approx(expected)
+    assert float(distance(same, both)) == pytest.approx(expected)
 
 
 class Line(nn.Module):

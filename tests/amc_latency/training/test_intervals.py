@@ -58,8 +58,11 @@ def test_a_difference_is_told_where_chance_hardly_explains_it() -> None:
     assert found.is_shown
     assert found.points == pytest.approx(100 * 17 / 500)
     assert "no difference" not in found.text
+    assert found.verdict == f"{found.low:.1f} to {found.high:.1f} points more of 500 images right"
     back = compare("original", 3, 20, 500)
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+    assert back.verdict == found.verdict.replace("more", "fewer")
+    assert compare("uniform", 8, 2, 500).verdict == "no difference shown on 500 images"
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 300))

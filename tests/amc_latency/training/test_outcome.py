@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from amc_latency.data import Split
+from amc_latency.data import InMemory
 from amc_latency.pixels import Normalisation
 from amc_latency.training.outcome import accuracy_line, among_first, outcome, outcome_of
 
@@ -54,7 +54,7 @@ def test_a_network_is_asked_about_every_image() -> None:
 
     labels = torch.arange(7)
     images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8)
-    split = Split(images, labels.where(labels != 3, 11), Normalisation((0.0,), (1.0,)))
+    split = InMemory(images, labels.where(labels != 3, 11), Normalisation((0.0,), (1.0,)))
     found = outcome(Mean(), split, (8, 8), batch_size=3)
     assert found.said.tolist() == list(range(7))
     assert found.right.tolist() == [True] * 3 + [False] + [True] * 3

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data import Split, load_data
+from amc_latency.data import InMemory, Split, load_data
+from amc_latency.data.augmentation import Augmentation, shift_and_flip
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.registry import SCALABLE_MODELS, build_model
@@ -21,14 +22,12 @@ from amc_latency.pixels import Normalisation
 from amc_latency.training.finetune import finetune_config
 from amc_latency.training.loop import (
     EpochReport,
-    TrainConfig,
     accuracy,
-    augment,
     fit,
     lagging,
-    learning_rate,
     memory_format,
 )
+from amc_latency.training.recipe import TrainConfig
 from amc_latency.training.train import TrainCommandConfig, train
 
 TINY = ModelSpec("mobilenet_v1", input=(1, 32, 32), classes=10, channels=(8,) * 14)
@@ -183,14 +182,15 @@ def test_reports_follow_the_resolution_schedule(few: Split) -> None:
 CRASHING = """
 import torch
 from torch import Tensor, nn
-from amc_latency.data import Split
+from amc_latency.data import InMemory, Split
 from amc_latency.pixels import Normalisation
-from amc_latency.training.loop import TrainConfig, fit
+from amc_latency.training.loop import fit
+from amc_latency.training.recipe import TrainConfig
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
 images = torch.randint(0, 256, (42, 3, 32, 48), dtype=torch.uint8)
-split = Split(images, torch.arange(42) % 3, Normalisation((0.5,) * 3, (0.25,) * 3))
+split = InMemory(images, torch.arange(42) % 3, Normalisation((0.5,) * 3, (0.25,) * 3))
 shortcut = nn.Conv2d(8, 16, 1, 2, bias=False)
 model = nn.Sequential(nn.Conv2d(3, 8, 3), shortcut, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
 fit(model, split, TrainConfig(epochs=3, batch_size=21, image_size=(32, 48), low_resolution_epochs=0))
@@ -247,13 +247,16 @@ def test_only_networks_that_onednn_crashes_on_are_laid_out_otherwise() -> None:
 
 
 def test_learning_rises_and_falls() -> None:
-    config = TrainConfig(epochs=4, learning_rate=0.8, warmup_epochs=2.0)
     # 10 steps an epoch: 20 of warm-up, then a cosine over the other 20.
-    assert learning_rate(config, 0, 10) == pytest.approx(0.8 * 1 / 20)
-    assert learning_rate(config, 19, 10) == pytest.approx(0.8)
-    assert learning_rate(config, 20, 10) == pytest.approx(0.8)
-    assert learning_rate(config, 30, 10) == pytest.approx(0.4)
-    assert learning_rate(config, 39, 10) == pytest.approx(0.4 * (1 + math.cos(math.pi * 19 / 20)))
+    plan = TrainConfig(epochs=4, learning_rate=0.8, warmup_epochs=2.0, batch_size=10).plan(100)
+    assert plan.rate_at(0) == pytest.approx(0.8 * 1 / 20)
+    assert plan.rate_at(19) == pytest.approx(0.8)
+    assert plan.rate_at(20) == pytest.approx(0.8)
+    assert plan.rate_at(30) == pytest.approx(0.4)
+    assert plan.rate_at(39) == pytest.approx(0.4 * (1 + math.cos(math.pi * 19 / 20)))
+    assert replace(plan, schedule="linear").rate_at(30) == pytest.approx(0.4)
+    assert replace(plan, schedule="linear").rate_at(39) == pytest.approx(0.8 / 20)
+    assert replace(plan, schedule="constant").rate_at(39) == 0.8
 
 
 def test_two_epochs_learn_to_tell_clothes_apart() -> None:
@@ -280,7 +283,7 @@ def test_batch_norm_and_biases_do_not_decay(few: Split) -> None:
 
 
 def test_a_diverging_run_says_so(few: Split) -> None:
-    with pytest.raises(JobError, match="lower learning_rate"):
+    with pytest.raises(JobError, match="lower `learning_rate`, 1e\\+30 now"):
         fit(tiny_model(), few, replace(CONFIG, learning_rate=1e30))
 
 
@@ -297,7 +300,7 @@ def test_augmented_images_are_shifted_flipped_originals() -> None:
         padded = nn.functional.pad(flipped, (2, 2, 2, 2))
         possible |= {tuple(padded[:, y : y + 5, x : x + 6].flatten().tolist()) for y in range(5) for x in range(5)}
     assert len(possible) == 2 * 5 * 5
-    out = augment(image.expand(2000, 3, 5, 6), torch.Generator().manual_seed(1))
+    out = shift_and_flip(image.expand(2000, 3, 5, 6), torch.Generator().manual_seed(1), Augmentation(shift=2, flip=0.5))
     assert out.shape == (2000, 3, 5, 6)
     # 2,000 draws of 50 kinds leave one out with probability 50 * 0.98**2000 < 1e-15.
     assert {tuple(one.flatten().tolist()) for one in out} == possible
@@ -311,7 +314,7 @@ def test_augmentation_draws_as_it_did_when_the_bundled_checkpoint_was_trained() 
     source = image.flip(3) if flipped else image
     expected = nn.functional.pad(source, (2, 2, 2, 2))[:, :, down : down + 5]
     start = 4 - right if flipped else right
-    out = augment(image, torch.Generator().manual_seed(7))
+    out = shift_and_flip(image, torch.Generator().manual_seed(7), Augmentation(shift=2, flip=0.5))
     assert torch.equal(out, expected[:, :, :, start : start + 6])
 
 
@@ -330,7 +333,7 @@ def test_accuracy_counts_right_answers_over_uneven_batches() -> None:
 
     images = torch.zeros(7, 1, 28, 28, dtype=torch.uint8)
     images[:3] = 255
-    split = Split(images, torch.tensor([1, 1, 0, 0, 0, 0, 1]), Normalisation((0.5,), (0.5,)))
+    split = InMemory(images, torch.tensor([1, 1, 0, 0, 0, 0, 1]), Normalisation((0.5,), (0.5,)))
     assert accuracy(First(), split, (14, 14), batch_size=3) == pytest.approx(100 * 5 / 7)
 
 

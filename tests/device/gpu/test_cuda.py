@@ -239,6 +239,12 @@ def test_a_gpu_that_others_compute_on_is_refused(tmp_path: Path, monkeypatch: py
         OnTitan(profile())
 
 
+def test_a_search_that_computes_on_the_same_gpu_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path, monkeypatch, 97, "[N/A]", f"{os.getpid()}, python")
+    timing = timed(OnTitan(get_profile("titan-xp")), [work("noop")])["noop"]
+    assert suspicions(timing.conditions) == []
+
+
 def test_others_that_hold_memory_only_make_rows_suspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tmp_path, monkeypatch, 0, "[N/A]", "77, notebook")
     timing = timed(OnTitan(get_profile("titan-xp")), [work("noop")])["noop"]

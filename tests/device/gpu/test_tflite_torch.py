@@ -13,12 +13,14 @@ from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import TfliteModule, load_module
 from amc_latency.device.tflite.tflite_file import UnsupportedModelError
 from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.activations import write as write_activation
 from amc_latency.lut.shapes.kinds.pools import max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS, NOOP, LayerShape
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 from amc_latency.export.export import to_tflite
-from amc_latency.models.load import NetworkOptions, load_network, with_norm_statistics
+from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.models.untrained import with_norm_statistics
 
 OP, OPTIONS, PADDING, FUSED = (
     schema.BuiltinOperator,
@@ -186,8 +188,8 @@ def test_tensorflows_own_padding(kind: str, size: tuple[int, int]) -> None:
 
 def test_zeros_before_a_max_pool_fold_where_a_gate_keeps_all_above_zero() -> None:
     graph = TfliteGraph()
-    x = graph.activation(graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
-    gated = graph.mul(x, graph.activation(graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
+    x = write_activation(graph, graph.conv(graph.input(8, 8, 4), floats(4, 1, 1, 4), floats(4)), "relu")
+    gated = graph.mul(x, write_activation(graph, graph.global_pool(x, keep_dims=True), "hard_sigmoid"))
     module = check(graph.finish([max_pool(graph, graph.concat([gated, x]), 3, 2, 1)]))
     # Two for the hard sigmoid, none for the padding.
     assert len(module._steps) == 8
@@ -339,3 +341,17 @@ def whole_numbers() -> bytes:
 def test_what_cannot_be_computed_is_named(model: Callable[[], bytes], says: str) -> None:
     with pytest.raises(UnsupportedModelError, match=says):
         load_module(model())
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("sums", [40, 2000])
+def test_sums_of_sums_before_a_pool_are_looked_at_once_each(sums: int) -> None:
+    graph = Graph()
+    x = graph.input(8, 8, 1)
+    for _ in range(sums):
+        x = graph.add(x, x)
+    padded = graph.op(OP.PAD, [x, graph.value(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], (1, 10, 10, 1))
+    module = load_module(graph.finish([max_pool(graph, padded, 3, 2)]))
+    assert len(module._steps) == sums + 1
+    (values,) = module.random_inputs(1, torch.float32, "cpu")
+    assert values.min() >= 0

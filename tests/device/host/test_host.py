@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
-from amc_latency.device.host.host import HostDevice, cpu_model, summary_of
+from amc_latency.device.host.host import HostDevice, cpu_model
 from amc_latency.device.host.host_cores import timing_order
+from amc_latency.device.host.host_speed import summary_of
 from amc_latency.device.host.host_state import HostConditions, HostState
 from amc_latency.device.host.host_worker import input_values
-from amc_latency.device.measure import measure_many
+from amc_latency.device.rounds.measure import measure_many
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 

@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
-from amc_latency.device.fleet import Fleet
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.host.host_state import HostConditions, HostState
 from amc_latency.device.host.reference import ReferenceSpeeds
 from amc_latency.device.kinds import HOST_PROTOCOL
+from amc_latency.device.rounds.fleet import Fleet
 from amc_latency.device.workers.process import WorkerDied
 from amc_latency.lut.shapes.shape import LayerShape
 
 from tests.device.worker_answers import answer, framed
 
 ROOT = Path(__file__).resolve().parents[3]
-SENTINEL = ROOT / "device" / "sentinel.tflite"
+SENTINEL = ROOT / "device" / "workers" / "sentinel.tflite"
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)
 HOT, FRAME = replace(HOST_PROTOCOL, state="hot"), HOST_PROTOCOL
 
@@ -374,7 +374,7 @@ def test_the_sentinel_is_the_bundled_network_at_half_its_channels() -> None:
 def test_the_sentinel_ships_with_the_package() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         data = tomllib.load(file)["tool"]["setuptools"]["package-data"]
-    assert SENTINEL.name in data["amc_latency.device"]
+    assert f"workers/{SENTINEL.name}" in data["amc_latency.device"]
 
 
 def test_what_counts_on_this_computer_is_the_median_in_a_frame() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from amc_latency.device.host.host import Speed, _wandering, at_reference, smoothed, summary_of
+from amc_latency.device.host.host_speed import Speed, at_reference, smoothed, summary_of, wandering
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ def test_a_speed_is_the_median_of_five_sentinels(values: list[float], expected: 
     ],
 )
 def test_how_far_the_speed_wandered(sentinel_ns: list[int], share: float) -> None:
-    assert _wandering(sentinel_ns) == pytest.approx(share)
+    assert wandering(sentinel_ns) == pytest.approx(share)
 
 
 def test_samples_twice_as_long_beside_sentinels_twice_as_long_come_out_the_same() -> None:

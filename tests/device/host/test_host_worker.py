@@ -17,7 +17,7 @@ from amc_latency.device.kinds import HOST_PROTOCOL
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import LayerShape
 
-SENTINEL = Path(host_worker.__file__).parents[1] / "sentinel.tflite"
+SENTINEL = Path(host_worker.__file__).parents[1] / "workers" / "sentinel.tflite"
 POINTWISE = LayerShape("conv", 32, 32, 14, 14)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.state import PhoneInfo, Topology, parse_topology
+from amc_latency.android_bench.phone.state import PhoneInfo, Topology, parse_topology
 from amc_latency.device.adb.transport import CommandResult, Transport, TransportError
 from amc_latency.device.base import DeviceError
 from amc_latency.device.kinds import DeviceProfile

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from amc_latency.android_bench.phone.state import PhoneState
 from amc_latency.android_bench.runner import Sample
-from amc_latency.android_bench.state import PhoneState
 from amc_latency.device.kinds import CoolDown, Trust
 from amc_latency.device.phone.trust import (
     Reference,

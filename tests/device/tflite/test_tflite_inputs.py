@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import flatbuffers
 import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from amc_latency.device.gpu.tflite_torch import load_module
-from amc_latency.device.measure import BadModelError
+from amc_latency.device.rounds.measure import BadModelError
 from amc_latency.device.tflite.tflite_inputs import sized, tflite_inputs
 from amc_latency.lut.tflite.writer import TfliteGraph
 from torch.nn import functional as F
@@ -139,3 +140,33 @@ def test_a_damaged_file_is_named() -> None:
     model = conv_file([-1, -1, -1, 3])
     with pytest.raises(BadModelError, match="damaged"):
         sized(model[:8] + b"\xff" * 40, [])
+
+
+def test_a_small_file_of_more_inputs_sizes_or_letters_than_any_network_is_refused_at_once() -> None:
+    model = schema.ModelT.InitFromPackedBuf(conv_file([1, 8, 8, 3], 8, 8), 0)
+    graph = model.subgraphs[0]
+    image = graph.tensors[graph.inputs[0]]
+    for holder, field, value, what in (
+        (graph, "inputs", np.full(100_000, graph.inputs[0], np.int32), "100,000 inputs"),
+        (image, "shape", np.ones(100_000, np.int32), "100,000 sizes"),
+        (image, "shapeSignature", np.ones(100_000, np.int32), "100,000 sizes"),
+        (image, "name", b"n" * 100_000, "100,000 bytes of an input's name"),
+    ):
+        kept = getattr(holder, field)
+        setattr(holder, field, value)
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        with pytest.raises(BadModelError, match=f"the file has {what}"):
+            tflite_inputs(bytes(builder.Output()))
+        setattr(holder, field, kept)
+
+
+def test_a_name_is_shown_on_one_line() -> None:
+    model = schema.ModelT.InitFromPackedBuf(conv_file([1, -1, -1, 3]), 0)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name = b"\x1b[2J\n" + b"n" * 500
+    builder = flatbuffers.Builder(1 << 12)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    with pytest.raises(BadModelError, match=r"open: \\x1b\[2J\\nn{100,200}\.\.\. \(1x\?x\?x3\); say") as caught:
+        sized(bytes(builder.Output()), [])
+    assert len(str(caught.value)) < 400

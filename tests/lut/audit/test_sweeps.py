@@ -136,3 +136,8 @@ def test_the_overview_counts_what_is_there(table: LatencyTable) -> None:
     # Half of 10 % in the one layer with two rounds.
     assert report.spread_pct == {"median": 5.0, "p90": 5.0}
     assert (report.figures, report.suspect, report.measured_by, report.foreign) == ("measured", 0, {}, 0)
+
+
+@pytest.mark.parametrize("title", ["a $\\q$ b", "$", "\ud800\x1b[2J", "\n" * 100])
+def test_a_title_of_anything_is_drawn(table: LatencyTable, title: str) -> None:
+    assert png_plot(staircases(table)[:1], title).startswith(b"\x89PNG")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from amc_latency.android_bench.op_profile import Op, parse_op_profile
+from amc_latency.android_bench.printed.op_profile import Op, parse_op_profile
 from amc_latency.lut.imports.op_join import JoinError, join, op_kinds
 from amc_latency.lut.shapes.shape import LayerShape
 from hypothesis import assume, given

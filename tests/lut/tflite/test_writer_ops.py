@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from amc_latency.lut.shapes.activations import write as write_activation
 from amc_latency.lut.shapes.kinds.pools import avg_pool, max_pool
 from amc_latency.lut.shapes.shape import ACTIVATIONS
 from amc_latency.lut.tflite.run import run_tflite, tflite_ops
@@ -52,11 +53,13 @@ ALONE = [name for name in ACTIVATIONS if name not in ("none", "prelu")]
 
 @pytest.mark.parametrize("name", ALONE)
 def test_activations_equal_pytorch(name: str) -> None:
-    check(lambda graph, x: graph.activation(x, name), PYTORCH[name], 7, 5, 6)
+    check(lambda graph, x: write_activation(graph, x, name), PYTORCH[name], 7, 5, 6)
 
 
 def test_a_leaky_relu_of_any_slope() -> None:
-    check(lambda graph, x: graph.activation(x, "leaky_relu", 0.3), lambda x: functional.leaky_relu(x, 0.3), 7, 5, 6)
+    check(
+        lambda graph, x: write_activation(graph, x, "leaky_relu", 0.3), lambda x: functional.leaky_relu(x, 0.3), 7, 5, 6
+    )
 
 
 @pytest.mark.parametrize("chw", [(7, 5, 6), (7, 1, 1)])
@@ -78,7 +81,7 @@ def test_a_prelu_of_a_vector() -> None:
 def test_an_activation_that_cannot_be_written_is_refused(name: str) -> None:
     graph = TfliteGraph()
     with pytest.raises(ValueError, match=name):
-        graph.activation(graph.input(4, 4, 4), name)
+        write_activation(graph, graph.input(4, 4, 4), name)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -131,7 +134,7 @@ def test_squeeze_and_excitation_equals_pytorch() -> None:
         squeezed = graph.global_pool(x, keep_dims=True)
         assert graph.shape(squeezed) == (1, 1, 1, 6)
         excitation = graph.conv(squeezed, weight[:, None, None], bias)
-        return graph.mul(x, graph.activation(excitation, "hard_sigmoid"))
+        return graph.mul(x, write_activation(graph, excitation, "hard_sigmoid"))
 
     def expected(x: Tensor) -> Tensor:
         pooled = functional.adaptive_avg_pool2d(x, 1)
@@ -156,17 +159,17 @@ def test_softmax_is_over_channels(chw: tuple[int, int, int]) -> None:
 
 
 STEPS: dict[str, Callable[[TfliteGraph, int], int]] = {
-    **{name: lambda graph, x, name=name: graph.activation(x, name) for name in ALONE},
+    **{name: lambda graph, x, name=name: write_activation(graph, x, name) for name in ALONE},
     "conv": lambda graph, x: graph.conv(x, values(6, 1, 1, 6), values(6)),
     "up": lambda graph, x: graph.add_constant(x, np.full(6, 0.5)),
     "down": lambda graph, x: graph.add_constant(x, np.full(6, -0.5)),
     "half": lambda graph, x: graph.mul_constant(x, np.full(6, 0.5)),
     "negative": lambda graph, x: graph.mul_constant(x, np.full(6, -0.5)),
     "prelu": lambda graph, x: graph.prelu(x, values(6)),
-    "add": lambda graph, x: graph.add(x, graph.activation(x, "relu")),
+    "add": lambda graph, x: graph.add(x, write_activation(graph, x, "relu")),
     "mul": lambda graph, x: graph.mul(x, graph.global_pool(x, keep_dims=True)),
     "square": lambda graph, x: graph.mul(x, x),
-    "concat": lambda graph, x: graph.slice(graph.concat([x, graph.activation(x, "sigmoid")]), 3, 6),
+    "concat": lambda graph, x: graph.slice(graph.concat([x, write_activation(graph, x, "sigmoid")]), 3, 6),
     "shuffle": lambda graph, x: graph.shuffle(x, 2),
     "max_pool": lambda graph, x: max_pool(graph, x, 3, 1, 1),
     "padded_max_pool": lambda graph, x: max_pool(graph, x, 3, 1, 1, end=1),

@@ -11,47 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
-from torchvision.transforms import CenterCrop, Compose, Resize
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from amc_latency.console import Console
 from amc_latency.data import ImageData, load_data
-from amc_latency.data.photos import _photo
-from amc_latency.data.sets.folders import Photo, _by_place, _three, load_folder, load_unlabelled
+from amc_latency.data.photos.listing import Photo
+from amc_latency.data.sets.folders import _by_place, _three, load_folder, load_unlabelled
 from amc_latency.errors import UserError
-from amc_latency.pixels import IMAGENET
+from amc_latency.pixels import IMAGENET, Crop
+from tests.amc_latency.data.photo_files import QUIET, Heard, looked_at, numbered, paint
 
-QUIET = Console(quiet=True)
 SIZE = (8, 8)
-
-
-class Heard(Console):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = say
-
-
-def paint(path: Path, colour: int | tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (12, 10)) -> None:
-    """A file of one colour, whose red may serve as its number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(path)
-
-
-def numbered(folder: Path, n: int, first: int = 0) -> None:
-    """PNG files whose red channel is their number."""
-    for i in range(first, first + n):
-        paint(folder / f"{i:03}.png", (i, 0, 0))
 
 
 def numbers(data: ImageData) -> list[set[int]]:
     """Of the images of each split: train, held back, test."""
-    return [set(split.images[:, 0, 0, 0].tolist()) for split in data.splits]
+    return [set(split.kept().images[:, 0, 0, 0].tolist()) for split in data.splits]
 
 
 def test_classes_are_numbered_as_torchvision_does(tmp_path: Path) -> None:
@@ -64,7 +38,7 @@ def test_classes_are_numbered_as_torchvision_does(tmp_path: Path) -> None:
     data = load_folder(tmp_path, SIZE, QUIET)
     assert (data.classes, data.source, data.unlabelled) == (3, f"folder:{tmp_path}", False)
     found = {}
-    for split in data.splits:
+    for split in (each.kept() for each in data.splits):
         assert split.images.shape[1:] == (3, *SIZE)
         assert (split.images.dtype, split.labels.dtype, split.normalisation) == (torch.uint8, torch.int64, IMAGENET)
         found |= dict(zip(split.images[:, 0, 0, 0].tolist(), split.labels.tolist(), strict=True))
@@ -118,7 +92,7 @@ def test_train_beside_val_test_or_both(tmp_path: Path) -> None:
         assert 4 <= len(held_back) <= 10
         assert not train & held_back
         assert test == {201, 202}
-        labels = dict(zip(data.test.images[:, 0, 0, 0].tolist(), data.test.labels.tolist(), strict=True))
+        labels = dict(zip(data.test.kept().images[:, 0, 0, 0].tolist(), data.test.labels.tolist(), strict=True))
         assert labels == {201: 1, 202: 0}
     for name in ("cat", "dog"):
         paint(tmp_path / "test" / name / "3.png", (203, 0, 0))
@@ -133,12 +107,12 @@ def test_photos_are_cut_as_imagenets_evaluation_does(tmp_path: Path) -> None:
     for name, shape in [("wide.png", (384, 256)), ("high.png", (256, 320))]:
         image = Image.fromarray(coarse).resize(shape, Image.Resampling.BICUBIC)
         image.save(tmp_path / name)
-        ours = _photo(tmp_path / name, (56, 56))
+        ours = looked_at(tmp_path / name, (56, 56))
         assert isinstance(ours, np.ndarray)
-        # The same middle to a pixel's fraction: torchvision rounds where the crop begins.
-        assert np.abs(ours.astype(int) - np.asarray(usual(image)).astype(int)).mean() < 1.5
-        shifted = np.roll(np.asarray(usual(image)), 2, axis=1).astype(int)
-        assert np.abs(ours.astype(int) - shifted).mean() > 4
+        assert np.array_equal(ours, np.asarray(usual(image)))
+        bicubic = Compose([Resize(60, InterpolationMode.BICUBIC), CenterCrop(56)])
+        ours = looked_at(tmp_path / name, (56, 56), Crop(56 / 60, "bicubic"))
+        assert np.array_equal(ours, np.asarray(bicubic(image)))
 
 
 def test_a_photo_for_a_network_that_is_not_square(tmp_path: Path) -> None:
@@ -147,7 +121,7 @@ def test_a_photo_for_a_network_that_is_not_square(tmp_path: Path) -> None:
     for third in range(3):
         pixels[:, 80 * third : 80 * (third + 1), third] = 255
     Image.fromarray(pixels).save(tmp_path / "flag.png")
-    found = _photo(tmp_path / "flag.png", (35, 70))
+    found = looked_at(tmp_path / "flag.png", (35, 70))
     assert isinstance(found, np.ndarray)
     assert found.shape == (35, 70, 3)
     # Of 240 columns the middle 140: 30 red, 80 green, 30 blue, at half the size.
@@ -160,14 +134,14 @@ def test_kinds_of_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown a quarter turn to the right: the left half becomes the upper one
     turned.save(tmp_path / "turned.png", exif=exif)
-    found = _photo(tmp_path / "turned.png", (8, 8))
+    found = looked_at(tmp_path / "turned.png", (8, 8))
     assert isinstance(found, np.ndarray)
     assert (found[1, 4].tolist(), found[6, 4].tolist()) == ([0, 0, 255], [255, 0, 0])
     Image.fromarray(np.full((20, 20), 128 * 256, np.uint16)).save(tmp_path / "deep.png")
     Image.new("P", (20, 20)).save(tmp_path / "palette.png")
     Image.new("RGBA", (20, 20), (1, 2, 3, 0)).save(tmp_path / "clear.png")
     Image.new("L", (1, 1), 9).save(tmp_path / "dot.png")
-    kinds = {name: _photo(tmp_path / f"{name}.png", (4, 4)) for name in ("deep", "palette", "clear", "dot")}
+    kinds = {name: looked_at(tmp_path / f"{name}.png", (4, 4)) for name in ("deep", "palette", "clear", "dot")}
     assert {name: (photo.shape, photo.reshape(-1).tolist()[:3]) for name, photo in kinds.items()} == {
         "deep": ((4, 4), [128] * 3),
         "palette": ((4, 4, 3), [0] * 3),
@@ -180,11 +154,11 @@ def test_grey_photos_have_one_channel_unless_one_has_colours(tmp_path: Path) -> 
     for i in range(20):
         paint(tmp_path / f"{i}.jpg", 77)
     data = load_unlabelled(tmp_path, SIZE, QUIET)
-    assert {split.images.shape[1] for split in data.splits} == {1}
+    assert {split.channels for split in data.splits} == {1}
     assert len(data.train.normalisation.mean) == 1
-    assert abs(int(data.train.images[0, 0, 0, 0]) - 77) <= 2
+    assert abs(int(data.train.kept().images[0, 0, 0, 0]) - 77) <= 2
     paint(tmp_path / "20.jpg")
-    assert load_unlabelled(tmp_path, SIZE, QUIET).train.images.shape[1] == 3
+    assert load_unlabelled(tmp_path, SIZE, QUIET).train.channels == 3
 
 
 def test_a_few_broken_files_are_named_and_left_out(tmp_path: Path) -> None:
@@ -218,20 +192,8 @@ def test_mangled_files_are_read_or_said_to_be_broken(
         mangled[position : position + len(piece)] = piece
     path = tmp_path_factory.mktemp("mangled") / "file"
     path.write_bytes(mangled[:length])
-    photo = _photo(path, SIZE)
+    photo = looked_at(path, SIZE)
     assert photo if isinstance(photo, str) else photo.shape[:2] == SIZE
-
-
-def test_more_images_than_memory_takes(tmp_path: Path) -> None:
-    numbered(tmp_path, 200)
-    console = Heard()
-    data = load_unlabelled(tmp_path, SIZE, console, memory_bytes=100 * 3 * 8 * 8)
-    whole = numbers(load_unlabelled(tmp_path, SIZE, QUIET))
-    part = numbers(data)
-    assert all(some <= every for some, every in zip(part, whole, strict=True))
-    assert sum(map(len, part)) == 100
-    assert all(len(some) == min(25, len(every)) for some, every in zip(part[1:], whole[1:], strict=True))
-    assert "200 images of 8x8" in console.lines[0]
 
 
 def nothing(folder: Path) -> None:
@@ -309,3 +271,99 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
         load_data("folder:")
     with pytest.raises(UserError, match=r"0 images.*takes 20"):
         load_unlabelled(tmp_path, SIZE, QUIET)
+
+
+def tiny(folder: Path, strays: int = 0) -> None:
+    """As Tiny ImageNet's archive lies: red is a number, and the label its tens, of 3 classes."""
+    for label in range(3 + strays):
+        for i in range(10):
+            paint(folder / "train" / f"n0{label}" / "images" / f"n0{label}_{i}.JPEG", (10 * label + i,) * 3)
+        (folder / "train" / f"n0{label}" / f"n0{label}_boxes.txt").write_text("")
+    lines = []
+    for i in range(6):
+        paint(folder / "val" / "images" / f"val_{i}.JPEG", (100 + i,) * 3)
+        lines.append(f"val_{i}.JPEG\tn0{i % 3}\t0\t32\t44\t62\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    paint(folder / "test" / "images" / "test_0.JPEG")
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "folder"])
+def test_tiny_imagenets_archive(tmp_path: Path, kind: str) -> None:
+    tiny(tmp_path)
+    data = load_data(f"{kind}:{tmp_path}", size=SIZE)
+    assert data.classes == 3
+    for split in (data.train, data.held_back):
+        kept = split.kept()
+        assert kept.labels.tolist() == (kept.images[:, 0, 4, 4].float() / 10).floor().long().tolist()
+    test = data.test.kept()
+    assert test.labels.tolist() == [(int(red) - 100) % 3 for red in test.images[:, 0, 4, 4]]
+    assert len(test) == 6
+
+
+def test_classes_that_val_has_not_are_left_out_of_imagenet(tmp_path: Path) -> None:
+    tiny(tmp_path, strays=2)
+    heard = Heard()
+    data = load_data(f"imagenet:{tmp_path}", size=SIZE, console=heard)
+    assert (data.classes, len(data.train) + len(data.held_back)) == (3, 30)
+    assert heard.lines[0] == f"{tmp_path}: val has no images of 2 class folders of train: n03, n04; left out"
+    with (tmp_path / "val" / "val_annotations.txt").open("a") as file:
+        file.write("val_6.JPEG\tn09\n")
+    with pytest.raises(UserError, match="no class n09 among the train"):
+        load_data(f"imagenet:{tmp_path}", size=SIZE)
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn00\n../../etc/passwd.png\tn01\n")
+    with pytest.raises(UserError, match=r"val_annotations.txt: line 2 is no file and class"):
+        load_data(f"imagenet:{tmp_path}", size=SIZE)
+
+
+def test_a_class_that_a_split_has_not_is_said(tmp_path: Path) -> None:
+    for label, name in enumerate("abc"):
+        numbered(tmp_path / "train" / name, 20, 20 * label)
+    for name in "ab":
+        numbered(tmp_path / "val" / name, 4)
+    heard = Heard()
+    data = load_data(f"folder:{tmp_path}", size=SIZE, console=heard)
+    assert (data.classes, heard.lines) == (3, [f"{tmp_path}: no test image is of class c"])
+
+
+def test_an_image_a_class_is_refused(tmp_path: Path) -> None:
+    for i in range(30):
+        paint(tmp_path / f"class{i:02}" / "only.png", (i, 0, 0))
+    with pytest.raises(UserError, match="no class of the held-back images is among the train images: give more"):
+        load_data(f"folder:{tmp_path}", size=SIZE)
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    for label, name in enumerate("ab"):
+        numbered(tmp_path / "set" / name, 20, 20 * label)
+    (tmp_path / "set" / "a" / "up").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "round").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "above").symlink_to(tmp_path)
+    (tmp_path / "set" / "b" / "self.png").symlink_to("self.png")
+    heard = Heard()
+    data = load_data(f"folder:{tmp_path / 'set'}", size=SIZE, console=heard)
+    assert (data.classes, sum(map(len, data.splits))) == (2, 40)
+    circular, inner, unread = heard.lines
+    assert circular.endswith("links that lead back to it are no classes: above, round")
+    assert inner.endswith("links to folders are not followed: up")
+    assert "1 of 41 images can't be read: b/self.png (Too many levels of symbolic links)" in unread
+    # A class may be a link to a folder elsewhere.
+    numbered(tmp_path / "elsewhere", 20, 40)
+    (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere")
+    assert load_data(f"folder:{tmp_path / 'set'}", size=SIZE).classes == 3
+
+
+def test_odd_kinds_of_files(tmp_path: Path) -> None:
+    Image.new("CMYK", (30, 20), (0, 255, 255, 0)).save(tmp_path / "ink.jpg")
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    for name in ("ink.jpg", "moving.gif"):
+        found = looked_at(tmp_path / name, (4, 4))
+        assert isinstance(found, np.ndarray)
+        assert np.abs(found.astype(int) - (255, 0, 0)).max() <= 2
+    (tmp_path / "none.jpg").write_bytes(b"")
+    assert looked_at(tmp_path / "none.jpg", (4, 4)) == "an empty file"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    noise.save(tmp_path / "half.jpg")
+    content = (tmp_path / "half.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
+    assert "truncated" in str(looked_at(tmp_path / "half.jpg", (4, 4)))

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.export.export import to_tflite
-from amc_latency.graph.normal_form import normal_form
 from amc_latency.graph.registry import channels_of, is_weighted, outputs_first
+from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import trace
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1

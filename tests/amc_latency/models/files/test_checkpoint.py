@@ -137,3 +137,8 @@ def test_metadata_is_in_order_so_that_the_same_network_is_the_same_file(tmp_path
     assert metadata == {name: f"of {name}" for name in names}
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
     assert found.keys() == tensors.keys()
+
+
+def test_a_source_that_is_no_text_is_stored_as_it_can_be(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "net.safetensors", {"w": torch.zeros(2)}, {"source": "folder:/photos\udcff", "a": "ü\n"})
+    assert read_tensors(tmp_path / "net.safetensors")[1] == {"source": r"folder:/photos\udcff", "a": "ü\n"}

@@ -15,12 +15,13 @@ from amc_latency.lut.shapes.shape import LayerShape
 from scipy.stats import truncnorm
 
 from amc_latency.errors import UserError
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig, truncated_normal
-from amc_latency.search.agents.env import ChannelEnv
-from amc_latency.search.agents.loop import EpisodeRecord, best_of, run_episodes
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import run_episodes
+from amc_latency.search.judge.record import EpisodeRecord, best_of
+from amc_latency.search.judge.score import Score
 from amc_latency.search.records import FEATURES
 from amc_latency.search.solvers.baselines import random_policies, uniform_policy
 

@@ -11,12 +11,12 @@ from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
 from amc_latency.errors import UserError
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import ChannelEnv
 from amc_latency.search.agents.hill import HillClimber, HillConfig
-from amc_latency.search.agents.loop import run_episodes
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import run_episodes
+from amc_latency.search.judge.score import Score
 from amc_latency.search.solvers.baselines import uniform_policy
 
 CHOICES = tuple(range(8, 65, 8))

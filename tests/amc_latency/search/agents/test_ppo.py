@@ -13,12 +13,13 @@ from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 from scipy.stats import truncnorm
 
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import ChannelEnv
-from amc_latency.search.agents.loop import EpisodeRecord, run_episodes
 from amc_latency.search.agents.ppo import PPOAgent, PPOConfig, clipped_objective, log_density, standardised
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import run_episodes
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Score
 from amc_latency.search.records import FEATURES
 
 GROUPS = 5

@@ -15,12 +15,12 @@ from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
 from amc_latency.errors import UserError
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import ChannelEnv
-from amc_latency.search.agents.loop import EpisodeRecord
 from amc_latency.search.agents.sb3 import run_sb3
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.judge.record import EpisodeRecord
+from amc_latency.search.judge.score import Score
 from amc_latency.search.records import AGENTS
 
 GROUPS = 3

@@ -9,14 +9,15 @@ import numpy as np
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.agents.ddpg import DDPGAgent, DDPGConfig
-from amc_latency.search.agents.env import ChannelEnv
-from amc_latency.search.agents.loop import run_episodes
-from amc_latency.search.agents.warm import clone, warm_start, within_all
+from amc_latency.search.agents.warm import clone, warm_start
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import LatencyCosts, LayerCosts
+from amc_latency.search.episodes.env import ChannelEnv
+from amc_latency.search.episodes.loop import run_episodes
+from amc_latency.search.judge.score import Score
 from amc_latency.search.records import FEATURES
+from amc_latency.search.solvers.shares import within_all
 
 ARCHITECTURE = Architecture(
     (

@@ -19,12 +19,12 @@ from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.agents.warm import solutions
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import MAX, Counts, LatencyCosts, LayerCosts, PolicyCosts
 from amc_latency.search.costs.memory import memory_costs, peak_bytes
 from amc_latency.search.solvers.baselines import uniform_policies, uniform_policy
 from amc_latency.search.solvers.dynamic import solve
+from amc_latency.search.solvers.shares import solutions
 from tests.amc_latency.search.costs.test_clamp import CHAIN, RESIDUAL, network, random_cost
 
 

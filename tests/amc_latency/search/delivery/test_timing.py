@@ -18,7 +18,8 @@ from amc_latency.search.delivery import evidence as evidence_module
 from amc_latency.search.delivery.deliver import EQUAL_PCT, Delivery
 from amc_latency.search.delivery.evidence import Evidence
 from amc_latency.search.delivery.timing import MOST_ROUNDS, PolicyTimer
-from amc_latency.search.folder import TimedFile
+from amc_latency.search.results.folder import TimedFile
+from amc_latency.search.results.verdict import Verdict
 
 ROUNDS = 9
 PROTOCOL = Protocol(rounds=ROUNDS, statistic="median")
@@ -55,7 +56,7 @@ def test_a_share_of_the_original_holds_on_a_device_that_wanders(tmp_path: Path) 
     timed = timer.time(files(tmp_path, original=300, ours=150), "ours", target_ms=0.151)
     assert timed["ours"].ms == pytest.approx(0.15, rel=0.003)
     assert timed["original"].ms == pytest.approx(0.3)
-    assert timed["ours"].verdict(0.151) == "met"
+    assert timed["ours"].verdict(0.151).is_met
     assert timed["ours"].share_95[0] == pytest.approx(0.5, rel=0.003)
     assert device.rounds == ROUNDS
 
@@ -64,7 +65,7 @@ def test_milliseconds_are_the_devices_own(tmp_path: Path) -> None:
     timer = PolicyTimer(Wandering(slower=1.4), PROTOCOL, "original", original_ms=None)
     timed = timer.time(files(tmp_path, original=300, ours=150), "ours", target_ms=0.2)
     assert timed["ours"].ms == pytest.approx(1.4 * 0.15)
-    assert timed["ours"].verdict(0.2) == "not met"
+    assert timed["ours"].verdict(0.2) == Verdict(is_under=False, is_decided=True, half_pct=pytest.approx(0.0))
 
 
 def test_rounds_are_added_while_the_target_lies_in_the_interval(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_rounds_are_added_while_the_target_lies_in_the_interval(tmp_path: Path) 
     timer = PolicyTimer(device, PROTOCOL, "original", original_ms=0.3)
     timed = timer.time(files(tmp_path, original=300, ours=150), "ours", target_ms=0.15)
     assert device.rounds == MOST_ROUNDS * ROUNDS
-    assert timed["ours"].verdict(0.15) == "within the noise"
+    assert not timed["ours"].verdict(0.15).is_decided
     assert timed["ours"].low_ms < 0.15 < timed["ours"].high_ms
 
 
@@ -132,7 +133,7 @@ def test_the_uniform_width_takes_as_long_as_ours_by_measurement(tmp_path: Path, 
 
 
 def test_baselines_are_timed_in_the_milliseconds_of_ours(tmp_path: Path) -> None:
-    from amc_latency.search.result import BaselineRow
+    from amc_latency.search.results.result import BaselineRow
 
     made = delivery(tmp_path, lambda counts: 1.3, Wandering(drift=0.2))
     ours = TimedFile(0, "cut", (50,), 0.5, 0.45, None, 0.0, None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data import Split
+from amc_latency.data import InMemory
 from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.pixels import Normalisation
 from amc_latency.prune import fused
@@ -57,8 +57,8 @@ class Case:
         # Two batches of 20, and one of 7.
         pixels = torch.randint(0, 256, (47, *IMAGE), generator=draw, dtype=torch.uint8)
         with torch.no_grad():
-            labels = self.model(Split(pixels, torch.zeros(47), PIXELS).inputs(IMAGE[1:])).argmax(1)
-        self.split = Split(pixels, labels, PIXELS)
+            labels = self.model(InMemory(pixels, torch.zeros(47), PIXELS).inputs(IMAGE[1:])).argmax(1)
+        self.split = InMemory(pixels, labels, PIXELS)
         self.images = self.split.inputs(IMAGE[1:])
         self.full = self.graph.architecture.group_channels
         self.forward = self.new()
@@ -72,8 +72,9 @@ class Case:
         return torch.cat(list(self.forward.logits(self.small(counts), counts)))
 
     def frozen(self, network: nn.Module) -> Tensor:
-        parts = [self.split.at(slice(i, i + 20)) for i in (0, 20, 40)]
-        return torch.cat(list(self.forward.frozen(network, parts)))
+        found = list(self.forward.frozen(network, self.split))
+        assert torch.equal(torch.cat([labels for _, labels in found]), self.split.labels)
+        return torch.cat([logits for logits, _ in found])
 
     def small(self, counts: tuple[int, ...]) -> nn.Module:
         return cut(self.model, self.graph, [torch.arange(count) for count in counts])

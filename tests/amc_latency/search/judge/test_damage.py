@@ -18,9 +18,9 @@ from torch.nn import functional
 from amc_latency.graph.trace import NetworkGraph, trace
 from amc_latency.prune.rank import consumer_l1, keep_indices
 from amc_latency.prune.refit import collect
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, LayerCosts
 from amc_latency.search.judge.damage import balanced, measured, refit_error, taylor
+from amc_latency.search.judge.score import Score
 from amc_latency.search.solvers.dynamic import solve
 from amc_latency.search.solvers.iterated import iterated
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from amc_latency.data import ImageData, Split
+from amc_latency.data import ImageData, InMemory, Split
 from amc_latency.errors import UserError
 from amc_latency.export.export import export
 from amc_latency.graph.trace import trace
@@ -24,7 +24,7 @@ from amc_latency.pixels import Normalisation
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts
-from amc_latency.search.costs.rewards import params_costs
+from amc_latency.search.costs.sizes import params_costs
 from amc_latency.search.judge.judge import JudgeConfig
 from amc_latency.search.judge.weights import WeightGrid, WeightJudge, masked, weight_layers, weight_network, zeros_held
 from amc_latency.search.targets.zipped import emptied, zipped_bytes, zipped_costs
@@ -57,7 +57,7 @@ def images(n: int, seed: int) -> Split:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (n,), generator=generator)
-    return Split(pixels, labels, Normalisation((0.5,), (0.3,)))
+    return InMemory(pixels, labels, Normalisation((0.5,), (0.3,)))
 
 
 def nonzeros(model: nn.Module) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from amc_latency.console import Console
 from amc_latency.errors import UserError
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.result import Row, SearchReport
+from amc_latency.search.results.result import Row, SearchReport
 from amc_latency.search.series.pareto import _draw, front_points, pareto_search
 
 
@@ -36,7 +36,8 @@ def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
         (1.0, 93.0, True),
     ]
     assert [point.name for point in points].count("original") == 1
-    _draw(points, reports[0], tmp_path / "front.png")
+    # A device says what it is called, and nothing of that is a formula.
+    _draw(points, replace(reports[0], device="phone $\\q$ \ud800"), tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
 
 

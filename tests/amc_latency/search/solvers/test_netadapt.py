@@ -12,13 +12,13 @@ import torch
 from amc_latency.lut.shapes.architecture import Architecture, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 
-from amc_latency.data import Split
+from amc_latency.data import InMemory, Split
 from amc_latency.errors import UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.pixels import Normalisation
-from amc_latency.search.agents.agent import Score
 from amc_latency.search.costs.costs import Counts, LatencyCosts
+from amc_latency.search.judge.score import Score
 from amc_latency.search.solvers.netadapt import (
     NetAdaptConfig,
     NetAdaptIteration,
@@ -163,7 +163,7 @@ def images(n: int, seed: int) -> Split:
     pixels = torch.randint(0, 100, (n, 1, 28, 28), generator=generator)
     pixels[labels == 0, :, :14] += 100
     pixels[labels == 1, :, 14:] += 100
-    return Split(pixels.to(torch.uint8), labels, Normalisation((0.286,), (0.353,)))
+    return InMemory(pixels.to(torch.uint8), labels, Normalisation((0.286,), (0.353,)))
 
 
 def test_trained_weights_are_carried_over_and_a_killed_run_goes_on(network: Network, tmp_path: Path) -> None:

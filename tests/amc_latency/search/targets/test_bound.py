@@ -18,12 +18,13 @@ from amc_latency.search import run
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import predicted_costs
-from amc_latency.search.judge.judge import Judge, Tested
-from amc_latency.search.report import search_text
+from amc_latency.search.judge.judge import Judge
+from amc_latency.search.judge.score import Tested
+from amc_latency.search.results.report import search_text
 from amc_latency.search.solvers.baselines import random_policies, uniform_policies
 from amc_latency.search.targets.bound import UpperBound
 from amc_latency.training.outcome import Outcome
-from tests.integration.test_search import FEW_IMAGES
+from tests.integration.test_search import FEWER_IMAGES
 
 TABLE = Path(__file__).parents[4] / "lut" / "tables" / "host-epyc-zen4.tsv"
 TARGET_MS = 0.15
@@ -123,14 +124,14 @@ def test_a_search_holds_it(
         speedup=2,
         device="replay",
         lut=str(TABLE),
-        data=FEW_IMAGES,
+        data=FEWER_IMAGES,
         agent="ddpg",
         warm_start=False,
         warmup=2,
         episodes=2,
         baselines="uniform",
-        images=100,
-        calibration_images=64,
+        images=50,
+        calibration_images=32,
         finetune_epochs=0,
         rounds=1,
         confidence=0.95,

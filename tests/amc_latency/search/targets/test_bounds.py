@@ -24,17 +24,16 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.keep import KeepBound, check_bounds, parse_bound
-from amc_latency.search.agents.agent import Score
-from amc_latency.search.agents.env import negative_error
-from amc_latency.search.agents.loop import EpisodeRecord, best_of
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Budget, Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts
-from amc_latency.search.costs.rewards import params_costs
+from amc_latency.search.costs.sizes import params_costs
+from amc_latency.search.episodes.problem import AgentOptions, Problem
+from amc_latency.search.judge.record import EpisodeRecord, best_of
+from amc_latency.search.judge.score import Score, negative_error
 from amc_latency.search.judge.weights import WeightGrid, weight_network
-from amc_latency.search.methods import choose, search_episodes
-from amc_latency.search.problem import AgentOptions, Problem
 from amc_latency.search.records import AGENTS, BASELINES
+from amc_latency.search.steps.methods import choose, search_episodes
 from amc_latency.search.targets.bounds import bounds_named, bounds_text, check_choices, grid_of
 
 SHAPES = {"0": ("conv", 12, 108), "2": ("conv", 20, 2160), "6": ("linear", 30, 2400), "8": ("linear", None, 120)}

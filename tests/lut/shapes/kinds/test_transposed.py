@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from amc_latency.android_bench.op_profile import Op
+from amc_latency.android_bench.printed.op_profile import Op
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.building.plan import sweep_shapes
 from amc_latency.lut.imports.op_join import JoinError, join

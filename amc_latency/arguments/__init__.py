@@ -1,0 +1,1 @@
+"""What programs and command lines give: settings of dataclasses, their types and rules, and what goes by a name."""

@@ -1,0 +1,1 @@
+"""Photos from files: decoded whatever their kind, shrunk, and cut for evaluation. Imports nothing of `sets`."""

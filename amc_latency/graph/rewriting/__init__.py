@@ -1,0 +1,1 @@
+"""Any traceable network as one of plain modules."""

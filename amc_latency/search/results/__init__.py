@@ -1,0 +1,1 @@
+"""What a search writes: its run folder, and its report."""

@@ -1,0 +1,1 @@
+"""What a phone is asked and told beside timing: its state, its settings."""

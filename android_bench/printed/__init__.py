@@ -1,0 +1,1 @@
+"""What programs printed, and what it means: pure functions of text."""

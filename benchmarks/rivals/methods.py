@@ -175,6 +175,7 @@ RIVALS = {
     "random": Rival(random, PREDICTED, has_seed=True, is_policy=True),
     "netadapt": Rival(partial(baseline, name="netadapt"), PREDICTED, is_policy=True),
     "ddpg": Rival(partial(agent, name="ddpg", warm=False), PREDICTED, has_seed=True, is_policy=True),
+    "dp": Rival(partial(agent, name="dp", warm=True), PREDICTED, has_seed=True, is_policy=True),
     "taylor": Rival(partial(baseline, name="dp", damage="taylor"), PREDICTED, is_policy=True),
     **{
         f"tp-{importance}-{round_to}": Rival(
@@ -186,4 +187,4 @@ RIVALS = {
     "fastnas": Rival(fastnas, FLOPS, packages=("modelopt", "torchprofile")),
     OURS: Rival(partial(agent, name=None, warm=None), PREDICTED, has_seed=True, is_policy=True),
 }
-"""In the order in which they are run, but that seeds go first."""
+"""In the order in which they are run, but that seeds go first. What ours has over `dp` is what learning adds."""

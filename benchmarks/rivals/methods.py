@@ -160,10 +160,13 @@ def torch_pruning(subject: Subject, seed: int, importance: str, round_to: int) -
 
 
 def fastnas(subject: Subject, seed: int) -> Make:
-    """ModelOpt's FastNAS; its knob is the share of FLOPs."""
+    """ModelOpt's FastNAS; its knob is the share of FLOPs, and all but the first ask for no more scores."""
+    evaluations = 0
 
     def make(knob: float) -> Candidate:
-        model, evaluations = others.fastnas(subject.judge, knob, subject.folder / "fastnas.pth")
+        nonlocal evaluations
+        model, scored = others.fastnas(subject.judge, knob, subject.folder / "fastnas.pth")
+        evaluations += scored
         return Candidate(model, others.widths(model), evaluations)
 
     return make

@@ -89,7 +89,7 @@ def predict(
 
     table = None if estimate else prediction_table(device, lut)
     if table is not None:
-        console.detail(f"table {table.path.resolve()}, {len(table.rows):,} rows")
+        console.detail(f"table {table.path.resolve()}, {table.row_count:,} rows")
     known = known_network(network)
     try:
         report = estimate_network(known, device, lut, counts) if estimate else predict_network(known, table, counts)

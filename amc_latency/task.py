@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from amc_latency.arguments.settings import check_settings
-from amc_latency.data.load import Streaming
+from amc_latency.data.load import Streaming  # The fields' types are read.
 from amc_latency.errors import OptionError, UserError
 
 if TYPE_CHECKING:

@@ -1,16 +1,18 @@
 """How a large latency table costs: seconds, CPU seconds and memory of each command that reads one, by its rows.
 
-    python -m benchmarks.growth [--rows 20000 50000 100000 200000] [--code FOLDER] [--json]
+    python -m benchmarks.growth [--rows 20000 50000 100000 200000] [--code BEFORE AFTER] [--runs 3] [--json]
 
 The table is made up (see `synthetic_device`): nearly all rows are pointwise layers of five families, one round each, so
 that each family has a fifth of all rows; none is a layer of the network that is predicted, whose pointwise layers are
 all read off the families' staircases. The aims: with 200,000 rows `predict` under 3 s and 1 GB, `lut show` under 5 s,
-`lut check` under 10 s; with 20,000 rows `predict` under 1 s and 400 MB; start of the process included. On a computer
-that others use too, the CPU seconds (of the process and the kernel for it) are what can be compared.
+`lut check` under 10 s; with 20,000 rows `predict` under 1 s and 400 MB; start of the process included. Of the runs of
+a command the least of each figure is printed; with several checkouts as `--code` they take turns. On a computer that
+others use too, the CPU seconds (of the process and the kernel for it) are what can be compared.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -18,8 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 # This script is called as a package is: its own folder must not be where `lut` is looked for.
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
@@ -41,16 +47,52 @@ COMMANDS = {
 }
 
 
-def network(code: Path) -> list[LayerShape]:
+class Cost(NamedTuple):
+    """Of one command in a process of its own."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+    exit: int
+
+
+class Code(NamedTuple):
+    """A checkout, and the folder from which its packages are imported."""
+
+    checkout: Path
+    importable: Path
+
+    @property
+    def few(self) -> Path:
+        """The table that is shipped."""
+        return self.checkout / "lut" / "tables" / "host-epyc-zen4.tsv"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a command that runs this code: networks that it has traced are kept for this benchmark alone."""
+        return {**os.environ, "PYTHONPATH": str(self.importable), "XDG_CACHE_HOME": str(self.importable / "cache")}
+
+
+@contextmanager
+def importable(checkout: Path) -> Iterator[Code]:
+    """Its four folders under one name, as they are installed: else the installed ones' parts would be imported."""
+    with tempfile.TemporaryDirectory() as name:
+        package = Path(name) / "amc_latency"
+        package.mkdir()
+        parts = (checkout / part for part in ("lut", "device", "android_bench"))
+        for path in (*(checkout / "amc_latency").iterdir(), *parts):
+            (package / path.name).symlink_to(path)
+        yield Code(checkout, Path(name))
+
+
+def network(code: Code) -> list[LayerShape]:
     """The bundled network's layers, as the command line tells them: this process stays small."""
-    command = [sys.executable, "-m", "amc_latency", "predict", "--model", "bundled", "--lut", str(few(code)), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment(code))
+    command = [sys.executable, "-m", "amc_latency", "predict", "--model", "bundled", "--lut", str(code.few), "--json"]
+    # In a checkout, its own packages would come first.
+    done = subprocess.run(
+        command, cwd=code.importable, capture_output=True, text=True, check=True, env=code.environment
+    )
     return [parse_shape(layer["shape"]) for layer in json.loads(done.stdout)["layers"]]
-
-
-def few(code: Path) -> Path:
-    """The table that is shipped."""
-    return code / "lut" / "tables" / "host-epyc-zen4.tsv"
 
 
 def write_table(path: Path, rows: int, layers: list[LayerShape]) -> None:
@@ -76,57 +118,57 @@ def write_table(path: Path, rows: int, layers: list[LayerShape]) -> None:
             file.write(row_line(Timing(shape.text, 0, 10, summary, summary)) + b"\n")
 
 
-def environment(code: Path) -> dict[str, str]:
-    """Of a command that runs the code in that folder."""
-    return {**os.environ, "PYTHONPATH": str(code)}
-
-
-def cost(command: tuple[str, ...], folder: Path, code: Path) -> tuple[float, float, float, int]:
-    """Seconds, CPU seconds, megabytes and exit code of a command in a process of its own."""
-    names = {"TABLE": "t.tsv", "FEW": str(few(code)), "OUT.csv": "out.csv", "OUT.tsv": "out.tsv"}
+def cost(command: tuple[str, ...], folder: Path, code: Code) -> Cost:
+    """What the command costs in a process of its own."""
+    names = {"TABLE": "t.tsv", "FEW": str(code.few), "OUT.csv": "out.csv", "OUT.tsv": "out.tsv"}
     arguments = [sys.executable, "-m", "amc_latency", *(names.get(word, word) for word in command)]
     begun_s = time.perf_counter()
     with subprocess.Popen(
-        arguments, cwd=folder, env=environment(code), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        arguments, cwd=folder, env=code.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     cpu_s = usage.ru_utime + usage.ru_stime
-    return time.perf_counter() - begun_s, cpu_s, usage.ru_maxrss * 1024 / 1e6, process.returncode
+    return Cost(time.perf_counter() - begun_s, cpu_s, usage.ru_maxrss * 1024 / 1e6, process.returncode)
+
+
+def least(costs: list[Cost]) -> Cost:
+    """Each figure's least; an exit code that tells of a failure stays."""
+    return Cost(*(min(figures) for figures in list(zip(*costs, strict=True))[:3]), max(each.exit for each in costs))
 
 
 def main() -> None:
     parser = parser_of(__doc__, json=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 50_000, 100_000, 200_000])
-    parser.add_argument("--code", type=Path, default=ROOT, help="repository whose code is run: this one, unless set")
+    parser.add_argument("--code", type=Path, nargs="+", default=[ROOT], help="checkouts to run: this one, unless set")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    parser.add_argument("--runs", type=int, default=3, help="how often each command is run")
     options = parser.parse_args()
-    code, found = options.code.resolve(), []
-    layers = network(code)
-    print(f"{'rows':>9} " + " ".join(f"{name:>28}" for name in options.commands), file=sys.stderr)
-    for rows in options.rows:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write_table(folder / "t.tsv", rows, layers)
-            costs = {each: cost(COMMANDS[each], folder, code) for each in options.commands}
-        found += [
-            {
-                "rows": rows,
-                "command": each,
-                "seconds": round(s, 2),
-                "cpu_seconds": round(cpu_s, 2),
-                "megabytes": round(mb),
-                "exit": code_of,
-            }
-            for each, (s, cpu_s, mb, code_of) in costs.items()
-        ]
-        cells = (
-            f"{s:.2f} s, CPU {cpu_s:.2f} s, {mb:,.0f} MB" + (f" ({bad})" if bad else "")
-            for s, cpu_s, mb, bad in costs.values()
-        )
-        print(f"{rows:9,} " + " ".join(f"{cell:>28}" for cell in cells), file=sys.stderr, flush=True)
+    with ExitStack() as stack:
+        codes = [stack.enter_context(importable(each.resolve())) for each in options.code]
+        found = [row for rows in options.rows for row in measured(rows, codes, options.commands, options.runs)]
     if options.json:
         print(json.dumps(found))
+
+
+def measured(rows: int, codes: list[Code], commands: list[str], runs: int) -> Iterator[dict[str, Any]]:
+    """What each command costs by each checkout's code on a table of so many rows; it is printed too."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # The first prediction of a network traces it: nobody times that.
+        layers, *_ = [network(code) for code in codes]
+        write_table(folder / "t.tsv", rows, layers)
+        costs: dict[tuple[Code, str], list[Cost]] = defaultdict(list)
+        for command, _, code in itertools.product(commands, range(runs), codes):
+            costs[code, command].append(cost(COMMANDS[command], folder, code))
+    for code in codes:
+        print(f"{rows:,} rows, {code.checkout}", file=sys.stderr)
+        for command in commands:
+            of = least(costs[code, command])
+            failed = f" (exit code {of.exit})" if of.exit else ""
+            figures = f"{of.seconds:6.2f} s, CPU {of.cpu_seconds:6.2f} s, {of.megabytes:6,.0f} MB"
+            print(f"    {command:12} {figures}{failed}", file=sys.stderr, flush=True)
+            yield {"rows": rows, "code": str(code.checkout), "command": command, **of._asdict()}
 
 
 if __name__ == "__main__":

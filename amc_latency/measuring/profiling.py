@@ -232,7 +232,7 @@ def complete_table(
     """
     # A cost model's table lies nowhere.
     place = table.path.resolve() if table.path.exists() else table.path
-    console.detail(f"table {place}, {len(table.rows):,} rows, of {device.text}")
+    console.detail(f"table {place}, {table.row_count:,} rows, of {device.text}")
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
     seen = _calibration_counts(architecture, grid, choices)
@@ -283,7 +283,7 @@ def complete_table(
     return ProfileReport(
         table=str(table.path),
         device=device.text,
-        rows=len(table.rows),
+        rows=table.row_count,
         timed=report.timed,
         incomplete=report.incomplete,
         layers=sum(" + " not in key for key in table.keys),

@@ -81,7 +81,7 @@ def import_blocks(
             for block in file.blocks:
                 table.append(_timing(file, block, index))
         table.save_as(out, new=True)
-        rows_added = len(table.rows)
+        rows_added = table.row_count
     return BlockImportReport(
         table=str(out),
         device=", ".join((identity.name, identity.model, identity.runtime)),

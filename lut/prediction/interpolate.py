@@ -23,6 +23,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from amc_latency.lut.prediction.gaussian import Process, process
+from amc_latency.lut.prediction.least_squares import non_negative_weights
 from amc_latency.lut.shapes.family import Family, grid_of, related
 from amc_latency.lut.shapes.shape import LayerShape
 
@@ -153,12 +154,10 @@ def _columns(points: np.ndarray, two_figures: bool, step: int) -> np.ndarray:
 
 def _fit_formula(columns: np.ndarray, latencies_us: np.ndarray) -> np.ndarray:
     """Weights by least squares of the relative error; none is negative: more channels never take time off."""
-    from scipy.optimize import nnls
-
     relative = columns / latencies_us[:, None]
     # Columns differ by a million times; without a common size the solver stops early.
     sizes = relative.max(axis=0)
-    return nnls(relative / sizes, np.ones(len(latencies_us)))[0] / sizes
+    return non_negative_weights(relative / sizes, np.ones(len(latencies_us))) / sizes
 
 
 def _distances(points: np.ndarray, others: np.ndarray, two_figures: bool) -> np.ndarray:

@@ -214,10 +214,11 @@ def parse_shape(text: str) -> LayerShape:
 _FREE = "|".join(name for name, kind in KINDS.items() if kind.two_figures)
 _CHANNELS = re.compile(f"({_FREE})" r" (?!1x\d+x\d+>1 )([1-9]\d{0,4})(x\d+x\d+>)([1-9]\d{0,4})( .*)")
 """Kinds that no check of `LayerShape` forbids a count of channels: one of their shapes is as sound as another."""
-_FRAME = re.compile(f"({_FREE})" r" ([1-9][0-9]{0,4}+)x([0-9x]+)>([1-9][0-9]{0,4}+) (.*)")
+FRAME = f"({_FREE})" r" ([1-9][0-9]{0,4}+)x([0-9x]+)>([1-9][0-9]{0,4}+) ([^\t]*+)"
+"""A pattern for what begins as the text of such a shape: its kind, channels in, size, channels out, and the rest."""
+_FRAME = re.compile(FRAME)
 
 
-@lru_cache(maxsize=2**18)
 def frame_of(text: str) -> tuple[tuple[str, str, str], int, int] | None:
     """What is alike in the texts of shapes that differ in their channels, and the channels in and out.
 

@@ -82,7 +82,7 @@ def merge(paths: Sequence[Path], out: Path, force: bool = False) -> MergeReport:
     return MergeReport(
         table=str(out),
         first=str(first.path),
-        rows=len(merged.rows),
+        rows=merged.row_count,
         merged=reports,
         worst=max(contradictions, key=_distance, default=None),
     )
@@ -113,7 +113,7 @@ def _add(merged: LatencyTable, other: LatencyTable) -> tuple[MergedTable, list[C
             )
     report = MergedTable(
         table=str(other.path),
-        rows=len(other.rows),
+        rows=other.row_count,
         added=added,
         alike=alike,
         contradictions=len(contradictions),

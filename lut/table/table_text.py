@@ -18,7 +18,7 @@ from amc_latency.android_bench.safe.limits import FIGURE
 from amc_latency.android_bench.safe.records import from_json, from_values
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing
 from amc_latency.device.conditions import is_busy
-from amc_latency.lut.shapes.shape import frame_of, parse_network
+from amc_latency.lut.shapes.shape import FRAME, frame_of, parse_network
 from amc_latency.lut.table import row_conditions
 
 SCHEMA = 3
@@ -195,9 +195,10 @@ class RowReader:
         self._protocol = protocol
         self._schema = schema
         self._usual = re.compile(_usual_row(protocol, schema)).fullmatch
-        self._keys: dict[bytes, str] = {}
-        self._frames: set[tuple[str, str, str]] = set()
+        self._frames: set[tuple[bytes, ...]] = set()
         """what is before, between and after the channels of keys that are known to be sound"""
+        self._keys: dict[bytes, str] = {}
+        """sound keys of other forms, such as those of networks"""
 
     def read(self, line: bytes) -> Row:
         """The row of a line without its newline. Raises `ValueError` that says why it is none."""
@@ -205,10 +206,11 @@ class RowReader:
         # The pattern has seen to it that the last eight are digits of a checksum.
         if not (found and line.isascii() and int(line[-8:], 16) == zlib.crc32(line[:-9])):
             return self._read_unusual(line)
-        key, round_index, counted_us, conditions = found.groups()
+        key, kind, _, size, _, rest, round_index, counted_us, conditions = found.groups()
         if conditions:
             row_conditions.read(conditions)
-        return Row(line, self._schema, self._key(key), int(round_index), float(counted_us))
+        text = key.decode() if (kind, size, rest) in self._frames else self._key(key)
+        return Row(line, self._schema, text, int(round_index), float(counted_us))
 
     def _read_unusual(self, line: bytes) -> Row:
         """An error, a row without the figure that counts, numbers in another notation, or damage."""
@@ -223,26 +225,33 @@ class RowReader:
         text = self._keys.get(key)
         if text is None:
             text = key.decode()
-            frame = frame_of(text)
-            if frame is None or frame[0] not in self._frames:
+            found = frame_of(text)
+            frame = None if found is None else tuple(part.encode() for part in found[0])
+            if frame not in self._frames:
                 # Which raises for what is no key.
                 parse_network(text)
-                if frame is not None:
-                    self._frames.add(frame[0])
-            self._keys[key] = text
+                if frame is None:
+                    self._keys[key] = text
+                else:
+                    self._frames.add(frame)
         return text
 
 
 def _usual_row(protocol: Protocol, schema: int) -> bytes:
     """A pattern for rows as `row_line` writes them that hold the protocol's figure and no error.
 
-    Its groups are the key, the round, the figure that counts and the conditions.
+    Its groups are the key, those of its `FRAME` where it has one, the round, the figure that counts and the conditions.
     """
     # Ranges and possessive counts: half a second less for 200,000 rows.
-    figure = rb"[0-9]{1,15}+\.[0-9]{2}"
+    figure = rb"[0-9]{1,14}+\.[0-9]{2}"  # fewer digits than `FIGURE` has
     counted = f"{protocol.clock}_{protocol.statistic}_us"
     cells = dict.fromkeys(columns(schema), rb"(?:%s)?" % figure)
-    cells |= {"key": rb"([^\t]++)", "round": rb"([0-9]{1,9}+)", "n": rb"[0-9]{1,9}+", counted: rb"(%s)" % figure}
+    cells |= {
+        "key": rb"(%s|[^\t]++)" % FRAME.encode(),
+        "round": rb"([0-9]{1,9}+)",
+        "n": rb"[0-9]{1,9}+",
+        counted: rb"(%s)" % figure,
+    }
     cells |= {"error": b"", "conditions": rb"([^\t]*+)", "check": rb"[0-9a-f]{8}"}
     return rb"\t".join(cells.values())
 

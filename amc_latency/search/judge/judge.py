@@ -18,7 +18,7 @@ from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData, InMemory
 from amc_latency.data.fitting import network_line
-from amc_latency.data.splits import at_once
+from amc_latency.data.splits import EVALUATED, at_once
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
@@ -33,8 +33,6 @@ from amc_latency.training.finetune import KEPT, finetune_config, settle, worse_t
 from amc_latency.training.loop import DivergedError, fit
 from amc_latency.training.original import check_original
 
-BATCH = 100
-"""images at once that are judged, and fewer where memory runs out"""
 Result = TypeVar("Result")
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
@@ -111,6 +109,8 @@ class Judge:
     Networks are given and taken on the CPU; what is computed with them is computed on `device`.
     """
 
+    line: type[JudgedPolicy] = JudgedPolicy
+    """of the log"""
     measure = ACCURACY
     """what its figures are"""
 
@@ -131,11 +131,11 @@ class Judge:
         self._writes = False
         self.say = say
         self.device = prepared(accelerator_of(config.accelerator))
-        self._batch = BATCH if self.device.type != "cpu" else at_once(self.image_size)
+        self._batch = EVALUATED if self.device.type != "cpu" else at_once(self.image_size)
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
-        for row in [] if log is None else read_lines(log, JudgedPolicy):
+        for row in [] if log is None else read_lines(log, self.line):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
 
@@ -396,6 +396,6 @@ class Judge:
                 # Not before: another search may just have begun in the folder, and be in the middle of a line.
                 drop_torn_line(self.log)
                 self._writes = True
-            row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
+            row = self.line(counts, score.accuracy, score.loss, score.images, final, score.top5)
             append_line(self.log, row)
         return score

@@ -9,7 +9,7 @@ from amc_latency.lut.imports.block_predict import cover, is_block_table
 from amc_latency.lut.prediction.estimate import cost_model, cost_models
 from amc_latency.lut.prediction.predict import Coverage, Predictor
 from amc_latency.lut.shapes.shape import NetworkShape, network_text
-from amc_latency.lut.table.headers import foreign_text, holds_estimates
+from amc_latency.lut.table.headers import foreign_text
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.models.known_networks import KnownNetwork
 from amc_latency.models.load import Network, check_counts
@@ -116,7 +116,7 @@ def predict(network: Network | KnownNetwork, table: LatencyTable | None, counts:
         raw_ms=None if predictor is None else sum(layer.ms for layer in layers if layer.ms is not None),
         standard_error_ms=None if told is None else told.standard_error_ms(shapes),
         interval_ms=None if told is None else told.interval_ms(shapes),
-        estimated=table is not None and holds_estimates(table),
+        estimated=predictor is not None and predictor.holds_estimates,
         calibration_networks=0 if calibration is None else calibration.networks,
         ops=len(shapes),
         covers_pct=None if coverage is None else coverage.share_pct,

@@ -24,9 +24,10 @@ _TEMPORARY = re.compile(rf"{re.escape(_PREFIX)}[0-9a-f]{{16}}{re.escape(_SUFFIX)
 def regular_file(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
     """A regular file of at most that size, open for reading.
 
-    A FIFO or a device is refused without waiting for it. Raises `OSError` that says why, with the path as its filename.
+    A FIFO or a device is refused without waiting for it. The path is looked up once, and what was opened is looked at:
+    whoever swaps the file meanwhile gains nothing. Raises `OSError` that says why, with the path as its filename.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -42,7 +43,12 @@ def regular_file(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
 def read_bytes(path: Path, most_bytes: int) -> bytes:
     """All of a regular file of at most that size. Raises `OSError` as `regular_file` does."""
     with regular_file(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)
+        return read_whole(file, path, most_bytes)
+
+
+def read_whole(file: BinaryIO, path: Path, most_bytes: int) -> bytes:
+    """All of what `regular_file` gave, which may have grown since. Raises `OSError` as that does."""
+    content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise _too_large(path, most_bytes)
     return content
@@ -60,16 +66,21 @@ def sidecar(path: Path, suffix: str) -> Path:
 def replacing(path: Path, new: bool = False) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well: a kill leaves the old or the new.
 
-    With `new`, `path` must not be there: of two that make it at once, one gets `FileExistsError`. What killed processes
-    left in the folder is removed. Raises `OSError` if the file can't be made; then, as after any error in the block,
-    `path` is as it was.
+    The file keeps the permissions of the one that it replaces, and its owner and group where the system lets us. With
+    `new`, `path` must not be there: of two that make it at once, one gets `FileExistsError`. What killed processes left
+    in the folder is removed. Raises `OSError` if the file can't be made; then, as after any error in the block, `path`
+    is as it was.
     """
     remove_leftovers(path.parent)
-    temporary, descriptor = _temporary(path.parent)
+    replaced = None if new else _regular(path)
+    # Nobody reads half of what they may not read the whole of.
+    temporary, descriptor = _temporary(path.parent, 0o666 if replaced is None else 0o600)
     try:
         yield temporary
         if not is_still(descriptor, temporary):
             raise OSError(None, "was replaced while it was written", str(temporary))
+        if replaced is not None:
+            _take_permissions(descriptor, replaced)
         if new:
             os.link(temporary, path, follow_symlinks=False)
         else:
@@ -98,13 +109,40 @@ def is_still(descriptor: int, path: Path) -> bool:
     return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _temporary(folder: Path) -> tuple[Path, int]:
+def _regular(path: Path) -> os.stat_result | None:
+    """Of the file that is there; None for none, and for what is no regular file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _take_permissions(descriptor: int, replaced: os.stat_result) -> None:
+    """Give an own file the owner, group and permissions of another, as far as the system allows."""
+    for owner in (replaced.st_uid, -1):
+        try:
+            os.fchown(descriptor, owner, replaced.st_gid)
+            break
+        except OSError:
+            # Only root gives files away, but to another group of ours anybody may.
+            continue
+    mode = stat.S_IMODE(replaced.st_mode) & 0o777
+    if os.fstat(descriptor).st_gid != replaced.st_gid:
+        # Another group is as anybody else.
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    # A file system without permissions keeps none.
+    with suppress(OSError):
+        os.fchmod(descriptor, mode)
+
+
+def _temporary(folder: Path, mode: int) -> tuple[Path, int]:
     """A file of nobody else's in `folder`, locked for as long as its descriptor is open."""
     while True:
         path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
         # Whoever else may write to the folder could have laid a link of that name.
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags, mode)
         try:
             if _locked(descriptor) and is_still(descriptor, path):
                 return path, descriptor

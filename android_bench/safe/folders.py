@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -49,16 +50,35 @@ class WorkingFolder:
     def _taken(self) -> int | None:
         """The folder's marker, opened and locked; None if the process that had it has removed the folder just now."""
         self._path.mkdir(mode=0o700, exist_ok=True)
-        marker = self._path / _MARKER
-        if self._path.is_symlink() or not (marker.exists() or not any(self._path.iterdir())):
-            raise FileExistsError(None, "is not a folder of amc-latency's: move it away", str(self._path))
+        # What is looked at is what was opened: a path may name something else a moment later.
         try:
-            descriptor = os.open(marker, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+            folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise self._not_ours() from None
+        try:
+            there = os.listdir(folder)
+            if there and _MARKER not in there:
+                raise self._not_ours()
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(_MARKER, flags, 0o600, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(folder)
         # Whoever has it is about to remove it: only one process at a time makes what belongs here.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if is_still(descriptor, marker):
-            return descriptor
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise self._not_ours()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if is_still(descriptor, self._path / _MARKER):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         return None
+
+    def _not_ours(self) -> FileExistsError:
+        return FileExistsError(None, "is not a folder of amc-latency's: move it away", str(self._path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from amc_latency.android_bench.safe.files import read_bytes
 from amc_latency.android_bench.safe.limits import TABLE_BYTES
 from amc_latency.lut.table.headers import Header
-from amc_latency.lut.table.table import TableError
+from amc_latency.lut.table.table import TableError, no_garbage_collection
 from amc_latency.lut.table.table_text import TITLE, Row, RowReader, columns, first_lines, parse_header, schema_of
 
 JOINT = "another table begins here"
@@ -53,10 +53,18 @@ def scan(path: Path) -> Scan:
     schema = schema_of(lines)
     reader = RowReader(header.protocol, schema)
     names = "\t".join(columns(schema)).encode()
-    first_row = lines.index(names) + 1
+    with no_garbage_collection():
+        rows, damaged = _read(reader, data[:end], lines.index(names) + 1, names)
+    return Scan(header, rows, damaged, len(data) - end)
+
+
+def _read(
+    reader: RowReader, data: bytes, first_row: int, names: bytes
+) -> tuple[list[tuple[int, Row]], list[DamagedRow]]:
+    """The rows and the damaged lines after the header, which has so many lines, the last of them the column `names`."""
     rows: list[tuple[int, Row]] = []
     damaged: list[DamagedRow] = []
-    for number, ended in enumerate(io.BytesIO(data[:end]), start=1):
+    for number, ended in enumerate(io.BytesIO(data), start=1):
         line = ended[:-1]
         if number <= first_row:
             continue
@@ -74,7 +82,7 @@ def scan(path: Path) -> Scan:
                 rows.append((number, reader.read(line)))
             except ValueError as error:
                 damaged.append(_damaged(number, line, _reason(reader, line, str(error))))
-    return Scan(header, rows, damaged, len(data) - end)
+    return rows, damaged
 
 
 def _damaged(number: int, line: bytes, reason: str) -> DamagedRow:

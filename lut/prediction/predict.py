@@ -58,7 +58,8 @@ class Predictor:
         self._calibrations: dict[tuple[object, ...], Calibration] = {}
         self._fit_errors: dict[tuple[object, ...], FitError | None] = {}
         self._row_errors: RowErrors | None = None
-        self._holds_estimates = holds_estimates(table)
+        self.holds_estimates = holds_estimates(table)
+        """whether any of the table's figures may be one that nobody measured"""
 
     def layer_us(self, shape: LayerShape) -> float:
         """The layer's microseconds less the no-op's, never below 0.
@@ -152,7 +153,7 @@ class Predictor:
 
     def _fit_error(self, name: tuple[object, ...]) -> FitError | None:
         # Estimated networks agree with estimated layers, and say nothing of any device.
-        if self._holds_estimates:
+        if self.holds_estimates:
             return None
         if name not in self._fit_errors:
             known = list(self._calibration_networks(name))

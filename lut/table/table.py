@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from amc_latency.android_bench.safe.files import regular_file, replacing
+from amc_latency.android_bench.safe.files import read_whole, regular_file, replacing
 from amc_latency.android_bench.safe.limits import TABLE_BYTES
 from amc_latency.device.base import DeviceIdentity, Protocol, Timing, differences
 from amc_latency.device.conditions import calm_of
@@ -74,7 +74,7 @@ class LatencyTable:
         path = Path(path)
         try:
             with regular_file(path, TABLE_BYTES) as file:
-                status, data = os.fstat(file.fileno()), file.read()
+                status, data = os.fstat(file.fileno()), read_whole(file, path, TABLE_BYTES)
         except FileNotFoundError as error:
             raise missing_table(path) from error
         except OSError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_a_folder_without_our_marker_is_left_alone(tmp_path: Path, is_link: bool
     with WorkingFolder(tmp_path / "t.tsv") as folder, pytest.raises(FileExistsError, match="is not a folder of amc"):
         folder.path()
     assert (own / "mine").read_text() == "1"
+
+
+@pytest.mark.timeout(10)
+def test_a_marker_that_is_a_pipe_is_not_ours(tmp_path: Path) -> None:
+    with WorkingFolder(tmp_path / "t.tsv") as folder:
+        name = folder.path()
+        (marker,) = name.iterdir()
+    name.mkdir()
+    os.mkfifo(marker)
+    with WorkingFolder(tmp_path / "t.tsv") as folder, pytest.raises(FileExistsError, match="is not a folder of amc"):
+        folder.path()
+    assert marker.is_fifo()
 
 
 def test_a_long_name_has_one_too(tmp_path: Path) -> None:

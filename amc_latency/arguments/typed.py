@@ -59,8 +59,6 @@ def _fits(hint: Any, value: Any) -> bool:
     if len(kinds) > 1:
         return any(_fits(kind, value) for kind in kinds)
     origin, of = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
     if origin is Literal:
         return isinstance(value, str) and value in of
     if origin is tuple:

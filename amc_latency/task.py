@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from amc_latency.arguments.settings import check_settings
-from amc_latency.errors import UserError
+from amc_latency.data.load import Streaming  # The fields' types are read.
+from amc_latency.errors import OptionError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from amc_latency.console import Console
-    from amc_latency.data import ImageData, Streaming
+    from amc_latency.data import ImageData
     from amc_latency.models.load import Network
 
 
@@ -93,6 +94,13 @@ class ImageTask:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        for name in ("data", "train", "held_back", "test"):
+            value = getattr(self, name)
+            is_left_out = value is None and name != "data"
+            if not (
+                isinstance(value, str) or is_left_out or hasattr(value, "__getitem__") or hasattr(value, "dataset")
+            ):
+                raise OptionError(name, f"is a data set, map-style or a loader of one, not {repr(value)[:100]}")
 
     def images(self, network: Network, console: Console) -> ImageData:
         """The images as `network` takes them. Raises what `data_for` and `data_of_sets` raise, UserError for both."""

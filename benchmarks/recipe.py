@@ -41,9 +41,8 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
     "a quarter of the rate": {"rate": 0.25},
     "four times the rate": {"rate": 4.0},
     "adamw": {"optimizer": "adamw"},
+    "each image once an epoch": {"epoch_steps": 1},
     "64 steps an epoch": {"epoch_steps": 64},
-    "64 steps, no augmentation": {"epoch_steps": 64, "augment": False},
-    "64 steps, no distillation": {"epoch_steps": 64, "distillation": 0.0},
     "clipped at 1": {"clip_norm": 1.0},
     "no smoothing": {"label_smoothing": 0.0},
     "constant rate": {"schedule": "constant"},
@@ -178,7 +177,8 @@ def run(task: str, recipe: str, seed: int, sizes: Sizes, out: Path) -> Result:
     if task == "train":
         config = TrainConfig(epochs=sizes.train_epochs, image_size=size, low_resolution_epochs=0, seed=seed)
     if task == "few":
-        config = replace(config, distillation=own_distillation(judged(model, data.held_back.take(500), size)[0]))
+        share = own_distillation(judged(model, data.held_back.take(500), size)[0])
+        config = replace(config, distillation=share, epoch_steps=1)
     factor = changes.pop("rate", 1.0)
     config = replace(config, **changes)
     config = replace(config, learning_rate=factor * config.rate(len(train)))
@@ -217,15 +217,15 @@ def report(path: Path) -> None:
     for row in read_rows(path):
         runs[row["task"], row["images"], row["epochs"]][row["recipe"]][row["seed"]] = row
     for (task, images, epochs), recipes in runs.items():
-        before = statistics.mean(float(row["test_before"]) for row in recipes["default"].values())
+        before = next(float(row["test_before"]) for by_seed in recipes.values() for row in by_seed.values())
         print(f"\n{task}: {images} images, {epochs} epochs; test accuracy before {before:.2f} %")
         print(f"{'':24}{'seeds':>6}{'test %':>16}{'last epoch %':>14}{'less the default':>18}{'s':>8}")
         for recipe, by_seed in recipes.items():
             ends, last = ([float(row[name]) for row in by_seed.values()] for name in ("test", "test_trained"))
-            both = [seed for seed in by_seed if seed in recipes["default"]]
+            both = [seed for seed in by_seed if seed in recipes.get("default", {})]
             less = [float(by_seed[seed]["test"]) - float(recipes["default"][seed]["test"]) for seed in both]
             seconds = statistics.mean(float(row["seconds"]) for row in by_seed.values())
-            shown = "" if recipe == "default" else f"{statistics.mean(less):+.2f} ({spread(less):.2f})"
+            shown = f"{statistics.mean(less):+.2f} ({spread(less):.2f})" if less and recipe != "default" else ""
             print(
                 f"{recipe:24}{len(by_seed):6}{f'{statistics.mean(ends):.2f} ({spread(ends):.2f})':>16}"
                 f"{statistics.mean(last):14.2f}{shown:>18}{seconds:8.1f}"

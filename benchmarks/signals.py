@@ -89,10 +89,9 @@ class Signals:
 
 
 def policies(subject, share: float, wanted: int) -> list[tuple[str, tuple[int, ...]]]:
-    """At least `wanted` policies under one share, with where they are from: baselines, neighbours of these, random."""
-    from amc_latency.search.solvers.baselines import random_policies
+    """Policies under one share, and where they are from: baselines, neighbours of these, random ones filled up."""
     from amc_latency.search.steps.methods import choose
-    from benchmarks.rivals.methods import problem_of
+    from benchmarks.rivals.methods import filled_policies, problem_of
 
     found: dict[tuple[int, ...], str] = {}
     for name, damage in (
@@ -115,13 +114,10 @@ def policies(subject, share: float, wanted: int) -> list[tuple[str, tuple[int, .
             break
         counts, source = starts[number % len(starts)]
         found.setdefault(stepped(counts, clamp, rng), f"near {source}")
-    for number in range(1, 100):
+    for counts in filled_policies(clamp, 2 * wanted, 1):
         if len(found) >= wanted:
             break
-        for counts in random_policies(clamp, wanted - len(found), number):
-            # A policy far below the limit is worse for another reason than its shape.
-            if clamp.costs.ms(counts) > 0.95 * clamp.target_ms:
-                found.setdefault(counts, "random")
+        found.setdefault(counts, "random")
     return [(source, counts) for counts, source in found.items()]
 
 
@@ -182,14 +178,13 @@ def signals_of(subject, share: float, source: str, counts: tuple[int, ...], rate
     )
 
 
-def distances(model, teacher, split, size, batch_size: int = 100) -> tuple[float, float]:
+def distances(model, teacher, split, size) -> tuple[float, float]:
     """Mean Kullback-Leibler divergence in nats of what `model` says from `teacher`, and the logits' relative error."""
     import torch
 
     ours, theirs = [], []
     with torch.no_grad():
-        for start in range(0, len(split), batch_size):
-            inputs = split.at(slice(start, start + batch_size)).inputs(size)
+        for inputs, _ in split.parts(size):
             ours.append(model.eval()(inputs))
             theirs.append(teacher(inputs))
     one, other = torch.cat(ours), torch.cat(theirs)

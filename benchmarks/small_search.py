@@ -39,7 +39,7 @@ class Arithmetic(Device):
 def make_small_search(folder: Path) -> SearchConfig:
     """The config, of a checkpoint and a table that are made in the folder."""
     model, lut = folder / "small.safetensors", folder / "small.tsv"
-    training = TrainConfig(epochs=3, image_size=(28, 28), low_resolution_epochs=0, batch_size=64, rate_of_128=0.05)
+    training = TrainConfig(epochs=3, image_size=(28, 28), low_resolution_epochs=0, batch_size=64, learning_rate=0.025)
     train(TrainCommandConfig(model, "lenet5", 2.0, FEW_IMAGES, training=training))
     network = load_network(NetworkOptions(str(model)))
     with LatencyTable.create(lut, Arithmetic().identity, Protocol(rounds=2)) as table:

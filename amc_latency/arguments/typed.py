@@ -16,16 +16,16 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or 
 
 
 def typed(name: str, hint: Any, value: Any) -> Any:
-    """The argument `name` as `hint` has it, see `plain`. Raises `OptionError` where it is of another type."""
+    """The argument `name` as `hint` has it, see `plain`. Raises `OptionError` where it is of another type, or NaN."""
     found = plain(hint, value)
+    if isinstance(found, float) and math.isnan(found):
+        raise OptionError(name, f"is {found}; give a number")
     check_type(name, hint, found)
     return found
 
 
 def check_type(name: str, hint: Any, value: Any) -> None:
-    """Raise `OptionError` for a value that is not of the type `hint`. True and False are no numbers, NaN is none."""
-    if isinstance(value, float) and math.isnan(value):
-        raise OptionError(name, f"is {value}; give a number")
+    """Raise `OptionError` for a value that is not of the type `hint`. True and False are no numbers."""
     if not _fits(hint, value):
         raise OptionError(name, f"is {_words(hint)}, not {repr(value)[:100]}")
 
@@ -53,10 +53,14 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _fits(hint: Any, value: Any) -> bool:
+    if hint is Any:
+        return True
     kinds = _alternatives(hint)
     if len(kinds) > 1:
         return any(_fits(kind, value) for kind in kinds)
     origin, of = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin is Literal:
         return isinstance(value, str) and value in of
     if origin is tuple:

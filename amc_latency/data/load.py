@@ -7,6 +7,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from amc_latency.arguments.names import nearest
+from amc_latency.arguments.settings import at_least, check_settings, setting
 from amc_latency.console import Console
 from amc_latency.data.splits import ImageData
 from amc_latency.errors import OptionError, UserError
@@ -18,8 +19,14 @@ from amc_latency.pixels import Crop
 class Streaming:
     """How images are read that are decoded from files or a data set."""
 
-    memory_gib: float = 1.5
-    """GiB of decoded images that may be kept: a set that fits is, others are decoded anew whenever they are used"""
+    memory_gib: float = setting(
+        1.5,
+        "GiB of decoded images that may be kept: a set that fits is, others are decoded anew whenever they are used",
+        rule=at_least(0),
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEAST_IMAGES = 20
 """Of fewer there is nothing to hold back that would say anything."""
 EVALUATED = 100
-"""images a batch, where nothing is trained"""
+"""Images a batch, where nothing is trained; of images larger than 96x96 fewer, whose layers' outputs take as much."""
 
 
 class Split(ABC):
@@ -67,7 +67,7 @@ class Split(ABC):
     def parts(self, size: tuple[int, int], batch_size: int = EVALUATED) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Inputs [n, C, h, w] as `inputs` gives them, and labels [n], in order, a batch in memory at a time.
 
-        What can't be read is left out.
+        Of large images a batch is smaller. What can't be read is left out.
         """
 
     @abstractmethod
@@ -128,6 +128,7 @@ class InMemory(Split):
 
     def parts(self, size: tuple[int, int], batch_size: int = EVALUATED) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As `Split.parts`."""
+        batch_size = min(batch_size, at_once(size))
         for start in range(0, len(self), batch_size):
             batch = self.at(slice(start, start + batch_size))
             yield batch.inputs(size), batch.labels
@@ -158,6 +159,11 @@ class InMemory(Split):
         digest.update(self.labels.contiguous().numpy().data)
         for images in self.images.split(1000):
             digest.update(images.contiguous().numpy().data)
+
+
+def at_once(size: tuple[int, int]) -> int:
+    """Images of `size` (h, w) that are a batch, where nothing is trained."""
+    return max(1, min(EVALUATED, EVALUATED * 96 * 96 // (size[0] * size[1])))
 
 
 def as_inputs(images: torch.Tensor, normalisation: Normalisation, size: tuple[int, int]) -> torch.Tensor:

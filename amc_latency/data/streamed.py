@@ -14,7 +14,7 @@ from amc_latency.data.augmentation import Augmentation, Kind, Mixed, drawn_seed,
 from amc_latency.data.items import Items, Kept, Rows, Skipped, read_all
 from amc_latency.data.load import Streaming
 from amc_latency.data.photos.view import View
-from amc_latency.data.splits import EVALUATED, InMemory, Split, as_inputs
+from amc_latency.data.splits import EVALUATED, InMemory, Split, as_inputs, at_once
 from amc_latency.data.workers import Change, read_batches
 from amc_latency.pixels import Crop, Normalisation
 
@@ -86,7 +86,7 @@ class Streamed(Split):
 
     def parts(self, size: tuple[int, int], batch_size: int = EVALUATED) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As `Split.parts`."""
-        for images, labels in self._read(self._in_order(batch_size), self._middle):
+        for images, labels in self._read(self._in_order(min(batch_size, at_once(size))), self._middle):
             yield as_inputs(images, self.normalisation, size), labels
 
     def batches(

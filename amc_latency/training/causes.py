@@ -77,18 +77,18 @@ def fitting(
 
 def _tries(model: nn.Module, split: Split, size: tuple[int, int], found: Outcome, classes: int) -> Iterator[Fit]:
     orders = _orders(classes)
-    yield from _by_order(found.said, split.labels, "", orders)
-    matched = _matched(found.said, split.labels)
+    yield from _by_order(found, "", orders)
+    matched = _matched(found.said, found.labels)
     if matched is not None:
         yield matched
-    few = split.take(SCREENED)
+    few = split.take(SCREENED).kept()
     shown = dict(_pixels(model, few, size))
     screened = {}
     for text, network in shown.items():
-        said = outcome(network, few, size).said
-        screened[text] = max(fit.accuracy_pct for fit in _by_order(said, few.labels, text, orders))
+        fits = _by_order(outcome(network, few, size), text, orders)
+        screened[text] = max(fit.accuracy_pct for fit in fits)
     best = max(screened, key=lambda text: screened[text])
-    yield from _by_order(outcome(shown[best], split, size).said, split.labels, best, orders)
+    yield from _by_order(outcome(shown[best], split, size), best, orders)
 
 
 def _pixels(model: nn.Module, split: Split, size: tuple[int, int]) -> Iterator[tuple[str, nn.Module]]:
@@ -145,13 +145,13 @@ def _orders(classes: int) -> Orders:
     return orders
 
 
-def _by_order(said: Tensor, labels: Tensor, pixels: str, orders: Orders) -> Iterator[Fit]:
+def _by_order(found: Outcome, pixels: str, orders: Orders) -> Iterator[Fit]:
     """A fit for each order of classes, but for everything as it is."""
     for order, meant in orders:
         if pixels or order:
-            right_pct = 100 * int((meant(said) == labels).sum()) / len(labels)
+            right_pct = 100 * int((meant(found.said) == found.labels).sum()) / len(found)
             taken = f"with {order}" if order else ""
-            yield Fit(right_pct, len(labels), " and ".join(filter(None, (pixels, taken))))
+            yield Fit(right_pct, len(found), " and ".join(filter(None, (pixels, taken))))
 
 
 def _matched(said: Tensor, labels: Tensor) -> Fit | None:

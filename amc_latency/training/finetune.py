@@ -164,8 +164,9 @@ def finetune_checkpoint(
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if wanted is None:
         wanted = copy.deepcopy(model)
-        own = own_distillation(before.accuracy_pct)
-        config = replace(config, distillation=own if recipe.distillation is None else recipe.distillation)
+        # It has little to win back: more steps would only take it further from what it knows.
+        own = own_distillation(before.accuracy_pct) if recipe.distillation is None else recipe.distillation
+        config = replace(config, distillation=own, epoch_steps=recipe.epoch_steps or 1)
     origin = f"{origin} {weights_digest(wanted)}"
     config = replace(config, image_size=size)
     console.say(config.plan(len(data.train), has_teacher=True).text)

@@ -107,7 +107,7 @@ def fit(
     )
     run = json.dumps({**({"origin": origin} if origin else {}), **asdict(config), **asdict(plan)})
     if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint, run)
+        state.load(checkpoint, run, config.epochs)
     several = processes(device)
     if plan.batch < 2 * several.count:
         raise OptionError("batch_size", f"is 2 images or more for each of {several.count} processes, not {plan.batch}")

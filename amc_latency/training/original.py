@@ -30,12 +30,12 @@ def check_original(
     if data.unlabelled:
         _check_unlabelled(data, min_accuracy_pct)
         return None
-    split = data.held_back.take(images).kept()
+    split = data.held_back.take(images)
     found = outcome(network.model, split, network.spec.input[1:])
     line = accuracy_line(found)
     console.say(line)
     accuracy_pct = found.accuracy_pct
-    chance_pct = _chance_pct(found, split.labels)
+    chance_pct = _chance_pct(found)
     if min_accuracy_pct is not None:
         if accuracy_pct < min_accuracy_pct:
             cause = _cause(network, split, found, chance_pct, console)
@@ -52,9 +52,10 @@ def check_original(
     return found
 
 
-def _chance_pct(found: Outcome, labels: torch.Tensor) -> float:
-    classes = int(max(labels.max(), found.said.max())) + 1
-    said, meant = (each.bincount(minlength=classes).double() / len(labels) for each in (found.said, labels))
+def _chance_pct(found: Outcome) -> float:
+    both = (found.said, found.labels)
+    classes = int(max(each.max() for each in both)) + 1
+    said, meant = (each.bincount(minlength=classes).double() / len(found) for each in both)
     # Rounded, so that the share of a single class is the same figure on both sides.
     return round(100 * float(said @ meant), 9)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Outcome:
     """whether the label is among its first five, bool [N]; None for a network of few classes"""
     loss: float
     """mean cross entropy in nats"""
+    labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """what they are, int64 [N]: images that could not be read are left out"""
 
     def __len__(self) -> int:
         return len(self.right)
@@ -46,15 +48,17 @@ class Outcome:
 
 def outcome_of(batches: Iterable[tuple[Tensor, Tensor]]) -> Outcome:
     """The outcome of (logits [n, classes], labels [n]) batch by batch."""
-    said, hits, top5, loss = [], [], [], 0.0
+    said, hits, top5, told, loss = [], [], [], [], 0.0
     for logits, labels in batches:
+        told.append(labels.cpu())
         said.append(labels_of(logits).cpu())
         hits.append(right(logits, labels).cpu())
         if logits.shape[1] >= LEAST_CLASSES:
             top5.append(among_first(logits, labels).cpu())
         loss += float(loss_of(logits, labels, "sum"))
     all_right = torch.cat(hits)
-    return Outcome(torch.cat(said), all_right, torch.cat(top5) if top5 else None, loss / len(all_right))
+    top5_right = torch.cat(top5) if top5 else None
+    return Outcome(torch.cat(said), all_right, top5_right, loss / len(all_right), torch.cat(told))
 
 
 def among_first(logits: Tensor, labels: Tensor, first: int = TOP) -> Tensor:

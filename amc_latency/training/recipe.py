@@ -50,11 +50,12 @@ class Kind:
     distillation: float
     """where there is a teacher"""
     drop_last: bool
+    epoch_steps: int
 
 
 KINDS = {
-    "train": Kind(warmup_epochs=1.0, distillation=0.0, drop_last=True),
-    "finetune": Kind(warmup_epochs=0.5, distillation=0.9, drop_last=False),
+    "train": Kind(warmup_epochs=1.0, distillation=0.0, drop_last=True, epoch_steps=1),
+    "finetune": Kind(warmup_epochs=0.5, distillation=0.9, drop_last=False, epoch_steps=32),
 }
 LABEL_SMOOTHING, MOMENTUM, TEMPERATURE = 0.05, 0.9, 1.0
 
@@ -103,7 +104,8 @@ class Recipe:
     )
     epoch_steps: int | None = setting(
         None,
-        "steps an epoch at least: fewer images than that takes are shown several times",
+        "steps an epoch at least: fewer images than that takes are shown several times; 32 of fine-tuning by another "
+        "network's outputs unless set",
         TRAINING,
         rule=between(1, 1_000_000, "is from 1 to 1,000,000"),
     )
@@ -226,7 +228,7 @@ class TrainConfig(Recipe):
 
     def passes(self, images: int) -> int:
         """How often an epoch shows each image."""
-        return math.ceil((self.epoch_steps or 1) / self._steps_a_pass(images))
+        return math.ceil((self.epoch_steps or KINDS[self.kind].epoch_steps) / self._steps_a_pass(images))
 
     def _steps_a_pass(self, images: int) -> int:
         batch = self.batch(images)

@@ -45,8 +45,8 @@ class TrainingState:
         scaler = json.dumps(self.scaler.state_dict())
         write_tensors(path, tensors, {"run": run, "epoch": str(self.epoch), "parts": str(self.parts), "scaler": scaler})
 
-    def load(self, path: Path, run: str) -> None:
-        """Go on from `path`. Raises UserError for a state of another run."""
+    def load(self, path: Path, run: str, epochs: int) -> None:
+        """Go on from `path`, of `epochs` in all. Raises UserError for a state of another run, and for a damaged one."""
         tensors, metadata = read_tensors(path)
         if metadata.get("run") != run:
             raise UserError(
@@ -63,6 +63,8 @@ class TrainingState:
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(json.loads(metadata["scaler"]))
             self.epoch, self.parts = int(metadata["epoch"]), int(metadata["parts"])
+            if not 0 <= self.epoch <= epochs or self.parts < 1:
+                raise ValueError(f"epoch {self.epoch} of {epochs}, a batch in {self.parts} parts")
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: no whole training state ({error}); delete it to start over") from error
 

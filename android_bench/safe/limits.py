@@ -14,8 +14,8 @@ JSON_BYTES = 16 * MB
 """One JSON text, or one line of JSON."""
 JSON_DEPTH = 32
 """Objects and lists in one another."""
-LINES_BYTES = 500 * MB
-"""A file of JSON lines that a run has written."""
+LINES_BYTES = 100 * MB
+"""A file of JSON lines that a run has written: 100,000 episodes take some 40 MB, and six times that once read."""
 MODEL_BYTES = 1_000 * MB
 """A `.tflite` file: FlatBuffers end at 2 GiB, and LiteRT holds the file and its packed weights."""
 CHECKPOINT_BYTES = 8_000 * MB

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 
+import numpy as np
+from amc_latency.lut.building.plan import nearest_counts
 from torch import nn
 
 from amc_latency.errors import UserError
@@ -18,6 +20,7 @@ from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.episodes.problem import AgentOptions, Problem
+from amc_latency.search.judge.judge import FINALISTS
 from amc_latency.search.judge.rewards import make_reward
 from amc_latency.search.solvers.baselines import uniform_policy
 from amc_latency.search.steps.methods import choose, search_episodes
@@ -37,6 +40,7 @@ class Candidate:
     """policies that were judged for it"""
 
 
+FILLING_STEPS = 12
 Make = Callable[[float], Candidate]
 """From a knob in 0..1, of which 1 cuts nothing; UserError for one out of reach."""
 
@@ -106,6 +110,45 @@ def agent(subject: Subject, seed: int, name: str | None, warm: bool | None) -> M
     return make
 
 
+def random(subject: Subject, seed: int) -> Make:
+    """The best of random policies that take all of the milliseconds."""
+
+    def make(knob: float) -> Candidate:
+        problem = problem_of(subject, seed, knob, SearchConfig.damage, "error")
+        policies = list(dict.fromkeys(filled_policies(problem.clamp, subject.sizes.evaluations, seed)))
+        # As a search ends: the ten that did best in an episode are judged by all held-back images.
+        finalists = sorted(policies, key=lambda counts: -subject.judge(counts).accuracy)[:FINALISTS]
+        best = max(finalists, key=lambda counts: subject.judge.final(counts).accuracy)
+        return Candidate(subject.judge.network(best), best, len(policies))
+
+    return make
+
+
+def filled_policies(clamp: Clamp, n: int, seed: int) -> list[Counts]:
+    """`n` random policies whose predicted milliseconds are as many as the clamp allows, or nearly.
+
+    Keep ratios are drawn from each group's smallest to 1, and then all moved towards 1, or towards the smallest, until
+    the limit is met. Ratios as they are drawn are a third of the uncut network's milliseconds, whatever the limit.
+    """
+    rng, costs = np.random.default_rng(seed), clamp.costs
+    full = np.array(costs.full, dtype=float)
+    lowest = np.array([choices[0] for choices in costs.choices]) / full
+    policies = []
+    for _ in range(n):
+        drawn = rng.uniform(lowest, 1.0)
+        found, low, high = tuple(choices[0] for choices in costs.choices), 0.0, 2.0
+        for _ in range(FILLING_STEPS):
+            way = (low + high) / 2
+            moved = lowest + way * (drawn - lowest) if way <= 1 else drawn + (way - 1) * (1 - drawn)
+            counts = nearest_counts(costs.choices, list(moved * full))
+            if costs.ms(counts) <= clamp.target_ms:
+                found, low = counts, way
+            else:
+                high = way
+        policies.append(found)
+    return policies
+
+
 def torch_pruning(subject: Subject, seed: int, importance: str, round_to: int) -> Make:
     """Torch-Pruning; its knob is the share of channels that stay."""
 
@@ -117,10 +160,13 @@ def torch_pruning(subject: Subject, seed: int, importance: str, round_to: int) -
 
 
 def fastnas(subject: Subject, seed: int) -> Make:
-    """ModelOpt's FastNAS; its knob is the share of FLOPs."""
+    """ModelOpt's FastNAS; its knob is the share of FLOPs, and all but the first ask for no more scores."""
+    evaluations = 0
 
     def make(knob: float) -> Candidate:
-        model, evaluations = others.fastnas(subject.judge, knob, subject.folder / "fastnas.pth")
+        nonlocal evaluations
+        model, scored = others.fastnas(subject.judge, knob, subject.folder / "fastnas.pth")
+        evaluations += scored
         return Candidate(model, others.widths(model), evaluations)
 
     return make
@@ -129,9 +175,10 @@ def fastnas(subject: Subject, seed: int) -> Make:
 PREDICTED, CHANNELS, FLOPS = "share of the predicted ms", "share of channels kept", "share of FLOPs"
 RIVALS = {
     "uniform": Rival(partial(baseline, name="uniform"), PREDICTED, is_policy=True),
-    "random": Rival(partial(baseline, name="random"), PREDICTED, has_seed=True, is_policy=True),
+    "random": Rival(random, PREDICTED, has_seed=True, is_policy=True),
     "netadapt": Rival(partial(baseline, name="netadapt"), PREDICTED, is_policy=True),
     "ddpg": Rival(partial(agent, name="ddpg", warm=False), PREDICTED, has_seed=True, is_policy=True),
+    "dp": Rival(partial(agent, name="dp", warm=True), PREDICTED, has_seed=True, is_policy=True),
     "taylor": Rival(partial(baseline, name="dp", damage="taylor"), PREDICTED, is_policy=True),
     **{
         f"tp-{importance}-{round_to}": Rival(
@@ -143,4 +190,4 @@ RIVALS = {
     "fastnas": Rival(fastnas, FLOPS, packages=("modelopt", "torchprofile")),
     OURS: Rival(partial(agent, name=None, warm=None), PREDICTED, has_seed=True, is_policy=True),
 }
-"""In the order in which they are run, but that seeds go first."""
+"""In the order in which they are run, but that seeds go first. What ours has over `dp` is what learning adds."""

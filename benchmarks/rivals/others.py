@@ -8,7 +8,6 @@ Torch-Pruning (MIT) stands among the development packages. ModelOpt (Apache-2.0)
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from pathlib import Path
 
@@ -25,6 +24,8 @@ IMPORTANCES = {"l2": "GroupMagnitudeImportance", "bn": "BNScaleImportance"}
 """Torch-Pruning's, by our short names: the group's L2 norm, and the scale of batch norms."""
 MOST_OF_A_LAYER = 0.9
 """Global ranking else takes whole layers away: at most so much of each goes."""
+FASTNAS_DIVISOR = 8
+"""Channels stay in multiples of this, as ours do."""
 FASTNAS_BATCHES, FASTNAS_BATCH = 8, 64
 """that recalibrate its batch norms for each score, as many images as ours are recalibrated with"""
 
@@ -58,8 +59,6 @@ def fastnas(judge: Judge, flops: float, checkpoint: Path) -> tuple[nn.Module, in
     Scored by the held-back images that judge an episode. Its map of sensitivities is kept at `checkpoint`: another
     share costs no more scores. Raises UserError for a share that it can't reach.
     """
-    # It looks for a CUDA toolkit to build extensions with; there is nothing to build for a convolution.
-    os.environ.setdefault("CUDA_HOME", "")
     with warnings.catch_warnings(action="ignore"):
         import modelopt.torch.prune as mtp
 
@@ -71,15 +70,16 @@ def fastnas(judge: Judge, flops: float, checkpoint: Path) -> tuple[nn.Module, in
         scored += 1
         return accuracy(model, few, size) / 100
 
-    train = judge.data.train
-    batches = [
-        train.at(slice(start, start + FASTNAS_BATCH)).inputs(size)
-        for start in range(0, FASTNAS_BATCHES * FASTNAS_BATCH, FASTNAS_BATCH)
-    ]
+    # Unless told otherwise it keeps multiples of 32 channels, which is more than half of what small networks have.
+    config = mtp.fastnas.FastNASConfig().model_dump()
+    for rules in config.values():
+        rules["*"].update({name: FASTNAS_DIVISOR for name in rules["*"] if name.endswith("_divisor")})
+    train = judge.data.train.take(FASTNAS_BATCHES * FASTNAS_BATCH)
+    batches = [inputs for inputs, _ in train.parts(size, FASTNAS_BATCH)]
     try:
         model, _ = mtp.prune(
             copy.deepcopy(judge.base.model),
-            mode="fastnas",
+            mode=[("fastnas", config)],
             constraints={"flops": f"{100 * flops:.3f}%"},
             dummy_input=torch.zeros(1, *judge.base.spec.input),
             config={"data_loader": batches, "score_func": score, "checkpoint": str(checkpoint)},

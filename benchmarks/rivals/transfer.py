@@ -41,7 +41,7 @@ def transfer(name: str, source: str, checkpoint: Path, image_size: int, epochs: 
         {key: tensor for key, tensor in state.items() if not key.startswith(f"{head}.")}, strict=False
     )
     size = spec.input[1:]
-    layer = fitted_head(features(model, head, data.train, size), data.train.labels, data.classes)
+    layer = fitted_head(*features(model, head, data.train, size), data.classes)
     model.get_submodule(head).load_state_dict(layer.state_dict())
     said = [f"last layer alone {accuracy(model, data.test, size):.2f} %"]
     if epochs:
@@ -67,17 +67,19 @@ def last_linear(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def features(model: nn.Module, head: str, split: Split, size: tuple[int, int], batch_size: int = 64) -> Tensor:
-    """What the layer `head` is given for each image, [N, features]."""
+def features(model: nn.Module, head: str, split: Split, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What the layer `head` is given for each image, [N, features], and the labels [N]."""
     seen: list[Tensor] = []
+    labels: list[Tensor] = []
     hook = model.get_submodule(head).register_forward_pre_hook(lambda module, args: seen.append(args[0].flatten(1)))
     try:
         model.eval()
-        for start in range(0, len(split), batch_size):
-            model(split.at(slice(start, start + batch_size)).inputs(size))
+        for inputs, of_inputs in split.parts(size):
+            model(inputs)
+            labels.append(of_inputs)
     finally:
         hook.remove()
-    return torch.cat(seen)
+    return torch.cat(seen), torch.cat(labels)
 
 
 def fitted_head(inputs: Tensor, labels: Tensor, classes: int) -> nn.Linear:

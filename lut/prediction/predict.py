@@ -14,7 +14,7 @@ from amc_latency.lut.prediction.calibration import (
     traffic_of,
 )
 from amc_latency.lut.prediction.layers import LayerLatencies, MissingShapeError
-from amc_latency.lut.prediction.uncertainty import FitError, RowErrors, sum_variance
+from amc_latency.lut.prediction.uncertainty import REPEAT_SD, FitError, RowErrors, sum_variance
 from amc_latency.lut.shapes.shape import NOOP, LayerShape, NetworkShape, is_network, parse_network
 from amc_latency.lut.table.headers import holds_estimates
 from amc_latency.lut.table.table import LatencyTable, no_garbage_collection
@@ -108,14 +108,16 @@ class Predictor:
     def standard_error_ms(self, shapes: Sequence[LayerShape]) -> float | None:
         """Of a measurement about `ms`, if made as those of the calibration were; None without a calibration to tell by.
 
-        Raises `MissingShapeError`.
+        In state `frame` it may be made at another time (`REPEAT_SD`). Raises `MissingShapeError`.
         """
         error = self._fit_error(network_family(shapes))
         if error is None:
             return None
         calibration = self.calibration(shapes)
         fitted = calibration.fitted(self.raw_ms(shapes), calibration.megabytes(shapes))
-        return error.standard_error_ms(fitted, self.ms(shapes), self._sum_variance(shapes))
+        ms = self.ms(shapes)
+        repeat_ms = REPEAT_SD * ms if self.table.protocol.state == "frame" else 0.0
+        return math.hypot(error.standard_error_ms(fitted, ms, self._sum_variance(shapes)), repeat_ms)
 
     def interval_ms(self, shapes: Sequence[LayerShape], confidence: float = 0.95) -> tuple[float, float] | None:
         """What is measured lies in here with that probability; None where there is no standard error."""

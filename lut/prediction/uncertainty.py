@@ -15,6 +15,12 @@ import numpy as np
 from amc_latency.lut.shapes.shape import LayerShape, parse_shape
 from amc_latency.lut.table.table import LatencyTable
 
+REPEAT_SD = 0.008
+"""Of the same network's median in state `frame`, timed again another time at reference speed, relative to it.
+
+Ten `bench` of a network over ten minutes: .9, .7 and 1.2 % on two machines (README), less the .3 % that one shows of
+itself. A table's networks are timed within a minute, and can't tell of it.
+"""
 _POOLED_WEIGHT = 4
 """A kind's pooled variance counts as much as this many of a layer's own, which comes from two or three figures."""
 

@@ -213,6 +213,26 @@ def test_without_training_the_network_is_as_refit_left_it(
     assert "held back %" not in text
 
 
+@pytest.mark.parametrize("shift", [0, 90])
+def test_a_search_by_scores_of_any_size_goes_on_from_its_logs(
+    shift: float, model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
+) -> None:
+    """Below 0, and percentages."""
+    asked = []
+
+    class Shifted(Alike):
+        def score(self, model: nn.Module, budget: int | None = None) -> float:
+            asked.append(budget)
+            return shift + super().score(model, budget)
+
+    first = search(net, table, Shifted(model, images), tmp_path / "run", episodes=4)
+    (first.folder / "report.json").unlink()
+    once = len(asked)
+    again = search(net, table, Shifted(model, images), tmp_path / "run", episodes=4)
+    assert again.report.rows == first.report.rows
+    assert len(asked) < 1.8 * once  # What the logs hold was not asked again.
+
+
 def test_a_search_is_resumed_by_the_same_task_alone(
     model: Segmenter, images: Tensor, net: amc.Network, table: Any, tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ _ENOUGH = 4
 """A larger one to at least so many times the size that it is then shrunk to."""
 _BYTES_A_PIXEL = 12
 """Four bytes of each colour's three: as decoded, turned, converted, and cut."""
+_PROGRESSIVE_BYTES_A_PIXEL = 6
+"""A progressive JPEG's coefficients of its full size are all kept until the last scan, however small it is decoded."""
 _ROOM_BYTES = 768 * MB
 
 
@@ -48,6 +50,13 @@ def decode(path: Path, view: View, room: Room | None = None) -> np.ndarray | str
 
     try:
         with _opened(path) as opened:
+            coefficients = 0
+            if "progressive" in opened.info:
+                coefficients = _PROGRESSIVE_BYTES_A_PIXEL * opened.width * opened.height
+                if coefficients > _ROOM_BYTES:
+                    raise ValueError(
+                        f"a progressive JPEG of {opened.width}x{opened.height} pixels takes too much memory"
+                    )
             if opened.width * opened.height > _LARGE_PIXELS:
                 # A JPEG, and nothing else, can be decoded at an eighth, a quarter or half of its size.
                 opened.draft(None, (_ENOUGH * view.size[1], _ENOUGH * view.size[0]))
@@ -55,7 +64,7 @@ def decode(path: Path, view: View, room: Room | None = None) -> np.ndarray | str
             if pixels > PHOTO_PIXELS:
                 raise ValueError(f"{pixels:,} pixels are more than the {PHOTO_PIXELS:,} that are decoded")
             levels = levels_of(opened)
-            with room.taken(_BYTES_A_PIXEL * pixels) if room else nullcontext():
+            with room.taken(_BYTES_A_PIXEL * pixels + coefficients) if room else nullcontext():
                 return np.asarray(view.shrunk(as_bytes(ImageOps.exif_transpose(opened), levels)))
     except Exception as error:
         return reason(error)

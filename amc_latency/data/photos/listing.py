@@ -18,6 +18,8 @@ SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testi
 ANNOTATIONS = "val/val_annotations.txt"
 """Of Tiny ImageNet: a file of val/images and its class a line, and more that is not read."""
 _NAMED = 5
+_DEEPEST = 64
+"""Folders within folders: `os.walk` calls itself for each."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ def images(folder: Path, console: Console | None = None) -> list[str]:
 
     found, linked = [], []
     for parent, folders, names in os.walk(folder, onerror=refuse):
+        inner = Path(parent).relative_to(folder)
+        if len(inner.parts) > _DEEPEST:
+            raise UserError(f"{folder}: folders in it lie {_DEEPEST} deep and more; photos are looked for no deeper")
         folders[:] = [name for name in folders if not name.startswith(".")]
         linked += [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        inner = Path(parent).relative_to(folder)
         found += [
             (inner / name).as_posix() for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]

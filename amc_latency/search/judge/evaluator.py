@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amc_latency.data import Split
 from amc_latency.data.logits import correct, loss_of
+from amc_latency.data.splits import at_once
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import cut
 from amc_latency.prune.rank import consumer_l1, keep_indices, keep_order
@@ -41,7 +42,7 @@ class NetworkEvaluator:
         calibration: Tensor,
         images: Tensor,
         labels: Tensor,
-        batch: int = 100,
+        batch: int | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model = model.eval()
@@ -50,8 +51,8 @@ class NetworkEvaluator:
         self.calibration = calibration.contiguous(memory_format=torch.channels_last)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
-        self.batch = batch
-        self._forward = CheckedForward(self.model, graph, self.calibration, self.images, labels, batch, say)
+        self.batch = batch or at_once((images.shape[-2], images.shape[-1]))
+        self._forward = CheckedForward(self.model, graph, self.calibration, self.images, labels, self.batch, say)
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score of one policy; by the first images only, where these show that `best` is out of its reach.

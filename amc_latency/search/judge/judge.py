@@ -18,6 +18,7 @@ from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData, InMemory
 from amc_latency.data.fitting import network_line
+from amc_latency.data.splits import EVALUATED, at_once
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
@@ -32,8 +33,6 @@ from amc_latency.training.finetune import KEPT, finetune_config, settle, worse_t
 from amc_latency.training.loop import DivergedError, fit
 from amc_latency.training.original import check_original
 
-BATCH = 100
-"""images at once that are judged, and fewer where memory runs out"""
 Result = TypeVar("Result")
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
@@ -48,9 +47,18 @@ class JudgeConfig:
     calibration_images: int = 512
     """train images for refit, whose statistics are collected once"""
     recalibration_images: int = 256
-    """how many of these recalibrate the batch norms of each policy's network"""
+    """how many of these recalibrate the batch norms of each policy's network; see `recalibrating`"""
     accelerator: str | None = "cpu"
     """where networks are cut, judged and fine-tuned"""
+
+    def recalibrating(self, size: tuple[int, int]) -> int:
+        """The same for images of `size` (h, w): unless set, of those larger than 96x96 fewer, down to 64.
+
+        Their maps have as many positions for a batch norm's statistics, and those of all images are in memory at once.
+        """
+        if self.recalibration_images != JudgeConfig.recalibration_images:
+            return self.recalibration_images
+        return min(self.recalibration_images, max(64, self.recalibration_images * 96 * 96 // (size[0] * size[1])))
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,8 @@ class Judge:
     Networks are given and taken on the CPU; what is computed with them is computed on `device`.
     """
 
+    line: type[JudgedPolicy] = JudgedPolicy
+    """of the log"""
     measure = ACCURACY
     """what its figures are"""
 
@@ -121,11 +131,11 @@ class Judge:
         self._writes = False
         self.say = say
         self.device = prepared(accelerator_of(config.accelerator))
-        self._batch = BATCH
+        self._batch = EVALUATED if self.device.type != "cpu" else at_once(self.image_size)
         self._counters: list[Callable[[Counts], None]] = []
         self._known: dict[Counts, Score] = {}
         self._final: dict[Counts, Score] = {}
-        for row in [] if log is None else read_lines(log, JudgedPolicy):
+        for row in [] if log is None else read_lines(log, self.line):
             known = self._final if row.final else self._known
             known[row.counts] = Score(row.accuracy, row.loss, row.images, row.top5)
 
@@ -373,7 +383,7 @@ class Judge:
             self.model,
             self.base.graph,
             self.pruner(),
-            self.calibration[: self.config.recalibration_images],
+            self.calibration[: self.config.recalibrating(self.image_size)],
             held_back.inputs(self.image_size).to(self.device),
             held_back.labels.to(self.device),
             self._batch,
@@ -386,6 +396,6 @@ class Judge:
                 # Not before: another search may just have begun in the folder, and be in the middle of a line.
                 drop_torn_line(self.log)
                 self._writes = True
-            row = JudgedPolicy(counts, score.accuracy, score.loss, score.images, final, score.top5)
+            row = self.line(counts, score.accuracy, score.loss, score.images, final, score.top5)
             append_line(self.log, row)
         return score

@@ -31,8 +31,8 @@ class EpisodeRecord:
     """Keep ratios executed, after the clamp."""
     reward: float
     """Of the whole policy; what the agent was given, unless it is rewarded by layer."""
-    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    """Of the cut, refitted network on held-back images, 0..1."""
+    accuracy: float
+    """Of the cut, refitted network on held-back images, 0..1; or a task's own score, which may be any number."""
     loss: float
     """Cross entropy in nats, on the same images."""
     images: Annotated[int, msgspec.Meta(ge=1)]

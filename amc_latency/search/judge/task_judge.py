@@ -6,6 +6,7 @@ import copy
 import math
 import numbers
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.models.load import Network
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig
+from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig, JudgedPolicy
 from amc_latency.search.judge.score import Score, Tested
 from amc_latency.search.judge.weights import WeightJudge
 from amc_latency.task import Task, Trains
@@ -132,9 +133,17 @@ class Asked:
         return UserError(f"{self.name}: {method}() raised {type(error).__name__}: {reason}")
 
 
+@dataclass(frozen=True)
+class ScoredPolicy(JudgedPolicy):
+    """A line of the log where a task's own score stands for the accuracy: any number."""
+
+    accuracy: float
+
+
 class TaskScores(Judge):
     """A judge by `asked`: networks are cut and repaired as for images, and run by PyTorch's own modules."""
 
+    line = ScoredPolicy
     measure = MEASURE
     for_finalists = for_the_end = "the task's whole score"
 

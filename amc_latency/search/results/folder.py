@@ -94,7 +94,7 @@ def uncut_of(network: NetworkOptions) -> tuple[NetworkOptions, str] | None:
         known = from_toml(read_bytes(path, CONFIG_BYTES).decode(), dict[str, Any])
         wanted = {name: known[name] for name in names_of(NetworkOptions) if name in known}
         found, sha256 = NetworkOptions(**wanted), known["weights_sha256"]
-    except (ValueError, OSError, KeyError):
+    except (ValueError, OSError, KeyError, UserError):
         return None
     own = names_own_file(found.model) and found.model != network.model
     return None if own or not isinstance(sha256, str) else (found, sha256)

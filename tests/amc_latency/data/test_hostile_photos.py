@@ -13,6 +13,7 @@ from PIL import Image
 
 from amc_latency.data.items import Skipped, read_all
 from amc_latency.data.photos.files import PhotoFiles
+from amc_latency.data.photos.listing import images
 from amc_latency.data.photos.room import Room
 from amc_latency.data.photos.view import View
 from amc_latency.errors import UserError
@@ -38,6 +39,26 @@ def test_a_photo_of_too_many_pixels_is_not_decoded(tmp_path: Path, width: int, h
     found = looked_at(path, (8, 8))
     assert isinstance(found, str)
     assert f"{width * height:,} pixels" in found or "decompression bomb" in found
+
+
+def test_a_progressive_jpeg_needs_memory_for_its_full_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (16, 16)).save(path, progressive=True)
+    said = bytearray(path.read_bytes())
+    frame = said.index(b"\xff\xc2")
+    for start, size in ((frame + 5, 12_000), (frame + 7, 11_000)):
+        said[start : start + 2] = size.to_bytes(2, "big")
+    path.write_bytes(said)
+    assert looked_at(path, (8, 8)) == "a progressive JPEG of 11000x12000 pixels takes too much memory"
+
+
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(70):
+        deep /= "a"
+    deep.mkdir(parents=True)
+    with pytest.raises(UserError, match="lie 64 deep and more"):
+        images(tmp_path)
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
 from amc_latency.data import ImageData, InMemory
+from amc_latency.data.splits import at_once
 from amc_latency.pixels import Normalisation, parse_normalisation
 
 GREY = Normalisation((0.25,), (0.5,))
@@ -66,3 +67,12 @@ def test_a_digest_sees_any_pixel_and_any_label() -> None:
     label[4] = 3
     for other in (replace(split, images=pixel), replace(split, labels=label), split.take(4)):
         assert data.digest() != replace(data, test=other).digest()
+
+
+def test_a_batch_of_large_images_is_smaller() -> None:
+    # A hundred of 96x96 hold as many pixels as 18 of 224x224.
+    sizes = ((28, 28), (96, 96), (224, 224), (96, 192), (4000, 4000))
+    assert [at_once(size) for size in sizes] == [100, 100, 18, 50, 1]
+    split = InMemory(noise(5, 1, 4, 4), torch.arange(5), GREY)
+    assert [len(labels) for _, labels in split.parts((480, 480), 100)] == [4, 1]
+    assert [len(labels) for _, labels in split.parts((8, 8), 2)] == [2, 2, 1]

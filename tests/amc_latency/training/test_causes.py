@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amc_latency.data import Split
+from amc_latency.data import InMemory
 from amc_latency.pixels import NORMALISATIONS, Normalisation, parse_normalisation
 from amc_latency.training.causes import Fit, fitting
 from amc_latency.training.outcome import outcome
@@ -43,7 +43,7 @@ def found(
     """What fits a network that expects `own`, and gives its classes in `order`, shown images normalised by `shown`."""
     images = torch.full((len(LABELS), channels, 4, 4), 77, dtype=torch.uint8)
     images[:, channels - 1 if is_bgr else 0] = (20 * LABELS).to(torch.uint8)[:, None, None]
-    split = Split(images, labels, shown)
+    split = InMemory(images, labels, shown)
     network = FirstChannel(own or shown, torch.arange(12) if order is None else order)
     before = outcome(network, split, (4, 4))
     return fitting(network, split, (4, 4), before, classes=14, chance_pct=100 / 12)
@@ -121,7 +121,7 @@ def test_answers_that_have_nothing_to_do_with_the_images_fit_nothing(seed: int) 
 def test_two_classes_the_other_way_round_are_found() -> None:
     labels = LABELS % 2
     images = labels.to(torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
-    split = Split(images, labels, Normalisation((0.0,), (1.0,)))
+    split = InMemory(images, labels, Normalisation((0.0,), (1.0,)))
 
     class Reversed(nn.Module):
         def __init__(self) -> None:

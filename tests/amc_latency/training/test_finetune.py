@@ -28,8 +28,11 @@ SIZE = (64, 64)
     [(227, 16, 15), (100, 12, 9), (16, 2, 8), (2000, 125, 16), (8000, 128, 63), (58_000, 128, 454)],
 )
 def test_batches_of_fine_tuning_by_number_of_images(images: int, batch: int, steps: int) -> None:
-    config = finetune_config(1, SIZE, seed=0)
+    config = finetune_config(1, SIZE, seed=0, epoch_steps=1)
     assert (config.batch(images), config.steps(images)) == (batch, steps)
+    # An epoch has 32 steps at least unless set: as many passes over the images as that takes.
+    passes = {15: 3, 9: 4, 8: 4, 16: 2, 63: 1, 454: 1}[steps]
+    assert finetune_config(1, SIZE, seed=0).steps(images) == passes * steps
 
 
 def test_a_batch_is_no_more_than_an_eighth_and_an_epoch_shows_every_image_once() -> None:
@@ -37,7 +40,7 @@ def test_a_batch_is_no_more_than_an_eighth_and_an_epoch_shows_every_image_once()
     for images in (*range(2, 70), 127, 128, 129, 227, 255, 256, 1000):
         assert batch_size_for(images) <= max(2, images / 8)
         few = replace(split.take(images), labels=torch.arange(images))
-        config = replace(finetune_config(1, (8, 8), seed=images), augment=False)
+        config = replace(finetune_config(1, (8, 8), seed=images, epoch_steps=1), augment=False)
         shown = [labels for _, labels in _batches(few, config, 0)]
         assert len(shown) == config.steps(images)
         assert torch.cat(shown).sort().values.tolist() == list(range(images))
@@ -71,7 +74,7 @@ def test_smaller_batches_take_smaller_steps_unless_the_rate_is_set() -> None:
 
 @pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"batch_size": 1}])
 def test_a_rate_or_batch_that_trains_nothing_is_refused_at_once(wrong: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"not|got"):
+    with pytest.raises(UserError, match=r"not|got|give a number"):
         finetune_config(1, SIZE, 0, **wrong)
     with pytest.raises(UserError, match=f"`{next(iter(wrong))}` is"):
         SearchConfig(speedup=2, **wrong)
@@ -85,7 +88,7 @@ def test_a_teacher_is_followed_by_its_share() -> None:
         model, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
         start, bias = (tensor.detach().clone() for tensor in model[1].parameters())
         config = replace(
-            finetune_config(1, (8, 8), 0, learning_rate=1.0, batch_size=32),
+            finetune_config(1, (8, 8), 0, learning_rate=1.0, batch_size=32, epoch_steps=1),
             distillation=share,
             weight_decay=0.0,
             momentum=0.5,

@@ -23,6 +23,7 @@ def test_top_5_is_what_topk_says(classes: int) -> None:
     assert found.top5_pct == pytest.approx(100 * float(expected.float().mean()))
     assert torch.equal(found.right, logits.argmax(1) == labels)
     assert torch.equal(among_first(logits, labels, 1), found.right)
+    assert torch.equal(found.labels, labels)
     assert found.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
 
 

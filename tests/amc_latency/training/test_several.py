@@ -42,7 +42,7 @@ reports = []
 # 23 images: batches of 7 and 8, of which the processes have 3 and 4.
 pixels = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8)
 split = InMemory(pixels, torch.arange(23) % 3, Normalisation((0.5,), (0.5,)))
-config = finetune_config(3, (8, 8), 1, batch_size=8, learning_rate=0.05, ema_decay=0.9)
+config = finetune_config(3, (8, 8), 1, batch_size=8, learning_rate=0.05, ema_decay=0.9, epoch_steps=1)
 fit(model.to(device), split, config, out / "state", reports.append)
 number = processes(device).number
 figures = torch.tensor([[report.loss, report.accuracy] for report in reports])

@@ -16,6 +16,7 @@ from amc_latency.data import InMemory, Split, load_data
 from amc_latency.data.augmentation import Augmentation, shift_and_flip
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.files.checkpoint import load_checkpoint
+from amc_latency.models.files.weights import read_tensors, write_tensors
 from amc_latency.models.registry import SCALABLE_MODELS, build_model
 from amc_latency.models.spec import ModelSpec
 from amc_latency.pixels import Normalisation
@@ -90,6 +91,16 @@ def test_a_stopped_run_ends_in_the_same_weights(few: Split, tmp_path: Path) -> N
         fit(resumed, few, CONFIG, path, reports.append)
         assert [report.epoch for report in reports] == list(range(last + 1, 4))
         assert same(resumed, unbroken)
+
+
+@pytest.mark.parametrize("said", [{"epoch": "1000000"}, {"epoch": "-5"}, {"parts": "0"}])
+def test_a_state_of_epochs_that_there_are_not_is_damaged(few: Split, tmp_path: Path, said: dict[str, str]) -> None:
+    path = tmp_path / "state"
+    fit(tiny_model(), few, CONFIG, path)
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, {**metadata, **said})
+    with pytest.raises(UserError, match="no whole training state"):
+        fit(tiny_model(), few, CONFIG, path)
 
 
 def test_parameters_without_gradients_are_kept_and_resumed(few: Split, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,17 @@ def test_a_predictor_has_an_interval_about_its_prediction(tmp_path: Path) -> Non
     assert predictor.margin_ms(shapes, 0.975) == pytest.approx(2.5706 * error_ms, rel=1e-4)
     assert 0.002 < error_ms / predictor.ms(shapes) < 0.03
     assert predictor.interval_ms(shapes, 0.5)[1] < interval_ms[1]
+
+
+def test_in_state_frame_a_measurement_may_be_of_another_time(tmp_path: Path) -> None:
+    table, networks = noisy_table(tmp_path / "t.tsv", 7)
+    within_ms = Predictor(table).standard_error_ms(networks[1])
+    table.protocol = replace(table.protocol, state="frame")
+    predictor = Predictor(table)
+    error_ms = predictor.standard_error_ms(networks[1])
+    assert within_ms is not None
+    assert error_ms is not None
+    assert error_ms**2 == pytest.approx(within_ms**2 + (0.008 * predictor.ms(networks[1])) ** 2)
 
 
 def test_too_few_networks_tell_nothing(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from amc_latency.models.spec import ModelSpec
 from amc_latency.search.judge.judge import Judge, JudgeConfig
 from amc_latency.search.judge.score import Score
 
 
 def test_another_search_s_line_is_not_cut_before_the_folder_is_ours(tmp_path: Path) -> None:
-    log, network, data = tmp_path / "scores.jsonl", _any(), _any()
+    log = tmp_path / "scores.jsonl"
+    network: Any = SimpleNamespace(spec=ModelSpec())
+    data: Any = object()
     Judge(network, data, JudgeConfig(), log)._write((8,), Score(0.5, 1.0, 10), final=False)
     whole = log.read_bytes()
     log.write_bytes(whole + whole[:20])
@@ -20,7 +24,3 @@ def test_another_search_s_line_is_not_cut_before_the_folder_is_ours(tmp_path: Pa
     # Once it writes itself, what is torn is a kill's.
     second._write((8,), Score(0.5, 1.0, 10), final=False)
     assert log.read_bytes() == whole + whole
-
-
-def _any() -> Any:
-    return object()

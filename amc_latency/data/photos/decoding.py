@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -33,6 +34,10 @@ _BYTES_A_PIXEL = 12
 _PROGRESSIVE_BYTES_A_PIXEL = 6
 """A progressive JPEG's coefficients of its full size are all kept until the last scan, however small it is decoded."""
 _ROOM_BYTES = 768 * MB
+_HEADER_BYTES = 4096
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])"
+_ENDLESS_COMMENT = re.compile(rb"P\d" + _GAP + rb"*(?:\d+" + _GAP + rb"+){0,2}\d*#[^\r\n]*\Z")
+"""Before the third number of a PPM, after which its pixels begin: Pillow reads it byte by byte."""
 
 
 def room_to_decode() -> Room:
@@ -87,6 +92,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with regular_file(path, PHOTO_BYTES) as file:
         if not os.fstat(file.fileno()).st_size:
             raise ValueError("an empty file")
+        start = file.read(_HEADER_BYTES)
+        if len(start) == _HEADER_BYTES and _ENDLESS_COMMENT.match(start):
+            raise ValueError(f"a comment that does not end within {_HEADER_BYTES:,} bytes")
+        file.seek(0)
         with Image.open(file, formats=FORMATS) as opened:
             yield opened
 

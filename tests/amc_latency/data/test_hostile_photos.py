@@ -52,6 +52,20 @@ def test_a_progressive_jpeg_needs_memory_for_its_full_size(tmp_path: Path) -> No
     assert looked_at(path, (8, 8)) == "a progressive JPEG of 11000x12000 pixels takes too much memory"
 
 
+@pytest.mark.parametrize("header", [b"P6 #", b"P6 #a\n 2#", b"P5\n3 2 #\r#", b"P6 2 2 #"])
+def test_a_comment_without_end_is_not_read_to_its_end(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "a.ppm"
+    path.write_bytes(header + b"a" * 5000 + b"\n2 2 255\n" + bytes(12))
+    assert looked_at(path, (2, 2)) == "a comment that does not end within 4,096 bytes"
+
+
+@pytest.mark.parametrize("side", [2, 100])
+def test_a_comment_and_pixels_that_look_like_one_are_read(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "a.ppm"
+    path.write_bytes(b"P6 # made by hand\n%d %d 255\n" % (side, side) + b"###" * side**2)
+    assert not isinstance(looked_at(path, (2, 2)), str)
+
+
 def test_folders_without_end_are_refused(tmp_path: Path) -> None:
     deep = tmp_path
     for _ in range(70):

@@ -140,12 +140,14 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
     put_sizes(traced, input_chw)
     found = walk(traced)
     grouping = found.labels.groups(found.modules)
+    parts = grouping.parts
     layers = tuple(
-        Layer(layer.shape, grouping.parts(layer.in_labels), grouping.parts(layer.out_labels), layer.again)
+        Layer(layer.shape, parts(layer.in_labels), parts(layer.out_labels), layer.again, layer.reads)
         for layer in found.layers
     )
+    outputs = tuple(dict.fromkeys(value.made_by for value in found.outputs))
     return NetworkGraph(
-        architecture=Architecture(layers, tuple(group.channels for group in grouping.groups)),
+        architecture=Architecture(layers, tuple(group.channels for group in grouping.groups), outputs),
         groups=grouping.groups,
         layer_names=tuple(layer.name for layer in found.layers),
         layer_nodes=tuple(layer.node for layer in found.layers),
@@ -153,7 +155,7 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
         batch_norms=found.batch_norms,
         left_whole=grouping.left_whole,
         input_chw=input_chw,
-        output_sizes=tuple(tuple(size) for _, size in found.outputs),
+        output_sizes=tuple(tuple(value.size) for value in found.outputs),
     )
 
 

@@ -1,10 +1,11 @@
-"""A network as the latency side sees it: layer shapes, and which coupled groups set each one's channels."""
+"""A network as the latency side sees it: layer shapes, what each reads, and which coupled groups set its channels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from amc_latency.lut.shapes.shape import LayerShape, NetworkShape
 
@@ -15,6 +16,8 @@ Channels = int | tuple[Part, ...] | None
 channels of several groups; what no part sets never changes."""
 Choices = Sequence[Sequence[int]]
 """For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""
+INPUT = -1
+"""The network's input, among tensors that are numbered by the layers that make them."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,40 @@ class Layer:
     out_group: Channels
     again: bool = False
     """whether it is a later call of a module: its time and MACs count once more, its parameters don't"""
+    reads: tuple[int, ...] | None = None
+    """the tensors that it reads, each once, by the layers that made them; None for what the layer before it makes"""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Layers in order of execution, and the full channel count of each coupled group in network order."""
+    """Layers in order of execution, and the full channel count of each coupled group in network order.
+
+    A tensor has the number of the layer that makes it, the network's input is `INPUT`: what moves no data, as
+    flattening, makes none.
+    """
 
     layers: tuple[Layer, ...]
     group_channels: tuple[int, ...]
+    returns: tuple[int, ...] | None = None
+    """the tensors that the network returns; None for what its last layer makes"""
+
+    @cached_property
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """The tensors that each layer reads."""
+        return tuple((i - 1,) if layer.reads is None else layer.reads for i, layer in enumerate(self.layers))
+
+    @cached_property
+    def outputs(self) -> tuple[int, ...]:
+        """The tensors that the network returns."""
+        return (len(self.layers) - 1,) if self.returns is None else self.returns
+
+    @cached_property
+    def readers(self) -> dict[int, tuple[int, ...]]:
+        """The layers that read each tensor: none read what the network alone returns."""
+        return {
+            tensor: tuple(i for i, reads in enumerate(self.reads) if tensor in reads)
+            for tensor in range(INPUT, len(self.layers))
+        }
 
     def shape_of(self, layer: Layer, counts: Sequence[int]) -> LayerShape:
         """The layer's shape when group `g` keeps `counts[g]` channels."""

@@ -30,6 +30,8 @@ class NetworkGraph:
     """module (or fx node) name of each of `architecture.layers`"""
     layer_nodes: tuple[str, ...]
     """fx node of each of them"""
+    tensors: Mapping[str, int]
+    """the tensor that each fx node holds, by its number in `architecture`; none where its layer goes on later"""
     arguments: tuple[float, ...]
     """of each of them what its shape doesn't say: a slice's start, an activation's slope, the number of a sum"""
     batch_norms: Mapping[str, str]
@@ -151,6 +153,7 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
         groups=grouping.groups,
         layer_names=tuple(layer.name for layer in found.layers),
         layer_nodes=tuple(layer.node for layer in found.layers),
+        tensors=found.held(),
         arguments=tuple(layer.argument for layer in found.layers),
         batch_norms=found.batch_norms,
         left_whole=grouping.left_whole,

@@ -39,6 +39,8 @@ class TracedLayer:
     """whether it is a later call of a module, with the weights of the first"""
     reads: tuple[int, ...] = ()
     """the layers that made what it reads, each once"""
+    end: str = ""
+    """the node of the last operation that is part of it: itself, or a batch norm or an activation that it takes in"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class LayerList:
         again = shares and shape.params > 0 and self._calls.get(name, 0) > 1
         read = [self.values[parent] for parent in node.all_input_nodes if parent in self.values]
         reads = tuple(dict.fromkeys(each.made_by for each in read))
-        layer = TracedLayer(name, node.name, shape, x.labels, labels, argument, again, reads)
+        layer = TracedLayer(name, node.name, shape, x.labels, labels, argument, again, reads, node.name)
         self.layers.append(layer)
         sign = KINDS[shape.kind].sign(shape, argument)
         keeps_sign = sign == "keeps" and all(each.non_negative for each in read)
@@ -137,6 +139,7 @@ class LayerList:
         if self._calls[layer.name] > 1:
             raise UserError(f"{layer.name}: is called twice and has a batch norm, which can't be folded into it")
         self.batch_norms[layer.name] = name
+        layer.end = node.name
         return True
 
     def ends_in(self, node: fx.Node, x: Value, activation: str) -> Value | None:
@@ -145,7 +148,7 @@ class LayerList:
         if layer is None:
             return None
         kind = self._made[layer.shape.kind].rectified or layer.shape.kind
-        layer.shape = replace(layer.shape, kind=kind, activation=activation)
+        layer.shape, layer.end = replace(layer.shape, kind=kind, activation=activation), node.name
         return replace(x, layer=None, non_negative=True)
 
     def called(self, name: str) -> None:
@@ -162,6 +165,17 @@ class LayerList:
             self.modules.append(name)
         elif name in self.batch_norms:
             raise UserError(f"{name}: is called twice and has a batch norm, which can't be folded into it")
+
+    def held(self) -> dict[str, int]:
+        """The tensor that each node holds, by the layer that makes it; none where the layer goes on in a later node."""
+        found: dict[str, int] = {}
+        done = {INPUT}
+        for node, value in self.values.items():
+            if value.made_by not in done and node.name == self.layers[value.made_by].end:
+                done.add(value.made_by)
+            if value.made_by in done:
+                found[node.name] = value.made_by
+        return found
 
     def _is_norm(self, name: str) -> bool:
         return isinstance(self.traced.get_submodule(name), BATCH_NORMS)

@@ -25,7 +25,7 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import PS_PER_MS, LatencyCosts, predicted_costs
-from amc_latency.search.costs.mixed import mixed_architecture
+from amc_latency.search.costs.mixed import entries, mixed_architecture
 from amc_latency.search.solvers.dynamic import solve
 from benchmarks.common import csv_of, machine, parser_of, versions
 
@@ -54,7 +54,7 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
         seconds[what] = time.perf_counter() - began
         return made
 
-    mixed = mixed_architecture(network.graph, precisions)
+    mixed = mixed_architecture(network.graph, precisions, Grid().choices(network))
     choices = mixed.choices(Grid().choices(network))
     if table is None:
         costs = timed("costs", lambda: LatencyCosts(mixed, choices, arithmetic_ms))
@@ -71,9 +71,9 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
     seconds["clamp"] = time.perf_counter() - began
     print(
         f"{model}: {len(mixed.by_group)} groups and {len(mixed.full) - len(mixed.by_group)} precisions of "
-        f"{len(mixed.allowed)} layers, {sum(map(len, choices)):,} choices, {len(costs.layers)} tables of up to "
-        f"{max(table.size for _, table in costs.layers):,}; costs {seconds['costs']:.2f} s, "
-        f"clamp {seconds['clamp']:.2f} s; uncut {costs.full_ms:.4g} ms, fastest {clamp.fastest_ms / costs.full_ms:.0%}"
+        f"{len(mixed.allowed)} layers, {sum(map(len, choices)):,} choices, {entries(mixed, choices):,} entries; "
+        f"costs {seconds['costs']:.2f} s, clamp {seconds['clamp']:.2f} s; uncut {costs.full_ms:.4g} ms, fastest "
+        f"{clamp.fastest_ms / costs.full_ms:.0%}"
     )
     for share in SHARES:
         began = time.perf_counter()

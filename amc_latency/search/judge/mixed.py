@@ -6,7 +6,7 @@ A policy here is a tuple of values of the variables of a `MixedArchitecture`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from torch import Tensor, fx, nn
 
 from amc_latency.data import ImageData, Split
 from amc_latency.lut.shapes.mixed import MixedArchitecture
-from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import recalibrate_batch_norm
@@ -23,7 +22,6 @@ from amc_latency.quantize.error import OutputError
 from amc_latency.quantize.fake import Simulator
 from amc_latency.quantize.ranges import Ranges
 from amc_latency.search.costs.costs import Counts, PolicyCosts
-from amc_latency.search.costs.mixed import mixed_architecture
 from amc_latency.search.judge.damage import Damage, refit_error
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut
 from amc_latency.search.judge.judge import Judge, JudgeConfig
@@ -91,21 +89,22 @@ class PlainForward:
 class MixedJudge(Judge):
     """Scores of policies of widths and precisions, by networks that are cut and rounded, not fine-tuned.
 
-    `network` gives the cut network before it is rounded, which can be fine-tuned and exported in its precisions.
+    `mixed` is the network's. The method `network` gives what is cut before it is rounded, which can be fine-tuned and
+    exported in its precisions.
     """
 
     def __init__(
         self,
+        mixed: MixedArchitecture,
         network: Network,
         data: ImageData,
         config: JudgeConfig,
         log: Path | None = None,
         original: Network | None = None,
         say: Callable[[str], None] = lambda text: None,
-        precisions: Sequence[str] = (INT8, FLOAT32),
     ) -> None:
         super().__init__(network, data, config, log, original, say)
-        self.mixed = mixed_architecture(network.graph, precisions)
+        self.mixed = mixed
 
     def pruner(self) -> RoundedCut:
         """What makes a policy's network, rounded."""

@@ -77,7 +77,7 @@ class MixedSearch:
         precisions: Sequence[str],
     ) -> None:
         self.network = network
-        self.mixed = mixed_architecture(network.graph, precisions)
+        self.mixed = mixed_architecture(network.graph, precisions, choices)
         self.costs: LatencyCosts = predicted_costs(self.mixed, self.mixed.choices(choices), predictor)
         self.choices = choices
 

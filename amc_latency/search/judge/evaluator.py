@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
+from amc_latency.data.decoded import Decoded
 from amc_latency.data.logits import correct, loss_of
 from amc_latency.data.splits import at_once
 from amc_latency.graph.trace import NetworkGraph
@@ -40,7 +41,7 @@ class NetworkEvaluator:
         graph: NetworkGraph,
         prune: Callable[[Counts], nn.Module],
         calibration: Tensor,
-        images: Tensor,
+        images: Tensor | Decoded,
         labels: Tensor,
         batch: int | None = None,
         say: Callable[[str], None] = lambda text: None,
@@ -49,10 +50,9 @@ class NetworkEvaluator:
         self.graph = graph
         self.prune = prune
         self.calibration = calibration.contiguous(memory_format=torch.channels_last)
-        self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
         self.batch = batch or at_once((images.shape[-2], images.shape[-1]))
-        self._forward = CheckedForward(self.model, graph, self.calibration, self.images, labels, self.batch, say)
+        self._forward = CheckedForward(self.model, graph, self.calibration, images, labels, self.batch, say)
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score of one policy; by the first images only, where these show that `best` is out of its reach.

@@ -17,12 +17,13 @@ from amc_latency.accelerator import accelerator_of, halving, on, prepared
 from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData, InMemory
+from amc_latency.data.decoded import inputs_of
 from amc_latency.data.fitting import network_line
-from amc_latency.data.splits import EVALUATED, at_once
+from amc_latency.data.splits import EVALUATED, at_once, fewer_of_large
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
-from amc_latency.prune.refit import COLLECTED_BATCH, Statistics, collect
+from amc_latency.prune.refit import COLLECTED_BATCH, POINTS, Statistics, collect
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
@@ -45,7 +46,7 @@ class JudgeConfig:
     images: int = 1000
     """held-back images that an episode is judged by; finalists are by all of them"""
     calibration_images: int = 512
-    """train images for refit, whose statistics are collected once"""
+    """train images for refit, whose statistics are collected once; see `calibrating`"""
     recalibration_images: int = 256
     """how many of these recalibrate the batch norms of each policy's network; see `recalibrating`"""
     accelerator: str | None = "cpu"
@@ -58,7 +59,17 @@ class JudgeConfig:
         """
         if self.recalibration_images != JudgeConfig.recalibration_images:
             return self.recalibration_images
-        return min(self.recalibration_images, max(64, self.recalibration_images * 96 * 96 // (size[0] * size[1])))
+        return fewer_of_large(self.recalibration_images, size, 64)
+
+    def calibrating(self, size: tuple[int, int]) -> int:
+        """How many train images refit gets: unless set, of those larger than 96x96 fewer, down to 256."""
+        if self.calibration_images != JudgeConfig.calibration_images:
+            return self.calibration_images
+        return fewer_of_large(self.calibration_images, size, 256)
+
+    def points(self, size: tuple[int, int]) -> int:
+        """Positions of each image that refit looks at: of fewer images more, so that there are as many in all."""
+        return POINTS * self.calibration_images // self.calibrating(size)
 
 
 @dataclass(frozen=True)
@@ -362,14 +373,16 @@ class Judge:
 
     @cached_property
     def _calibrating(self) -> InMemory:
-        return self.data.train.take(self.config.calibration_images).kept()
+        return self.data.train.take(self.config.calibrating(self.image_size)).kept()
 
     @cached_property
     def statistics(self) -> Statistics:
         """What refit knows of each layer's inputs."""
         found, _ = halving(
-            lambda batch: collect(self.model, self.base.graph, self.calibration, batch_size=batch),
-            COLLECTED_BATCH,
+            lambda batch: collect(
+                self.model, self.base.graph, self.calibration, self.config.points(self.image_size), batch
+            ),
+            min(COLLECTED_BATCH, self._batch),
             self.device,
             self.say,
         )
@@ -384,7 +397,7 @@ class Judge:
             self.base.graph,
             self.pruner(),
             self.calibration[: self.config.recalibrating(self.image_size)],
-            held_back.inputs(self.image_size).to(self.device),
+            inputs_of(held_back, self.image_size, self.device),
             held_back.labels.to(self.device),
             self._batch,
             self.say,

@@ -20,7 +20,8 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.delivery.timing import PolicyTimer
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.training.finetune import finetune_config
 from amc_latency.training.loop import accuracy, fit
 from amc_latency.training.recipe import BATCH

@@ -21,7 +21,8 @@ from amc_latency.models.spec import ModelSpec
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
-from amc_latency.search.judge.judge import FinetuneOptions, Judge
+from amc_latency.search.judge.config import FinetuneOptions
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.judge.score import Tested
 from amc_latency.search.results.folder import RunFolder, TimedFile

@@ -10,7 +10,7 @@ from amc_latency.data import decoded as module
 from amc_latency.data.decoded import Decoded, inputs_of
 from amc_latency.data.splits import at_once, fewer_of_large
 from amc_latency.pixels import Normalisation
-from amc_latency.search.judge.judge import JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
 
 CPU = torch.device("cpu")
 

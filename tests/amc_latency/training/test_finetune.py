@@ -12,7 +12,8 @@ from amc_latency.data import ImageData, load_data
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.training.distillation import distance
 from amc_latency.training.finetune import SHARES, finetune_config, settle
 from amc_latency.training.loop import _batches, fit, judged

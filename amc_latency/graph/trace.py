@@ -30,6 +30,8 @@ class NetworkGraph:
     """module (or fx node) name of each of `architecture.layers`"""
     layer_nodes: tuple[str, ...]
     """fx node of each of them"""
+    tensors: Mapping[str, int]
+    """the tensor that each fx node holds, by its number in `architecture`; none where its layer goes on later"""
     arguments: tuple[float, ...]
     """of each of them what its shape doesn't say: a slice's start, an activation's slope, the number of a sum"""
     batch_norms: Mapping[str, str]
@@ -140,20 +142,23 @@ def trace(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
     put_sizes(traced, input_chw)
     found = walk(traced)
     grouping = found.labels.groups(found.modules)
+    parts = grouping.parts
     layers = tuple(
-        Layer(layer.shape, grouping.parts(layer.in_labels), grouping.parts(layer.out_labels), layer.again)
+        Layer(layer.shape, parts(layer.in_labels), parts(layer.out_labels), layer.again, layer.reads)
         for layer in found.layers
     )
+    outputs = tuple(dict.fromkeys(value.made_by for value in found.outputs))
     return NetworkGraph(
-        architecture=Architecture(layers, tuple(group.channels for group in grouping.groups)),
+        architecture=Architecture(layers, tuple(group.channels for group in grouping.groups), outputs),
         groups=grouping.groups,
         layer_names=tuple(layer.name for layer in found.layers),
         layer_nodes=tuple(layer.node for layer in found.layers),
+        tensors=found.held(),
         arguments=tuple(layer.argument for layer in found.layers),
         batch_norms=found.batch_norms,
         left_whole=grouping.left_whole,
         input_chw=input_chw,
-        output_sizes=tuple(tuple(size) for _, size in found.outputs),
+        output_sizes=tuple(tuple(value.size) for value in found.outputs),
     )
 
 

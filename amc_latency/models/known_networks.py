@@ -68,6 +68,7 @@ class _Layer:
     in_group: Channels
     out_group: Channels
     again: bool
+    reads: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class _Record:
     trained: bool
     layers: tuple[_Layer, ...]
     group_channels: tuple[int, ...]
+    outputs: tuple[int, ...]
     groups: tuple[ChannelGroup, ...]
 
 
@@ -148,21 +150,23 @@ def _read(path: Path) -> KnownNetwork | None:
             return None
         record = from_json(text, _Record)
         layers = tuple(
-            Layer(parse_shape(each.shape), each.in_group, each.out_group, each.again) for each in record.layers
+            Layer(parse_shape(each.shape), each.in_group, each.out_group, each.again, each.reads)
+            for each in record.layers
         )
         names = tuple(each.name for each in record.layers)
-        graph = KnownGraph(Architecture(layers, record.group_channels), record.groups, names)
+        graph = KnownGraph(Architecture(layers, record.group_channels, record.outputs), record.groups, names)
         return KnownNetwork(KnownSpec(record.name), graph, record.trained)
     return None
 
 
 def _keep(path: Path, network: Network) -> None:
-    graph = network.graph
+    graph, architecture = network.graph, network.graph.architecture
     layers = tuple(
-        _Layer(name, layer.shape.text, layer.in_group, layer.out_group, layer.again)
-        for name, layer in zip(graph.layer_names, graph.architecture.layers, strict=True)
+        _Layer(name, layer.shape.text, layer.in_group, layer.out_group, layer.again, reads)
+        for name, layer, reads in zip(graph.layer_names, architecture.layers, architecture.reads, strict=True)
     )
-    record = _Record(network.spec.name, network.trained, layers, graph.architecture.group_channels, graph.groups)
+    group_channels, outputs = architecture.group_channels, architecture.outputs
+    record = _Record(network.spec.name, network.trained, layers, group_channels, outputs, graph.groups)
     text = json.dumps(asdict(record)).encode()
     # Whoever can't write there waits for torch again, and loses nothing else.
     with suppress(OSError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from amc_latency.lut.building.steps import Steps, representatives
-from amc_latency.lut.shapes.architecture import Architecture, Choices
+from amc_latency.lut.shapes.architecture import Architecture, Choices, Searched
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 
 
@@ -53,9 +53,9 @@ def input_shapes(
     return [shape for shape in dict.fromkeys(shapes) if shape not in first_stage]
 
 
-def reachable_shapes(architecture: Architecture, choices: Choices) -> list[LayerShape]:
+def reachable_shapes(architecture: Searched, choices: Choices) -> list[LayerShape]:
     """Every layer shape that some network on the grid has, each once."""
-    shapes = []
+    shapes: list[LayerShape] = []
     for layer in architecture.layers:
         shapes += architecture.reachable(layer, choices)
     return list(dict.fromkeys(shapes))

@@ -49,6 +49,13 @@ class Activation:
     """whether a product of its own follows in a log"""
     has_slopes: bool = False
     """whether it has a weight a channel"""
+    int8_range: tuple[float, float] | None = None
+    """what TFLite asks an int8 tensor of its outputs to range over; None for what its values do"""
+
+
+def int8_range(name: str) -> tuple[float, float] | None:
+    """Of the activation `name`, or of "none"; see `Activation.int8_range`."""
+    return ACTIVATIONS[name].int8_range if name in ACTIVATIONS else None
 
 
 def write(graph: TfliteGraph, x: int, name: str, argument: float | None = None) -> int:
@@ -90,9 +97,16 @@ ACTIVATIONS = {
     ),
     "hard_swish": Activation(lambda on: on.operator("HARD_SWISH", sign="keeps"), ("HARD_SWISH", "HardSwish", _UNARY)),
     "hard_sigmoid": Activation(_hard_sigmoid, (_BINARY,), non_negative=True, begins_as_sum=True, ends_in_product=True),
-    "sigmoid": Activation(lambda on: on.operator("LOGISTIC", sign="non_negative"), _SIGMOID, non_negative=True),
+    "sigmoid": Activation(
+        lambda on: on.operator("LOGISTIC", sign="non_negative"),
+        _SIGMOID,
+        non_negative=True,
+        int8_range=(0.0, 255 / 256),
+    ),
     "silu": Activation(_silu, _SIGMOID, ends_in_product=True),
-    "tanh": Activation(lambda on: on.operator("TANH", sign="keeps"), ("TANH", "Tanh", _UNARY)),
+    "tanh": Activation(
+        lambda on: on.operator("TANH", sign="keeps"), ("TANH", "Tanh", _UNARY), int8_range=(-1.0, 127 / 128)
+    ),
     "leaky_relu": Activation(_leaky_relu, ("LEAKY_RELU", "Leaky ReLU", _UNARY)),
     "prelu": Activation(_prelu, ("PRELU", "PReLU", _BINARY), sign="any", has_slopes=True),
     "elu": Activation(lambda on: on.operator("ELU", sign="keeps"), ("ELU", _UNARY)),

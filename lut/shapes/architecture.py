@@ -1,10 +1,12 @@
-"""A network as the latency side sees it: layer shapes, and which coupled groups set each one's channels."""
+"""A network as the latency side sees it: layer shapes, what each reads, and which coupled groups set its channels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
 
 from amc_latency.lut.shapes.shape import LayerShape, NetworkShape
 
@@ -15,6 +17,37 @@ Channels = int | tuple[Part, ...] | None
 channels of several groups; what no part sets never changes."""
 Choices = Sequence[Sequence[int]]
 """For each coupled group, the counts that it may keep, ascending: see `channel_choices`."""
+ByGroup = Sequence[int] | Mapping[int, int]
+"""How many channels each coupled group keeps, or each of those that are asked about."""
+INPUT = -1
+"""The network's input, among tensors that are numbered by the layers that make them."""
+
+
+class Searched(Protocol):
+    """A network as a policy decides it: a number for each coupled group, or for layers' precisions as well."""
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The largest value of what a policy decides."""
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """What has a cost each."""
+
+    def scope(self, layer: Any) -> tuple[int, ...]:
+        """The numbers of a policy that the layer depends on, ascending."""
+
+    def shapes_of(self, layer: Any, values: Sequence[int]) -> Sequence[LayerShape]:
+        """What the layer costs under a policy, as shapes."""
+
+    def shapes(self, values: Sequence[int] | None = None) -> NetworkShape:
+        """All layer shapes under a policy, of the network as it is if none."""
+
+    def reachable(self, layer: Any, choices: Choices) -> list[LayerShape]:
+        """Every shape that the layer can have, each once."""
+
+    def makes(self, layer: Any, group: int) -> bool:
+        """Whether that number of a policy is about what the layer makes."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +59,47 @@ class Layer:
     out_group: Channels
     again: bool = False
     """whether it is a later call of a module: its time and MACs count once more, its parameters don't"""
+    reads: tuple[int, ...] | None = None
+    """the tensors that it reads, each once, by the layers that made them; None for what the layer before it makes"""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Layers in order of execution, and the full channel count of each coupled group in network order."""
+    """Layers in order of execution, and the full channel count of each coupled group in network order.
+
+    A tensor has the number of the layer that makes it, the network's input is `INPUT`: what moves no data, as
+    flattening, makes none.
+    """
 
     layers: tuple[Layer, ...]
     group_channels: tuple[int, ...]
+    returns: tuple[int, ...] | None = None
+    """the tensors that the network returns; None for what its last layer makes"""
 
-    def shape_of(self, layer: Layer, counts: Sequence[int]) -> LayerShape:
+    @cached_property
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """The tensors that each layer reads."""
+        return tuple((i - 1,) if layer.reads is None else layer.reads for i, layer in enumerate(self.layers))
+
+    @cached_property
+    def outputs(self) -> tuple[int, ...]:
+        """The tensors that the network returns."""
+        return (len(self.layers) - 1,) if self.returns is None else self.returns
+
+    @cached_property
+    def readers(self) -> dict[int, tuple[int, ...]]:
+        """The layers that read each tensor: none read what the network alone returns."""
+        return {
+            tensor: tuple(i for i, reads in enumerate(self.reads) if tensor in reads)
+            for tensor in range(INPUT, len(self.layers))
+        }
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The largest value of what a policy decides: each coupled group's channels."""
+        return self.group_channels
+
+    def shape_of(self, layer: Layer, counts: ByGroup) -> LayerShape:
         """The layer's shape when group `g` keeps `counts[g]` channels."""
         shape = layer.shape
         if layer.in_group is not None:
@@ -50,10 +114,19 @@ class Architecture:
 
     def shapes(self, counts: Sequence[int] | None = None) -> NetworkShape:
         """All layer shapes at `counts` (full width if none). Raises `ValueError` for a wrong number of counts."""
+        counts = self.checked(counts)
+        return tuple(self.shape_of(layer, counts) for layer in self.layers)
+
+    def shapes_of(self, layer: Layer, counts: Sequence[int]) -> tuple[LayerShape, ...]:
+        """What the layer costs at `counts`, as shapes: its own alone."""
+        return (self.shape_of(layer, counts),)
+
+    def checked(self, counts: Sequence[int] | None) -> Sequence[int]:
+        """The counts, full width if none. Raises `ValueError` for a wrong number of them."""
         counts = self.group_channels if counts is None else counts
         if len(counts) != len(self.group_channels):
             raise ValueError(f"{len(counts)} channel counts for a network of {len(self.group_channels)} coupled groups")
-        return tuple(self.shape_of(layer, counts) for layer in self.layers)
+        return counts
 
     def params(self, counts: Sequence[int] | None = None) -> tuple[int, ...]:
         """Parameters of each layer at `counts`: none for those that an earlier layer has already. As `shapes`."""
@@ -65,6 +138,10 @@ class Architecture:
         shape = layer.shape
         sides = (*self._parts(layer.in_group, shape.c_in), *self._parts(layer.out_group, shape.c_out))
         return tuple(sorted({group for group, _ in sides}))
+
+    def out_size(self, layer: Layer, counts: ByGroup) -> int:
+        """The layer's channels out when group `g` keeps `counts[g]` channels."""
+        return self._size(layer.out_group, layer.shape.c_out, counts)
 
     def in_sizes(self, layer: Layer, choices: Choices) -> list[int]:
         """Every number of channels in that the layer can have, ascending."""
@@ -106,7 +183,7 @@ class Architecture:
             return ()
         return ((side, size // self.group_channels[side]),) if isinstance(side, int) else side
 
-    def _size(self, side: Channels, size: int, counts: Sequence[int]) -> int:
+    def _size(self, side: Channels, size: int, counts: ByGroup) -> int:
         for group, values in self._parts(side, size):
             size -= values * (self.group_channels[group] - counts[group])
         return size

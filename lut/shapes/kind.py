@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,5 +130,10 @@ class Kind:
     """by the shape and the cache's bytes"""
     inputs: Callable[[LayerShape], Sequence[tuple[int, ...]]] = _one_input
     """the size of each tensor that it reads, without the batch"""
+    int8_scale: Literal["own", "input", "output"] = "own"
+    """whose scale and zero point TFLite asks for in int8: each tensor's own, those of the first input for all, or those
+    of the output for all"""
+    int8_range: tuple[float, float] | None = None
+    """as `Activation.int8_range`"""
     constants: Callable[[LayerShape], Sequence[tuple[int, ...]]] = lambda shape: ()
     """the shape of each of its constants, in the file's order of axes"""

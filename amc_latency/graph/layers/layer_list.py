@@ -13,6 +13,7 @@ from amc_latency.graph.coupling import ChannelLabels, Labels
 from amc_latency.graph.layers.layer_shapes import NO_PAD, Pad, Size
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.lut.shapes.activations import ACTIVATIONS
+from amc_latency.lut.shapes.architecture import INPUT
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
@@ -36,6 +37,10 @@ class TracedLayer:
     """what its shape doesn't say and the exported file needs: a slice's start, an activation's slope, a number"""
     again: bool = False
     """whether it is a later call of a module, with the weights of the first"""
+    reads: tuple[int, ...] = ()
+    """the layers that made what it reads, each once"""
+    end: str = ""
+    """the node of the last operation that is part of it: itself, or a batch norm or an activation that it takes in"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Value:
     """into how many sets the channels have been dealt out, in the middle of a channel shuffle"""
     non_negative: bool = False
     """whether no figure in it can be below zero"""
+    made_by: int = INPUT
+    """the layer that made it"""
     flat: tuple[int, int] = (1, 1)
     """height and width of the feature map that was flattened to this: the file keeps it as a map, [H, W, C]"""
 
@@ -79,8 +86,8 @@ class LayerList:
         """the batch norm that is folded into a layer, by that layer's name"""
         self.labels = ChannelLabels()
         self.values: dict[fx.Node, Value] = {}
-        self.outputs: list[tuple[str, Size]] = []
-        """the nodes that the network returns, each once, and their sizes"""
+        self.outputs: list[Value] = []
+        """what the network returns, each once"""
         self._calls: dict[str, int] = {}
 
     def add(
@@ -105,14 +112,16 @@ class LayerList:
         if expected != size:
             raise UserError(f"{name}: makes {size} where {expected} is supported")
         again = shares and shape.params > 0 and self._calls.get(name, 0) > 1
-        layer = TracedLayer(name, node.name, shape, x.labels, labels, argument, again)
-        self.layers.append(layer)
         read = [self.values[parent] for parent in node.all_input_nodes if parent in self.values]
+        reads = tuple(dict.fromkeys(each.made_by for each in read))
+        layer = TracedLayer(name, node.name, shape, x.labels, labels, argument, again, reads, node.name)
+        self.layers.append(layer)
         sign = KINDS[shape.kind].sign(shape, argument)
         keeps_sign = sign == "keeps" and all(each.non_negative for each in read)
         non_negative = keeps_sign or sign == "non_negative" or shape.activation in _NON_NEGATIVE
         fusible = layer if self._made[shape.kind].fuses else None
-        return Value(size, labels, fusible, non_negative=non_negative, flat=x.flat if flat is None else flat)
+        flat = x.flat if flat is None else flat
+        return Value(size, labels, fusible, non_negative=non_negative, made_by=len(self.layers) - 1, flat=flat)
 
     def takes_in_norm(self, node: fx.Node, name: str, x: Value) -> bool:
         """Whether the layer that made `x` takes in the batch norm `name`, which then belongs to it."""
@@ -130,6 +139,7 @@ class LayerList:
         if self._calls[layer.name] > 1:
             raise UserError(f"{layer.name}: is called twice and has a batch norm, which can't be folded into it")
         self.batch_norms[layer.name] = name
+        layer.end = node.name
         return True
 
     def ends_in(self, node: fx.Node, x: Value, activation: str) -> Value | None:
@@ -138,7 +148,7 @@ class LayerList:
         if layer is None:
             return None
         kind = self._made[layer.shape.kind].rectified or layer.shape.kind
-        layer.shape = replace(layer.shape, kind=kind, activation=activation)
+        layer.shape, layer.end = replace(layer.shape, kind=kind, activation=activation), node.name
         return replace(x, layer=None, non_negative=True)
 
     def called(self, name: str) -> None:
@@ -155,6 +165,17 @@ class LayerList:
             self.modules.append(name)
         elif name in self.batch_norms:
             raise UserError(f"{name}: is called twice and has a batch norm, which can't be folded into it")
+
+    def held(self) -> dict[str, int]:
+        """The tensor that each node holds, by the layer that makes it; none where the layer goes on in a later node."""
+        found: dict[str, int] = {}
+        done = {INPUT}
+        for node, value in self.values.items():
+            if value.made_by not in done and node.name == self.layers[value.made_by].end:
+                done.add(value.made_by)
+            if value.made_by in done:
+                found[node.name] = value.made_by
+        return found
 
     def _is_norm(self, name: str) -> bool:
         return isinstance(self.traced.get_submodule(name), BATCH_NORMS)

@@ -91,7 +91,7 @@ def _output(found: LayerList, node: fx.Node) -> None:
         if value.dealt or value.pad != NO_PAD:
             raise UserError(f"{place(maker)}: returns a map that is padded or in the middle of a channel shuffle")
         found.labels.keep(value.labels, "they are the network's output")
-        found.outputs.append((maker.name, value.size))
+        found.outputs.append(value)
 
 
 def _only_nodes(output: Any) -> bool:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from amc_latency.errors import UserError
 from amc_latency.lut.building.plan import reachable_shapes
 from amc_latency.lut.prediction.predict import Predictor
-from amc_latency.lut.shapes.architecture import Architecture, Layer
+from amc_latency.lut.shapes.architecture import Searched
 from amc_latency.lut.shapes.shape import LayerShape
 
 PS_PER_MS = 10**9
@@ -52,7 +52,7 @@ class PolicyCosts:
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Searched,
         choices: Sequence[Sequence[int]],
         layers: Callable[[tuple[Counts, ...]], list[Term]],
         offset: int = 0,
@@ -75,7 +75,7 @@ class PolicyCosts:
     @property
     def full(self) -> Counts:
         """The uncut network's counts, which keep ratios are of. A policy only if every group may keep all."""
-        return self.architecture.group_channels
+        return self.architecture.full
 
     @property
     def widest(self) -> Counts:
@@ -173,7 +173,7 @@ class LayerCosts(PolicyCosts):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Searched,
         choices: Sequence[Sequence[int]],
         layer_cost: Callable[[LayerShape], int],
         offset: int = 0,
@@ -199,7 +199,7 @@ class LatencyCosts(LayerCosts):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Searched,
         choices: Sequence[Sequence[int]],
         layer_ms: Callable[[LayerShape], float],
         offset_ms: float = 0.0,
@@ -226,7 +226,7 @@ class LatencyCosts(LayerCosts):
         return self.of_many(counts) / PS_PER_MS
 
 
-def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]], predictor: Predictor) -> LatencyCosts:
+def predicted_costs(architecture: Searched, choices: Sequence[Sequence[int]], predictor: Predictor) -> LatencyCosts:
     """Costs whose `ms` is the predictor's, calibration included. Raises `MissingShapeError`."""
     # All at once, which is much quicker than one by one.
     predictor.missing(reachable_shapes(architecture, choices))
@@ -240,15 +240,15 @@ def predicted_costs(architecture: Architecture, choices: Sequence[Sequence[int]]
 
 
 def _layer_factor(
-    architecture: Architecture, choices: tuple[Counts, ...], layer: Layer, cost: Callable[[LayerShape], int]
+    architecture: Searched, choices: tuple[Counts, ...], layer: Any, cost: Callable[[LayerShape], int]
 ) -> Term:
     scope = architecture.scope(layer)
     table = np.empty([len(choices[group]) for group in scope], dtype=np.int64)
-    counts = list(architecture.group_channels)
+    counts = list(architecture.full)
     for indices in itertools.product(*(range(size) for size in table.shape)):
         for group, index in zip(scope, indices, strict=True):
             counts[group] = choices[group][index]
-        table[indices] = cost(architecture.shape_of(layer, counts))
+        table[indices] = sum(map(cost, architecture.shapes_of(layer, counts)))
     return scope, table
 
 

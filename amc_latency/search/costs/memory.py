@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from amc_latency.errors import UserError
-from amc_latency.graph.layers.liveness import IMAGE, live_tensors
-from amc_latency.lut.shapes.architecture import Architecture, Layer
+from amc_latency.graph.layers.liveness import live_tensors
+from amc_latency.lut.shapes.architecture import INPUT, Architecture, Layer
 from amc_latency.models.load import Network
 from amc_latency.search.costs.clamp import MAX_TABLE_ENTRIES
 from amc_latency.search.costs.costs import MAX, Counts, PolicyCosts, Term
@@ -47,9 +47,9 @@ def _forms(network: Network) -> list[Form]:
     """For each layer what is live while it runs."""
     architecture = network.graph.architecture
     tensors = {index: _output(architecture, layer) for index, layer in enumerate(architecture.layers)}
-    tensors[IMAGE] = (_FLOAT_BYTES * math.prod(network.graph.input_chw), {})
+    tensors[INPUT] = (_FLOAT_BYTES * math.prod(network.graph.input_chw), {})
     forms = []
-    for live in live_tensors(network.model, network.graph):
+    for live in live_tensors(architecture):
         by_group: dict[int, int] = {}
         for tensor in live:
             for group, each in tensors[tensor][1].items():

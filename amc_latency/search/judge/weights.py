@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from amc_latency.errors import UserError
 from amc_latency.graph.registry import is_weighted
 from amc_latency.graph.trace import NetworkGraph, with_tensors
-from amc_latency.lut.shapes.architecture import Architecture, Choices, Layer
+from amc_latency.lut.shapes.architecture import Architecture, ByGroup, Choices, Layer
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
@@ -54,7 +54,7 @@ class WeightArchitecture(Architecture):
     A layer's `out_group` is its place among the groups, None where it has no weights.
     """
 
-    def shape_of(self, layer: Layer, counts: Sequence[int]) -> LayerShape:
+    def shape_of(self, layer: Layer, counts: ByGroup) -> LayerShape:
         """The layer's shape when group `g` keeps `counts[g]` weights."""
         if not isinstance(layer.out_group, int):
             return layer.shape

@@ -43,6 +43,7 @@ KINDS = (
             lambda shape: Extra(COPY, total=shape.parts, own=1),
         ),
         own_fields=("parts",),
+        int8_scale="output",
         check=_check_concat,
         inputs=_parts,
     ),
@@ -51,6 +52,7 @@ KINDS = (
         lambda to: to.graph.slice(to.x, int(to.argument or 0), to.shape.c_out),
         Log({"slice": ("SLICE", "STRIDED_SLICE", "Slice")}),
         changes_channels=True,
+        int8_scale="input",
         check=_check_slice,
     ),
     Kind(
@@ -59,6 +61,7 @@ KINDS = (
         Log({"shuffle": ("TRANSPOSE", "Transpose")}),
         own_fields=("parts",),
         on_maps=True,
+        int8_scale="input",
         check=_check_shuffle,
     ),
 )

@@ -16,6 +16,7 @@ KINDS = (
         lambda to: to.graph.softmax(to.x),
         Log({"softmax": ("SOFTMAX", "Softmax")}),
         sign=lambda shape, argument: "non_negative",
+        int8_range=(0.0, 255 / 256),
     ),
     Kind("noop", lambda to: to.graph.absolute(to.x), work=lambda shape, cache_bytes: {}),
 )

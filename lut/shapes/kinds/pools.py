@@ -94,7 +94,7 @@ def _border(shape: LayerShape) -> Extra | None:
 
 def _avg(name: str) -> Kind:
     log = Log({name: ("AVERAGE_POOL_2D", "Average Pooling")}, extra=_border)
-    return Kind(name, _write_avg, log, window=True, on_maps=True, takes_activation=True, work=_work)
+    return Kind(name, _write_avg, log, window=True, on_maps=True, takes_activation=True, work=_work, int8_scale="input")
 
 
 def _max(name: str, reads_non_negative: bool) -> Kind:
@@ -109,6 +109,7 @@ def _max(name: str, reads_non_negative: bool) -> Kind:
         takes_activation=True,
         reads_non_negative=reads_non_negative,
         work=_work,
+        int8_scale="input",
     )
 
 

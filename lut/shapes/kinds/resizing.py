@@ -22,6 +22,7 @@ def _resizing(name: str, ops: Sequence[str]) -> Kind:
         Log({name: ops}),
         on_maps=True,
         output=_enlarged,
+        int8_scale="input",
     )
 
 

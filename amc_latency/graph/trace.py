@@ -42,6 +42,14 @@ class NetworkGraph:
     output_sizes: tuple[tuple[int, ...], ...]
     """of each tensor that the network returns, once each: (features,) or (channels, height, width)"""
 
+    @property
+    def holders(self) -> dict[int, str]:
+        """The fx node that makes each tensor whole: that of the last operation which is part of its layer."""
+        found: dict[int, str] = {}
+        for name, tensor in self.tensors.items():
+            found.setdefault(tensor, name)
+        return found
+
 
 def with_tensors(model: nn.Module, tensor_of: Callable[[str, Tensor], Tensor]) -> nn.Module:
     """A copy of `model` whose parameters and buffers are `tensor_of(name, tensor)`.

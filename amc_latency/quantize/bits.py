@@ -21,12 +21,13 @@ class Format:
     tensors: int | None
 
 
+FLOAT32 = "float32"
 SIMULATED = "simulated"
 """begins the names of what no file has: `simulated4`, or `simulated2x8` for weights of 2 bits and tensors of 8"""
 _BITS = range(2, 9)
 
 FORMATS: dict[str, Format] = {
-    "float32": Format(None, None),
+    FLOAT32: Format(None, None),
     "int8": Format(8, 8),
     **{f"{SIMULATED}{bits}": Format(bits, bits) for bits in _BITS},
     **{f"{SIMULATED}{weights}x{tensors}": Format(weights, tensors) for weights in _BITS for tensors in _BITS},

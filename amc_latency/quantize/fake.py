@@ -6,6 +6,7 @@ and none where a value was cut off at the end of its range. Biases, which a file
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ from amc_latency.lut.shapes.activations import int8_range
 from amc_latency.lut.shapes.architecture import INPUT
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.quantize.bits import Format, formats_of
-from amc_latency.quantize.ranges import Range, Ranges, steps_of
+from amc_latency.quantize.ranges import Range, Ranges, observed, steps_of
 
+ROUNDED = "rounded_"
+"""begins the names of nodes that round what another holds"""
 _LEAST = 1e-9
 """The largest weight that a channel without weights is given: ai-edge-quantizer's."""
 
@@ -75,34 +78,44 @@ def rounded_weights(weight: Tensor, axis: int, bits: int) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, -most, most)
 
 
+class Simulator:
+    """Networks of one structure in any precisions: `model`, and what is cut from it. It is traced once."""
+
+    def __init__(self, model: nn.Module, graph: NetworkGraph) -> None:
+        self.graph = graph
+        self._operations = traced_on_meta(model, graph.input_chw).graph
+
+    def traced(self, network: nn.Module) -> fx.GraphModule:
+        """A network of this structure as the graph of its operations; modules and parameters are its own."""
+        return fx.GraphModule(network, copy.deepcopy(self._operations), type(network).__name__).train(network.training)
+
+    def ranges(self, network: nn.Module, images: Tensor, batch: int = 64) -> Ranges:
+        """The ranges of its tensors on images [N, C, H, W]. Raises `UserError` for no images."""
+        return observed(self.traced(network), self.graph, images, batch)
+
+    def network(self, network: nn.Module, precisions: Sequence[str], ranges: Ranges) -> fx.GraphModule:
+        """It in `precisions`, one a layer, names of `bits.FORMATS`; it shares its modules with what is given.
+
+        A layer of b bits reads and makes tensors of b bits; one in float32 sees what was made. Inputs and outputs of
+        the network are floats. Raises `ValueError` for a wrong number of precisions, `UserError` for an unknown one.
+        """
+        formats = formats_of(precisions)
+        if len(formats) != len(self.graph.layer_nodes):
+            raise ValueError(f"{len(formats)} precisions for a network of {len(self.graph.layer_nodes)} layers")
+        traced = self.traced(network)
+        nodes = {node.name: node for node in traced.graph.nodes}
+        rounding = _Rounding(traced, self.graph, ranges, formats)
+        for layer, name in enumerate(self.graph.layer_nodes):
+            rounding.layer(layer, nodes[name])
+        for tensor, name in self.graph.holders.items():
+            rounding.output(tensor, nodes[name])
+        traced.recompile()
+        return traced
+
+
 def fake_quantized(model: nn.Module, graph: NetworkGraph, precisions: Sequence[str], ranges: Ranges) -> fx.GraphModule:
-    """`model` in `precisions`, one a layer: names of `bits.FORMATS`. It shares the modules and parameters of `model`.
-
-    A layer of b bits reads and makes tensors of b bits; one in float32 sees what was made. Inputs and outputs of the
-    network are floats. Raises `ValueError` for a wrong number of precisions, `UserError` for an unknown one.
-    """
-    formats = formats_of(precisions)
-    if len(formats) != len(graph.layer_nodes):
-        raise ValueError(f"{len(formats)} precisions for a network of {len(graph.layer_nodes)} layers")
-    traced = fx.GraphModule(model, traced_on_meta(model, graph.input_chw).graph, type(model).__name__)
-    traced.train(model.training)
-    nodes = {node.name: node for node in traced.graph.nodes}
-    made = _Rounding(traced, graph, ranges, formats)
-    for layer, name in enumerate(graph.layer_nodes):
-        made.layer(layer, nodes[name])
-    for tensor, node in _first_holders(graph, nodes).items():
-        made.output(tensor, node)
-    traced.graph.lint()
-    traced.recompile()
-    return traced
-
-
-def _first_holders(graph: NetworkGraph, nodes: dict[str, fx.Node]) -> dict[int, fx.Node]:
-    """The node that makes each tensor whole."""
-    found: dict[int, fx.Node] = {}
-    for name, tensor in graph.tensors.items():
-        found.setdefault(tensor, nodes[name])
-    return found
+    """`model` in `precisions`; see `Simulator.network`."""
+    return Simulator(model, graph).network(model, precisions, ranges)
 
 
 class _Rounding:
@@ -162,7 +175,7 @@ class _Rounding:
         return self._read[key]
 
     def _put(self, after: fx.Node, found: Range, bits: int) -> fx.Node:
-        name = self._add(f"rounded_{after.name}_{len(self._read)}_{bits}", FakeTensor(found, bits))
+        name = self._add(f"{ROUNDED}{after.name}_{len(self._read)}_{bits}", FakeTensor(found, bits))
         with self._traced.graph.inserting_after(after):
             return self._traced.graph.call_module(name, (after,))
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from amc_latency.errors import UserError
-from amc_latency.graph.trace import NetworkGraph, traced_on_meta
+from amc_latency.graph.trace import NetworkGraph
 
 Range = tuple[float, float]
 """lowest and highest"""
@@ -28,20 +28,21 @@ def steps_of(found: Range, bits: int) -> tuple[float, int]:
     return scale, round(-(2 ** (bits - 1)) - low / scale)
 
 
-def observed(model: nn.Module, graph: NetworkGraph, images: Tensor, batch: int = 64) -> Ranges:
-    """The ranges of `model`, in eval mode, on images [N, C, H, W]: averages that later images weigh more in.
+def observed(traced: fx.GraphModule, graph: NetworkGraph, images: Tensor, batch: int = 64) -> Ranges:
+    """The ranges of a network in eval mode, given as its operations, on images [N, C, H, W].
 
-    As ai-edge-quantizer has them, see `SMOOTHING`. Raises `UserError` for no images.
+    Averages that later images weigh more in, as ai-edge-quantizer has them, see `SMOOTHING`. Raises `UserError` for no
+    images.
     """
     if not len(images):
         raise UserError("ranges of tensors need calibration images, and there are none")
-    was_training, watch = model.training, _Watch(model.eval(), graph)
+    was_training, watch = traced.training, _Watch(traced.eval(), graph)
     try:
         with torch.inference_mode():
             for part in images.split(batch):
                 watch.run(part)
     finally:
-        model.train(was_training)
+        traced.train(was_training)
     return {tensor: averaged(torch.cat(parts, 1)) for tensor, parts in watch.seen.items()}
 
 
@@ -57,13 +58,10 @@ def averaged(bounds: Tensor) -> Range:
 class _Watch(fx.Interpreter):
     """Notes the lowest and highest value of each tensor, image by image."""
 
-    def __init__(self, model: nn.Module, graph: NetworkGraph) -> None:
-        super().__init__(fx.GraphModule(model, traced_on_meta(model, graph.input_chw).graph))
-        self._tensors: dict[str, int] = {}
-        for name, tensor in graph.tensors.items():
-            # What comes after, as flattening, holds the same values.
-            self._tensors |= {name: tensor} if tensor not in self._tensors.values() else {}
-        self.seen: dict[int, list[Tensor]] = {tensor: [] for tensor in self._tensors.values()}
+    def __init__(self, traced: fx.GraphModule, graph: NetworkGraph) -> None:
+        super().__init__(traced)
+        self._tensors = {name: tensor for tensor, name in graph.holders.items()}
+        self.seen: dict[int, list[Tensor]] = {tensor: [] for tensor in graph.holders}
         """[2, N] of each batch"""
 
     def run_node(self, n: fx.Node) -> Any:

@@ -49,6 +49,8 @@ class Activation:
     """whether a product of its own follows in a log"""
     has_slopes: bool = False
     """whether it has a weight a channel"""
+    int8: bool = True
+    """whether TFLite has it in int8 on its own, and ai-edge-quantizer writes it"""
     int8_range: tuple[float, float] | None = None
     """what TFLite asks an int8 tensor of its outputs to range over; None for what its values do"""
 
@@ -93,7 +95,11 @@ ACTIVATIONS = {
         lambda on: on.operator("RELU", sign="non_negative"), ("RELU", "Clamp", _UNARY), fuses=True, non_negative=True
     ),
     "relu6": Activation(
-        lambda on: on.operator("RELU6", sign="non_negative"), ("RELU6", "Clamp", _UNARY), fuses=True, non_negative=True
+        lambda on: on.operator("RELU6", sign="non_negative"),
+        ("RELU6", "Clamp", _UNARY),
+        fuses=True,
+        non_negative=True,
+        int8=False,
     ),
     "hard_swish": Activation(lambda on: on.operator("HARD_SWISH", sign="keeps"), ("HARD_SWISH", "HardSwish", _UNARY)),
     "hard_sigmoid": Activation(_hard_sigmoid, (_BINARY,), non_negative=True, begins_as_sum=True, ends_in_product=True),
@@ -107,9 +113,9 @@ ACTIVATIONS = {
     "tanh": Activation(
         lambda on: on.operator("TANH", sign="keeps"), ("TANH", "Tanh", _UNARY), int8_range=(-1.0, 127 / 128)
     ),
-    "leaky_relu": Activation(_leaky_relu, ("LEAKY_RELU", "Leaky ReLU", _UNARY)),
-    "prelu": Activation(_prelu, ("PRELU", "PReLU", _BINARY), sign="any", has_slopes=True),
-    "elu": Activation(lambda on: on.operator("ELU", sign="keeps"), ("ELU", _UNARY)),
+    "leaky_relu": Activation(_leaky_relu, ("LEAKY_RELU", "Leaky ReLU", _UNARY), int8=False),
+    "prelu": Activation(_prelu, ("PRELU", "PReLU", _BINARY), sign="any", has_slopes=True, int8=False),
+    "elu": Activation(lambda on: on.operator("ELU", sign="keeps"), ("ELU", _UNARY), int8=False),
     "gelu": Activation(lambda on: on.operator("GELU", "GeluOptions", "keeps"), ("GELU", _UNARY)),
 }
 """In the order in which messages list them."""

@@ -130,9 +130,9 @@ class Kind:
     """by the shape and the cache's bytes"""
     inputs: Callable[[LayerShape], Sequence[tuple[int, ...]]] = _one_input
     """the size of each tensor that it reads, without the batch"""
-    int8_scale: Literal["own", "input", "output"] = "own"
+    int8_scale: Literal["own", "input", "output"] | None = "own"
     """whose scale and zero point TFLite asks for in int8: each tensor's own, those of the first input for all, or those
-    of the output for all"""
+    of the output for all; None where there is no int8"""
     int8_range: tuple[float, float] | None = None
     """as `Activation.int8_range`"""
     constants: Callable[[LayerShape], Sequence[tuple[int, ...]]] = lambda shape: ()

@@ -16,7 +16,8 @@ from amc_latency.lut.shapes.registry import KINDS, kind_of
 FUSED_ACTIVATIONS = ("none", *(name for name, each in RECORDS.items() if each.fuses))
 """those that a layer may end in at no cost"""
 ACTIVATIONS = ("none", *RECORDS)
-DTYPES = ("float32",)
+DTYPES = ("float32", "int8")
+"""see `precisions.PRECISIONS`"""
 
 _TEXT = re.compile(
     r"(?P<kind>[a-z_]+) (?P<c_in>\d{1,9})x(?P<h>\d{1,9})x(?P<w>\d{1,9})>(?P<c_out>\d{1,9})"

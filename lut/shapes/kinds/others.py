@@ -18,5 +18,5 @@ KINDS = (
         sign=lambda shape, argument: "non_negative",
         int8_range=(0.0, 255 / 256),
     ),
-    Kind("noop", lambda to: to.graph.absolute(to.x), work=lambda shape, cache_bytes: {}),
+    Kind("noop", lambda to: to.graph.absolute(to.x), work=lambda shape, cache_bytes: {}, int8_scale=None),
 )

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
-from amc_latency.quantize.fake import FakeTensor, fake_quantized, rounded_weights
-from amc_latency.quantize.ranges import Range, averaged, observed, steps_of
+from amc_latency.quantize.fake import FakeTensor, Simulator, fake_quantized, rounded_weights
+from amc_latency.quantize.ranges import Range, averaged, steps_of
 from tests.amc_latency.random_networks import random_network
 
 
@@ -163,7 +163,7 @@ def test_a_mixed_network_is_what_rounding_by_hand_makes() -> None:
     kinds = [layer.shape.kind for layer in graph.architecture.layers]
     assert kinds == ["conv", "depthwise", "add", "max_pool", "activation", "concat", "linear"]
     x = torch.randn(32, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    ranges = dict(observed(net, graph, x))
+    ranges = dict(Simulator(net, graph).ranges(net, x))
     assert sorted(ranges) == list(range(INPUT, 7))
     assert ranges[INPUT] == pytest.approx(averaged(torch.stack(x.flatten(1).aminmax(dim=1))))
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_it_trains_the_network_that_it_was_made_of() -> None:
     net = own_net()
     graph = trace(net, (2, 4, 4))
     x = torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    fake = fake_quantized(net, graph, ["simulated4"] * 7, observed(net, graph, x))
+    fake = fake_quantized(net, graph, ["simulated4"] * 7, Simulator(net, graph).ranges(net, x))
     assert {id(each) for each in fake.parameters()} == {id(each) for each in net.parameters()}
     before = functional.cross_entropy(fake(x), torch.zeros(8, dtype=torch.int64))
     before.backward()
@@ -198,13 +198,13 @@ def test_it_trains_the_network_that_it_was_made_of() -> None:
 def test_names_and_numbers_that_do_not_fit_are_refused() -> None:
     net = own_net()
     graph = trace(net, (2, 4, 4))
-    ranges = observed(net, graph, torch.randn(4, 2, 4, 4))
+    ranges = Simulator(net, graph).ranges(net, torch.randn(4, 2, 4, 4))
     with pytest.raises(UserError, match=r"no precision is called 'int9'.*Did you mean 'int8'"):
         fake_quantized(net, graph, ["int9"] * 7, ranges)
     with pytest.raises(ValueError, match="6 precisions for a network of 7 layers"):
         fake_quantized(net, graph, ["int8"] * 6, ranges)
     with pytest.raises(UserError, match="need calibration images"):
-        observed(net, graph, torch.zeros(0, 2, 4, 4))
+        Simulator(net, graph).ranges(net, torch.zeros(0, 2, 4, 4))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -216,7 +216,7 @@ def test_random_networks_run_in_any_precisions(seed: int) -> None:
     except UserError:
         return  # One that is refused, which `test_random_networks.py` looks at.
     x = torch.randn(16, *size, generator=torch.Generator().manual_seed(seed))
-    ranges = observed(model, graph, x)
+    ranges = Simulator(model, graph).ranges(model, x)
     layers = len(graph.architecture.layers)
     drawn = np.random.default_rng(seed).integers(0, 2, layers)
     mixed = [["float32", "int8"][i] for i in drawn]

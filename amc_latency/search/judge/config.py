@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from amc_latency.data.splits import fewer_of_large
+from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.prune.refit import POINTS
 from amc_latency.search.costs.costs import Counts
 from amc_latency.search.judge.score import ACCURACY
@@ -24,6 +25,8 @@ class JudgeConfig:
     """train images for refit, whose statistics are collected once; see `calibrating`"""
     recalibration_images: int = 256
     """how many of these recalibrate the batch norms of each policy's network; see `recalibrating`"""
+    precisions: tuple[str, ...] = (FLOAT32,)
+    """that a policy may choose each layer's from, where it does"""
     accelerator: str | None = "cpu"
     """where networks are cut, judged and fine-tuned"""
 

@@ -18,7 +18,7 @@ from amc_latency.console import Console
 from amc_latency.data import ImageData, InMemory
 from amc_latency.data.decoded import inputs_of
 from amc_latency.data.fitting import network_line
-from amc_latency.data.splits import EVALUATED, at_once
+from amc_latency.data.splits import EVALUATED, at_once, fewer_of_large
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
@@ -35,6 +35,8 @@ from amc_latency.training.loop import DivergedError, fit
 from amc_latency.training.original import check_original
 
 Result = TypeVar("Result")
+RANGE_IMAGES, LEAST_RANGE_IMAGES = 100, 32
+"""For the ranges of tensors; of large images fewer."""
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
 
@@ -87,9 +89,17 @@ class Judge:
         images = min(self.config.images, len(self.data.held_back))
         # What was given up under a higher bar may be worth a look under this one.
         if known is None or (known.images < images and not is_hopeless(known.accuracy, known.images, best, images)):
-            score = self._ask(lambda evaluator: evaluator(counts, best))
+            score = self.evaluated(counts, best)
             known = self._known[counts] = self._write(counts, score, final=False)
         return known
+
+    def evaluated(self, counts: Counts, best: float) -> Score:
+        """What `__call__` says of a policy that is not known."""
+        return self._ask(lambda evaluator: evaluator(counts, best))
+
+    def evaluated_finally(self, counts: Counts) -> Score:
+        """What `final` says of a policy that is not known."""
+        return self._judged(self.network(counts))
 
     @contextmanager
     def counting(self, on_asked: Callable[[int], None] = lambda asked: None) -> Iterator[set[Counts]]:
@@ -116,7 +126,7 @@ class Judge:
     def final(self, counts: Counts) -> Score:
         """The score by all held-back images."""
         if counts not in self._final:
-            score = self._judged(self.network(counts))
+            score = self.evaluated_finally(counts)
             self._final[counts] = self._write(counts, score, final=True)
         return self._final[counts]
 
@@ -178,6 +188,19 @@ class Judge:
         if counts == self.base.graph.architecture.group_channels:
             return copy.deepcopy(self.base.model)
         return self.evaluator.network(counts).cpu()
+
+    def precisions(self, counts: Counts) -> tuple[str, ...]:
+        """The precision of each layer under a policy; none where all are float32."""
+        return ()
+
+    def shipped(self, network: nn.Module, counts: Counts) -> nn.Module:
+        """What the exported file of a policy's network computes: the network itself, but for rounding."""
+        return network
+
+    @property
+    def range_images(self) -> Tensor:
+        """The train images [N, C, H, W] that ranges of tensors are taken from, where there are integers."""
+        return self.calibration[: fewer_of_large(RANGE_IMAGES, self.image_size, LEAST_RANGE_IMAGES)]
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -41,7 +41,13 @@ def judged_by(
 
     Raises `UserError` for a task that can't judge, and what loading it raises.
     """
-    images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images, config.accelerator)
+    images = JudgeConfig(
+        config.images,
+        config.calibration_images,
+        config.recalibration_images,
+        config.precision,
+        config.accelerator,
+    )
     if isinstance(task, ImageTask):
         check_logits(network)
         data = task.images(network, console)

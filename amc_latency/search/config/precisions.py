@@ -1,0 +1,22 @@
+"""Which precisions a search may give layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amc_latency.arguments.names import find
+from amc_latency.errors import OptionError
+from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS
+
+
+def parse_precisions(text: str, name: str = "precision") -> tuple[str, ...]:
+    """Read "float32,int8"."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def check_precisions(names: Sequence[str]) -> None:
+    """Raise `UserError` for a precision that there is not, and `OptionError` if float32 is missing or one is twice."""
+    for name in names:
+        find(PRECISIONS, name, "precision")
+    if FLOAT32 not in names or len(set(names)) < len(names):
+        raise OptionError("precision", "is float32, for layers that can be nothing else, and others, each once")

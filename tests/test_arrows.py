@@ -24,7 +24,15 @@ LOADED = {
     "lut": {"msgspec", "numpy", "ai_edge_litert", "flatbuffers"},
 }
 """What importing every module of a package may load, of `HEAVY` and of these."""
-PROGRAMS = {"cuda_worker.py", "host_worker.py", "shapes_worker.py", "confined.py", "tflite_torch.py", "tflite_ops.py"}
+PROGRAMS = {
+    "cuda_worker.py",
+    "host_worker.py",
+    "shapes_worker.py",
+    "outputs_worker.py",
+    "confined.py",
+    "tflite_torch.py",
+    "tflite_ops.py",
+}
 """What runs in a process of its own, or there alone."""
 
 

@@ -17,7 +17,9 @@ from amc_latency.errors import UserError
 from amc_latency.export.writing import ExportError, write
 from amc_latency.graph.outputs import tensors_of
 from amc_latency.graph.trace import NetworkGraph, trace
+from amc_latency.lut.tflite.builder import Added
 from amc_latency.lut.tflite.run import TfliteError, tflite_ops, tflite_outputs
+from amc_latency.training.outcome import Accuracy
 
 if TYPE_CHECKING:
     from amc_latency.pixels import Normalisation
@@ -47,6 +49,20 @@ class ExportReport:
     """who wrote the file: see `amc_latency.export.choose`"""
     note: str | None = None
     """what the user should know of it"""
+    precision: tuple[str, ...] = ()
+    """of each layer; empty where all are float32"""
+    io: str = "float32"
+    """the type of its inputs and outputs"""
+    takes: str = ""
+    """its input in words, where it is quantised"""
+    returns: str = ""
+    """its first output likewise"""
+    same_class: tuple[int, int] | None = None
+    """of a quantised file: on how many images it puts the same class first as PyTorch, and of how many"""
+    accuracy: Accuracy | None = None
+    """of the file itself on test images, run by LiteRT; None where no labelled images were given"""
+    pytorch_accuracy: Accuracy | None = None
+    """of the network on the same images"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,8 @@ class Conversion:
     note: str | None = None
     pixels: Normalisation | None = None
     """if the file takes values of 0..255: the normalisation that is folded into it"""
+    operators: tuple[tuple[Added, ...], ...] = ()
+    """those of each of the graph's layers; none where another converter wrote the file"""
 
 
 def to_tflite(model: nn.Module, input_chw: tuple[int, int, int]) -> bytes:
@@ -98,7 +116,8 @@ def frozen(model: nn.Module) -> nn.Module:
 def converted(model: nn.Module, input_chw: tuple[int, int, int], pixels: Normalisation | None = None) -> Conversion:
     """Our own converter on a frozen network. Raises ExportError that names what is not supported."""
     graph = _traced(model, input_chw)
-    return Conversion(write(model, graph, pixels), graph, pixels=pixels)
+    written = write(model, graph, pixels)
+    return Conversion(written.content, graph, pixels=pixels, operators=written.operators)
 
 
 def check_images(images: Tensor | None, input_chw: tuple[int, int, int]) -> Tensor:
@@ -114,10 +133,11 @@ def save_checked(
     model: nn.Module, conversion: Conversion, path: Path, images: Tensor, tolerance: float = TOLERANCE
 ) -> ExportReport:
     """Keep a converted file if its outputs equal those of the frozen `model` on `images`; errors as `export`'s."""
+    expected = outputs_of_all(model, images)
     try:
         with replacing(path) as unchecked:
             unchecked.write_bytes(conversion.content)
-            error, found_range = _checked_error(model, images, unchecked, tolerance, conversion.pixels)
+            error, found_range = check_same(model, conversion, images, expected, unchecked, tolerance)
     except OSError as failure:
         raise ExportError(f"can't write {path}: {failure.strerror}") from failure
     shapes = None if conversion.graph is None else conversion.graph.architecture.shapes()
@@ -165,13 +185,21 @@ def _traced(model: nn.Module, input_chw: tuple[int, int, int]) -> NetworkGraph:
         raise ExportError(f"the network can't be exported: {error}") from error
 
 
-def _checked_error(
-    model: nn.Module, images: Tensor, path: Path, tolerance: float, pixels: Normalisation | None
+def check_same(
+    model: nn.Module,
+    conversion: Conversion,
+    images: Tensor,
+    expected: list[np.ndarray],
+    path: Path | None = None,
+    tolerance: float = TOLERANCE,
 ) -> tuple[float, float]:
-    """Largest difference of any output, and the largest range of one. Raises ExportError where one is off by more."""
-    expected = _outputs(model, images)
+    """Largest difference of an output of the file, which may lie at `path`, from those `expected` of the frozen model,
+    and the largest range of one. Raises ExportError where one is off by more than `tolerance` allows.
+    """
+    pixels = conversion.pixels
     try:
-        found = tflite_outputs(path, images.numpy() if pixels is None else _as_pixels(images, pixels).numpy())
+        inputs = images if pixels is None else as_pixels(images, pixels)
+        found = tflite_outputs(path or conversion.content, inputs.numpy())
     except (TfliteError, RuntimeError) as failure:  # LiteRT's own, of an operator that fails as it runs
         raise ExportError(f"the exported file can't be run: {str(failure).strip()}") from failure
     shapes = [[list(each.shape) for each in outputs] for outputs in (found, expected)]
@@ -190,7 +218,7 @@ def _checked_error(
     return max(errors), max(map(output_range, expected))
 
 
-def _outputs(model: nn.Module, images: Tensor) -> list[np.ndarray]:
+def outputs_of_all(model: nn.Module, images: Tensor) -> list[np.ndarray]:
     """Each output [N, ...] of a frozen network, a tensor that is returned twice once."""
     # One by one, as the file takes them: a network may have a batch of one built in.
     each = [outputs_of(model, image[None]) for image in images]
@@ -219,7 +247,7 @@ def _why(model: nn.Module, images: Tensor, expected: np.ndarray, number: int, er
     return "An in-place operation on a tensor that is read again may have this effect, or chance."
 
 
-def _as_pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
+def as_pixels(images: Tensor, normalisation: Normalisation) -> Tensor:
     """Values of 0..255 that are normalised to `images` [N, C, H, W]."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
     return (images * std + mean) * 255

@@ -6,6 +6,7 @@ what the latency table was asked about.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +22,23 @@ from amc_latency.graph.trace import NetworkGraph, traced_on_meta
 from amc_latency.lut.shapes.kind import Writing
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
+from amc_latency.lut.tflite.builder import Added
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 if TYPE_CHECKING:
     from amc_latency.pixels import Normalisation
 
 
-def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = None) -> bytes:
+@dataclass(frozen=True)
+class Written:
+    """A file, and which of its operators are which layer's."""
+
+    content: bytes
+    operators: tuple[tuple[Added, ...], ...]
+    """those of each of `Architecture.layers`; a layer that needs none has none"""
+
+
+def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = None) -> Written:
     """The file of `model`, of which `graph` is the trace.
 
     With `pixels` the file takes values of 0..255, and the normalisation that the network expects is folded into its
@@ -39,6 +50,8 @@ def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = 
     shapes = graph.architecture.shapes()
     tensors: dict[fx.Node, int] = {}
     stored: dict[str, list[np.ndarray]] = {}
+    operators: list[tuple[Added, ...]] = [()] * len(shapes)
+    made_by: dict[int, int] = {}
     for node in traced_on_meta(model, graph.input_chw).graph.nodes:
         index = index_of.get(node.name)
         parents = node.all_input_nodes if index is None else MADE[shapes[index].kind].reads(node)
@@ -47,16 +60,23 @@ def write(model: nn.Module, graph: NetworkGraph, pixels: Normalisation | None = 
             c, h, w = graph.input_chw
             tensors[node] = image = file.input(h, w, c)
         elif node.op == "output":
-            returned = [tensors[parent] for parent in node.all_input_nodes]
-            return file.finish([_as_sized(file, x, size) for x, size in zip(returned, graph.output_sizes, strict=True)])
+            outputs = []
+            for parent, size in zip(node.all_input_nodes, graph.output_sizes, strict=True):
+                before, x = len(file.added), tensors[parent]
+                outputs.append(_as_sized(file, x, size))
+                if x in made_by:
+                    operators[made_by[x]] += tuple(file.added[before:])
+            return Written(file.finish(outputs), tuple(operators))
         elif index is not None:
             name = graph.layer_names[index]
             module = model.get_submodule(name) if node.op == "call_module" else None
-            known = stored.setdefault(name, [])
+            known, before = stored.setdefault(name, []), len(file.added)
             layer = _Layer(model, graph, name, module, shapes[index], graph.arguments[index], known)
             if pixels is not None and image in sources:
                 sources = [layer.take_in(file, sources[0], pixels)]
-            tensors[node] = layer.write(file, sources)
+            tensors[node] = made = layer.write(file, sources)
+            operators[index] = tuple(file.added[before:])
+            made_by[made] = index
         elif sources:  # folded or fused into the layer before it, or nothing to do
             tensors[node] = sources[0]
     raise ExportError("the network returns nothing")

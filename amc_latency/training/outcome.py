@@ -46,6 +46,31 @@ class Outcome:
         return None if self.top5 is None else 100 * int(self.top5.sum()) / len(self)
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Of a network, or of a file, on labelled images."""
+
+    accuracy_pct: float
+    """percent whose label it puts first"""
+    interval_95: tuple[float, float]
+    """both ends of the 95 % interval"""
+    images: int
+    top5_pct: float | None = None
+    """percent whose label is among the first five; None for 10 classes or fewer"""
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        top5 = "" if self.top5_pct is None else f", top-5 {self.top5_pct:.2f} %"
+        low, high = self.interval_95
+        return f"{self.accuracy_pct:.2f} % (95 % between {low:.1f} and {high:.1f}) of {self.images:,} images{top5}"
+
+
+def accuracy_of(found: Outcome) -> Accuracy:
+    """What an outcome comes to."""
+    return Accuracy(found.accuracy_pct, interval_pct(found.accuracy_pct, len(found)), len(found), found.top5_pct)
+
+
 def outcome_of(batches: Iterable[tuple[Tensor, Tensor]]) -> Outcome:
     """The outcome of (logits [n, classes], labels [n]) batch by batch."""
     said, hits, top5, told, loss = [], [], [], [], 0.0

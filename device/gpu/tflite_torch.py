@@ -12,18 +12,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from ai_edge_litert import schema_py_generated as schema
 from amc_latency.device.gpu.tflite_ops import ACTIVATIONS, OPERATORS, SIGNS, Function, Source
 from amc_latency.device.tflite.tflite_file import TfliteFile, UnsupportedModelError
+from amc_latency.device.tflite.unpacked import unpacked
 from torch import Tensor, nn
 
 
 def load_module(model: bytes) -> TfliteModule:
     """The module that computes this `.tflite`. Raises `UnsupportedModelError`."""
-    if model[4:8] != b"TFL3":
-        raise UnsupportedModelError("it is no .tflite file")
+    found = unpacked(model)
     try:
-        return TfliteModule(TfliteFile(schema.ModelT.InitFromPackedBuf(model, 0), SIGNS))
+        return TfliteModule(TfliteFile(found, SIGNS))
     except UnsupportedModelError:
         raise
     except (struct.error, IndexError, KeyError, TypeError, AttributeError, ValueError) as error:

@@ -7,7 +7,7 @@ tensorflow/compiler/mlir/lite/schema/schema.fbs).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
@@ -29,6 +29,15 @@ _CODED = {
 _ALIGNMENT = 16  # schema.fbs: `data:[ubyte] (force_align: 16)`; the generated Python forgets it
 
 
+class Added(NamedTuple):
+    """An operator of a file."""
+
+    name: str
+    """TFLite's, such as `CONV_2D`"""
+    output: str
+    """the name of the tensor that it makes"""
+
+
 class TfliteBuilder:
     """A `.tflite` under construction: float32, batch 1. Tensors go by their index.
 
@@ -43,6 +52,8 @@ class TfliteBuilder:
         self._inputs: list[int] = []
         self._shapes: list[tuple[int, ...]] = []
         self._non_negative: set[int] = set()
+        self.added: list[Added] = []
+        """its operators so far"""
 
     def shape(self, x: int) -> tuple[int, ...]:
         """The tensor's shape, batch included."""
@@ -80,11 +91,7 @@ class TfliteBuilder:
             buffers=self._buffers,
             signatureDefs=[signature],
         )
-        # Large enough that the builder never has to double and copy its buffer.
-        data = sum(buffer.data.nbytes + 64 for buffer in self._buffers[1:])
-        builder = flatbuffers.Builder(1024 + data + 160 * (len(self._shapes) + len(self._subgraph.operators)))
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(memoryview(builder.Bytes)[builder.Head() :])
+        return packed(model)
 
     def operator(
         self,
@@ -118,7 +125,9 @@ class TfliteBuilder:
         version: int = 1,
     ) -> int:
         operators = self._subgraph.operators
-        out = self._tensor(f"op{len(operators):03d}_{_OP_NAMES[code]}", shape)
+        name = f"op{len(operators):03d}_{_OP_NAMES[code]}"
+        out = self._tensor(name, shape)
+        self.added.append(Added(_OP_NAMES[code].upper(), name))
         operators.append(
             schema.OperatorT(
                 opcodeIndex=self._codes.setdefault((code, version), len(self._codes)),
@@ -139,7 +148,7 @@ class TfliteBuilder:
         key = (value.ctypes.data, value.shape, value.strides, value.dtype)
         if key in self._stored:
             return self._stored[key][0]
-        self._buffers.append(_AlignedBuffer(data=np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+        self._buffers.append(schema.BufferT(data=np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
         name = f"op{len(self._subgraph.operators):03d}_{role}"
         index = self._tensor(name, value.shape, value.dtype, buffer=len(self._buffers) - 1)
         if value.min() >= 0:
@@ -163,6 +172,17 @@ class TfliteBuilder:
         self._subgraph.tensors.append(tensor)
         self._shapes.append(shape)
         return len(self._shapes) - 1
+
+
+def packed(model: Any) -> bytes:
+    """The file of a `ModelT`, its constants within the FlatBuffer, where every runtime finds them."""
+    model.buffers = [each if each.data is None else _AlignedBuffer(data=each.data) for each in model.buffers]
+    # Large enough that the builder never has to double and copy its buffer.
+    data = sum(len(buffer.data) + 64 for buffer in model.buffers if buffer.data is not None)
+    parts = sum(len(graph.tensors) + len(graph.operators) for graph in model.subgraphs)
+    builder = flatbuffers.Builder(1024 + data + 160 * parts)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 class _AlignedBuffer(schema.BufferT):

@@ -41,7 +41,7 @@ def test_every_operation_equals_pytorchs(name: str) -> None:
     case = CASES[name]
     torch.manual_seed(0)
     model, images = randomised(case.build()), 3 * torch.randn(4, *case.image)
-    content = write(model, trace(model, case.image))
+    content = write(model, trace(model, case.image)).content
     assert "TRANSPOSE" not in tflite_ops(content) or "shuffle" in name
     with torch.inference_mode():
         check_equal(content, images, model(images))
@@ -51,7 +51,7 @@ def test_a_network_with_one_channel_and_another_input_size() -> None:
     model = nn.Sequential(conv(1, 1, kernel=3, padding=1), nn.Hardswish(), ending(1)).eval()
     images = torch.randn(2, 1, 4, 9)
     with torch.inference_mode():
-        check_equal(write(model, trace(model, (1, 4, 9))), images, model(images))
+        check_equal(write(model, trace(model, (1, 4, 9))).content, images, model(images))
 
 
 def normalised(pixels: Tensor, normalisation: Normalisation) -> Tensor:
@@ -82,7 +82,7 @@ def test_pixels_are_normalised_by_the_first_convolution(name: str) -> None:
     model = randomised(build())
     pixels = torch.randint(0, 256, (4, 3, 8, 8)).float()
     graph = trace(model, (3, 8, 8))
-    content, plain = write(model, graph, COLOURS), write(model, graph)
+    content, plain = write(model, graph, COLOURS).content, write(model, graph).content
     with torch.inference_mode():
         check_equal(content, pixels, model(normalised(pixels, COLOURS)), tolerance=1e-5)
     more = tflite_ops(content).get("ADD", 0) - tflite_ops(plain).get("ADD", 0)

@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amc_latency.api import SearchResult as SearchResult
+    from amc_latency.api import accuracy as accuracy
     from amc_latency.api import bench as bench
+    from amc_latency.api import calibrate as calibrate
     from amc_latency.api import cut as cut
     from amc_latency.api import device as device
     from amc_latency.api import export as export
@@ -44,9 +46,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(
-        ("network", "device", "profile", "predict", "search", "cut", "export", "bench", "SearchResult"),
+        ("network", "device", "profile", "predict", "search", "cut", "calibrate", "export", "accuracy", "bench"),
         "amc_latency.api",
     ),
+    "SearchResult": "amc_latency.api",
     "Task": "amc_latency.task",
     "ImageTask": "amc_latency.task",
     "Network": "amc_latency.models.load",

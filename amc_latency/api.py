@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -22,10 +22,16 @@ from amc_latency.device.kinds import PhoneOptions
 from amc_latency.errors import UserError
 from amc_latency.export.choose import export_with
 from amc_latency.export.export import ExportReport
+from amc_latency.export.options import CALIBRATION_IMAGES
+from amc_latency.export.quantised.calibration import Calibration, check_calibration
+from amc_latency.export.quantised.export import calibration_of, source_of
+from amc_latency.export.quantised.policy import check_io, is_quantised
+from amc_latency.exporting import expected_of, export_network, wanted_pixels
 from amc_latency.lut.table.table import LatencyTable
+from amc_latency.measuring.accuracy import AccuracyReport, file_accuracy
 from amc_latency.measuring.bench import BenchReport
 from amc_latency.measuring.bench import bench as time_file
-from amc_latency.measuring.config import BenchConfig, ProfileConfig
+from amc_latency.measuring.config import AccuracyConfig, BenchConfig, ProfileConfig
 from amc_latency.measuring.estimating import estimate_device
 from amc_latency.measuring.opening import open_device
 from amc_latency.measuring.prediction import Prediction
@@ -39,6 +45,7 @@ from amc_latency.search.results.result import SearchReport
 from amc_latency.task import ImageTask, Task
 
 if TYPE_CHECKING:
+    from amc_latency.data import ImageData
     from amc_latency.device.base import Device
 
 AnyPath = str | PathLike[str]
@@ -226,24 +233,101 @@ def cut(net: Network, channels: Sequence[int]) -> Network:
 
 
 def export(
-    net: Network | nn.Module, path: AnyPath, example_input: Tensor | None = None, *, converter: str = "ours"
+    net: Network | nn.Module,
+    path: AnyPath,
+    example_input: Tensor | None = None,
+    *,
+    converter: str = "ours",
+    precision: str | Sequence[str] = "float32",
+    calibration: Tensor | Calibration | None = None,
+    task: Task | ImageTask | None = None,
+    io: str = "float32",
+    pixels: str | None = None,
 ) -> ExportReport:
-    """Write a float32 `.tflite` whose outputs were seen to equal PyTorch's; a module needs an `example_input`.
+    """Write a `.tflite` in a precision, whose outputs are seen beside PyTorch's; a module needs an `example_input`.
 
         amc.export(result.network, "small.tflite")
+        amc.export(net, "small.tflite", precision="int8", task=amc.ImageTask("folder:photos"), io="uint8")
 
-    `converter` is "ours", "litert-torch", "onnx2tf", or "auto" for ours and another where ours can't.
-    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there
-    and for a `path` that is no file, such as a device, which would be replaced by one.
+    `precision` is float32 or int8 for all layers, or a list with one for each of `net.graph.architecture.layers`.
+    What is quantised takes its ranges from `calibration`, 100 or so real images [N, C, H, W] as the network takes them,
+    or what `calibrate` gave for several files; unless given, from the train images or `calibration()` of `task`. An
+    `ImageTask` also says how accurate the file is, and PyTorch, on its test images. A layer that can't be int8 stays
+    float32, as the report's note says.
+    With `pixels`, "auto" or MEAN,.../STD,..., the file takes pixels of 0..255 and normalises them itself, as one with
+    `io` "uint8" always does. `converter` is "ours", "litert-torch", "onnx2tf", or "auto" for ours and another where
+    ours can't; the others write float32.
+    Raises JobError for what can't be written or doesn't compute the same, UserError for a converter that isn't there,
+    a precision or images that can't be taken, and for a `path` that is no file, such as a device, which would be
+    replaced by one.
     """
     converter, out = typed("converter", str, converter), typed("path", Path, path)
+    io, pixels = typed("io", str, io), typed("pixels", str | None, pixels)
     check_out(out, "path")
-    if isinstance(net, Network):
-        return export_with(converter, net.model, net.spec.input, out)
+    check_io(io)
+    quantised = is_quantised(precision, io)
+    if not quantised and task is None and pixels is None:
+        if isinstance(net, Network):
+            return export_with(converter, net.model, net.spec.input, out)
+        module, size = module_of(net, _example(example_input))
+        return export_with(converter, module, size, out)
+    network = net if isinstance(net, Network) else network_of(net, _example(example_input))
+    data = task.images(network, Console(quiet=True)) if isinstance(task, ImageTask) else None
+    if quantised and calibration is None and task is not None:
+        calibration = _calibrating(network, task, data)
+    folded = wanted_pixels(pixels, io, network, expected_of(network, data))
+    return export_network(network, out, converter, precision, io, folded, calibration, data)
+
+
+def calibrate(
+    net: Network,
+    images: Tensor | Task | ImageTask,
+    *,
+    io: str = "float32",
+    pixels: str | None = None,
+) -> Calibration:
+    """The ranges of a network's values on real images: measured once, they serve every `precision` of its files.
+
+        ranges = amc.calibrate(net, task)
+        for policy in policies:
+            amc.export(net, "small.tflite", precision=policy, calibration=ranges)
+
+    `io` and `pixels` are those of the files. Raises as `export`.
+    """
+    check_io(typed("io", str, io))
+    data = images.images(net, Console(quiet=True)) if isinstance(images, ImageTask) else None
+    found = images if isinstance(images, Tensor) else _calibrating(net, images, data)
+    check_calibration(found, net.spec.input)
+    folded = wanted_pixels(typed("pixels", str | None, pixels), io, net, expected_of(net, data))
+    return calibration_of(source_of(net.model, net.spec.input, io, folded), found)
+
+
+def _calibrating(network: Network, task: Task | ImageTask, data: ImageData | None) -> Tensor:
+    size = network.spec.input
+    if data is not None:
+        return data.train.take(CALIBRATION_IMAGES).inputs(size[1:])
+    from amc_latency.search.judge.task_judge import Asked
+
+    return Asked(cast(Task, task)).calibration(CALIBRATION_IMAGES, size)
+
+
+def _example(example_input: Tensor | None) -> Tensor:
     if example_input is None:
         raise UserError("example_input is missing: give a tensor like those that the module takes, [N, C, H, W]")
-    module, size = module_of(net, example_input)
-    return export_with(converter, module, size, out)
+    return example_input
+
+
+def accuracy(file: AnyPath, data: str, *, normalisation: str | None = None, quiet: bool = False) -> AccuracyReport:
+    """How many of the test images that `data` names a `.tflite` gets right, run by LiteRT on this computer.
+
+        amc.accuracy("small.tflite", "folder:photos", normalisation="imagenet").accuracy_pct
+
+    `normalisation` is what the file expects of pixels: of one that takes uint8 they are its bytes, of others they are
+    normalised by the data's own figures unless given. Raises UserError for images that don't fit, and what
+    `outcome_of_file` raises.
+    """
+    options = read_options(AccuracyConfig, {"data": data, "normalisation": normalisation}, "accuracy")
+    return file_accuracy(AccuracyConfig(typed("file", Path, file), **options), Console(quiet=quiet))
 
 
 def bench(

@@ -19,14 +19,15 @@ from amc_latency.search.config import SearchConfig, run_name
 if TYPE_CHECKING:
     from amc_latency.device.kinds import PhoneOptions
     from amc_latency.export.export import ExportReport
+    from amc_latency.export.options import ExportOptions
     from amc_latency.lut.table.table import LatencyTable
-    from amc_latency.measuring.config import ProfileConfig
+    from amc_latency.measuring.accuracy import AccuracyReport
+    from amc_latency.measuring.config import AccuracyConfig, ProfileConfig
     from amc_latency.measuring.inspection import Inspection
     from amc_latency.measuring.prediction import Prediction
     from amc_latency.measuring.profiling import ProfileReport
     from amc_latency.models.known_networks import KnownNetwork
     from amc_latency.models.load import Network, NetworkOptions
-    from amc_latency.pixels import Normalisation
     from amc_latency.training.finetune import FinetuneResult
     from amc_latency.training.loop import EpochReport
     from amc_latency.training.recipe import Recipe
@@ -205,39 +206,44 @@ def finetune(
 def export(
     network: NetworkOptions,
     counts: tuple[int, ...] | None,
-    converter: str,
-    pixels: str | None,
+    options: ExportOptions,
     out: Path,
     console: Console,
+    given: Collection[str] = (),
 ) -> ExportReport:
-    """Write a network, cut to `counts` if they are given, as .tflite. Raises `UserError` and `ExportError`."""
-    check_out(out, suffix=".tflite")
-    from amc_latency.data import fitted, load_data
-    from amc_latency.export.choose import export_with
-    from amc_latency.models import load, untrained
+    """Write a network, cut to `counts` if they are given, as .tflite. Raises `UserError` and `ExportError`.
 
-    untrained.check_weights_said(network)
-    if counts is None:
-        model, spec, trained, expected = load.load_model(network)
-        model = model if trained else untrained.model_with_norm_statistics(model, spec.input)
-    else:
-        whole = load.load_network(network)
-        cut = load.cut_to(whole if whole.trained else untrained.with_norm_statistics(whole), counts)
-        model, spec, trained, expected = cut.model, cut.spec, cut.trained, cut.pixels
-    untrained.check_own_weights(network, spec)
-    images = None
-    channels, height, width = spec.input
-    if trained and channels in (1, 3):
-        images = fitted(load_data("bundled"), spec, expected).train.take(8).inputs((height, width))
-    folded = None if pixels is None else _pixels_of(pixels, spec.name, expected, channels)
-    report = export_with(converter, model, spec.input, out, images, pixels=folded)
-    if not trained:
-        notes = (report.note, f"{spec.name} has random weights: the file is good for its milliseconds alone")
-        report = replace(report, note="; ".join(filter(None, notes)))
+    With `data` the accuracy of the file and of PyTorch on its test images is told, and its train images give the ranges
+    of what is quantised.
+    """
+    check_out(out, suffix=".tflite")
+    from amc_latency.data.load import check_source
+    from amc_latency.export.options import check_options
+
+    if options.data is not None:
+        check_source(options.data)
+    check_options(options, given)
+    from amc_latency.exporting import export_named
+    from amc_latency.models.untrained import check_weights_said
+
+    check_weights_said(network)
+    report, takes = export_named(network, counts, options, out, console)
     if report.note:
         console.warn(report.note)
-    console.say(_pixels_line(folded, expected))
+    console.say(takes)
     return report
+
+
+def accuracy(config: AccuracyConfig, console: Console) -> AccuracyReport:
+    """How many test images a .tflite itself gets right. Raises `UserError` and `BadModelError`."""
+    from amc_latency.data.load import check_source
+    from amc_latency.device.rounds.measure import read_model
+
+    check_source(config.data)
+    read_model(config.file)
+    from amc_latency.measuring.accuracy import file_accuracy
+
+    return file_accuracy(config, console)
 
 
 def import_timings(
@@ -354,24 +360,3 @@ def _say_untrained(network: Network | KnownNetwork, console: Console) -> None:
 
     if not network.trained:
         console.say(no_weights_needed(network))
-
-
-def _pixels_of(text: str, model: str, of_weights: Normalisation | None, channels: int) -> Normalisation:
-    """What `pixels` asks for. Raises `OptionError` for a text that is none, and where nobody knows it of `model`."""
-    from amc_latency.pixels import parse_normalisation
-
-    known = of_weights if text == "auto" else parse_normalisation(text, channels)
-    if known is None:
-        raise OptionError(
-            ("pixels",), f"how {model} wants pixels normalised is not known: say `pixels` MEAN,.../STD,..."
-        )
-    return known
-
-
-def _pixels_line(folded: Normalisation | None, expected: Normalisation | None) -> str:
-    """What an exported file takes: pixels that it normalises itself, or how they must be normalised, if known."""
-    if folded is not None:
-        return f"the file takes pixels of 0..255, and normalises them itself by {folded}"
-    if expected is not None:
-        return f"the file takes pixels of 0..1 normalised by {expected}"
-    return "the file takes pixels normalised as the network was trained with, which is not known here"

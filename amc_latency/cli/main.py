@@ -14,12 +14,10 @@ from amc_latency import __version__, commands
 from amc_latency.cli.lut import lut_app
 from amc_latency.cli.options import (
     ChannelsOption,
-    ConverterOption,
     EstimateOption,
     JsonOption,
     LutOption,
     OutOption,
-    PixelsOption,
     counts_of,
     print_json,
     show,
@@ -30,7 +28,8 @@ from amc_latency.cli.train import finetune, train
 from amc_latency.cli.wording import Audience, Options
 from amc_latency.console import Console, put
 from amc_latency.device.kinds import PhoneOptions
-from amc_latency.measuring.config import BenchConfig, ProfileConfig
+from amc_latency.export.options import ExportOptions
+from amc_latency.measuring.config import AccuracyConfig, BenchConfig, ProfileConfig
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig
 
@@ -159,22 +158,36 @@ train(app)
 finetune(app)
 
 
-@command(app, network=NetworkOptions)
+@command(app, network=NetworkOptions, options=ExportOptions)
 def export(
     console: Console,
+    given: set[str],
     network: Given,
+    options: Given,
     out: OutOption,
     channels: ChannelsOption = None,
-    converter: ConverterOption = "auto",
-    pixels: PixelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a network as .tflite, and check its outputs against PyTorch's."""
+    """Write a network as .tflite in a precision, and see how far its outputs are from PyTorch's."""
     counts = counts_of(channels)
-    report = commands.export(NetworkOptions(**network), counts, converter, pixels, out, console)
+    report = commands.export(NetworkOptions(**network), counts, ExportOptions(**options), out, console, given)
     from amc_latency.cli.export_text import export_text
 
     show(report, as_json, lambda report: export_text(report, out), console)
+
+
+@command(app, config=AccuracyConfig)
+def accuracy(
+    console: Console,
+    config: Given,
+    file: Annotated[Path, typer.Argument(help="any .tflite that takes one image and returns a figure a class")],
+    as_json: JsonOption = False,
+) -> None:
+    """How many test images a .tflite itself gets right, run by LiteRT."""
+    report = commands.accuracy(AccuracyConfig(file, **config), console)
+    from amc_latency.measuring.accuracy import accuracy_text
+
+    show(report, as_json, accuracy_text, console)
 
 
 @command(app, config=BenchConfig, phone=PhoneOptions)

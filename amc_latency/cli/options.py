@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -18,27 +18,10 @@ LutOption = Annotated[Path | None, option(SearchConfig, "lut")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="print one JSON object and nothing else", rich_help_panel="Output")
 ]
-ConverterOption = Annotated[
-    Literal["auto", "ours", "litert-torch", "onnx2tf"],
-    typer.Option(
-        "--converter",
-        help="who writes the .tflite; auto is ours, and another where ours can't",
-        rich_help_panel="Output",
-    ),
-]
 ChannelsOption = Annotated[
     str | None,
     typer.Option(
         "--channels", help="one count a coupled group in network order: 24,48,96,...", rich_help_panel="Network"
-    ),
-]
-PixelsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--pixels",
-        help="the file takes 0..255 and normalises itself: `auto` as the network's weights are known to expect, or "
-        "MEAN,.../STD,... of pixels scaled to 0..1",
-        rich_help_panel="Output",
     ),
 ]
 DataOption = Annotated[str, option(SearchConfig, "data")]

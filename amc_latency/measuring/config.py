@@ -11,7 +11,7 @@ from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.prune.keep import KeepBound, parse_bound
 
-DEVICE, SEARCH, TIMING = "Device", "Search", "Timing"
+DATA, DEVICE, SEARCH, TIMING = "Data", "Device", "Search", "Timing"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,27 @@ class ProfileConfig:
     )
     workers: int | None = setting(
         None, "phones, or cores of the host, at once; all phones and one core unless set", DEVICE
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class AccuracyConfig:
+    """Of which file, and on which images."""
+
+    file: Path
+    data: str = setting("auto", "images, as of a search: those of its test part are counted", DATA)
+    normalisation: str | None = setting(
+        None,
+        "what the file expects of pixels, as of a network; of one that takes uint8 they are its bytes, else the data's "
+        "own figures unless set",
+        DATA,
+    )
+    images: int | None = setting(None, "test images, the first of them; all unless set", DATA, rule=at_least(1))
+    input_shapes: tuple[str, ...] = setting(
+        (), "1xHxWxC of an input whose sizes the file leaves open", DATA, option="--input-shape"
     )
 
     def __post_init__(self) -> None:

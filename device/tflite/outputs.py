@@ -51,9 +51,9 @@ class TfliteRunner:
     Raises `BadModelError` for a file that can't be loaded or run, and for one that takes several inputs.
     """
 
-    def __init__(self, model: bytes, title: str = "the file", threads: int = 1) -> None:
+    def __init__(self, model: bytes, title: str = "the file") -> None:
         self._title = title
-        command = confined([str(_WORKER), str(threads)], memory_for_workers())
+        command = confined([str(_WORKER)], memory_for_workers())
         self._worker = WorkerProcess(command, hint="Is ai-edge-litert installed?")
         try:
             answer = self._asked({}, model, _LOAD_S)
@@ -129,6 +129,12 @@ def dequantised(values: np.ndarray, of: Value) -> np.ndarray:
     if of["scale"] == 0:
         return values.astype(np.float32)
     return np.float32(of["scale"]) * (values.astype(np.float32) - np.float32(of["zero_point"]))
+
+
+def said(value: Value) -> str:
+    """An input or an output in words: its type, sizes and what an integer stands for."""
+    sizes = f"{value['dtype']} [{', '.join(map(str, value['shape']))}]"
+    return sizes if value["scale"] == 0 else f"{sizes}, each {value['scale']:.6g} x (q {-value['zero_point']:+d})"
 
 
 def _bytes(of: Value) -> int:

@@ -1,10 +1,10 @@
 """The process in which somebody's `.tflite` computes its outputs of given inputs.
 
-Run by file path, `outputs_worker.py THREADS` (by `confined.py`), so it imports nothing of this package. The first
-answer is `{"ready": true}`. The first job is a line `{"bytes": N}` and the model's N bytes; it gets `{"inputs": [..],
-"outputs": [..]}`, each `{"shape": [..], "dtype": "..", "scale": .., "zero_point": ..}`. Each further one is `{"bytes":
-N, "count": n}` and the values of n inputs of a file that takes one, in its type and order; it gets `{"values": ["..",
-..]}`, each output's of all n in base64. Whatever fails gets `{"error": ".."}`.
+Run by file path (by `confined.py`), so it imports nothing of this package. The first answer is `{"ready": true}`. The
+first job is a line `{"bytes": N}` and the model's N bytes; it gets `{"inputs": [..], "outputs": [..]}`, each
+`{"shape": [..], "dtype": "..", "scale": .., "zero_point": ..}`. Each further one is `{"bytes": N, "count": n}` and the
+values of n inputs of a file that takes one, in its type and order; it gets `{"values": ["..", ..]}`, each output's of
+all n in base64. Whatever fails gets `{"error": ".."}`. One thread: on a busy computer several wait for each other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
         try:
             content = sys.stdin.buffer.read(job["bytes"])
             if interpreter is None:
-                interpreter = Interpreter(model_content=content, num_threads=int(sys.argv[1]))
+                interpreter = Interpreter(model_content=content, num_threads=1)
                 interpreter.allocate_tensors()
                 sides = interpreter.get_input_details(), interpreter.get_output_details()
                 answer = {"inputs": [told(each) for each in sides[0]], "outputs": [told(each) for each in sides[1]]}

@@ -11,6 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 _FUSED = schema.ActivationFunctionType
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_REDUCED = ("FLOAT16", "BFLOAT16", "INT16", "INT8", "UINT8", "INT4", "UINT4", "INT2")
+"""Types of which a network's values, or its weights alone, are where they are no float32."""
 Sign = Literal["any", "keeps", "non_negative"]
 """What is known of an operator's outputs: nothing, that none is below zero if no input is, or that none is."""
 
@@ -35,6 +37,9 @@ class TfliteFile:
         self.names = [_NAMES.get(codes[each.opcodeIndex], "?") for each in self.operators]
         self._producer = {int(out): number for number, each in enumerate(self.operators) for out in each.outputs}
         self.non_negative_inputs: set[int] = set()
+        for index, tensor in enumerate(self._tensors):
+            if _TYPES.get(tensor.type) in _REDUCED:
+                raise self._not_float(index)
         for index in (*self.inputs, *self._producer):
             if self._tensors[index].type != schema.TensorType.FLOAT32:
                 raise self._not_float(index)
@@ -136,4 +141,10 @@ class TfliteFile:
     def _not_float(self, index: int) -> UnsupportedModelError:
         name, kind = self._tensors[index].name, _TYPES.get(self._tensors[index].type, "of no known type")
         title = name.decode(errors="replace") if isinstance(name, bytes) else name
-        return UnsupportedModelError(f"tensor {index} ({title}) is {kind.lower()}; only float32 files are computed")
+        what = f"tensor {index} ({title}) is {kind.lower()}"
+        if kind in _REDUCED:
+            return UnsupportedModelError(
+                f"the file is quantised: {what}, and only float32 is computed here; time it on the host or on a phone, "
+                "or export it in float32"
+            )
+        return UnsupportedModelError(f"{what}; only float32 files are computed")

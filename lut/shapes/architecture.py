@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from amc_latency.lut.shapes.shape import LayerShape, NetworkShape
+from amc_latency.lut.shapes.shape import LayerShape, NetworkShape, with_channels
 
 Part = tuple[int, int]
 """A coupled group, and how many values a layer has for each of the group's channels (49 after flattening 7x7)."""
@@ -102,15 +102,12 @@ class Architecture:
     def shape_of(self, layer: Layer, counts: ByGroup) -> LayerShape:
         """The layer's shape when group `g` keeps `counts[g]` channels."""
         shape = layer.shape
-        if layer.in_group is not None:
-            shape = replace(
-                shape,
-                c_in=self._size(layer.in_group, shape.c_in, counts),
-                c_out=self._size(layer.out_group, shape.c_out, counts),
-            )
-        elif layer.out_group is not None:
-            shape = replace(shape, c_out=self._size(layer.out_group, shape.c_out, counts))
-        return shape
+        c_in, c_out = (self._size(layer.in_group, shape.c_in, counts), self._size(layer.out_group, shape.c_out, counts))
+        if (c_in, c_out) == (shape.c_in, shape.c_out):
+            return shape
+        if shape.two_figures and min(c_in, c_out) > 0:
+            return with_channels(shape, c_in, c_out)
+        return replace(shape, c_in=c_in, c_out=c_out)
 
     def shapes(self, counts: Sequence[int] | None = None) -> NetworkShape:
         """All layer shapes at `counts` (full width if none). Raises `ValueError` for a wrong number of counts."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
-from amc_latency.lut.shapes.architecture import INPUT, Architecture, ByGroup, Choices
+from amc_latency.lut.shapes.architecture import INPUT, Architecture, ByGroup, Choices, Layer
 from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS, boundary, in_precision
 from amc_latency.lut.shapes.shape import LayerShape, NetworkShape, ShapeError
 
@@ -60,8 +61,12 @@ def _parts(architecture: Architecture) -> Iterator[Part]:
 def _layer(architecture: Architecture, index: int) -> Part:
     layer = architecture.layers[index]
 
+    @cache
+    def layer_in(precision: str) -> Layer:
+        return replace(layer, shape=in_precision(layer.shape, precision))
+
     def shapes(counts: ByGroup, precisions: _ByLayer) -> list[LayerShape]:
-        return [in_precision(architecture.shape_of(layer, counts), precisions[index])]
+        return [architecture.shape_of(layer_in(precisions[index]), counts)]
 
     return Part(architecture.scope(layer), (index,), shapes, layer.shape, index, layer.again)
 

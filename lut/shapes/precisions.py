@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from amc_latency.lut.shapes.activations import ACTIVATIONS
 from amc_latency.lut.shapes.registry import KINDS
@@ -45,6 +46,8 @@ def in_precision(shape: LayerShape, precision: str) -> LayerShape:
     return shape if shape.dtype == precision else replace(shape, dtype=precision)
 
 
+# Asked about again for every combination of readers.
+@lru_cache(maxsize=2**14)
 def boundary(made: str, read: str, channels: int, h: int, w: int) -> LayerShape:
     """What stands between a tensor of one precision and those who read it in another: one of them is float32."""
     kind, precision = ("quantize", read) if made == FLOAT32 else ("dequantize", made)

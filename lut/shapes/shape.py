@@ -188,7 +188,7 @@ def parse_shape(text: str) -> LayerShape:
     channels = _CHANNELS.fullmatch(text)
     if channels is not None:
         kind, c_in, size, c_out, rest = channels.groups()
-        return _with_channels(parse_shape(f"{kind} 1{size}1{rest}"), int(c_in), int(c_out))
+        return with_channels(parse_shape(f"{kind} 1{size}1{rest}"), int(c_in), int(c_out))
     found = _TEXT.fullmatch(text)
     if found is None:
         raise ShapeError(f"'{text}' is not a layer shape; one looks like '{NOOP.text}'")
@@ -236,8 +236,11 @@ _COPIED = tuple(getattr(LayerShape, each.name) for each in fields(LayerShape) if
 _C_IN, _C_OUT = vars(LayerShape)["c_in"], vars(LayerShape)["c_out"]
 
 
-def _with_channels(sound: LayerShape, c_in: int, c_out: int) -> LayerShape:
-    """`replace` without its checks, which take most of the time that a table of a hundred thousand rows is read in."""
+def with_channels(sound: LayerShape, c_in: int, c_out: int) -> LayerShape:
+    """`replace` without its checks, for a kind of `two_figures`, which no positive count of channels makes unsound.
+
+    They take most of the time that a table of a hundred thousand rows is read in, or what policies cost is worked out.
+    """
     shape = object.__new__(LayerShape)
     for slot in _COPIED:
         slot.__set__(shape, slot.__get__(sound))

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.closeness import difference, output_range
 from amc_latency.device.rounds.measure import BadModelError
-from amc_latency.device.tflite.outputs import TfliteRunner, Value
+from amc_latency.device.tflite.outputs import TfliteRunner, Value, said
 from amc_latency.errors import ExportError, OptionError
 from amc_latency.export.export import (
     Conversion,
@@ -25,7 +24,7 @@ from amc_latency.export.export import (
     frozen,
     outputs_of_all,
 )
-from amc_latency.export.quantised.calibration import Calibration, calibrate, check_calibration, one_step
+from amc_latency.export.quantised.calibration import KEPT, Calibration, calibrate, check_calibration, one_step
 from amc_latency.export.quantised.policy import FLOAT32, INT8, check_io, policy_of
 from amc_latency.export.quantised.recipe import Quantised, quantise
 from amc_latency.graph.rewriting.normal_form import normal_form
@@ -35,8 +34,6 @@ from amc_latency.pixels import Normalisation
 
 _POOR_DB = 10.0
 """Outputs of which a third is noise: 30 and more are usual for int8."""
-_CHECKED = 100
-"""Images on which the file is compared with PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,11 @@ class Source:
         return images if self.file.pixels is None else as_pixels(images, self.file.pixels)
 
 
+def folds(pixels: Normalisation, io: str) -> bool:
+    """Whether a file of that `io` takes pixels as its real values, and not what its steps make of them."""
+    return io == FLOAT32 or one_step(pixels) is None
+
+
 def source_of(
     model: nn.Module, input_chw: tuple[int, int, int], io: str = FLOAT32, pixels: Normalisation | None = None
 ) -> Source:
@@ -72,10 +74,8 @@ def source_of(
     model = frozen(model)
     # Of a copy: it switches in-place operations off, and the file is compared with the network as it was.
     plain = normal_form(copy.deepcopy(model), input_chw)
-    if pixels is None:
-        return Source(model, converted(plain, input_chw))
-    if io != FLOAT32 and (same := one_step(pixels)) is not None:
-        return Source(model, converted(plain, input_chw), same)
+    if pixels is None or not folds(pixels, io):
+        return Source(model, converted(plain, input_chw), None if pixels is None else one_step(pixels))
     try:
         file = converted(plain, input_chw, pixels)
     except ExportError as error:
@@ -83,12 +83,12 @@ def source_of(
     return Source(model, file, None if io == FLOAT32 else (0.0, 1 / 255))
 
 
-def calibration_of(source: Source, images: Tensor | Calibration, threads: int = 1) -> Calibration:
+def calibration_of(source: Source, images: Tensor | Calibration) -> Calibration:
     """The ranges of a network on images [N, C, H, W] as it takes them, or those that are known already.
 
     Raises `OptionError` for ranges of another network.
     """
-    found = images if isinstance(images, Calibration) else calibrate(source.file, source.inputs(images), threads)
+    found = images if isinstance(images, Calibration) else calibrate(source.file, images, source.inputs)
     if found.file.content != source.file.content:
         raise OptionError("calibration", "is of another network, or of one that takes pixels otherwise: make it anew")
     return found if source.grid is None else found.with_pixels(*source.grid)
@@ -103,7 +103,6 @@ def export_quantised(
     images: Tensor | None = None,
     io: str = FLOAT32,
     pixels: Normalisation | None = None,
-    threads: int = 1,
 ) -> ExportReport:
     """Write `model` to `path`, its layers in `precision`, by ranges of the `calibration` images [N, C, H, W].
 
@@ -112,19 +111,16 @@ def export_quantised(
     Raises `OptionError` for bad input, ExportError for what can't be written; `path` then keeps what it held.
     """
     check_io(io)
-    warning = None if isinstance(calibration, Calibration) else check_calibration(calibration)
+    warning = None if isinstance(calibration, Calibration) else check_calibration(calibration, input_chw)
     assert calibration is not None  # it was refused
     source = source_of(model, input_chw, io, pixels)
     policy = policy_of(precision, source.graph)
-    shown = calibration if images is None and isinstance(calibration, Tensor) else images
-    if shown is None:
-        shown = torch.randn(8, *input_chw, generator=torch.Generator().manual_seed(0))
-    shown = shown[:_CHECKED].detach().float().cpu()
+    ranges = calibration_of(source, calibration)
+    shown = ranges.images if images is None else images[:KEPT].detach().float().cpu()
     expected = outputs_of_all(source.model, shown)
     check_same(source.model, source.file, shown[:8], [each[:8] for each in expected])
-    ranges = calibration_of(source, calibration, threads)
     made = quantise(ranges, policy, io)
-    found, sides = _found(made.content, source.inputs(shown), threads)
+    found, sides = _found(made.content, source.inputs(shown))
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(made.content)
@@ -143,16 +139,16 @@ def export_quantised(
         note="; ".join(each for each in notes if each) or None,
         precision=made.policy,
         io=io,
-        takes=_said(sides[0]),
-        returns=_said(sides[1]),
+        takes=said(sides[0]),
+        returns=said(sides[1]),
         same_class=(same, len(shown)) if classes else None,
     )
 
 
-def _found(content: bytes, inputs: Tensor, threads: int) -> tuple[list[np.ndarray], tuple[Value, Value]]:
+def _found(content: bytes, inputs: Tensor) -> tuple[list[np.ndarray], tuple[Value, Value]]:
     """What the file computes of real inputs [N, C, H, W], maps as [N, C, H, W], and its first input and output."""
     try:
-        with TfliteRunner(content, "the quantised file", threads) as runner:
+        with TfliteRunner(content, "the quantised file") as runner:
             outputs = runner.real(inputs.numpy().transpose(0, 2, 3, 1))
             sides = runner.input, runner.outputs[0]
     except BadModelError as failure:
@@ -174,7 +170,7 @@ def _notes(graph: NetworkGraph, made: Quantised, ranges: Calibration) -> list[st
         listed = "; ".join(
             f"{graph.layer_names[layer]} ({shapes[layer]}): {why}" for layer, why in made.left_float.items()
         )
-        found.append(f"{len(made.left_float)} of the layers that were to be int8 stay float32: {listed}")
+        found.append(f"float32 in place of int8: {listed}")
     if ranges.still:
         of = {each.output: layer for layer, own in enumerate(ranges.file.operators) for each in own}
         names = dict.fromkeys(graph.layer_names[of[name]] for name in ranges.still if made.policy[of[name]] == INT8)
@@ -200,9 +196,3 @@ def _sqnr_db(found: np.ndarray, expected: np.ndarray) -> float:
     noise = float(np.square(found.astype(np.float64) - expected).sum())
     signal = float(np.square(expected.astype(np.float64)).sum())
     return np.inf if noise == 0 or signal == 0 else float(10 * np.log10(signal / noise))
-
-
-def _said(value: Value) -> str:
-    """An input or an output in words: its type, sizes and what an integer stands for."""
-    sizes = f"{value['dtype']} [{', '.join(map(str, value['shape']))}]"
-    return sizes if value["scale"] == 0 else f"{sizes}, each {value['scale']:.6g} x (q {-value['zero_point']:+d})"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from amc_latency.arguments.names import unknown
 from amc_latency.errors import OptionError
-from amc_latency.graph.trace import NetworkGraph
+
+if TYPE_CHECKING:
+    from amc_latency.graph.trace import NetworkGraph
 
 FLOAT32, INT8, UINT8 = "float32", "int8", "uint8"
 PRECISIONS = (FLOAT32, INT8)
@@ -16,16 +19,29 @@ Policy = tuple[str, ...]
 """The name of a precision for each of `Architecture.layers`, in order."""
 
 
+def check_names(precision: str | Sequence[str]) -> list[str]:
+    """The names of precisions as they are given: one for all layers, or several. Raises `OptionError` for others."""
+    if not isinstance(precision, str | list | tuple):
+        raise OptionError("precision", f"is a name, or a list of one each layer, not {repr(precision)[:100]}")
+    names = precision.replace(" ", "").split(",") if isinstance(precision, str) else list(precision)
+    for name in names:
+        if name not in PRECISIONS:
+            raise OptionError(("precision",), f"`precision`: {unknown(PRECISIONS, str(name), 'precision')}")
+    return names
+
+
+def is_quantised(precision: str | Sequence[str], io: str) -> bool:
+    """Whether a file in that precision, with inputs and outputs of type `io`, takes ranges of real images."""
+    return io != FLOAT32 or any(name != FLOAT32 for name in check_names(precision))
+
+
 def policy_of(precision: str | Sequence[str], graph: NetworkGraph) -> Policy:
     """One precision for all layers, or one each, also as text with commas: "int8,float32,int8".
 
     Raises `OptionError` for a name that there is not, and for more or fewer than there are layers.
     """
     layers = len(graph.architecture.layers)
-    names = precision.replace(" ", "").split(",") if isinstance(precision, str) else list(precision)
-    for name in names:
-        if name not in PRECISIONS:
-            raise OptionError(("precision",), f"`precision`: {unknown(PRECISIONS, str(name), 'precision')}")
+    names = check_names(precision)
     if isinstance(precision, str) and len(names) == 1:
         names *= layers
     if len(names) != layers:

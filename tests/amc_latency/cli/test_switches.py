@@ -22,7 +22,7 @@ from amc_latency.errors import JobError, OptionError
 from amc_latency.search.config import SearchConfig
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ("devices", "profile", "predict", "inspect", "search", "train", "finetune", "export", "bench")
+COMMANDS = ("devices", "profile", "predict", "inspect", "search", "train", "finetune", "export", "accuracy", "bench")
 LUT = ("import", "show", "check", "diff", "merge", "export")
 
 

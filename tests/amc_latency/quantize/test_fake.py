@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from amc_latency.lut.shapes.architecture import INPUT
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from amc_latency.errors import UserError
 from amc_latency.graph.trace import trace
 from amc_latency.quantize.fake import FakeTensor, Simulator, fake_quantized, rounded_weights
 from amc_latency.quantize.ranges import Range, averaged, steps_of
+from tests.amc_latency.quantize.networks import own_net
 from tests.amc_latency.random_networks import random_network
 
 
@@ -97,31 +98,6 @@ def test_a_range_is_a_moving_average_over_images() -> None:
         low, high = 0.95 * low + 0.05 * float(bounds[0, i]), 0.95 * high + 0.05 * float(bounds[1, i])
     assert averaged(bounds) == (pytest.approx(low), pytest.approx(high))
     assert averaged(bounds[:, :1]) == tuple(map(pytest.approx, bounds[:, 0].tolist()))
-
-
-class Net(nn.Module):
-    """A residual block whose sum is pooled; a gate; a join; a classifier of flattened maps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
-        self.deep = nn.Conv2d(4, 4, 3, padding=1, groups=4)
-        self.pool, self.last = nn.MaxPool2d(2), nn.Linear(8 * 2 * 2, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu6(self.norm(self.stem(x)))  # 0
-        y = x + self.deep(x)  # 1, 2
-        pooled = self.pool(y)  # 3
-        return self.last(torch.cat([pooled, torch.sigmoid(pooled)], 1).flatten(1))  # 4: gate, 5: join, 6
-
-
-def own_net() -> nn.Module:
-    torch.manual_seed(3)
-    net = Net()
-    net.norm.running_mean.uniform_(-0.2, 0.2)
-    net.norm.running_var.uniform_(0.5, 2)
-    nn.init.uniform_(net.norm.weight, -1, 1)
-    return net.eval()
 
 
 def by_hand(net: Any, x: Tensor, ranges: dict[int, Range], bits: list[int | None]) -> Tensor:

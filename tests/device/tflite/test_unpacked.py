@@ -51,3 +51,37 @@ def test_a_file_that_was_cut_off_is_refused(moved: bytes) -> None:
         unpacked(moved[:40])
     with pytest.raises(UnsupportedModelError, match=r"no \.tflite"):
         unpacked(b"")
+
+
+def by_quantizer(recipe: str) -> bytes:
+    """The layer by a recipe of ai-edge-quantizer's own."""
+    from ai_edge_quantizer import recipe as recipes
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    content = layer_model(LAYER)
+    quantizer = Quantizer(bytearray(content), getattr(recipes, recipe)())
+    images = [{"x": np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 256)).astype(np.float32)} for _ in range(3)]
+    ranges = quantizer.calibrate({"serving_default": images}, num_threads=1) if quantizer.need_calibration else None
+    return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("static_wi8_ai8", r"is quantised: tensor \d+ \(.*\) is int8"),
+        ("dynamic_wi8_afp32", r"is quantised: tensor \d+ \(op000_weight\) is int8"),
+        ("weight_only_wi8_afp32", r"is quantised: tensor \d+ \(op000_weight\) is int8"),
+        ("weight_only_wi4_afp32", r"is quantised: tensor \d+ \(op000_weight\) is int4"),
+    ],
+)
+def test_a_gpu_refuses_what_the_quantizer_wrote_and_says_what_it_is(recipe: str, says: str) -> None:
+    from amc_latency.device.gpu.tflite_torch import load_module
+
+    model = by_quantizer(recipe)
+    # Some of these lie behind the FlatBuffer, and are the same file once packed anew.
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 256, 8, 8)).astype(np.float32)
+    if "static" not in recipe:
+        np.testing.assert_array_equal(run_tflite(packed(unpacked(model)), image), run_tflite(model, image))
+    with pytest.raises(UnsupportedModelError, match=f"{says}.*time it on the host or on a phone"):
+        load_module(model)

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from amc_latency.lut.prediction.uncertainty import FitError, fit_error
 from amc_latency.lut.shapes.family import family
+from amc_latency.lut.shapes.precisions import FLOAT32, in_precision
+from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
 Term = Literal["none", "offset", "outputs", "weights"]
@@ -56,8 +58,10 @@ class Calibration:
 
 
 def network_family(shapes: Sequence[LayerShape]) -> tuple[object, ...]:
-    """What networks share that differ only in the widths of their layers: what one calibration holds for."""
-    return (shapes[0].c_in, *(family(shape) for shape in shapes), shapes[-1].c_out)
+    """What networks share that differ only in their layers' widths and precisions: what one calibration holds for."""
+    layers = [shape for shape in shapes if KINDS[shape.kind].counts_in_family]
+    plain = (family(in_precision(shape, FLOAT32)) for shape in layers)
+    return (layers[0].c_in, *plain, layers[-1].c_out)
 
 
 def outputs_mb(shapes: Sequence[LayerShape]) -> float:

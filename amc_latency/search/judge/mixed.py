@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, fx, nn
 
+from amc_latency.data.decoded import Decoded
 from amc_latency.data.logits import correct, loss_of
 from amc_latency.lut.shapes.mixed import MixedArchitecture
 from amc_latency.quantize.fake import Simulator
@@ -28,7 +29,7 @@ class MixedEvaluator:
         simulator: Simulator,
         prune: Callable[[Counts], nn.Module],
         calibration: Tensor,
-        images: Tensor,
+        images: Tensor | Decoded,
         labels: Tensor,
         batch: int = 100,
     ) -> None:

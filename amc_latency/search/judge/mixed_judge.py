@@ -11,6 +11,7 @@ from amc_latency.accelerator import on
 from amc_latency.data.decoded import inputs_of
 from amc_latency.lut.shapes.mixed import MixedArchitecture
 from amc_latency.models.spec import ModelSpec
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.quantize.error import OutputError
 from amc_latency.quantize.fake import Simulator
 from amc_latency.search.costs.costs import Counts, PolicyCosts
@@ -19,7 +20,6 @@ from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.mixed import MixedEvaluator
 from amc_latency.search.judge.mixed_damage import joined, measured_precisions, measured_widths
 from amc_latency.search.judge.score import Score, Tested
-from amc_latency.search.solvers.mixed import mixed_architecture
 from amc_latency.training.outcome import Outcome, outcome
 
 
@@ -33,7 +33,7 @@ class MixedJudge(Judge):
     @cached_property
     def mixed(self) -> MixedArchitecture:
         """The variables."""
-        return mixed_architecture(self.base, self.config.precisions)
+        return mixed_architecture(self.base.graph, self.config.precisions)
 
     def evaluated(self, counts: Counts, best: float) -> Score:
         """By the episodes' images; none is given up early."""

@@ -8,10 +8,10 @@ from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.shapes.architecture import Choices
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.judge.mixed_judge import MixedJudge
-from amc_latency.search.solvers.mixed import mixed_architecture
 from amc_latency.search.targets.pruning import ChannelPruning
 
 
@@ -24,12 +24,12 @@ class PruningAndQuantization(ChannelPruning):
         self, config: SearchConfig, network: Network, choices: Choices, predictor: Predictor, uncut_ms: float
     ) -> LatencyCosts:
         """The table's: layers, and the boundaries between precisions."""
-        mixed = mixed_architecture(network, config.precision)
+        mixed = mixed_architecture(network.graph, config.precision)
         return predicted_costs(mixed, mixed.choices(choices), predictor)
 
     def names(self, config: SearchConfig, network: Network) -> Sequence[str | None]:
         """The coupled groups; nothing bounds precisions."""
-        mixed = mixed_architecture(network, config.precision)
+        mixed = mixed_architecture(network.graph, config.precision)
         found: list[str | None] = [None] * len(mixed.full)
         for variable, group in zip(mixed.by_group, network.graph.groups, strict=True):
             found[variable] = f"group {group.name}"

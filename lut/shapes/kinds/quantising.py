@@ -14,6 +14,12 @@ def _write_dequantize(to: Writing) -> int:
 
 
 KINDS = (
-    Kind("quantize", _write_quantize, Log({"quantize": ("QUANTIZE", "Convert")}), reads_float=True),
-    Kind("dequantize", _write_dequantize, Log({"dequantize": ("DEQUANTIZE", "Convert")})),
+    Kind(
+        "quantize",
+        _write_quantize,
+        Log({"quantize": ("QUANTIZE", "Convert")}),
+        counts_in_family=False,
+        reads_float=True,
+    ),
+    Kind("dequantize", _write_dequantize, Log({"dequantize": ("DEQUANTIZE", "Convert")}), counts_in_family=False),
 )

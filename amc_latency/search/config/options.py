@@ -12,11 +12,11 @@ from amc_latency.arguments.settings import Rule, at_least, between, check_settin
 from amc_latency.errors import OptionError, UserError
 from amc_latency.lut.shapes.precisions import PRECISIONS
 from amc_latency.measuring.config import ProfileConfig
+from amc_latency.measuring.precisions import check_precisions, parse_precisions
 from amc_latency.models.load import NetworkOptions
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds
 from amc_latency.search.config.amounts import Amount, amount_rule, percent_of, read_amount, read_milliseconds
 from amc_latency.search.config.densities import check_densities, check_end, parse_densities
-from amc_latency.search.config.precisions import check_precisions, parse_precisions
 from amc_latency.search.records import (
     AGENTS,
     BASELINES,

@@ -20,6 +20,10 @@ class PruningAndQuantization(ChannelPruning):
 
     judge = MixedJudge
 
+    def precisions(self, config: SearchConfig) -> tuple[str, ...]:
+        """Those that layers may have."""
+        return config.precision
+
     def latency(
         self, config: SearchConfig, network: Network, choices: Choices, predictor: Predictor, uncut_ms: float
     ) -> LatencyCosts:

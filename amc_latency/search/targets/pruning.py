@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 
 from amc_latency.errors import UserError
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.shapes.architecture import Choices
+from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
 from amc_latency.search.config import SearchConfig
@@ -90,7 +92,11 @@ class ChannelPruning(Pruning):
 
     def profiled(self, config: SearchConfig) -> Grid:
         """All of them: what later rounds can reach, the first one can too."""
-        return self.grid(config)
+        return replace(self.grid(config), precisions=self.precisions(config))
+
+    def precisions(self, config: SearchConfig) -> tuple[str, ...]:
+        """Those of layers in its table."""
+        return (FLOAT32,)
 
     def latency(
         self, config: SearchConfig, network: Network, choices: Choices, predictor: Predictor, uncut_ms: float

@@ -11,7 +11,7 @@ from amc_latency.models.load import Network
 from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
-from amc_latency.search.judge.mixed_judge import MixedJudge
+from amc_latency.search.judge.mixed import MixedJudge
 from amc_latency.search.targets.pruning import ChannelPruning
 
 

@@ -15,8 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import quantizer
 from ai_edge_quantizer.recipe import static_wi8_ai8
 from amc_latency.lut.building.layer_model import layer_model
-from amc_latency.lut.shapes.precisions import can_be
-from amc_latency.lut.shapes.shape import LayerShape, ShapeError
+from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.tflite.int8 import SCALE, WEIGHT_SCALE, ZERO_POINT
 from amc_latency.lut.tflite.run import tflite_ops
 from torch.nn import functional
@@ -47,7 +46,7 @@ OTHERS = [
 
 
 def int8(shape: LayerShape) -> LayerShape:
-    return replace(shape, dtype="int8")
+    return replace(shape, precision="int8")
 
 
 def run(content: bytes, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -133,7 +132,7 @@ def test_other_layers_are_pytorchs_of_what_the_integers_stand_for(shape: LayerSh
 
 
 def test_boundaries_round_to_steps_and_back() -> None:
-    shape = LayerShape("quantize", 8, 8, 5, 5, dtype="int8")
+    shape = LayerShape("quantize", 8, 8, 5, 5, precision="int8")
     (given,), made = run(layer_model(shape))
     assert (given.dtype, made.dtype) == (np.float32, np.int8)
     assert np.array_equal(made, np.clip(np.rint(given / SCALE) + ZERO_POINT, -128, 127).astype(np.int8))
@@ -165,14 +164,6 @@ def test_operators_are_the_quantisers(shape: LayerShape) -> None:
     for boundary in ("QUANTIZE", "DEQUANTIZE"):
         wanted.pop(boundary, None)
     assert tflite_ops(ours) == wanted
-
-
-def test_what_has_no_int8_is_refused_by_name() -> None:
-    for activation in ("prelu", "relu6", "elu", "leaky_relu"):
-        shape = LayerShape("activation", 8, 8, 4, 4, activation=activation, dtype="int8")
-        assert not can_be(shape, "int8")
-        with pytest.raises(ShapeError, match=f"no int8 activation layer of this kind: .* {activation} int8"):
-            layer_model(shape)
 
 
 def test_weights_take_a_byte_and_their_scale_is_that_of_the_float_file() -> None:

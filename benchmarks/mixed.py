@@ -23,10 +23,10 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.errors import UserError
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import PS_PER_MS, LatencyCosts, predicted_costs
 from amc_latency.search.solvers.dynamic import solve
-from amc_latency.search.solvers.mixed import mixed_architecture
 from benchmarks.common import csv_of, machine, parser_of, versions
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
@@ -54,7 +54,7 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
         seconds[what] = time.perf_counter() - began
         return made
 
-    mixed = mixed_architecture(network, precisions)
+    mixed = mixed_architecture(network.graph, precisions)
     choices = mixed.choices(Grid().choices(network))
     if table is None:
         costs = timed("costs", lambda: LatencyCosts(mixed, choices, arithmetic_ms))

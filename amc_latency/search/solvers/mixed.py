@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.shapes.architecture import Choices
-from amc_latency.lut.shapes.mixed import MixedArchitecture
-from amc_latency.lut.shapes.precisions import FLOAT32, INT8, precisions_of
+from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.models.load import Network
 from amc_latency.prune.refit import Statistics, collect, recalibrate_batch_norm
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.quantize.error import OutputError
 from amc_latency.quantize.fake import Simulator
 from amc_latency.search.costs.clamp import Clamp
@@ -66,17 +66,6 @@ def choose_mixed(
     return search.best(search.damage(images, prune, statistics), target_ms)
 
 
-def mixed_architecture(network: Network, precisions: Sequence[str]) -> MixedArchitecture:
-    """The network whose layers may have each of `precisions` that their kind has; calls of one module have the same."""
-    architecture, names = network.graph.architecture, network.graph.layer_names
-    allowed = [precisions_of(layer.shape, precisions) for layer in architecture.layers]
-    tied = [
-        names.index(name) if layer.again else i
-        for i, (layer, name) in enumerate(zip(architecture.layers, names, strict=True))
-    ]
-    return MixedArchitecture(architecture, allowed, tied)
-
-
 class MixedSearch:
     """What choosing widths and precisions of a network takes: costs and damage, worked out once for any target."""
 
@@ -88,7 +77,7 @@ class MixedSearch:
         precisions: Sequence[str],
     ) -> None:
         self.network = network
-        self.mixed = mixed_architecture(network, precisions)
+        self.mixed = mixed_architecture(network.graph, precisions)
         self.costs: LatencyCosts = predicted_costs(self.mixed, self.mixed.choices(choices), predictor)
         self.choices = choices
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amc_latency.graph.trace import trace
+from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.quantize.error import OutputError
 from amc_latency.quantize.fake import Simulator
-from amc_latency.search.judge.mixed import MixedEvaluator
+from amc_latency.search.judge.evaluator import NetworkEvaluator
+from amc_latency.search.judge.mixed import PlainForward, RoundedCut
 from amc_latency.search.judge.mixed_damage import joined, measured_precisions, measured_widths
 from tests.amc_latency.quantize.networks import own_net
 
@@ -76,16 +78,19 @@ def test_a_policy_is_worth_what_its_cut_and_rounded_network_gets_right() -> None
     labels = torch.arange(40) % 3
     asked: list[tuple[int, ...]] = []
 
-    def prune(counts: tuple[int, ...]) -> nn.Module:
+    def cut(counts: tuple[int, ...]) -> nn.Module:
         asked.append(counts)
         return narrowed(net, counts[0])
 
-    evaluate = MixedEvaluator(mixed, simulator, prune, images(16), images(), labels, batch=7)
+    made = RoundedCut(mixed, simulator, cut, images(16))
+    forward = PlainForward(images(), 7)
+    evaluate = NetworkEvaluator(net, graph, made, images(16), images(), labels, 7, forward=forward)
     for count, precisions in ((4, ("float32",) * 7), (2, ("float32", *["int8"] * 6)), (2, ("int8",) * 7)):
-        cut = narrowed(net, count)
-        made = simulator.network(cut, precisions, simulator.ranges(cut, images(16)))
+        alone = narrowed(net, count)
+        recalibrate_batch_norm(alone, images(16))
+        rounded = simulator.network(alone, precisions, simulator.ranges(alone, images(16)))
         with torch.no_grad():
-            logits = made(images())
+            logits = rounded(images())
         score = evaluate(mixed.values((count,), precisions))
         assert score.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
         assert score.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)

@@ -19,9 +19,10 @@ from amc_latency.graph.trace import trace
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import collect
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.search.judge.evaluator import RankedCut
 from amc_latency.search.judge.score import Score
-from amc_latency.search.solvers.mixed import MixedSearch, choose_mixed, mixed_architecture
+from amc_latency.search.solvers.mixed import MixedSearch, choose_mixed
 
 CHOICES = [(2, 4), (3, 6)]
 
@@ -58,12 +59,12 @@ def network() -> Network:
 
 
 def test_what_cannot_be_int8_stays_float32(network: Network) -> None:
-    mixed = mixed_architecture(network, ["float32", "int8"])
+    mixed = mixed_architecture(network.graph, ["float32", "int8"])
     kinds = [layer.shape.kind for layer in network.graph.architecture.layers]
     assert kinds == ["conv", "depthwise", "conv", "activation", "global_pool", "linear"]
     assert [len(each) for each in mixed.allowed] == [2, 2, 2, 1, 2, 2]  # ELU
     assert mixed.allowed[3] == ("float32",)
-    assert {each[0] for each in mixed_architecture(network, ["float32"]).allowed} == {"float32"}
+    assert {each[0] for each in mixed_architecture(network.graph, ["float32"]).allowed} == {"float32"}
 
 
 def test_the_best_policy_is_the_best_of_all(network: Network) -> None:

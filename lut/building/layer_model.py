@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from amc_latency.lut.shapes.kind import Writing
-from amc_latency.lut.shapes.precisions import FLOAT32, INT8, can_be
+from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape, ShapeError
 from amc_latency.lut.tflite.int8 import Int8Graph
@@ -27,9 +27,7 @@ def layer_model(shape: LayerShape) -> bytes:
     kind = KINDS[shape.kind]
     if not kind.takes_activation and shape.activation != "none":
         raise ShapeError(f"a {shape.kind} layer has no fused activation: {shape.text}")
-    if not can_be(shape, shape.dtype):
-        raise ShapeError(f"TFLite has no {shape.dtype} {shape.kind} layer of this kind: {shape.text}")
-    graph = _GRAPHS[shape.dtype]()
+    graph = _GRAPHS[shape.precision]()
     inputs = [graph.input(*size, non_negative=kind.reads_non_negative) for size in kind.inputs(shape)]
     if kind.reads_float:
         graph.as_float(inputs[0])

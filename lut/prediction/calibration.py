@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from amc_latency.lut.prediction.uncertainty import FitError, fit_error
 from amc_latency.lut.shapes.family import family
-from amc_latency.lut.shapes.precisions import FLOAT32, in_precision
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
@@ -58,20 +57,22 @@ class Calibration:
 
 
 def network_family(shapes: Sequence[LayerShape]) -> tuple[object, ...]:
-    """What networks share that differ only in their layers' widths and precisions: what one calibration holds for."""
-    layers = [shape for shape in shapes if KINDS[shape.kind].counts_in_family]
-    plain = (family(in_precision(shape, FLOAT32)) for shape in layers)
-    return (layers[0].c_in, *plain, layers[-1].c_out)
+    """What networks share that differ in widths and precisions of their layers alone: what one calibration holds for.
+
+    Boundaries between precisions are not of it.
+    """
+    layers = [shape for shape in shapes if not KINDS[shape.kind].is_boundary]
+    return (layers[0].c_in, *(family(shape)._replace(precision="") for shape in layers), layers[-1].c_out)
 
 
 def outputs_mb(shapes: Sequence[LayerShape]) -> float:
-    """Megabytes of all layers' outputs together, as float32."""
-    return sum(4 * shape.c_out * shape.h_out * shape.w_out for shape in shapes) / 1e6
+    """Megabytes of all layers' outputs together, in their precisions."""
+    return sum(shape.output_bytes for shape in shapes) / 1e6
 
 
 def weights_mb(shapes: Sequence[LayerShape]) -> float:
-    """Megabytes of all layers' parameters together, as float32."""
-    return sum(4 * shape.params for shape in shapes) / 1e6
+    """Megabytes of all layers' parameters together, in their precisions."""
+    return sum(shape.params_bytes for shape in shapes) / 1e6
 
 
 TRAFFIC: dict[str, Callable[[Sequence[LayerShape]], float]] = {"outputs": outputs_mb, "weights": weights_mb}

@@ -121,8 +121,8 @@ class Kind:
     """whether its operator takes feature maps [1, H, W, C] alone, and no vectors [1, C]"""
     takes_activation: bool = False
     """whether its operator can end in relu or relu6"""
-    counts_in_family: bool = True
-    """whether networks with and without it are of two families; else it is what a precision brings with it"""
+    is_boundary: bool = False
+    """whether it stands between tensors of its precision and float32"""
     reads_float: bool = False
     """whether it reads float32 in any precision"""
     reads_non_negative: bool = False

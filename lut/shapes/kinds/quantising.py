@@ -14,12 +14,6 @@ def _write_dequantize(to: Writing) -> int:
 
 
 KINDS = (
-    Kind(
-        "quantize",
-        _write_quantize,
-        Log({"quantize": ("QUANTIZE", "Convert")}),
-        counts_in_family=False,
-        reads_float=True,
-    ),
-    Kind("dequantize", _write_dequantize, Log({"dequantize": ("DEQUANTIZE", "Convert")}), counts_in_family=False),
+    Kind("quantize", _write_quantize, Log({"quantize": ("QUANTIZE", "Convert")}), is_boundary=True, reads_float=True),
+    Kind("dequantize", _write_dequantize, Log({"dequantize": ("DEQUANTIZE", "Convert")}), is_boundary=True),
 )

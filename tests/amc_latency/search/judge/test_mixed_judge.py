@@ -28,7 +28,7 @@ CHOICES = [(2, 3, 4)]
 
 
 def ms(shape: LayerShape) -> float:
-    share = {"conv": 0.3, "linear": 0.3}.get(shape.kind, 1.3) if shape.dtype == "int8" else 1.0
+    share = {"conv": 0.3, "linear": 0.3}.get(shape.kind, 1.3) if shape.precision == "int8" else 1.0
     return (0.02 if "quantize" in shape.kind else 1 + shape.macs / 500) * share
 
 

@@ -40,7 +40,9 @@ class Microseconds:
         values = shape.c_out * shape.h_out * shape.w_out
         if "quantize" in shape.kind:
             return 0.1 + values / 200
-        share = {"conv": 0.3, "depthwise": 1.7, "linear": 0.5}.get(shape.kind, 1.0) if shape.dtype == "int8" else 1.0
+        share = (
+            {"conv": 0.3, "depthwise": 1.7, "linear": 0.5}.get(shape.kind, 1.0) if shape.precision == "int8" else 1.0
+        )
         return (1 + values / 50 + shape.macs / 100) * share
 
 

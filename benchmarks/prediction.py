@@ -301,7 +301,7 @@ def show(name: str, figures: dict) -> None:
     )
     print(
         f"calibration: {calibration['scale']:.4f} x + {calibration['offset_ms']:.4f} ms "
-        f"+ {calibration['per_mb_ms']:.4f} ms/MB of {calibration['term']} "
+        f"+ {calibration['per_unit_ms']:.4f} ms/MB of {calibration['term']} "
         f"from {calibration['networks']} other networks"
     )
     print(

@@ -187,6 +187,11 @@ class MixedArchitecture:
             found |= dict.fromkeys(self.shapes_of(part, values))
         return list(found)
 
+    @property
+    def widths(self) -> Sequence[int]:
+        """As `Searched.widths`."""
+        return self.by_group
+
     def weighed(self) -> NetworkShape:
         """As `Searched.weighed`: of the network in each precision as far as layers have it, with its boundaries."""
         names = dict.fromkeys(name for each in self.allowed for name in each)

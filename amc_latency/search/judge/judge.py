@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -192,6 +192,10 @@ class Judge:
     def precisions(self, counts: Counts) -> tuple[str, ...]:
         """The precision of each layer under a policy; none where all are float32."""
         return ()
+
+    def policy(self, counts: Counts) -> dict[str, Any]:
+        """What a policy decides, for who reads it outside of a search."""
+        return {"counts": list(counts)}
 
     def shipped(self, network: nn.Module, counts: Counts) -> nn.Module:
         """What the exported file of a policy's network computes: the network itself, but for rounding."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -101,6 +102,11 @@ class MixedJudge(Judge):
     def precisions(self, counts: Counts) -> tuple[str, ...]:
         """As `Judge.precisions`."""
         return self.mixed.precisions(counts)
+
+    def policy(self, counts: Counts) -> dict[str, Any]:
+        """As `Judge.policy`: the channels of each coupled group, and the precision of each layer by its name."""
+        precisions = dict(zip(self.base.graph.layer_names, self.precisions(counts), strict=True))
+        return {**super().policy(counts), "channels": list(self.mixed.counts(counts)), "precisions": precisions}
 
     def shipped(self, network: nn.Module, counts: Counts) -> nn.Module:
         """As `Judge.shipped`: rounded, by ranges of its own."""

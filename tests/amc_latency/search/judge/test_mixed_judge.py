@@ -54,7 +54,12 @@ def data(network: Network) -> ImageData:
 
 @pytest.fixture(scope="module")
 def judge(network: Network, data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> MixedJudge:
-    return MixedJudge(network, data, JudgeConfig(images=80, precisions=("int8", "float32")), tmp_path_factory.mktemp("run") / "scores.jsonl")
+    return MixedJudge(
+        network,
+        data,
+        JudgeConfig(images=80, precisions=("int8", "float32")),
+        tmp_path_factory.mktemp("run") / "scores.jsonl",
+    )
 
 
 def problem_of(judge: MixedJudge, share: float) -> Problem:

@@ -142,7 +142,7 @@ def test_who_measured_and_how(device: CudaDevice) -> None:
 
 
 def test_what_fails_gets_an_error_row_and_the_round_goes_on(device: CudaDevice) -> None:
-    huge = LayerShape("conv", 64, 64, 224, 224, 3, 1, 1)
+    huge = LayerShape("conv", 64, 64, 20_000, 20_000, 3, 1, 1)
     workloads = [
         Workload("garbage", lambda: b"garbage"),
         work("raises", before=lambda: {}["weights"]),
@@ -152,9 +152,9 @@ def test_what_fails_gets_an_error_row_and_the_round_goes_on(device: CudaDevice) 
     assert found["garbage"].error == "not for a GPU: it is no .tflite file"
     assert found["raises"].error == "not built: KeyError: 'weights'"
     assert found["noop"].error is None
-    # 64 * 224 * 224 * 4 bytes an image: 12.8 TB.
-    found = timed(device, [work("huge", huge), work("noop")], replace(QUICK, batch=1_000_000))
-    assert "out of memory at batch 1000000" in (found["huge"].error or "")
+    # 64 * 20,000 * 20,000 * 4 bytes an image: 10 TB. At so small a batch the sentinel takes no time.
+    found = timed(device, [work("huge", huge), work("noop")], replace(QUICK, batch=100))
+    assert "out of memory at batch 100:" in (found["huge"].error or "")
     assert "choose a smaller batch in the profile's [timing]" in (found["huge"].error or "")
     assert found["noop"].error is None
 
@@ -172,8 +172,9 @@ def test_a_workload_that_kills_the_worker_gets_an_error_row(
 
     monkeypatch.setattr(device, "_start_worker", start)
     later = threading.Timer(0.3, lambda: os.kill(pids[0], signal.SIGKILL))
-    slow = work("slow", LayerShape("conv", 64, 64, 112, 112, 3, 1, 1), later.start)
-    found = timed(device, [work("a"), slow, work("b")], replace(QUICK, runs=1000))
+    # Seconds a run. Of many runs of a small layer as many of the sentinel would be waited for.
+    slow = work("slow", LayerShape("conv", 128, 128, 448, 448, 3, 1, 1), later.start)
+    found = timed(device, [work("a"), slow, work("b")])
     assert found["slow"].error == "the process ended by SIGKILL"
     assert found["a"].error is found["b"].error is None
     assert len(pids) == 2

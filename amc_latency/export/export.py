@@ -78,6 +78,8 @@ class Conversion:
     """if the file takes values of 0..255: the normalisation that is folded into it"""
     operators: tuple[tuple[Added, ...], ...] = ()
     """those of each of the graph's layers; none where another converter wrote the file"""
+    network: nn.Module | None = None
+    """what our own converter wrote, of which the graph is the trace"""
 
 
 def to_tflite(model: nn.Module, input_chw: tuple[int, int, int]) -> bytes:
@@ -117,7 +119,7 @@ def converted(model: nn.Module, input_chw: tuple[int, int, int], pixels: Normali
     """Our own converter on a frozen network. Raises ExportError that names what is not supported."""
     graph = _traced(model, input_chw)
     written = write(model, graph, pixels)
-    return Conversion(written.content, graph, pixels=pixels, operators=written.operators)
+    return Conversion(written.content, graph, pixels=pixels, operators=written.operators, network=model)
 
 
 def check_images(images: Tensor | None, input_chw: tuple[int, int, int]) -> Tensor:
@@ -210,9 +212,10 @@ def check_same(
         error, most = difference(got, wanted), allowed(wanted, tolerance, _AT_ZERO * tolerance)
         if not error <= most:  # also for NaN
             which = f" in output {number + 1} of {len(found)}" if len(found) > 1 else ""
+            where = _where(conversion, images[:1], inputs[:1])
             raise ExportError(
                 f"the exported file differs from PyTorch by {error:.2g}{which} where {most:.2g} is allowed; "
-                f"it was not kept. {_why(model, images, wanted, number, error)}"
+                f"it was not kept. {where}{_why(model, images, wanted, number, error)}"
             )
         errors.append(error)
     return max(errors), max(map(output_range, expected))
@@ -227,6 +230,15 @@ def outputs_of_all(model: nn.Module, images: Tensor) -> list[np.ndarray]:
 
 def _listed(shapes: list[list[int]]) -> str:
     return ", ".join(map(str, shapes))
+
+
+def _where(conversion: Conversion, images: Tensor, inputs: Tensor) -> str:
+    """The first layer that is off, as a sentence; empty where none is, or nobody knows."""
+    from amc_latency.export.quantised.differences import differing_layer
+
+    layers = 0 if conversion.graph is None else len(conversion.graph.architecture.layers)
+    found = differing_layer(conversion, conversion.content, ("float32",) * layers, images, inputs)
+    return "" if found is None else f"{found}. "
 
 
 def _why(model: nn.Module, images: Tensor, expected: np.ndarray, number: int, error: float) -> str:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from amc_latency.arguments.settings import at_least, check_settings, refuse_unused, setting
 from amc_latency.errors import OptionError
-from amc_latency.export.quantised.policy import FLOAT32, check_names, is_quantised
+from amc_latency.export.quantised.policy import check_names, is_quantised
+from amc_latency.lut.shapes.precisions import FLOAT32
 
 OUTPUT = "Output"
 CALIBRATION_IMAGES = 100

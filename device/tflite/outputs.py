@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, TypedDict
@@ -48,15 +49,16 @@ class _Answer(TypedDict, total=False):
 class TfliteRunner:
     """A loaded file that takes one input: `runner(values)` is what it computes. Used as a context.
 
+    With `tensors`, the names of some, these are what it returns, in place of the file's outputs.
     Raises `BadModelError` for a file that can't be loaded or run, and for one that takes several inputs.
     """
 
-    def __init__(self, model: bytes, title: str = "the file") -> None:
+    def __init__(self, model: bytes, title: str = "the file", tensors: Sequence[str] | None = None) -> None:
         self._title = title
         command = confined([str(_WORKER)], memory_for_workers())
         self._worker = WorkerProcess(command, hint="Is ai-edge-litert installed?")
         try:
-            answer = self._asked({}, model, _LOAD_S)
+            answer = self._asked({"tensors": tensors and list(tensors)}, model, _LOAD_S)
             self.inputs, self.outputs = answer.get("inputs", []), answer.get("outputs", [])
             if len(self.inputs) != 1 or not self.outputs:
                 count = f"{len(self.inputs)} inputs and {len(self.outputs)} outputs"

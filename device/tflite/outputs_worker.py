@@ -1,7 +1,8 @@
 """The process in which somebody's `.tflite` computes its outputs of given inputs.
 
 Run by file path (by `confined.py`), so it imports nothing of this package. The first answer is `{"ready": true}`. The
-first job is a line `{"bytes": N}` and the model's N bytes; it gets `{"inputs": [..], "outputs": [..]}`, each
+first job is a line `{"bytes": N, "tensors": [..]}` and the model's N bytes: the names of the tensors that count as its
+outputs, or null for those that are; it gets `{"inputs": [..], "outputs": [..]}`, each
 `{"shape": [..], "dtype": "..", "scale": .., "zero_point": ..}`. Each further one is `{"bytes": N, "count": n}` and the
 values of n inputs of a file that takes one, in its type and order; it gets `{"values": ["..", ..]}`, each output's of
 all n in base64. Whatever fails gets `{"error": ".."}`. One thread: on a busy computer several wait for each other.
@@ -34,12 +35,16 @@ def main() -> None:
         try:
             content = sys.stdin.buffer.read(job["bytes"])
             if interpreter is None:
-                interpreter = Interpreter(model_content=content, num_threads=1)
+                named = job["tensors"]
+                interpreter = Interpreter(
+                    model_content=content, num_threads=1, experimental_preserve_all_tensors=named is not None
+                )
                 interpreter.allocate_tensors()
-                sides = interpreter.get_input_details(), interpreter.get_output_details()
+                targets = interpreter.get_output_details() if named is None else by_name(interpreter, named)
+                sides = interpreter.get_input_details(), targets
                 answer = {"inputs": [told(each) for each in sides[0]], "outputs": [told(each) for each in sides[1]]}
             else:
-                answer = {"values": computed(interpreter, content, job["count"])}
+                answer = {"values": computed(interpreter, targets, content, job["count"])}
         except Exception as error:
             answer = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
 
@@ -52,9 +57,15 @@ def told(details: dict[str, Any]) -> dict[str, Any]:
     return {"shape": shape, "dtype": dtype, "scale": float(scale), "zero_point": int(zero_point)}
 
 
-def computed(interpreter: Any, content: bytes, count: int) -> list[str]:
-    """Each output of `count` inputs, one by one."""
-    (source,), targets = interpreter.get_input_details(), interpreter.get_output_details()
+def by_name(interpreter: Any, names: list[str]) -> list[dict[str, Any]]:
+    """The tensors of these names."""
+    all_details = {each["name"]: each for each in interpreter.get_tensor_details()}
+    return [all_details[name] for name in names]
+
+
+def computed(interpreter: Any, targets: list[dict[str, Any]], content: bytes, count: int) -> list[str]:
+    """Each of the tensors `targets` of `count` inputs, one by one."""
+    (source,) = interpreter.get_input_details()
     images = np.frombuffer(content, source["dtype"]).reshape(count, *source["shape"])
     found: list[list[bytes]] = [[] for _ in targets]
     for image in images:

@@ -49,6 +49,16 @@ class Searched(Protocol):
     def makes(self, layer: Any, group: int) -> bool:
         """Whether that number of a policy is about what the layer makes."""
 
+    @property
+    def widths(self) -> Sequence[int]:
+        """Which numbers of a policy are counts of channels."""
+
+    def weighed(self) -> NetworkShape:
+        """The shapes by which a table's families weigh: those of the uncut network, in each precision."""
+
+    def grids(self, choices: Choices) -> Sequence[tuple[Architecture, Choices]]:
+        """The network in each precision, and the counts that its coupled groups may keep."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -117,6 +127,19 @@ class Architecture:
     def shapes_of(self, layer: Layer, counts: Sequence[int]) -> tuple[LayerShape, ...]:
         """What the layer costs at `counts`, as shapes: its own alone."""
         return (self.shape_of(layer, counts),)
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """As `Searched.widths`: all."""
+        return range(len(self.group_channels))
+
+    def weighed(self) -> NetworkShape:
+        """As `Searched.weighed`: its own."""
+        return self.shapes()
+
+    def grids(self, choices: Choices) -> Sequence[tuple[Architecture, Choices]]:
+        """As `Searched.grids`: itself."""
+        return [(self, choices)]
 
     def checked(self, counts: Sequence[int] | None) -> Sequence[int]:
         """The counts, full width if none. Raises `ValueError` for a wrong number of them."""

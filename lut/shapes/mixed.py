@@ -187,6 +187,33 @@ class MixedArchitecture:
             found |= dict.fromkeys(self.shapes_of(part, values))
         return list(found)
 
+    @property
+    def widths(self) -> Sequence[int]:
+        """As `Searched.widths`."""
+        return self.by_group
+
+    def weighed(self) -> NetworkShape:
+        """As `Searched.weighed`: of the network in each precision as far as layers have it, with its boundaries."""
+        names = dict.fromkeys(name for each in self.allowed for name in each)
+        return tuple(shape for name in names for shape in mixed_shapes(self.architecture, self._all(name)))
+
+    def grids(self, choices: Choices) -> Sequence[tuple[Architecture, Choices]]:
+        """As `Searched.grids`; boundaries are in none."""
+        names = dict.fromkeys(name for each in self.allowed for name in each)
+        groups = [choices[variable] for variable in self.by_group]
+        found = []
+        for name in names:
+            layers = tuple(
+                replace(layer, shape=in_precision(layer.shape, each))
+                for layer, each in zip(self.architecture.layers, self._all(name), strict=True)
+            )
+            found.append((replace(self.architecture, layers=layers), groups))
+        return found
+
+    def _all(self, name: str) -> tuple[str, ...]:
+        """That precision of every layer that may have it."""
+        return tuple(name if name in each else each[-1] for each in self.allowed)
+
     def makes(self, part: Part, variable: int) -> bool:
         """Whether the variable is the precision of the part's layer, or channels that the layer makes."""
         if part.makes is None:

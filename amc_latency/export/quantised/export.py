@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from amc_latency.android_bench.safe.files import replacing
@@ -25,15 +26,22 @@ from amc_latency.export.export import (
     outputs_of_all,
 )
 from amc_latency.export.quantised.calibration import KEPT, Calibration, calibrate, check_calibration, one_step
-from amc_latency.export.quantised.policy import FLOAT32, INT8, check_io, policy_of
+from amc_latency.export.quantised.differences import differing_layer
+from amc_latency.export.quantised.policy import check_io, policy_of
 from amc_latency.export.quantised.recipe import Quantised, quantise
 from amc_latency.graph.rewriting.normal_form import normal_form
 from amc_latency.graph.trace import NetworkGraph
+from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.lut.tflite.run import tflite_ops
 from amc_latency.pixels import Normalisation
 
+_LOOKED_INTO = 4
+"""Images on which each layer is compared with PyTorch's fake quantisation."""
 _POOR_DB = 10.0
 """Outputs of which a third is noise: 30 and more are usual for int8."""
+
+
+_NOISE_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,9 @@ def export_quantised(
             temporary.write_bytes(made.content)
     except OSError as failure:
         raise ExportError(f"can't write {path}: {failure.strerror}") from failure
-    notes = [warning, *_notes(source.graph, made, ranges), _noise_note(found, expected)]
+    few = shown[:_LOOKED_INTO]
+    differs = differing_layer(source.file, made.content, made.policy, few, source.inputs(few))
+    notes = [warning, *_notes(source.graph, made, ranges), _noise_note(found, expected), differs]
     shapes = source.graph.architecture.shapes()
     same, classes = _same_class(found[0], expected[0])
     return ExportReport(
@@ -143,6 +153,16 @@ def export_quantised(
         returns=said(sides[1]),
         same_class=(same, len(shown)) if classes else None,
     )
+
+
+def quantised_by_noise(model: nn.Module, input_chw: tuple[int, int, int], precisions: Sequence[str]) -> bytes:
+    """A file of the network in `precisions` that is only to be timed: ranges are of images of noise.
+
+    Raises ExportError for what can't be written.
+    """
+    source = source_of(model, input_chw)
+    noise = torch.randn(_NOISE_IMAGES, *input_chw, generator=torch.Generator().manual_seed(0))
+    return quantise(calibration_of(source, noise), tuple(precisions), FLOAT32).content
 
 
 def _found(content: bytes, inputs: Tensor) -> tuple[list[np.ndarray], tuple[Value, Value]]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from amc_latency.arguments.names import unknown
 from amc_latency.errors import OptionError
+from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 
 if TYPE_CHECKING:
     from amc_latency.graph.trace import NetworkGraph
 
-FLOAT32, INT8, UINT8 = "float32", "int8", "uint8"
-PRECISIONS = (FLOAT32, INT8)
+UINT8 = "uint8"
+WRITTEN = (FLOAT32, INT8)
+"""Precisions in which a file can be written."""
 IO = (FLOAT32, INT8, UINT8)
 
 Policy = tuple[str, ...]
@@ -25,8 +27,8 @@ def check_names(precision: str | Sequence[str]) -> list[str]:
         raise OptionError("precision", f"is a name, or a list of one each layer, not {repr(precision)[:100]}")
     names = precision.replace(" ", "").split(",") if isinstance(precision, str) else list(precision)
     for name in names:
-        if name not in PRECISIONS:
-            raise OptionError(("precision",), f"`precision`: {unknown(PRECISIONS, str(name), 'precision')}")
+        if name not in WRITTEN:
+            raise OptionError(("precision",), f"`precision`: {unknown(WRITTEN, str(name), 'precision')}")
     return names
 
 

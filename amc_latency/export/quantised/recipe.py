@@ -19,7 +19,8 @@ from amc_latency.errors import ExportError
 from amc_latency.export.quantised.biases import keep_biases
 from amc_latency.export.quantised.calibration import Calibration, quantised_bytes, quantizer_of
 from amc_latency.export.quantised.edges import as_uint8
-from amc_latency.export.quantised.policy import FLOAT32, INT8, UINT8, Policy
+from amc_latency.export.quantised.policy import UINT8, Policy
+from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.lut.tflite.builder import Added, packed
 
 _WITHOUT = {"PADV2": "its fill, the lowest float, has no place among 256 steps"}

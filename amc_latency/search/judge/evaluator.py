@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
+from amc_latency.data.decoded import Decoded
 from amc_latency.data.logits import correct, loss_of
 from amc_latency.data.splits import at_once
 from amc_latency.graph.trace import NetworkGraph
@@ -52,7 +53,7 @@ class NetworkEvaluator:
         graph: NetworkGraph,
         prune: Callable[[Counts], nn.Module],
         calibration: Tensor,
-        images: Tensor,
+        images: Tensor | Decoded,
         labels: Tensor,
         batch: int | None = None,
         say: Callable[[str], None] = lambda text: None,
@@ -62,11 +63,10 @@ class NetworkEvaluator:
         self.graph = graph
         self.prune = prune
         self.calibration = calibration.contiguous(memory_format=torch.channels_last)
-        self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
         self.batch = batch or at_once((images.shape[-2], images.shape[-1]))
         self._forward: Forward = forward or CheckedForward(
-            self.model, graph, self.calibration, self.images, labels, self.batch, say
+            self.model, graph, self.calibration, images, labels, self.batch, say
         )
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:

@@ -8,23 +8,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from amc_latency.data import ImageData, Split
+from amc_latency.accelerator import on
+from amc_latency.data import Split
+from amc_latency.data.decoded import Decoded, inputs_of
 from amc_latency.lut.shapes.mixed import MixedArchitecture
-from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import recalibrate_batch_norm
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.quantize.error import OutputError
 from amc_latency.quantize.fake import Simulator
 from amc_latency.quantize.ranges import Ranges
 from amc_latency.search.costs.costs import Counts, PolicyCosts
 from amc_latency.search.judge.damage import Damage, refit_error
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.mixed_damage import joined, measured_precisions, measured_widths
 from amc_latency.search.judge.score import Score
 
@@ -67,8 +69,8 @@ class RoundedCut:
 class PlainForward:
     """Runs networks in eval mode by their own modules, batch by batch, on images [M, C, H, W]; see `CheckedForward`."""
 
-    def __init__(self, images: Tensor, batch: int) -> None:
-        self._images, self._batch = images, batch
+    def __init__(self, images: Tensor | Decoded, device: torch.device, batch: int) -> None:
+        self._images, self._device, self._batch = images, device, batch
 
     def logits(self, network: nn.Module, counts: Counts) -> Iterator[Tensor]:
         """The logits of each batch in turn."""
@@ -79,32 +81,42 @@ class PlainForward:
 
     def frozen(self, network: nn.Module, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits and labels of each batch of `split`."""
-        size, device = (self._images.shape[-2], self._images.shape[-1]), self._images.device
+        size = (self._images.shape[-2], self._images.shape[-1])
         for images, labels in split.parts(size, self._batch):
             with torch.inference_mode():
-                made: Tensor = network.eval()(images.to(device))
-            yield made, labels.to(device)
+                made: Tensor = network.eval()(images.to(self._device))
+            yield made, labels.to(self._device)
 
 
 class MixedJudge(Judge):
     """Scores of policies of widths and precisions, by networks that are cut and rounded, not fine-tuned.
 
-    `mixed` is the network's. The method `network` gives what is cut before it is rounded, which can be fine-tuned and
-    exported in its precisions.
+    `network` gives the cut network before it is rounded, which can be fine-tuned and exported in its precisions.
     """
 
-    def __init__(
-        self,
-        mixed: MixedArchitecture,
-        network: Network,
-        data: ImageData,
-        config: JudgeConfig,
-        log: Path | None = None,
-        original: Network | None = None,
-        say: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        super().__init__(network, data, config, log, original, say)
-        self.mixed = mixed
+    @cached_property
+    def mixed(self) -> MixedArchitecture:
+        """The variables of policies."""
+        return mixed_architecture(self.base.graph, self.config.precisions)
+
+    def precisions(self, counts: Counts) -> tuple[str, ...]:
+        """As `Judge.precisions`."""
+        return self.mixed.precisions(counts)
+
+    def channels(self, counts: Counts) -> Counts:
+        """As `Judge.channels`."""
+        return self.mixed.counts(counts)
+
+    def policy(self, counts: Counts) -> dict[str, Any]:
+        """As `Judge.policy`: the channels of each coupled group, and the precision of each layer by its name."""
+        precisions = dict(zip(self.base.graph.layer_names, self.precisions(counts), strict=True))
+        return {**super().policy(counts), "channels": list(self.channels(counts)), "precisions": precisions}
+
+    def shipped(self, network: nn.Module, counts: Counts) -> nn.Module:
+        """As `Judge.shipped`: rounded, by ranges of its own."""
+        there = on(network, self.device).eval()
+        ranges = self._simulator.ranges(there, self.range_images)
+        return self._simulator.network(there, self.precisions(counts), ranges)
 
     def pruner(self) -> RoundedCut:
         """What makes a policy's network, rounded."""
@@ -117,12 +129,9 @@ class MixedJudge(Judge):
             return copy.deepcopy(self.base.model)
         return copy.deepcopy(self._rounded.plain(channels)).cpu()
 
-    def final(self, counts: Counts) -> Score:
-        """The score by all held-back images."""
-        if counts not in self._final:
-            score = self._ask(lambda evaluator: evaluator.judged(self._rounded(counts), self.data.held_back))
-            self._final[counts] = self._write(counts, score, final=True)
-        return self._final[counts]
+    def evaluated_finally(self, counts: Counts) -> Score:
+        """As `Judge.evaluated_finally`."""
+        return self._ask(lambda evaluator: evaluator.judged(self._rounded(counts), self.data.held_back))
 
     def _original_final(self) -> Score:
         return self._judged(self.original.model)
@@ -138,7 +147,7 @@ class MixedJudge(Judge):
         error = OutputError(self._simulator, self.model, images)
         refit = refit_error(self.model, graph, self.statistics, choices)
         widths = measured_widths(error, self._rounded.plain, choices, refit, graph.architecture.group_channels)
-        ranges = self._simulator.ranges(self.model, self.calibration[:RANGED])
+        ranges = self._simulator.ranges(self.model, self.range_images)
         return [joined(self.mixed, widths, measured_precisions(error, self.mixed, ranges))]
 
     @cached_property
@@ -155,7 +164,7 @@ class MixedJudge(Judge):
     def evaluator(self) -> NetworkEvaluator:
         """Made when the first policy must be judged."""
         held_back = self.data.held_back.take(self.config.images).kept()
-        images = held_back.inputs(self.image_size).to(self.device)
+        images = inputs_of(held_back, self.image_size, self.device)
         return NetworkEvaluator(
             self.model,
             self.base.graph,
@@ -165,5 +174,5 @@ class MixedJudge(Judge):
             held_back.labels.to(self.device),
             self._batch,
             self.say,
-            PlainForward(images, self._batch),
+            PlainForward(images, self.device, self._batch),
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
@@ -81,6 +83,23 @@ def _caption(report: SearchReport) -> str | None:
     return f"%: {what}, of {images}; in brackets where 95 % of the chance of drawing them lies"
 
 
+def _of_file(row: Row) -> str:
+    """What LiteRT makes of the file itself."""
+    return "" if row.file_accuracy is None else with_interval(row.file_accuracy, row.file_accuracy_95)
+
+
+def _kept(row: Row) -> str:
+    """Channels of coupled groups, or weights of layers."""
+    return ",".join(map(str, row.channels or row.counts))
+
+
+def _precisions(row: Row) -> str:
+    """How many layers are in which precision, and in runs which."""
+    counted = ", ".join(f"{count} layers {name}" for name, count in sorted(Counter(row.precisions).items()))
+    runs = " ".join(f"{len(list(run))}x{name}" for name, run in groupby(row.precisions))
+    return f"{counted}, in order {runs}"
+
+
 def _pair(report: SearchReport, row: Row) -> str:
     """Top-5 of the held-back images, and below it of the test images."""
     return "\n".join(
@@ -149,6 +168,9 @@ def _write_search(report: SearchReport, target: Console) -> None:
         caption=_caption(report),
     )
     has_top5 = any(row.top5 is not None for row in report.rows)
+    has_files = any(row.file_accuracy is not None for row in report.rows)
+    if has_files:
+        table.add_column("test %\nof the file", justify="right")
     if has_top5:
         table.add_column(_TOP5, justify="right")
     for row in report.rows[:1] if report.is_uncut else report.rows:
@@ -161,13 +183,15 @@ def _write_search(report: SearchReport, target: Console) -> None:
             f"{row.bytes / 1000:,.0f}",
             _figure(report, row.held_back, row.held_back_95),
             _figure(report, row.accuracy, row.accuracy_95),
+            *([_of_file(row)] if has_files else []),
             *([_pair(report, row)] if has_top5 else []),
         )
     target.print(table)
     _, uniform, ours = report.rows
     if report.baselines:
         target.print(_baselines(report))
-    lines = [f"{'weights' if report.zipped_bytes else 'channels'} kept: {','.join(map(str, ours.counts))}"]
+    lines = [f"{'weights' if report.zipped_bytes else 'channels'} kept: {_kept(ours)}"]
+    lines += [f"{row.name}: {_precisions(row)}" for row in report.rows if row.precisions]
     if report.zipped_bytes:
         sizes = zip(report.rows, report.zipped_bytes, strict=True)
         lines.append("zipped: " + ", ".join(f"{row.name} {size / 1000:,.0f} kB" for row, size in sizes))

@@ -56,6 +56,13 @@ class Row:
     """in which all rows were timed, in turn"""
     within_pct: float | None = None
     """half of what lies between a tenth and nine tenths of a round's runs, in percent; None where nobody says it"""
+    precisions: tuple[str, ...] = ()
+    """of each layer; none where all are float32"""
+    channels: tuple[int, ...] = ()
+    """of each coupled group, where `counts` are values of precisions too"""
+    file_accuracy: float | None = None
+    """percent of the test images that the file itself gets right, run by LiteRT; None where nobody can tell"""
+    file_accuracy_95: tuple[float, ...] = ()
     rounds_sd_pct: float | None = None
     """standard deviation from round to round, in percent"""
     repeat_pct: float | None = None

@@ -13,11 +13,11 @@ from amc_latency.lut.shapes.architecture import Choices
 from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.models.load import Network
 from amc_latency.prune.refit import Statistics, collect, recalibrate_batch_norm
+from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.quantize.error import OutputError
 from amc_latency.quantize.fake import Simulator
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import Counts, LatencyCosts, predicted_costs
-from amc_latency.search.costs.mixed import mixed_architecture
 from amc_latency.search.judge.damage import Damage, refit_error
 from amc_latency.search.judge.evaluator import RankedCut
 from amc_latency.search.judge.mixed_damage import joined, measured_precisions, measured_widths
@@ -77,7 +77,7 @@ class MixedSearch:
         precisions: Sequence[str],
     ) -> None:
         self.network = network
-        self.mixed = mixed_architecture(network.graph, precisions, choices)
+        self.mixed = mixed_architecture(network.graph, precisions)
         self.costs: LatencyCosts = predicted_costs(self.mixed, self.mixed.choices(choices), predictor)
         self.choices = choices
 

@@ -83,7 +83,7 @@ def test_a_policy_is_worth_what_its_cut_and_rounded_network_gets_right() -> None
         return narrowed(net, counts[0])
 
     made = RoundedCut(mixed, simulator, cut, images(16))
-    forward = PlainForward(images(), 7)
+    forward = PlainForward(images(), torch.device("cpu"), 7)
     evaluate = NetworkEvaluator(net, graph, made, images(16), images(), labels, 7, forward=forward)
     for count, precisions in ((4, ("float32",) * 7), (2, ("float32", *["int8"] * 6)), (2, ("int8",) * 7)):
         alone = narrowed(net, count)

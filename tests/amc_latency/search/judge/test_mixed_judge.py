@@ -16,9 +16,8 @@ from amc_latency.models.spec import ModelSpec
 from amc_latency.pixels import Normalisation
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts
-from amc_latency.search.costs.mixed import mixed_architecture
 from amc_latency.search.episodes.problem import AgentOptions, Problem
-from amc_latency.search.judge.judge import JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
 from amc_latency.search.judge.mixed import MixedJudge
 from amc_latency.search.judge.rewards import make_reward
 from amc_latency.search.steps.methods import search_episodes
@@ -29,7 +28,7 @@ CHOICES = [(2, 3, 4)]
 
 
 def ms(shape: LayerShape) -> float:
-    share = {"conv": 0.3, "linear": 0.3}.get(shape.kind, 1.3) if shape.dtype == "int8" else 1.0
+    share = {"conv": 0.3, "linear": 0.3}.get(shape.kind, 1.3) if shape.precision == "int8" else 1.0
     return (0.02 if "quantize" in shape.kind else 1 + shape.macs / 500) * share
 
 
@@ -55,8 +54,12 @@ def data(network: Network) -> ImageData:
 
 @pytest.fixture(scope="module")
 def judge(network: Network, data: ImageData, tmp_path_factory: pytest.TempPathFactory) -> MixedJudge:
-    mixed = mixed_architecture(network.graph, ("int8", "float32"), CHOICES)
-    return MixedJudge(mixed, network, data, JudgeConfig(images=80), tmp_path_factory.mktemp("run") / "scores.jsonl")
+    return MixedJudge(
+        network,
+        data,
+        JudgeConfig(images=80, precisions=("int8", "float32")),
+        tmp_path_factory.mktemp("run") / "scores.jsonl",
+    )
 
 
 def problem_of(judge: MixedJudge, share: float) -> Problem:
@@ -79,7 +82,7 @@ def test_scores_are_of_rounded_networks_and_what_is_delivered_is_not(
     assert stem.out_channels == 2
     assert judge.spec(judge.mixed.values((2,), ("int8",) * 7)).channels == (2,)
     # What is in the log is not asked again.
-    again = MixedJudge(judge.mixed, network, data, JudgeConfig(images=80), judge.log)
+    again = MixedJudge(network, data, JudgeConfig(images=80, precisions=("int8", "float32")), judge.log)
     assert again.final(rounded) == judge.final(rounded)
     assert "evaluator" not in again.__dict__
 

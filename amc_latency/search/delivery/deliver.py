@@ -157,15 +157,12 @@ class Delivery:
         Predictions are shifted by `factor`. The uncut network, `original`, is not fine-tuned.
         """
         exports: dict[str, ExportReport] = {}
-        by_file: dict[str, Tested] = {}
         tested: dict[str, Tested] = {}
         for name, counts in policies.items():
             model = self.judge.original.model if name == "original" else self._fine_tuned(name, counts)
             is_original = name == "original"
             exports[name] = self.export(model, self.tflite(name), None if is_original else counts)
             tested[name] = self.judge.tested(model if is_original else self.judge.shipped(model, counts))
-            in_file = self.judge.tested_file(self.tflite(name))
-            by_file |= {} if in_file is None else {name: in_file}
         keys = self._keys(policies)
         files = {keys[name]: self.tflite(name) for name in policies}
         measured = self.timer.time(files, keys.get("ours", keys["original"]), target_ms)
@@ -196,8 +193,6 @@ class Delivery:
                     rounds=timed.rounds,
                     precisions=() if name == "original" else self.judge.precisions(counts),
                     channels=() if name == "original" else self.judge.channels(counts),
-                    file_accuracy=by_file[name].value if name in by_file else None,
-                    file_accuracy_95=self._interval(name, by_file[name]) if name in by_file else (),
                     within_pct=timed.measurement.within_pct,
                     rounds_sd_pct=timed.measurement.rounds_sd_pct,
                     repeat_pct=self._repeat_pct(attempt, counts, timed) if name == "ours" else None,

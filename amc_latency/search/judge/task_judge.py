@@ -180,10 +180,6 @@ class TaskScores(Judge):
         small = self._prune(counts)
         return (self._recalibrated(small) if self._recalibrates else small.eval()).cpu()
 
-    def tested_file(self, path: Path) -> Tested | None:
-        """None: a task scores networks, and no files."""
-        return None
-
     def tested(self, network: nn.Module) -> Tested:
         """The whole score of a network as it is."""
         return Tested(self._task.score(network, None))

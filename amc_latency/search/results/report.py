@@ -83,11 +83,6 @@ def _caption(report: SearchReport) -> str | None:
     return f"%: {what}, of {images}; in brackets where 95 % of the chance of drawing them lies"
 
 
-def _of_file(row: Row) -> str:
-    """What LiteRT makes of the file itself."""
-    return "" if row.file_accuracy is None else with_interval(row.file_accuracy, row.file_accuracy_95)
-
-
 def _kept(row: Row) -> str:
     """Channels of coupled groups, or weights of layers."""
     return ",".join(map(str, row.channels or row.counts))
@@ -168,9 +163,6 @@ def _write_search(report: SearchReport, target: Console) -> None:
         caption=_caption(report),
     )
     has_top5 = any(row.top5 is not None for row in report.rows)
-    has_files = any(row.file_accuracy is not None for row in report.rows)
-    if has_files:
-        table.add_column("test %\nof the file", justify="right")
     if has_top5:
         table.add_column(_TOP5, justify="right")
     for row in report.rows[:1] if report.is_uncut else report.rows:
@@ -183,7 +175,6 @@ def _write_search(report: SearchReport, target: Console) -> None:
             f"{row.bytes / 1000:,.0f}",
             _figure(report, row.held_back, row.held_back_95),
             _figure(report, row.accuracy, row.accuracy_95),
-            *([_of_file(row)] if has_files else []),
             *([_pair(report, row)] if has_top5 else []),
         )
     target.print(table)

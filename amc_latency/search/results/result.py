@@ -60,9 +60,6 @@ class Row:
     """of each layer; none where all are float32"""
     channels: tuple[int, ...] = ()
     """of each coupled group, where `counts` are values of precisions too"""
-    file_accuracy: float | None = None
-    """percent of the test images that the file itself gets right, run by LiteRT; None where nobody can tell"""
-    file_accuracy_95: tuple[float, ...] = ()
     rounds_sd_pct: float | None = None
     """standard deviation from round to round, in percent"""
     repeat_pct: float | None = None

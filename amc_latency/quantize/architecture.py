@@ -31,9 +31,10 @@ def mixed_architecture(
 ) -> MixedArchitecture:
     """The network whose groups may keep `choices`, and whose layers may have each of `precisions` that their kind has.
 
-    Choices are multiples of 8 unless given. Each layer has a precision of its own, but for calls of one module, which have its weights. Where many tensors are
-    open at once, as in a DenseNet, tables would take more than `most_entries`: there a layer without weights has the
-    precision of the layer that made what it reads first, since a boundary before it would seldom pay.
+    Choices are multiples of 8 unless given. Each layer has a precision of its own, but for calls of one module, which
+    have its weights. Where many tensors are open at once, as in a DenseNet, tables would take more than `most_entries`:
+    there a layer without weights has the precision of the layer that made what it reads first, since a boundary before
+    it would seldom pay.
     """
     choices = [channel_choices(count) for count in graph.architecture.group_channels] if choices is None else choices
     own = _mixed(graph, precisions, weightless_too=True)

@@ -138,6 +138,17 @@ def _shares(report: SearchReport) -> list[str]:
     return lines
 
 
+def _of_files(report: SearchReport) -> list[str]:
+    """What the files themselves are worth, which ship: the table's figures are of the networks in PyTorch."""
+    rows = report.rows[:1] if report.is_uncut else report.rows
+    told = [
+        f"{row.name} {with_interval(row.file_accuracy, row.file_accuracy_95)}"
+        for row in rows
+        if row.file_accuracy is not None
+    ]
+    return [f"test % of the files, run by LiteRT: {', '.join(told)}"] if told else []
+
+
 def _measured_by(report: SearchReport) -> str:
     """Which statistic milliseconds are, and how much ours varied."""
     ours, text = report.rows[-1], f"{source_word(report.estimated)}: {report.statistic}"
@@ -191,6 +202,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
     elif ours.counts == uniform.counts:
         lines.append("ours is the uniform width: nothing that was tried did better on the held-back images")
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
+    lines += _of_files(report)
     lines += _shares(report)
     lines += [comparison.text for comparison in report.comparisons]
     if report.pixels:

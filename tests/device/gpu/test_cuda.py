@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,13 +40,6 @@ class OnCpu(CudaDevice):
 
     target = "cpu"
     trust = Trust(drift_pct=1e9)
-    said: ClassVar[dict[str, Any]] = {}
-
-    def _about(self) -> dict[str, Any]:
-        """What a worker says of this computer, once for all of them: each takes seconds to import torch."""
-        if not OnCpu.said:
-            OnCpu.said.update(super()._about())
-        return OnCpu.said
 
 
 class Drifting(OnCpu):

@@ -23,7 +23,7 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.errors import UserError
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, load_network
-from amc_latency.quantize.architecture import mixed_architecture
+from amc_latency.quantize.architecture import entries, mixed_architecture
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import PS_PER_MS, LatencyCosts, predicted_costs
 from amc_latency.search.solvers.dynamic import solve
@@ -40,7 +40,7 @@ def arithmetic_ms(shape: LayerShape) -> float:
     if shape.kind in ("quantize", "dequantize"):
         return (0.2 + values * 3e-5) / 1000
     us = 0.3 + shape.macs * (1e-4 if shape.kind == "depthwise" else 2e-5) + values * 4e-5
-    return us * (1.0 if shape.precision == "float32" else INT8_IS.get(shape.kind, 1.2)) / 1000
+    return us * (1.0 if shape.dtype == "float32" else INT8_IS.get(shape.kind, 1.2)) / 1000
 
 
 def run(model: str, table: Path | None, precisions: list[str], seed: int) -> None:
@@ -54,7 +54,7 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
         seconds[what] = time.perf_counter() - began
         return made
 
-    mixed = mixed_architecture(network.graph, precisions)
+    mixed = mixed_architecture(network.graph, precisions, Grid().choices(network))
     choices = mixed.choices(Grid().choices(network))
     if table is None:
         costs = timed("costs", lambda: LatencyCosts(mixed, choices, arithmetic_ms))
@@ -71,9 +71,9 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
     seconds["clamp"] = time.perf_counter() - began
     print(
         f"{model}: {len(mixed.by_group)} groups and {len(mixed.full) - len(mixed.by_group)} precisions of "
-        f"{len(mixed.allowed)} layers, {sum(map(len, choices)):,} choices, {len(costs.layers)} tables of up to "
-        f"{max(table.size for _, table in costs.layers):,}; costs {seconds['costs']:.2f} s, "
-        f"clamp {seconds['clamp']:.2f} s; uncut {costs.full_ms:.4g} ms, fastest {clamp.fastest_ms / costs.full_ms:.0%}"
+        f"{len(mixed.allowed)} layers, {sum(map(len, choices)):,} choices, {entries(mixed, choices):,} entries; "
+        f"costs {seconds['costs']:.2f} s, clamp {seconds['clamp']:.2f} s; uncut {costs.full_ms:.4g} ms, fastest "
+        f"{clamp.fastest_ms / costs.full_ms:.0%}"
     )
     for share in SHARES:
         began = time.perf_counter()

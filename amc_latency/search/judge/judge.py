@@ -20,6 +20,7 @@ from amc_latency.data.decoded import inputs_of
 from amc_latency.data.fitting import network_line
 from amc_latency.data.splits import EVALUATED, at_once, fewer_of_large
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
+from amc_latency.measuring.accuracy import outcome_of_file
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import COLLECTED_BATCH, Statistics, collect
@@ -153,6 +154,11 @@ class Judge:
         found = self._ask(lambda evaluator: evaluator.outcome(there, self.data.test))
         return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
 
+    def file_tested(self, path: Path) -> Tested | None:
+        """What a network's exported file is worth by the test images, run by LiteRT. Raises `BadModelError`."""
+        found = outcome_of_file(path, self.data.test)
+        return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
+
     def _judged(self, network: nn.Module) -> Score:
         """The score of a network by all held-back images."""
         there = on(network, self.device)
@@ -191,6 +197,10 @@ class Judge:
 
     def precisions(self, counts: Counts) -> tuple[str, ...]:
         """The precision of each layer under a policy; none where all are float32."""
+        return ()
+
+    def channels(self, counts: Counts) -> Counts:
+        """The channels of each coupled group, where `counts` hold more than those."""
         return ()
 
     def policy(self, counts: Counts) -> dict[str, Any]:

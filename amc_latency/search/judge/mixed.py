@@ -103,10 +103,14 @@ class MixedJudge(Judge):
         """As `Judge.precisions`."""
         return self.mixed.precisions(counts)
 
+    def channels(self, counts: Counts) -> Counts:
+        """As `Judge.channels`."""
+        return self.mixed.counts(counts)
+
     def policy(self, counts: Counts) -> dict[str, Any]:
         """As `Judge.policy`: the channels of each coupled group, and the precision of each layer by its name."""
         precisions = dict(zip(self.base.graph.layer_names, self.precisions(counts), strict=True))
-        return {**super().policy(counts), "channels": list(self.mixed.counts(counts)), "precisions": precisions}
+        return {**super().policy(counts), "channels": list(self.channels(counts)), "precisions": precisions}
 
     def shipped(self, network: nn.Module, counts: Counts) -> nn.Module:
         """As `Judge.shipped`: rounded, by ranges of its own."""

@@ -184,6 +184,10 @@ class TaskScores(Judge):
         """The whole score of a network as it is."""
         return Tested(self._task.score(network, None))
 
+    def file_tested(self, path: Path) -> Tested | None:
+        """None: a task scores networks of PyTorch."""
+        return None
+
     def introduce(self, images: int, min_accuracy_pct: float | None, console: Console) -> None:
         """Say what the original scores; `UserError` where the task can't be asked."""
         spec = self.original.spec

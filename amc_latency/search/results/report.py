@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
@@ -81,6 +83,18 @@ def _caption(report: SearchReport) -> str | None:
     return f"%: {what}, of {images}; in brackets where 95 % of the chance of drawing them lies"
 
 
+def _kept(row: Row) -> str:
+    """Channels of coupled groups, or weights of layers."""
+    return ",".join(map(str, row.channels or row.counts))
+
+
+def _precisions(row: Row) -> str:
+    """How many layers are in which precision, and in runs which."""
+    counted = ", ".join(f"{count} layers {name}" for name, count in sorted(Counter(row.precisions).items()))
+    runs = " ".join(f"{len(list(run))}x{name}" for name, run in groupby(row.precisions))
+    return f"{counted}, in order {runs}"
+
+
 def _pair(report: SearchReport, row: Row) -> str:
     """Top-5 of the held-back images, and below it of the test images."""
     return "\n".join(
@@ -122,6 +136,17 @@ def _shares(report: SearchReport) -> list[str]:
             interval = "" if low == high else f" (95 %: {1 / high:.3f} to {1 / low:.3f})"
             lines.append(f"{row.name}: {1 / share:.3f} times as fast as the original in {row.rounds} rounds{interval}")
     return lines
+
+
+def _of_files(report: SearchReport) -> list[str]:
+    """What the files themselves are worth, which ship: the table's figures are of the networks in PyTorch."""
+    rows = report.rows[:1] if report.is_uncut else report.rows
+    told = [
+        f"{row.name} {with_interval(row.file_accuracy, row.file_accuracy_95)}"
+        for row in rows
+        if row.file_accuracy is not None
+    ]
+    return [f"test % of the files, run by LiteRT: {', '.join(told)}"] if told else []
 
 
 def _measured_by(report: SearchReport) -> str:
@@ -167,7 +192,8 @@ def _write_search(report: SearchReport, target: Console) -> None:
     _, uniform, ours = report.rows
     if report.baselines:
         target.print(_baselines(report))
-    lines = [f"{'weights' if report.zipped_bytes else 'channels'} kept: {','.join(map(str, ours.counts))}"]
+    lines = [f"{'weights' if report.zipped_bytes else 'channels'} kept: {_kept(ours)}"]
+    lines += [f"{row.name}: {_precisions(row)}" for row in report.rows if row.precisions]
     if report.zipped_bytes:
         sizes = zip(report.rows, report.zipped_bytes, strict=True)
         lines.append("zipped: " + ", ".join(f"{row.name} {size / 1000:,.0f} kB" for row, size in sizes))
@@ -176,6 +202,7 @@ def _write_search(report: SearchReport, target: Console) -> None:
     elif ours.counts == uniform.counts:
         lines.append("ours is the uniform width: nothing that was tried did better on the held-back images")
     lines += [f"{row.name}: {row.actual:,} of at most {row.limit:,}" for row in report.budgets]
+    lines += _of_files(report)
     lines += _shares(report)
     lines += [comparison.text for comparison in report.comparisons]
     if report.pixels:

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
 from amc_latency.lut.shapes.architecture import Architecture
-from amc_latency.lut.shapes.mixed import MixedArchitecture, mixed_shapes
+from amc_latency.lut.shapes.mixed import MixedArchitecture
 from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import NetworkShape
 
-from amc_latency.export.export import to_tflite
-from amc_latency.export.quantised.export import quantised_by_noise
-from amc_latency.measuring.precisions import random_precisions
-from amc_latency.models.load import Network, cut_to
+from amc_latency.measuring.whole_networks import Policy, random_precisions
 
 Counts = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Channels of each coupled group, and layers' precisions; float32 all if there are none."""
-
-    counts: Counts
-    precisions: tuple[str, ...] = ()
-
-    def shapes(self, architecture: Architecture) -> NetworkShape:
-        """Its layers, and the boundaries between precisions."""
-        if not self.precisions:
-            return architecture.shapes(self.counts)
-        return mixed_shapes(architecture, self.precisions, self.counts)
-
-    def content(self, network: Network) -> bytes:
-        """Its file."""
-        model = cut_to(network, self.counts).model
-        if not self.precisions:
-            return to_tflite(model, network.spec.input)
-        return quantised_by_noise(model, network.spec.input, self.precisions)
 
 
 def policy_of(architecture: Architecture, shapes: NetworkShape) -> Policy:
@@ -73,11 +48,8 @@ def random_networks(architecture: Architecture, choices: Choices, n: int, seed: 
 def random_policies(mixed: MixedArchitecture, choices: Choices, n: int, seed: int) -> list[Policy]:
     """`random_networks`, by turns with a precision drawn for each layer alone, and in runs of several layers."""
     rng = random.Random(f"precisions {seed}")
-    policies = []
-    for i, counts in enumerate(random_networks(mixed.architecture, choices, n, seed)):
-        alone = tuple(rng.choice(each) for each in mixed.allowed)
-        policies.append(Policy(counts, random_precisions(mixed, rng) if i % 2 else alone))
-    return policies
+    counts = random_networks(mixed.architecture, choices, n, seed)
+    return [Policy(each, random_precisions(mixed, rng, 0.75 if i % 2 else 0.0)) for i, each in enumerate(counts)]
 
 
 def uniform_policies(architecture: Architecture, choices: Choices, widths: Sequence[float]) -> list[Policy]:

@@ -211,6 +211,8 @@ class Device:
     """Whether it is at hand in any case, and several of it are its cores, which share what is between them."""
     has_threads: bool = True
     """Whether a protocol's `threads` mean something."""
+    precisions: tuple[str, ...] = ("float32", "int8")
+    """Those of layers that it can run."""
     times_batches: bool = False
     """Whether it times a protocol's `batch` of images at once."""
     working: Sequence[str] = ()

@@ -134,6 +134,6 @@ def _logits(runner: TfliteRunner, inputs: Tensor, channels_first: bool, title: s
 
     values = inputs.numpy()
     first = runner.real(values if channels_first else values.transpose(0, 2, 3, 1))[0]
-    if first.size == len(first) or first.size != len(first) * max(first.shape[1:]):
+    if first.size != len(first) * max(first.shape[1:], default=1):
         raise BadModelError(f"{title} returns {list(first.shape[1:])} of an image, not a figure for each class")
     return torch.from_numpy(np.ascontiguousarray(first.reshape(len(first), -1)))

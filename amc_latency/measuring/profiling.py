@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from amc_latency.android_bench.safe.files import replacing
 from amc_latency.android_bench.safe.folders import WorkingFolder
 from amc_latency.console import Console
 from amc_latency.device.base import Device, DeviceIdentity, Protocol
@@ -21,29 +18,23 @@ from amc_latency.device.kinds import KINDS as DEVICE_KINDS
 from amc_latency.device.profiles import profiles
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.coupling import ChannelGroup
-from amc_latency.lut.building.build import BuildReport, NetworkWorkload, Plan, build_table
-from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
+from amc_latency.lut.building.build import BuildReport, Plan, build_table
+from amc_latency.lut.building.plan import Choices
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.prediction.tabled import TabledDevice
-from amc_latency.lut.shapes.architecture import Architecture, Searched, channel_choices
-from amc_latency.lut.shapes.mixed import mixed_shapes
+from amc_latency.lut.shapes.architecture import channel_choices
 from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.lut.shapes.shape import NetworkShape, network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.opening import HOST, open_device
-from amc_latency.measuring.precisions import MixedPolicy, check_precisions, mixed_policies
-from amc_latency.models.load import Network, cut_to
+from amc_latency.measuring.precisions import check_precisions
+from amc_latency.measuring.whole_networks import Policy, calibrating, held_out_of, workload
+from amc_latency.models.load import Network
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
 from amc_latency.quantize.architecture import mixed_architecture
 
 Counts = tuple[int, ...]
-UNIFORM = 5
-"""Uniform widths, from the uncut network to the narrowest on the grid, that a table is calibrated on."""
-RANDOM = 8
-"""Random networks that it is calibrated on beside them: those are off in other ways than uniform ones."""
-HELD_OUT = 4
-"""Random networks that show the error of a calibration without them; afterwards they calibrate too."""
 
 
 @dataclass(frozen=True)
@@ -240,50 +231,41 @@ def complete_table(
     # A cost model's table lies nowhere.
     place = table.path.resolve() if table.path.exists() else table.path
     console.detail(f"table {place}, {table.row_count:,} rows, of {device.text}")
+    _check_precisions(device, grid)
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
-    seen = _calibration_counts(architecture, grid, choices)
-    held_out = _random_counts(architecture, grid, choices, HELD_OUT, "held-out", seen)
+    mixed = None if grid.precisions == (FLOAT32,) else mixed_architecture(network.graph, grid.precisions)
+    seen, held_out = (of(architecture, choices, grid.lowest, mixed) for of in (calibrating, held_out_of))
     if device.identity.estimated:
         # A cost model answers for every shape at once: nothing has to be read between them.
         plan = Plan("missing")
     if device.repeats is not None:
         # A replayed prediction must not pass for a timing; without the uncut network there is no target.
         seen, held_out = (
-            [counts for counts in some if network_text(architecture.shapes(counts)) in device.repeats]
+            [policy for policy in some if network_text(policy.shapes(architecture)) in device.repeats]
             for some in (seen, held_out)
         )
-        seen = seen or [architecture.group_channels]
+        seen = seen or [Policy(architecture.group_channels)]
         plan = Plan("missing")
     # Beside the table, where a build that goes on after a kill finds and then removes it.
     folder = WorkingFolder(table.path)
-    networks = [
-        NetworkWorkload(architecture.shapes(counts), partial(_network_file, folder, network, counts))
-        for counts in (*seen, *held_out)
-    ]
-    searched, values, policies = _precisions(network, grid, choices, device)
-    networks += [
-        NetworkWorkload(
-            mixed_shapes(architecture, precisions, counts), partial(_mixed_file, folder, network, counts, precisions)
-        )
-        for counts, precisions in policies
-    ]
+    networks = [workload(network, policy, folder) for policy in (*seen, *held_out)]
     doing = "estimating" if device.identity.estimated else "timing on"
     with folder, console.progress(f"{doing} {device.identity.name}", 1) as meter:
         report = build_table(
             device,
             table,
-            searched,
-            values,
+            architecture if mixed is None else mixed,
+            choices if mixed is None else mixed.choices(choices),
             networks,
             lambda done, total, *_: meter.update(done, total),
             plan=plan,
         )
     _check_errors(report)
-    predictor = Predictor(table, map(architecture.shapes, seen))
+    predictor = Predictor(table, [policy.shapes(architecture) for policy in seen])
     errors_pct = []
-    for counts in held_out:
-        shapes = architecture.shapes(counts)
+    for policy in held_out:
+        shapes = policy.shapes(architecture)
         errors_pct.append(100 * abs(predictor.ms(shapes) / _measured_ms(predictor, shapes) - 1))
     workers = {worker for timing in table.rows if (worker := measured_by(timing.conditions))}
     # A fleet's were compared before their rows were mixed.
@@ -332,67 +314,7 @@ def _check_errors(report: BuildReport) -> None:
         )
 
 
-def _precisions(
-    network: Network, grid: Grid, choices: Choices, device: Device
-) -> tuple[Searched, Choices, list[MixedPolicy]]:
-    """The network with the precisions that its layers may have, what they choose from, and what calibrates them."""
-    architecture = network.graph.architecture
-    if grid.precisions == (FLOAT32,):
-        return architecture, choices, []
-    mixed = mixed_architecture(network.graph, grid.precisions)
-    answers = device.repeats is not None or device.identity.estimated
-    policies = [] if answers else mixed_policies(mixed, choices, grid.lowest)
-    return mixed, mixed.choices(choices), policies
-
-
-def _mixed_file(folder: WorkingFolder, network: Network, counts: Counts, precisions: Sequence[str]) -> bytes:
-    """As `_network_file`, in precisions; ranges are of noise, which no layer takes longer for."""
-    shapes = network_text(mixed_shapes(network.graph.architecture, precisions, counts))
-    path = folder.path() / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
-    if not path.exists():
-        from amc_latency.export.quantised.export import quantised_by_noise
-
-        with replacing(path) as temporary:
-            temporary.write_bytes(quantised_by_noise(cut_to(network, counts).model, network.spec.input, precisions))
-    return path.read_bytes()
-
-
-def _network_file(folder: WorkingFolder, network: Network, counts: Counts) -> bytes:
-    """Cut and written once a build, since each round asks again; named by its shapes, which are all that is timed."""
-    shapes = network_text(network.graph.architecture.shapes(counts))
-    path = folder.path() / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
-    if not path.exists():
-        # Whoever only predicts need not wait for torch.
-        from amc_latency.export.export import to_tflite
-
-        with replacing(path) as temporary:
-            temporary.write_bytes(to_tflite(cut_to(network, counts).model, network.spec.input))
-    return path.read_bytes()
-
-
-def _calibration_counts(architecture: Architecture, grid: Grid, choices: Choices) -> list[Counts]:
-    """Uniform widths, the uncut network first, and random ones."""
-    widths = [round(1 - i * (1 - grid.lowest) / (UNIFORM - 1), 6) for i in range(UNIFORM)]
-    uniform = list(dict.fromkeys(uniform_counts(architecture, choices, width) for width in widths))
-    return uniform + _random_counts(architecture, grid, choices, RANDOM, "calibration", uniform)
-
-
-def _random_counts(
-    architecture: Architecture, grid: Grid, choices: Choices, n: int, seed: str, other_than: Sequence[Counts]
-) -> list[Counts]:
-    """`n` networks that are not among the others, fewer where the grid has no more.
-
-    By turns each group has a width of its own, and all have one that each is a little off of, as searches end.
-    """
-    rng = random.Random(f"{seed} networks 0")
-    found: dict[Counts, None] = {}
-    for i in range(20 * n):
-        width = rng.uniform(grid.lowest, 1.0)
-        wanted = [
-            channels * (rng.uniform(grid.lowest, 1.0) if i % 2 else min(1.0, width * rng.uniform(0.8, 1.2)))
-            for channels in architecture.group_channels
-        ]
-        counts = nearest_counts(choices, wanted)
-        if len(found) < n and counts not in other_than:
-            found[counts] = None
-    return list(found)
+def _check_precisions(device: Device, grid: Grid) -> None:
+    lacks = [name for name in grid.precisions if name not in device.precisions]
+    if lacks:
+        raise OptionError("precision", f"{device.text} runs {', '.join(device.precisions)}, not {', '.join(lacks)}")

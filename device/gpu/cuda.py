@@ -45,6 +45,7 @@ class CudaDevice(Device):
     """What the worker is told to run on."""
     states = ("frame", "hot")
     has_threads = False
+    precisions = ("float32",)
     times_batches = True
     trust = Trust()
     """How often the sentinel network is timed, and by how much it may drift."""

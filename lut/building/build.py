@@ -18,8 +18,10 @@ from amc_latency.lut.building.steps import Steps
 from amc_latency.lut.prediction.predict import missing_shapes
 from amc_latency.lut.prediction.uncertainty import relative_variance
 from amc_latency.lut.shapes.architecture import Searched
+from amc_latency.lut.shapes.family import family
 from amc_latency.lut.shapes.shape import NOOP, LayerShape, NetworkShape, network_text
 from amc_latency.lut.table.table import LatencyTable
+from amc_latency.lut.table.timed_layers import TimedLayers
 
 Progress = Callable[[int, int, float, str], None]
 """Called after each timing with: done, total, seconds to go, and the workload's name."""
@@ -37,8 +39,9 @@ class NetworkWorkload:
 class Plan:
     """Which layer shapes are timed."""
 
-    kind: Literal["learn", "grid", "missing"] = "learn"
-    """`learn` the device's staircase until the goal is met; a fixed `grid`; or only what can't be predicted yet"""
+    kind: Literal["learn", "grid", "missing", "extend"] = "learn"
+    """`learn` the device's staircase until the goal is met; a fixed `grid`; or only what can't be predicted yet, all of
+    it, or, to `extend` a table, families that it has nothing of as far as learning them takes"""
     goal: float = 0.005
     """mean relative error of layers, weighted by the network's time, at which learning ends"""
 
@@ -131,10 +134,11 @@ def _stages(
         others = _merged(input_shapes(*grid, steps) for grid in grids)
         done = len(sweep) + len(others)
         yield others, done
-    elif plan.kind == "learn":
-        grids = architecture.grids(choices)
+    elif learned := _learned(plan, table, reachable):
+        grids, families = architecture.grids(choices), {family(shape) for shape in learned}
         fixed = sum(len(sweep_shapes(*grid)) + len(input_shapes(*grid, None)) for grid in grids)
-        learner = Learner(reachable, architecture.weighed(), plan.goal, seed, limit=fixed)
+        network = [shape for shape in architecture.weighed() if family(shape) in families]
+        learner = Learner(learned, network, plan.goal, seed, limit=fixed)
         batch = learner.first()
         known: dict[LayerShape, tuple[float, float]] = {}
         while batch:
@@ -148,6 +152,14 @@ def _stages(
     left = [shape for shape in missing_shapes(table, [NOOP, *reachable]) if shape.text not in table.errors]
     if left or not done:
         yield left, done + len(left)
+
+
+def _learned(plan: Plan, table: LatencyTable, reachable: Sequence[LayerShape]) -> Sequence[LayerShape]:
+    """The candidates that are learned: all, or those of families that the table has nothing of."""
+    if plan.kind == "extend":
+        known = TimedLayers(table.latencies_us()).families
+        return [shape for shape in reachable if family(shape) not in known]
+    return reachable if plan.kind == "learn" else ()
 
 
 def _merged(shapes: Iterable[Iterable[LayerShape]]) -> list[LayerShape]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from amc_latency.device.base import DeviceIdentity, Protocol, Summary, Timing, Workload
 from amc_latency.lut.prediction.estimate import CostModel
 from amc_latency.lut.prediction.tabled import TabledDevice
+from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.lut.shapes.shape import ShapeError, parse_network
 from amc_latency.lut.table.table import LatencyTable
 
@@ -15,6 +16,7 @@ from amc_latency.lut.table.table import LatencyTable
 class EstimateDevice(TabledDevice):
     """Answers with the cost model's figures."""
 
+    precisions = (FLOAT32,)
     protocol = Protocol(warmup=0, runs=1, min_time_ms=0.0, max_runs=1, rounds=1, clock="wall", statistic="mean")
 
     def __init__(self, model: CostModel) -> None:

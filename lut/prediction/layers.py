@@ -46,7 +46,7 @@ class _Known:
         inside = self.least[0] <= shape.c_in <= self.most[0] and self.least[1] <= c_out <= self.most[1]
         if not inside or (c_out != shape.c_out and not two_figures):
             return None
-        return replace(shape, c_out=c_out)
+        return shape if c_out == shape.c_out else replace(shape, c_out=c_out)
 
 
 class LayerLatencies:

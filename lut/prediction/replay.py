@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from amc_latency.device.base import DeviceError, Protocol, Summary, Timing, Workload
 from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
 from amc_latency.lut.prediction.tabled import TabledDevice
+from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS
 from amc_latency.lut.shapes.shape import NOOP, ShapeError, parse_network
 from amc_latency.lut.table.table import LatencyTable
 
@@ -21,6 +22,7 @@ class ReplayDevice(TabledDevice):
         self.table = table.detached()
         self.identity = table.identity
         self.repeats = frozenset(table.keys)
+        self.precisions = (FLOAT32, *sorted({*PRECISIONS} & {key.rpartition(" ")[2] for key in table.keys} - {FLOAT32}))
         self._predictor = Predictor(table)
 
     @property

@@ -59,7 +59,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of a short search, and nothing that such a test looks at."""
     monkeypatch.setattr(Judge, "tested", lambda *_: NINE_OF_TEN)
-    monkeypatch.setattr(Judge, "tested_file", lambda *_: NINE_OF_TEN)
+    monkeypatch.setattr(Judge, "file_tested", lambda *_: None)
     monkeypatch.setattr(judge_module, "FINALISTS", 2)
 
 

@@ -19,6 +19,7 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.errors import JobError, UserError
 from amc_latency.models.load import load_network
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.results.report import search_text
 from amc_latency.search.run import check_met
 from tests.integration.command_line import Cli
 from tests.integration.fork_server import Forked
@@ -36,6 +37,21 @@ def test_budgets_beside_milliseconds_are_held_by_what_is_exported(tmp_path: Path
     check_met(report)
     with pytest.raises(UserError, match=r"target_macs = 900000, this one has not given"):
         run(tmp_path, replace(budgeted, target_macs=None))
+
+
+def test_the_accuracy_of_the_files_stands_beside_pytorchs(
+    tmp_path: Path, small: SearchConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(small, agent="dp", finetune_epochs=0)
+    report = run(tmp_path, config)
+    for row in report.rows:
+        # Logits differ in the seventh digit: hardly an image is told otherwise.
+        assert row.file_accuracy == pytest.approx(row.accuracy, abs=0.05)
+        assert row.file_accuracy_95[0] < row.file_accuracy < row.file_accuracy_95[1]
+    search_text(report)
+    assert "test % of the files, run by LiteRT: original " in capsys.readouterr().out
+    assert "of the files, run by LiteRT: original " in (tmp_path / "run" / "report.html").read_text()
+    assert run(tmp_path, config).rows == report.rows
 
 
 @pytest.mark.usefixtures("quick")

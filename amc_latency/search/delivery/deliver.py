@@ -14,6 +14,7 @@ from torch import nn
 
 from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console
+from amc_latency.device.rounds.measure import BadModelError
 from amc_latency.export.export import ExportReport, export
 from amc_latency.export.quantised.export import export_quantised
 from amc_latency.lut.shapes.shape import network_text
@@ -157,15 +158,14 @@ class Delivery:
         Predictions are shifted by `factor`. The uncut network, `original`, is not fine-tuned.
         """
         exports: dict[str, ExportReport] = {}
-        by_file: dict[str, Tested] = {}
         tested: dict[str, Tested] = {}
+        in_file: dict[str, Tested | None] = {}
         for name, counts in policies.items():
             model = self.judge.original.model if name == "original" else self._fine_tuned(name, counts)
             is_original = name == "original"
             exports[name] = self.export(model, self.tflite(name), None if is_original else counts)
             tested[name] = self.judge.tested(model if is_original else self.judge.shipped(model, counts))
-            in_file = self.judge.tested_file(self.tflite(name))
-            by_file |= {} if in_file is None else {name: in_file}
+            in_file[name] = self._file_tested(name)
         keys = self._keys(policies)
         files = {keys[name]: self.tflite(name) for name in policies}
         measured = self.timer.time(files, keys.get("ours", keys["original"]), target_ms)
@@ -196,17 +196,25 @@ class Delivery:
                     rounds=timed.rounds,
                     precisions=() if name == "original" else self.judge.precisions(counts),
                     channels=() if name == "original" else self.judge.channels(counts),
-                    file_accuracy=by_file[name].value if name in by_file else None,
-                    file_accuracy_95=self._interval(name, by_file[name]) if name in by_file else (),
                     within_pct=timed.measurement.within_pct,
                     rounds_sd_pct=timed.measurement.rounds_sd_pct,
                     repeat_pct=self._repeat_pct(attempt, counts, timed) if name == "ours" else None,
                     top5=tested[name].top5,
                     held_back_top5=held_back.top5,
+                    file_accuracy=None if (of_file := in_file[name]) is None else of_file.value,
+                    file_accuracy_95=() if of_file is None else self._interval(name, of_file),
                 )
             )
         comparisons = _comparisons({n: each.outcome for n, each in tested.items() if each.outcome is not None})
         return Delivered(rows, measured[keys["original"]].measurement.statistic, comparisons)
+
+    def _file_tested(self, name: str) -> Tested | None:
+        """What a policy's file is worth; None where that can't be told, which is said."""
+        try:
+            return self.judge.file_tested(self.tflite(name))
+        except BadModelError as error:
+            self.console.warn(f"the accuracy of {name}.tflite can't be told: {error}")
+            return None
 
     def uncut(self, target_ms: float) -> Delivered | None:
         """The uncut network as the result: exported, saved and timed; what an earlier session measured counts again.

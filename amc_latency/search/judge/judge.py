@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from amc_latency.accelerator import accelerator_of, halving, on, prepared
@@ -21,7 +20,7 @@ from amc_latency.data.decoded import inputs_of
 from amc_latency.data.fitting import network_line
 from amc_latency.data.splits import EVALUATED, at_once, fewer_of_large
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
-from amc_latency.lut.tflite.run import tflite_outputs
+from amc_latency.measuring.accuracy import outcome_of_file
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import COLLECTED_BATCH, Statistics, collect
@@ -35,7 +34,6 @@ from amc_latency.search.records import DAMAGES
 from amc_latency.training.finetune import KEPT, finetune_config, settle, worse_text
 from amc_latency.training.loop import DivergedError, fit
 from amc_latency.training.original import check_original
-from amc_latency.training.outcome import outcome_of
 
 Result = TypeVar("Result")
 RANGE_IMAGES, LEAST_RANGE_IMAGES = 100, 32
@@ -156,15 +154,9 @@ class Judge:
         found = self._ask(lambda evaluator: evaluator.outcome(there, self.data.test))
         return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
 
-    def tested_file(self, path: Path) -> Tested | None:
-        """What an exported file is worth by the test images, run by LiteRT; None where there is no class to tell."""
-        content, test = path.read_bytes(), self.data.test
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for inputs, labels in test.parts(self.image_size):
-                yield torch.from_numpy(tflite_outputs(content, inputs.numpy())[0]).flatten(1), labels
-
-        found = outcome_of(batches())
+    def file_tested(self, path: Path) -> Tested | None:
+        """What a network's exported file is worth by the test images, run by LiteRT. Raises `BadModelError`."""
+        found = outcome_of_file(path, self.data.test)
         return Tested(found.accuracy_pct, len(found), found.top5_pct, found)
 
     def _judged(self, network: nn.Module) -> Score:

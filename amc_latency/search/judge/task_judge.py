@@ -180,13 +180,13 @@ class TaskScores(Judge):
         small = self._prune(counts)
         return (self._recalibrated(small) if self._recalibrates else small.eval()).cpu()
 
-    def tested_file(self, path: Path) -> Tested | None:
-        """None: a task scores networks, and no files."""
-        return None
-
     def tested(self, network: nn.Module) -> Tested:
         """The whole score of a network as it is."""
         return Tested(self._task.score(network, None))
+
+    def file_tested(self, path: Path) -> Tested | None:
+        """None: a task scores networks of PyTorch."""
+        return None
 
     def introduce(self, images: int, min_accuracy_pct: float | None, console: Console) -> None:
         """Say what the original scores; `UserError` where the task can't be asked."""

@@ -60,11 +60,12 @@ class Row:
     """of each layer; none where all are float32"""
     channels: tuple[int, ...] = ()
     """of each coupled group, where `counts` are values of precisions too"""
-    file_accuracy: float | None = None
-    """percent of the test images that the file itself gets right, run by LiteRT; None where nobody can tell"""
-    file_accuracy_95: tuple[float, ...] = ()
     rounds_sd_pct: float | None = None
     """standard deviation from round to round, in percent"""
+    file_accuracy: float | None = None
+    """percent of the test images that the file itself gets right, run by LiteRT; None where nothing has labels"""
+    file_accuracy_95: tuple[float, ...] = ()
+    """both ends of its 95 % interval"""
     repeat_pct: float | None = None
     """how much more than before fine-tuning, when the same layers were timed, in percent; None for what was not"""
 

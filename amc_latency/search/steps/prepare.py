@@ -216,7 +216,7 @@ def _table(
     # Once nothing cheap can be wrong any more, and before hours of timing.
     judge.introduce(config.images, config.min_accuracy, console)
     # A table that was named is as exact as its user made it; of our own, learning goes on to its goal.
-    plan = Plan() if config.lut is None else Plan("missing")
+    plan = Plan() if config.lut is None else Plan("extend")
     report = complete_table(original, device, found, pruning.profiled(config), console, plan)
     if report.timed and not device.identity.estimated:
         console.say(f"timed {report.timed:,} rows in {report.seconds:.0f} s; {held_out_text(report)}")

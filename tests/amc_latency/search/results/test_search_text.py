@@ -105,16 +105,22 @@ def test_another_budget_that_is_not_held_is_named(capsys: pytest.CaptureFixture[
     assert "TARGET NOT MET: too many MACs on host" in shown(capsys, over)
 
 
-def test_what_the_file_gets_right_stands_beside_pytorch_and_precisions_are_told(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_precisions_are_told_layer_by_layer(capsys: pytest.CaptureFixture[str]) -> None:
     precisions = ("int8", "int8", "float32", "int8")
-    ours = replace(
-        OURS, counts=(2, 1, 1, 12, 2, 1), channels=(2, 12), precisions=precisions, file_accuracy=78.0,
-        file_accuracy_95=interval_pct(78.0, 50),
-    )  # fmt: skip
-    text = shown(capsys, report(ours))
-    assert "78.00 (64.8-87.2)" in text
+    text = shown(capsys, report(replace(OURS, counts=(2, 1, 1, 12, 2, 1), channels=(2, 12), precisions=precisions)))
     assert "channels kept: 2,12\n" in text
     assert "ours: 1 layers float32, 3 layers int8, in order 2xint8 1xfloat32 1xint8\n" in text
-    assert "of the file" not in shown(capsys, report())
+
+
+def test_the_accuracy_of_the_files_is_told_with_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "of the files" not in shown(capsys, report())
+    rows = [
+        replace(row, file_accuracy=pct, file_accuracy_95=interval_pct(pct, 50))
+        for row, pct in ((ORIGINAL, 80.0), (UNIFORM, 76.0), (OURS, 82.0))
+    ]
+    said = (
+        "test % of the files, run by LiteRT: original 80.00 (67.0-88.8), uniform 76.00 (62.6-85.7), ours 82.00 (69.2-"
+    )
+    assert said in shown(capsys, report(rows=rows))
+    # Of a task's score, or where LiteRT could not run one.
+    assert "by LiteRT: uniform 76.00 (62.6-85.7)\n" in shown(capsys, report(rows=[ORIGINAL, rows[1], OURS]))

@@ -120,7 +120,7 @@ def test_a_search_holds_it(
 ) -> None:
     # Most of the time of a short search, and nothing that is looked at here.
     monkeypatch.setattr(Judge, "tested", lambda *_: NINE_OF_TEN)
-    monkeypatch.setattr(Judge, "tested_file", lambda *_: NINE_OF_TEN)
+    monkeypatch.setattr(Judge, "file_tested", lambda *_: None)
     config = SearchConfig(
         speedup=2,
         device="replay",

@@ -20,6 +20,7 @@ from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import ProfileConfig
 from amc_latency.measuring.estimating import estimate_device
 from amc_latency.measuring.profiling import Grid, ProfileReport, complete_table, open_device
+from amc_latency.measuring.whole_networks import Policy
 from amc_latency.models.load import Network
 from tests.amc_latency.search.targets.test_bounds import small_network
 
@@ -113,6 +114,17 @@ def test_networks_of_several_precisions_are_held_out_and_predicted(
         counts = of_key(" + ".join(shape.text for shape in shapes))
         us = 1 + counts["float32"] / 1000 + counts["int8"] / 4000 + (counts["QUANTIZE"] + counts["DEQUANTIZE"]) / 2
         assert 1000 * predictor.ms(shapes) == pytest.approx(us, rel=0.02)
+
+
+def test_a_file_is_as_large_as_its_shapes_say(network: Network) -> None:
+    architecture = network.graph.architecture
+    counts, layers = architecture.group_channels, len(architecture.layers)
+    plain = Policy(counts)
+    overhead = len(plain.content(network)) - sum(shape.file_bytes for shape in plain.shapes(architecture))
+    for precisions in (["int8"] * layers, ["float32", "int8"] * layers):
+        policy = Policy(counts, tuple(precisions[:layers]))
+        told = overhead + sum(shape.file_bytes for shape in policy.shapes(architecture))
+        assert 0 <= told - len(policy.content(network)) <= 160 * len(policy.shapes(architecture))
 
 
 def test_a_table_of_float32_is_gone_on_with(network: Network, tmp_path: Path) -> None:

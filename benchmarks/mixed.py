@@ -40,7 +40,7 @@ def arithmetic_ms(shape: LayerShape) -> float:
     if shape.kind in ("quantize", "dequantize"):
         return (0.2 + values * 3e-5) / 1000
     us = 0.3 + shape.macs * (1e-4 if shape.kind == "depthwise" else 2e-5) + values * 4e-5
-    return us * (1.0 if shape.dtype == "float32" else INT8_IS.get(shape.kind, 1.2)) / 1000
+    return us * (1.0 if shape.precision == "float32" else INT8_IS.get(shape.kind, 1.2)) / 1000
 
 
 def run(model: str, table: Path | None, precisions: list[str], seed: int) -> None:
@@ -54,7 +54,7 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
         seconds[what] = time.perf_counter() - began
         return made
 
-    mixed = mixed_architecture(network.graph, precisions, Grid().choices(network))
+    mixed = mixed_architecture(network.graph, precisions)
     choices = mixed.choices(Grid().choices(network))
     if table is None:
         costs = timed("costs", lambda: LatencyCosts(mixed, choices, arithmetic_ms))

@@ -6,12 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from amc_latency.lut.shapes.architecture import Architecture, Choices, Searched, channel_choices
+from amc_latency.lut.shapes.architecture import INPUT, Architecture, Choices, Searched, channel_choices
 from amc_latency.lut.shapes.mixed import MixedArchitecture
 from amc_latency.lut.shapes.precisions import precisions_of
-
-MOST_ENTRIES = 3_000_000
-"""Of the tables that dynamic programming takes: some seconds. MobileNetV2's are 240,000, GoogLeNet's 6 million."""
 
 
 class Graph(Protocol):
@@ -26,31 +23,32 @@ class Graph(Protocol):
         """The module of each."""
 
 
-def mixed_architecture(
-    graph: Graph, precisions: Sequence[str], choices: Choices | None = None, most_entries: int = MOST_ENTRIES
-) -> MixedArchitecture:
-    """The network whose groups may keep `choices`, and whose layers may have each of `precisions` that their kind has.
+MOST_ENTRIES = 3_000_000
+"""Of the tables that dynamic programming takes on the usual grid: some seconds. MobileNetV2's are 240,000, GoogLeNet's
+6 million."""
 
-    Choices are multiples of 8 unless given. Each layer has a precision of its own, but for calls of one module, which
-    have its weights. Where many tensors are open at once, as in a DenseNet, tables would take more than `most_entries`:
-    there a layer without weights has the precision of the layer that made what it reads first, since a boundary before
-    it would seldom pay.
+
+def mixed_architecture(graph: Graph, precisions: Sequence[str], most_entries: int = MOST_ENTRIES) -> MixedArchitecture:
+    """The network whose layers may have each of `precisions` that their kind has; calls of one module have the same.
+
+    Each layer else has a precision of its own. But where many tensors are open at once, as in a DenseNet, tables would
+    take more than `most_entries`: there a layer without weights has the precision of the layer that made what it reads
+    first, since a boundary before it would seldom pay.
     """
-    choices = [channel_choices(count) for count in graph.architecture.group_channels] if choices is None else choices
-    own = _mixed(graph, precisions, weightless_too=True)
-    if entries(own, own.choices(choices)) <= most_entries:
-        return own
-    return _mixed(graph, precisions, weightless_too=False)
+    own = _mixed(graph, precisions, follows=False)
+    grid = own.choices([channel_choices(channels) for channels in graph.architecture.group_channels])
+    return own if entries(own, grid) <= most_entries else _mixed(graph, precisions, follows=True)
 
 
-def _mixed(graph: Graph, precisions: Sequence[str], weightless_too: bool) -> MixedArchitecture:
+def _mixed(graph: Graph, precisions: Sequence[str], follows: bool) -> MixedArchitecture:
+    """With `follows`, layers without weights are as what they read."""
     architecture, names = graph.architecture, graph.layer_names
     allowed = [precisions_of(layer.shape, precisions) for layer in architecture.layers]
     first: list[int] = []
     for i, layer in enumerate(architecture.layers):
         like = names.index(names[i]) if layer.again else i
-        makers = [tensor for tensor in architecture.reads[i] if tensor >= 0]
-        if not weightless_too and not layer.shape.macs and makers and allowed[first[min(makers)]] == allowed[i]:
+        makers = [tensor for tensor in architecture.reads[i] if tensor != INPUT]
+        if follows and not layer.shape.macs and makers and allowed[min(makers)] == allowed[i]:
             like = min(makers)
         first.append(i if like == i else first[like])
     return MixedArchitecture(architecture, allowed, first)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from amc_latency.device.base import Protocol, Summary, Timing, Workload
 from amc_latency.lut.building.build import Plan
 from amc_latency.lut.prediction.predict import Predictor
@@ -17,11 +18,12 @@ from amc_latency.lut.table.table import LatencyTable
 from amc_latency.lut.tflite.run import tflite_ops
 
 from amc_latency.console import Console
-from amc_latency.errors import JobError, OptionError, UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import load_network
 from amc_latency.quantize.architecture import mixed_architecture
 from amc_latency.search.config import SearchConfig
+from amc_latency.search.run import search_for
 from benchmarks.small_search import Arithmetic
 from tests.integration.searches import events, run
 
@@ -90,7 +92,7 @@ def test_a_search_decides_precisions_and_ships_them(tmp_path: Path, both: Search
 def test_a_search_on_a_table_without_int8_is_refused_before_anything_is_judged(
     tmp_path: Path, small: SearchConfig
 ) -> None:
-    with pytest.raises(JobError, match=r"int8' is not in the latency table .* and with a `precision` of float32,int8"):
+    with pytest.raises(OptionError, match=r"`precision` replay of .* runs float32, not int8"):
         run(tmp_path, replace(small, stages="joint"))
     assert not (tmp_path / "run" / "events.jsonl").exists()
 
@@ -110,3 +112,16 @@ def test_what_does_not_go_with_precisions_is_refused(small: SearchConfig) -> Non
         replace(small, stages="joint", precision=("float32", "int4"))
     with pytest.raises(UserError, match="stages"):
         replace(small, stages="both")
+
+
+def test_a_task_of_ones_own_decides_widths_alone(tmp_path: Path, both: SearchConfig) -> None:
+    class Own:
+        def calibration(self) -> list[torch.Tensor]:
+            return [torch.zeros(4, 1, 28, 28)]
+
+        def score(self, model: torch.nn.Module, budget: int | None = None) -> float:
+            return 0.5
+
+    network = load_network(both.network)
+    with pytest.raises(OptionError, match="with a task of your own it is prune"):
+        search_for(replace(both, stages="joint"), network, Own(), tmp_path / "run", Console(quiet=True), Mixed)

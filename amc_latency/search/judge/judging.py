@@ -8,13 +8,13 @@ from pathlib import Path
 
 from amc_latency.console import Console
 from amc_latency.data.labels import check_several
-from amc_latency.errors import UserError
+from amc_latency.errors import OptionError, UserError
 from amc_latency.models.load import Network, check_logits
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.judge.config import JudgeConfig
 from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.task_judge import Asked, TaskScores
-from amc_latency.search.records import DAMAGES, REWARDS
+from amc_latency.search.records import DAMAGES, REWARDS, STAGES
 from amc_latency.task import ImageTask, Task
 
 MakeJudge = Callable[[Network, Network, Path], Judge]
@@ -57,6 +57,10 @@ def judged_by(
             return of_images(base, data, images, log, original, console.say)
 
         return Judging(by_images, {"data": data.source, "data_sha256": data.digest()})
+    if STAGES[config.stages].decides_precision:
+        raise OptionError(
+            "stages", f"{config.stages} decides precisions by labelled images: with a task of your own it is prune"
+        )
     asked = Asked(task)
     if not REWARDS[config.reward].needs_budget:
         raise UserError(f"reward {config.reward!r} trades an accuracy of 0..1: with a task of your own give a target")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -221,6 +221,17 @@ def prediction_table(name: str | None, lut: Path | None) -> LatencyTable | None:
     return table
 
 
+def check_runs(device: Device, precisions: Sequence[str]) -> None:
+    """Raise `OptionError` for a precision of layers that the device's runtime lacks."""
+    lacks = [name for name in precisions if name not in device.precisions]
+    if lacks:
+        raise OptionError(
+            ("precision",),
+            f"{device.text} runs {', '.join(device.precisions)} and no {' or '.join(lacks)}: leave that out of "
+            "`precision`, or choose another device",
+        )
+
+
 def complete_table(
     network: Network, device: Device, table: LatencyTable, grid: Grid, console: Console, plan: Plan = Plan()
 ) -> ProfileReport:
@@ -231,7 +242,7 @@ def complete_table(
     # A cost model's table lies nowhere.
     place = table.path.resolve() if table.path.exists() else table.path
     console.detail(f"table {place}, {table.row_count:,} rows, of {device.text}")
-    _check_precisions(device, grid)
+    check_runs(device, grid.precisions)
     architecture = network.graph.architecture
     choices = grid.with_uncut(network)
     mixed = None if grid.precisions == (FLOAT32,) else mixed_architecture(network.graph, grid.precisions)
@@ -312,9 +323,3 @@ def _check_errors(report: BuildReport) -> None:
         raise JobError(
             f"could not time '{key[:120]}': {error}{more}. What was timed is kept; run again to try these once more"
         )
-
-
-def _check_precisions(device: Device, grid: Grid) -> None:
-    lacks = [name for name in grid.precisions if name not in device.precisions]
-    if lacks:
-        raise OptionError("precision", f"{device.text} runs {', '.join(device.precisions)}, not {', '.join(lacks)}")

@@ -26,9 +26,16 @@ class Precision:
     """the precision whose tensors its layers read and make: a boundary stands where another one's are needed"""
     tensor_bits: int
     """of a value in such a tensor"""
+    channel_bytes: int = 0
+    """that a file has for each channel out beside weights and bias: a scale and a zero point of each"""
+    layer_bytes: int = 0
+    """that it has at most for each layer, beside those of float32: scales and zero points of tensors"""
 
 
-PRECISIONS = {INT8: Precision(8, INT8, 8), FLOAT32: Precision(32, FLOAT32, 32)}
+PRECISIONS = {
+    INT8: Precision(8, INT8, 8, channel_bytes=2 * (4 + 8), layer_bytes=160),
+    FLOAT32: Precision(32, FLOAT32, 32),
+}
 """By name, least bits first: what `LayerShape.precision` may be."""
 
 

@@ -159,6 +159,13 @@ class LayerShape:
         return -(-self._weights * PRECISIONS[self.precision].bits // 8) + 4 * (self.params - self._weights)
 
     @property
+    def file_bytes(self) -> int:
+        """Of the parameters in a file, with what it needs at most to know their precision and the tensors'."""
+        precision = PRECISIONS[self.precision]
+        channels = self.c_out if self._weights else 0
+        return self.params_bytes + precision.channel_bytes * channels + precision.layer_bytes
+
+    @property
     def output_bytes(self) -> int:
         """Of the tensor that it makes; what a `dequantize` makes is float32."""
         bits = 32 if self.kind == "dequantize" else PRECISIONS[self.precision].tensor_bits

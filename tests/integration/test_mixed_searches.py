@@ -92,7 +92,7 @@ def test_a_search_decides_precisions_and_ships_them(tmp_path: Path, both: Search
 def test_a_search_on_a_table_without_int8_is_refused_before_anything_is_judged(
     tmp_path: Path, small: SearchConfig
 ) -> None:
-    with pytest.raises(OptionError, match=r"`precision` replay of .* runs float32, not int8"):
+    with pytest.raises(OptionError, match=r"replay of .* runs float32 and no int8: leave that out of `precision`"):
         run(tmp_path, replace(small, stages="joint"))
     assert not (tmp_path / "run" / "events.jsonl").exists()
 

@@ -20,4 +20,4 @@ def params_costs(architecture: Searched, choices: Sequence[Sequence[int]]) -> La
 
 def bytes_costs(architecture: Searched, choices: Sequence[Sequence[int]], overhead: int) -> LayerCosts:
     """Bytes of every policy's `.tflite`: parameters in their precisions, and `overhead` for all else in the file."""
-    return LayerCosts(architecture, choices, lambda shape: shape.params_bytes, overhead, once=True)
+    return LayerCosts(architecture, choices, lambda shape: shape.file_bytes, overhead, once=True)

@@ -16,7 +16,7 @@ from amc_latency.lut.prediction.predict import MissingShapeError, Predictor
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
-from amc_latency.measuring.profiling import complete_table, open_table
+from amc_latency.measuring.profiling import check_runs, complete_table, open_table
 from amc_latency.measuring.report import held_out_text, suspect_text
 from amc_latency.models.load import Network
 from amc_latency.search.config import SearchConfig
@@ -138,6 +138,7 @@ def prepare(
     that no policy holds, and what timing raises.
     """
     began = time.monotonic()
+    check_runs(device, pruning.profiled(config).precisions)
     uncut, searched = pruning.view(original), pruning.view(network)
     judge = make_judge(searched, original, folder.path / "scores.jsonl")
     table, is_fresh = _table(config, folder, original, searched, pruning, judge, console, device)

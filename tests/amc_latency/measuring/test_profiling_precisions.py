@@ -20,6 +20,7 @@ from amc_latency.errors import OptionError, UserError
 from amc_latency.measuring.config import ProfileConfig
 from amc_latency.measuring.estimating import estimate_device
 from amc_latency.measuring.profiling import Grid, ProfileReport, complete_table, open_device
+from amc_latency.measuring.whole_networks import Policy
 from amc_latency.models.load import Network
 from tests.amc_latency.search.targets.test_bounds import small_network
 
@@ -115,6 +116,17 @@ def test_networks_of_several_precisions_are_held_out_and_predicted(
         assert 1000 * predictor.ms(shapes) == pytest.approx(us, rel=0.02)
 
 
+def test_a_file_is_as_large_as_its_shapes_say(network: Network) -> None:
+    architecture = network.graph.architecture
+    counts, layers = architecture.group_channels, len(architecture.layers)
+    plain = Policy(counts)
+    overhead = len(plain.content(network)) - sum(shape.file_bytes for shape in plain.shapes(architecture))
+    for precisions in (["int8"] * layers, ["float32", "int8"] * layers):
+        policy = Policy(counts, tuple(precisions[:layers]))
+        told = overhead + sum(shape.file_bytes for shape in policy.shapes(architecture))
+        assert 0 <= told - len(policy.content(network)) <= 160 * len(policy.shapes(architecture))
+
+
 def test_a_table_of_float32_is_gone_on_with(network: Network, tmp_path: Path) -> None:
     table = LatencyTable.create(tmp_path / "t.tsv", CountingDevice.identity, Protocol(rounds=1))
     complete_table(network, CountingDevice(), table, Grid(0.8, 4), Console(quiet=True))
@@ -135,7 +147,7 @@ def test_devices_that_lack_a_precision_say_so(network: Network, tmp_path: Path) 
     replay = open_device("replay", TABLE)
     for device, who in ((estimate, "pixel1"), (replay, "replay of host")):
         table = LatencyTable.create(tmp_path / f"{who}.tsv", device.identity, device.protocol)
-        with pytest.raises(OptionError, match=f"precision.*{who}.* runs float32, not int8"):
+        with pytest.raises(OptionError, match=f"{who}.* runs float32 and no int8: leave that out of `precision`"):
             complete_table(network, device, table, Grid(precisions=BOTH), Console(quiet=True))
         assert table.row_count == 0
 

@@ -29,6 +29,9 @@ def test_weights_of_fewer_bits_take_fewer_bytes_and_biases_do_not() -> None:
     assert CONV.params == INT8.params == weights + 64
     assert CONV.params_bytes == 4 * (weights + 64)
     assert INT8.params_bytes == weights + 4 * 64
+    assert CONV.file_bytes == CONV.params_bytes
+    # A scale of 4 bytes and a zero point of 8, of each channel's weights and bias.
+    assert 0 <= INT8.file_bytes - INT8.params_bytes - 64 * 2 * (4 + 8) <= 200
     assert weights_mb([CONV, INT8]) == (CONV.params_bytes + INT8.params_bytes) / 1e6
 
 

@@ -166,7 +166,9 @@ def _range(tensors: dict[str, Any], name: str) -> Range:
     """What a tensor's steps cover in the file: its own, or where it is float32 those that its int8 readers get."""
     for each in (name, f"{name}_quantized"):
         tensor = tensors.get(each)
-        found = None if tensor is None else tensor.quantization
+        if tensor is None:
+            continue
+        found = tensor.quantization
         if found is not None and found.scale is not None and len(found.scale) == 1:
             scale, lowest = float(found.scale[0]), 0 if tensor.type == schema.TensorType.UINT8 else -128
             return scale * (lowest - int(found.zeroPoint[0])), scale * (lowest + 255 - int(found.zeroPoint[0]))

@@ -144,6 +144,7 @@ def profile(
     max_keep: KeepBound | None = None,
     goal: str = "0.5%",
     plan: Literal["learn", "grid"] = "learn",
+    precision: Sequence[str] | str = "float32",
     rounds: int | None = None,
     quiet: bool = False,
 ) -> LatencyTable:
@@ -153,15 +154,16 @@ def profile(
 
     `table` is a path, the user's own place for this device unless given. A call that was broken off goes on where it
     stopped. `goal` is the error of layers to stop at; with the `plan` "grid" all is timed. `step`, `min_keep` and
-    `max_keep` are the grid of channel counts.
+    `max_keep` are the grid of channel counts; with `precision` "float32,int8" layers are timed in both, and what stands
+    between them.
     Raises JobError where a layer could not be timed, and what device and table raise.
     """
-    bounds = {"min_keep": min_keep, "max_keep": max_keep, "step": step}
+    bounds = {"min_keep": min_keep, "max_keep": max_keep, "step": step, "precision": precision}
     config = made(ProfileConfig, {**bounds, "goal": goal, "plan": plan, "rounds": rounds}, "profile")
     protocol = None if config.rounds is None else replace(on.protocol, rounds=config.rounds)
     found = open_table(on, protocol, typed("table", Path | None, table), create=True)
     assert found is not None
-    grid = Grid(config.min_keep, config.step, config.max_keep)
+    grid = Grid(config.min_keep, config.step, config.max_keep, config.precision)
     complete_table(net, on, found, grid, Console(quiet=quiet), plan_of(config.plan, config.goal))
     return found
 

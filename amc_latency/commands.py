@@ -47,7 +47,8 @@ def profile(
     from amc_latency.measuring.workers import settle_workers
     from amc_latency.models.load import load_network
 
-    grid, plan = Grid(config.min_keep, config.step, config.max_keep), plan_of(config.plan, config.goal)
+    grid = Grid(config.min_keep, config.step, config.max_keep, config.precision)
+    plan = plan_of(config.plan, config.goal)
     if config.device == "replay":
         refuse_unused(given, dict.fromkeys(("plan", "goal"), "a replayed table is not added to"))
     elif config.plan == "grid":

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from amc_latency.device.rounds.paired import Ratio, paired_ratio
 
@@ -14,7 +15,7 @@ PAIRS = 50
 PREDICTED_WITHIN = 1.01
 MEASURED_WITHIN = 1.03
 
-Counts = tuple[int, ...]
+Candidate = TypeVar("Candidate")
 
 
 def within(one: float, other: float, factor: float) -> bool:
@@ -30,24 +31,24 @@ def pairs_within(predicted_ms: Sequence[float], factor: float = PREDICTED_WITHIN
 
 def partners(
     predicted_ms: Sequence[float],
-    candidates: Iterable[Counts],
-    predict_ms: Callable[[Counts], float],
+    candidates: Iterable[Candidate],
+    predict_ms: Callable[[Candidate], float],
     pairs: int = PAIRS,
-) -> list[Counts]:
+) -> list[Candidate]:
     """Candidates to time too, so that there are so many pairs: one for each network in turn, over and over.
 
     A network's partner is the first candidate that is predicted within 1 % of it, not the nearest: the nearest would be
     easier. Fewer where the candidates don't suffice.
     """
     told = list(predicted_ms)
-    left = {counts: predict_ms(counts) for counts in candidates}
-    found: list[Counts] = []
+    left = {each: predict_ms(each) for each in candidates}
+    found: list[Candidate] = []
     while len(pairs_within(told)) < pairs:
         before = len(found)
         for base_ms in predicted_ms:
             if len(pairs_within(told)) >= pairs:
                 break
-            near = next((counts for counts, ms in left.items() if within(ms, base_ms, PREDICTED_WITHIN)), None)
+            near = next((each for each, ms in left.items() if within(ms, base_ms, PREDICTED_WITHIN)), None)
             if near is not None:
                 found.append(near)
                 told.append(left.pop(near))

@@ -145,7 +145,8 @@ class Worker:
         from amc_latency.measuring.profiling import Grid
         from amc_latency.models.load import NetworkOptions, load_network
         from amc_latency.search.costs.costs import predicted_costs
-        from amc_latency.search.judge.judge import Judge, JudgeConfig
+        from amc_latency.search.judge.config import JudgeConfig
+        from amc_latency.search.judge.judge import Judge
 
         if name not in self._made:
             checkpoint, table = self.options.networks[name]

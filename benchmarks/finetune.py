@@ -84,7 +84,8 @@ def cut_networks(options: argparse.Namespace) -> Iterator[tuple[float, str, obje
     from amc_latency.search.costs.clamp import Clamp
     from amc_latency.search.costs.costs import predicted_costs
     from amc_latency.search.episodes.problem import AgentOptions, Problem
-    from amc_latency.search.judge.judge import Judge, JudgeConfig
+    from amc_latency.search.judge.config import JudgeConfig
+    from amc_latency.search.judge.judge import Judge
     from amc_latency.search.judge.rewards import make_reward
     from amc_latency.search.steps.methods import choose, search_episodes
 

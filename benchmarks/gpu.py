@@ -29,7 +29,8 @@ from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from amc_latency.models.untrained import with_norm_statistics
 from benchmarks.common import parser_of
-from benchmarks.prediction import prediction_figures, random_networks, time_together
+from benchmarks.policies import Policy, random_networks
+from benchmarks.prediction import prediction_figures, time_together
 
 LISTS = {
     "1.0": (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024),
@@ -94,7 +95,7 @@ def held_out(network: Network, device: CudaDevice, lut: Path, n: int, seed: int)
     networks = [architecture.shapes(each) for each in counts]
     longer = replace(device.protocol, rounds=device.protocol.network_rounds)
     began_s = time.perf_counter()
-    session = time_together(network, device, table, counts, longer)  # type: ignore[arg-type]
+    session = time_together(network, device, table, list(map(Policy, counts)), longer)  # type: ignore[arg-type]
     noise = [100 * abs(again / first - 1) for first, again in zip(session.first_ms, session.again_ms, strict=True)]
     return {
         "networks": n,

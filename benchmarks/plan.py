@@ -34,7 +34,7 @@ from amc_latency.export.export import to_tflite
 from amc_latency.measuring.profiling import Grid, complete_table
 from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
 from benchmarks.common import machine, versions
-from benchmarks.prediction import random_networks
+from benchmarks.policies import random_networks
 from benchmarks.synthetic_device import SyntheticDevice
 
 DEVICES = {"host": 8, "synthetic": 4}

@@ -3,6 +3,8 @@
 For MobileNetV1-224, MobileNetV2-224 and the bundled network: builds the table as `amc-latency profile` does (or
 continues the one under `--lut`), then times random pruned networks and uniform ones of .5 and .35, and compares. All
 under the host's own protocol, at the sentinel's reference speed; `--rounds` alone differs. Run nothing else meanwhile.
+With `--mixed` each layer has a precision of its own, drawn alone or in runs of several layers, and what stands between
+precisions counts; the uniform networks are int8.
 With `--json`: one object on standard output, with the figures of each network.
 
 A virtual machine's speed wanders between one minute and another. So one session times, in the same shuffled rounds,
@@ -24,7 +26,6 @@ import json
 import math
 import multiprocessing
 import platform
-import random
 import statistics
 import sys
 import tempfile
@@ -39,17 +40,24 @@ from pathlib import Path
 from amc_latency.device.base import Protocol, Timing, Workload
 from amc_latency.device.host.host import HostDevice
 from amc_latency.device.rounds.measure import statistic_text, summarise
-from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
 from amc_latency.lut.prediction.predict import Predictor, network_family
-from amc_latency.lut.shapes.architecture import Architecture
+from amc_latency.lut.shapes.precisions import PRECISIONS
 from amc_latency.lut.shapes.shape import NetworkShape, network_text, parse_network
 from amc_latency.lut.table.table import LatencyTable
 
-from amc_latency.export.export import to_tflite
-from amc_latency.measuring.profiling import Grid, complete_table
-from amc_latency.models.load import Network, NetworkOptions, cut_to, load_network
-from benchmarks.close_pairs import Counts, pair_test, partners
+from amc_latency.measuring.profiling import Grid, complete_table, plan_of
+from amc_latency.models.load import Network, NetworkOptions, load_network
+from amc_latency.quantize.architecture import mixed_architecture
+from benchmarks.close_pairs import pair_test, partners
 from benchmarks.peak_memory import Meter, PeakMemory
+from benchmarks.policies import (
+    Policy,
+    policy_of,
+    random_networks,
+    random_policies,
+    uniform_int8,
+    uniform_policies,
+)
 
 WIDTHS = (0.5, 0.35)
 DRAWN = 3000
@@ -59,26 +67,6 @@ CASES = {
     "mobilenet_v2_224": NetworkOptions("mobilenet_v2"),
     "mobilenet_v1_bundled": NetworkOptions(),
 }
-
-
-def random_networks(architecture: Architecture, choices: Choices, n: int, seed: int) -> list[Counts]:
-    """Half with independent widths, half with one width and a jitter for each group."""
-    rng = random.Random(seed)
-    networks = []
-    for i in range(n):
-        width = rng.uniform(0.3, 1.0)
-        keeps = [
-            rng.uniform(0.25, 1.0) if i < n // 2 else min(1.0, width * rng.uniform(0.8, 1.2))
-            for _ in architecture.group_channels
-        ]
-        wanted = [keep * channels for keep, channels in zip(keeps, architecture.group_channels, strict=True)]
-        networks.append(nearest_counts(choices, wanted))
-    return networks
-
-
-def uniform_networks(architecture: Architecture, choices: Choices) -> list[Counts]:
-    """The plain rivals of a pruned network."""
-    return [uniform_counts(architecture, choices, width) for width in WIDTHS]
 
 
 @dataclass(frozen=True)
@@ -101,35 +89,22 @@ def calibration_networks(table: LatencyTable, uncut: NetworkShape) -> list[Netwo
     return [network for network in networks if network_family(network) == network_family(uncut)]
 
 
-def counts_of(architecture: Architecture, shapes: NetworkShape) -> Counts:
-    """The counts that the architecture was cut to."""
-    found = {
-        layer.out_group: shape.c_out * architecture.group_channels[layer.out_group] // layer.shape.c_out
-        for layer, shape in zip(architecture.layers, shapes, strict=True)
-        if layer.out_group is not None
-    }
-    return tuple(found[group] for group in range(len(architecture.group_channels)))
-
-
 def time_together(
     network: Network,
     device: HostDevice,
     table: LatencyTable,
-    policies: Sequence[Counts],
+    policies: Sequence[Policy],
     protocol: Protocol,
-    once: Sequence[Counts] = (),
+    once: Sequence[Policy] = (),
 ) -> Session:
     """Time all in the same shuffled rounds, `once` without a second time; all are built before the first is timed."""
     architecture = network.graph.architecture
     calibrating = calibration_networks(table, architecture.shapes())
 
-    def model(counts: Counts) -> bytes:
-        return to_tflite(cut_to(network, counts).model, network.spec.input)
-
-    own_models = [model(counts) for counts in policies]
-    models = {network_text(shapes): model(counts_of(architecture, shapes)) for shapes in calibrating}
+    own_models = [policy.content(network) for policy in policies]
+    models = {network_text(shapes): policy_of(architecture, shapes).content(network) for shapes in calibrating}
     models |= {f"{when} {i}": content for when in ("first", "again") for i, content in enumerate(own_models)}
-    models |= {f"first {i}": model(counts) for i, counts in enumerate(once, len(policies))}
+    models |= {f"first {i}": policy.content(network) for i, policy in enumerate(once, len(policies))}
     workloads = [Workload(name, partial(models.__getitem__, name)) for name in models]
     timings: dict[str, list[Timing]] = {name: [] for name in models}
     for timing in device.time(workloads, protocol, seed=1):
@@ -180,37 +155,47 @@ def prediction_figures(predictor: Predictor, networks: Sequence[NetworkShape], m
     }
 
 
-def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[str, object]:
-    """All figures of one network."""
+def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol, is_mixed: bool, goal: str) -> dict[str, object]:
+    """All figures of one network; `is_mixed` if layers have precisions of their own."""
     device = HostDevice()
     device.say = partial(print, file=sys.stderr)
     network = load_network(CASES[name])
-    architecture, grid = network.graph.architecture, Grid()
+    architecture = network.graph.architecture
+    grid = Grid(precisions=tuple(reversed(PRECISIONS))) if is_mixed else Grid()
     table = LatencyTable.open_or_create(folder / f"{name}.tsv", device.identity, protocol)
     memory = PeakMemory()
-    report = complete_table(network, device, table, grid, Meter(memory))
+    report = complete_table(network, device, table, grid, Meter(memory), plan_of("learn", goal))
     memory.look()
     predictor = Predictor(table)
     uncut: NetworkShape = architecture.shapes()
 
     choices = grid.choices(network)
-    seen = {counts_of(architecture, shapes) for shapes in calibration_networks(table, uncut)}
-    wanted = [*random_networks(architecture, choices, n, seed), *uniform_networks(architecture, choices)]
-    counts = [each for each in dict.fromkeys(wanted) if each not in seen]
-    networks = [architecture.shapes(each) for each in counts]
+    seen = {policy_of(architecture, shapes) for shapes in calibration_networks(table, uncut)}
+    uniform = uniform_policies(architecture, choices, WIDTHS)
+    if is_mixed:
+        mixed = mixed_architecture(network.graph, grid.precisions)
+        uniform = uniform_int8(mixed, choices, WIDTHS)
+        found, drawn = (random_policies(mixed, choices, many, of) for many, of in ((n, seed), (DRAWN, seed + 1)))
+    else:
+        found, drawn = (
+            [Policy(counts) for counts in random_networks(architecture, choices, many, of)]
+            for many, of in ((n, seed), (DRAWN, seed + 1))
+        )
+    policies = [each for each in dict.fromkeys((*found, *uniform)) if each not in seen]
+    networks = [policy.shapes(architecture) for policy in policies]
     predicted_ms = [predictor.ms(shapes) for shapes in networks]
-    drawn = [each for each in random_networks(architecture, choices, DRAWN, seed + 1) if each not in {*seen, *counts}]
-    more = partners(predicted_ms, drawn, lambda each: predictor.ms(architecture.shapes(each)))
-    predicted_ms += [predictor.ms(architecture.shapes(each)) for each in more]
+    drawn = [each for each in drawn if each not in {*seen, *policies}]
+    more = partners(predicted_ms, drawn, lambda each: predictor.ms(each.shapes(architecture)))
+    predicted_ms += [predictor.ms(each.shapes(architecture)) for each in more]
     start = time.perf_counter()
     longer = replace(protocol, rounds=protocol.network_rounds)
-    session = time_together(network, device, table, counts, longer, more)
+    session = time_together(network, device, table, policies, longer, more)
     alike = pair_test(predicted_ms, session.rounds_us, seed)
     measured_ms = session.first_ms
     noise_pct = [100 * (again / first - 1) for first, again in zip(measured_ms, session.again_ms, strict=True)]
     summary = table.summary()
     return {
-        "n": len(counts),
+        "n": len(policies),
         "raw": error_figures([predictor.raw_ms(network) for network in networks], measured_ms),
         "as it stands": prediction_figures(predictor, networks, measured_ms),
         "same rounds": prediction_figures(Predictor(session.table), networks, measured_ms),
@@ -236,9 +221,10 @@ def run(name: str, folder: Path, n: int, seed: int, protocol: Protocol) -> dict[
         },
         "seed": seed,
         "uncut_ms": predictor.measured_ms(uncut),
-        "counts": counts,
+        "counts": [policy.counts for policy in policies],
+        "precisions": [policy.precisions for policy in policies],
         "widths": {
-            str(width): counts.index(each) for width, each in zip(WIDTHS, wanted[n:], strict=True) if each in counts
+            str(width): policies.index(each) for width, each in zip(WIDTHS, uniform, strict=True) if each in policies
         },
         "measured_ms": measured_ms,
         "again_ms": session.again_ms,
@@ -301,7 +287,7 @@ def show(name: str, figures: dict) -> None:
     )
     print(
         f"calibration: {calibration['scale']:.4f} x + {calibration['offset_ms']:.4f} ms "
-        f"+ {calibration['per_mb_ms']:.4f} ms/MB of {calibration['term']} "
+        f"+ {calibration['per_unit_ms']:.4f} ms/MB of {calibration['term']} "
         f"from {calibration['networks']} other networks"
     )
     print(
@@ -329,6 +315,8 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=24, help="how many random networks")
     parser.add_argument("--rounds", type=int, help="rounds of the protocol, the host's own unless set")
     parser.add_argument("--seed", type=int, default=777, help="of the random networks")
+    parser.add_argument("--mixed", action="store_true", help="with a precision drawn for each layer")
+    parser.add_argument("--goal", default="0.5%", help="error of layers that tables are made for")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
 
@@ -340,7 +328,9 @@ def main() -> None:
             folder = options.lut or Path(fresh)
             # A process for each network, so that neither its memory nor its speed hangs on the one before.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                job = pool.submit(run, name, folder, options.networks, options.seed, protocol)
+                job = pool.submit(
+                    run, name, folder, options.networks, options.seed, protocol, options.mixed, options.goal
+                )
                 results[name] = job.result()
     if options.json:
         print(json.dumps(results))

@@ -116,7 +116,8 @@ def bundled_data() -> Any:
 def cut_network() -> tuple[Any, Any]:
     """The bundled network with a quarter of its channels, refitted; and the uncut one."""
     from amc_latency.models.load import NetworkOptions, load_network
-    from amc_latency.search.judge.judge import Judge, JudgeConfig
+    from amc_latency.search.judge.config import JudgeConfig
+    from amc_latency.search.judge.judge import Judge
 
     network = load_network(NetworkOptions("bundled"))
     full = network.graph.architecture.group_channels

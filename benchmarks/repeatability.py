@@ -47,7 +47,7 @@ from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import NetworkOptions, cut_to, load_network
 from benchmarks.common import machine, parser_of, versions
-from benchmarks.prediction import random_networks
+from benchmarks.policies import random_networks
 from benchmarks.repeatability_figures import (
     CLOCKS,
     NOOP,

@@ -33,9 +33,10 @@ from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.episodes.env import ChannelEnv
 from amc_latency.search.episodes.loop import run_episodes
 from amc_latency.search.judge import evaluator
+from amc_latency.search.judge.config import JudgeConfig
 from amc_latency.search.judge.evaluator import NetworkEvaluator
 from amc_latency.search.judge.forward import CutForward
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.record import EpisodeRecord, best_of
 from amc_latency.search.records import FEATURES
 from amc_latency.search.solvers.baselines import random_policies, uniform_policy

@@ -125,7 +125,8 @@ def run(options: Namespace, folder: Path) -> dict[str, Any]:
     from amc_latency.data import Streaming, data_for
     from amc_latency.data.augmentation import Augmentation
     from amc_latency.models.load import NetworkOptions, load_network
-    from amc_latency.search.judge.judge import Judge, JudgeConfig
+    from amc_latency.search.judge.config import JudgeConfig
+    from amc_latency.search.judge.judge import Judge
 
     figures: dict[str, Any] = {"machine": machine(), "versions": versions("torch", "torchvision", "pillow")}
     network = load_network(NetworkOptions(options.model, input=f"3x{options.size}x{options.size}"))

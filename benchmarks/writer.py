@@ -2,7 +2,7 @@
 
     python -m benchmarks.writer [--json]
 
-The aim: at least 800 pointwise files a second, of mixed sizes up to 512 x 512 channels.
+The aim: at least 800 pointwise files a second, of mixed sizes up to 512 x 512 channels, in any precision.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import time
 
 from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS, can_be, in_precision
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 
 from benchmarks.common import machine, parser_of, versions
@@ -44,13 +45,13 @@ def random_shape(kind: str, draw: random.Random) -> LayerShape:
     return NOOP
 
 
-def measure(kind: str) -> dict[str, float]:
+def measure(kind: str, precision: str) -> dict[str, float]:
     """Files a second over `REPEATS` sets of `FILES` shapes, and how large a file is."""
     draw = random.Random(kind)
-    layer_model(random_shape(kind, draw))  # draws the block of weights, once a process
+    layer_model(in_precision(random_shape(kind, draw), precision))  # draws the block of weights, once a process
     rates, cpu_s, size = [], 0.0, 0
     for _ in range(REPEATS):
-        shapes = [random_shape(kind, draw) for _ in range(FILES)]
+        shapes = [in_precision(random_shape(kind, draw), precision) for _ in range(FILES)]
         start, cpu_start = time.perf_counter(), time.process_time()
         size += sum(len(layer_model(shape)) for shape in shapes)
         rates.append(FILES / (time.perf_counter() - start))
@@ -67,7 +68,12 @@ def measure(kind: str) -> dict[str, float]:
 def main() -> None:
     parser = parser_of(__doc__, json=True)
     as_json = parser.parse_args().json
-    results = {kind: measure(kind) for kind in KINDS}
+    results = {
+        kind if precision == FLOAT32 else f"{kind} {precision}": measure(kind, precision)
+        for precision in reversed(PRECISIONS)
+        for kind in KINDS
+        if can_be(random_shape(kind, random.Random(0)), precision)
+    }
     record = {
         "machine": machine(),
         "versions": versions("ai-edge-litert", "flatbuffers", "numpy"),
@@ -81,10 +87,10 @@ def main() -> None:
         return
     print(f"{record['machine']}; {record['versions']}")
     print(f"median, minimum and maximum of {REPEATS} repeats of {FILES} files; peak {record['peak_mb']} MB resident")
-    print(f"{'kind':<12} {'files/s':>8} {'min':>8} {'max':>8} {'per CPU s':>10} {'mean kB':>9}")
+    print(f"{'kind':<18} {'files/s':>8} {'min':>8} {'max':>8} {'per CPU s':>10} {'mean kB':>9}")
     for kind, row in results.items():
         cells = (row[key] for key in ("files_per_s", "min", "max"))
-        print(f"{kind:<12}", *(f"{cell:>8}" for cell in cells), f"{row['per_cpu_s']:>10} {row['mean_kb']:>9}")
+        print(f"{kind:<18}", *(f"{cell:>8}" for cell in cells), f"{row['per_cpu_s']:>10} {row['mean_kb']:>9}")
 
 
 if __name__ == "__main__":

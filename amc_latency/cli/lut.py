@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from amc_latency.arguments.settings import refuse_unused
 from amc_latency.cli.options import ChannelsOption, JsonOption, counts_of, print_json, show
 from amc_latency.cli.signature import Given, command
 from amc_latency.commands import check_out, import_timings
@@ -45,6 +46,8 @@ TableArgument = Annotated[Path, typer.Argument(metavar="TABLE", help="latency ta
 
 @command(lut_app, "show")
 def show_(
+    console: Console,
+    given: set[str],
     table: TableArgument,
     kind: Annotated[str | None, typer.Option("--kind", help="the staircases of this kind of layer only")] = None,
     layer: Annotated[
@@ -52,12 +55,24 @@ def show_(
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="draw them into this file")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="draw each into a file of its own in this folder")] = None,
+    precision: Annotated[
+        bool, typer.Option("--precision", help="how long layers take in each precision, against float32")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What a table holds, and its staircases: latency over channels; the longest of each kind unless set."""
     from amc_latency.cli.lut_show import show_report, show_text, write_pictures
+    from amc_latency.cli.lut_text import precision_text
+    from amc_latency.lut.audit.precisions import precision_ratios
     from amc_latency.lut.audit.sweeps import staircases
     from amc_latency.lut.table.table import LatencyTable
+
+    if precision:
+        refuse_unused(
+            given, dict.fromkeys(("layer", "png", "out"), "it is for staircases, which `precision` has none of")
+        )
+        show(precision_ratios(LatencyTable.open(table), kind), as_json, precision_text, console)
+        return
 
     if png is not None:
         check_out(png, "png")

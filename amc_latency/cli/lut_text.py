@@ -10,6 +10,7 @@ from amc_latency.console import put
 from amc_latency.lut.audit.check import CheckReport
 from amc_latency.lut.audit.compare import DiffReport
 from amc_latency.lut.audit.overview import Overview
+from amc_latency.lut.audit.precisions import PrecisionReport
 from amc_latency.lut.table.measurements import label
 from amc_latency.lut.table.merge import MergeReport
 
@@ -43,6 +44,24 @@ def overview_text(report: Overview) -> None:
         _field("by", ", ".join(f"{who} ({n:,} rows)" for who, n in report.measured_by.items()))
     if report.foreign:
         _field("mixed", f"{report.foreign:,} rows are from tables with another header: see `amc-latency lut check`")
+
+
+def precision_text(report: PrecisionReport) -> None:
+    """A row a kind, a row a shape, the slowest first, and what stands between precisions."""
+    put(f"{report.table}: layers in other precisions against float32, less the fixed overhead\n")
+    put(f"{'ratio':>7} {'least':>7} {'most':>7} {'layers':>6} {'float32 us':>11} {'us':>11}")
+    for title, rows in (("by kind", report.kinds), ("by shape, whatever the channels", report.shapes)):
+        put(f"{title}:")
+        for row in rows:
+            slower = "  SLOWER" if row.ratio > 1 else ""
+            put(
+                f"{row.ratio:7.2f} {row.least:7.2f} {row.most:7.2f} {row.n:6,} {row.float32_us:11.2f} {row.us:11.2f}  "
+                f"{row.shape or row.kind} {row.precision}{slower}"
+            )
+    if report.boundaries:
+        put("\nbetween precisions, us a thousand values in the median:")
+    for each in report.boundaries:
+        put(f"{each.per_thousand_us:7.3f} {each.n:6,}  {each.shape}")
 
 
 def check_text(report: CheckReport) -> None:

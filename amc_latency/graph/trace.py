@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.node import map_aggregate
+from torch.fx.passes.shape_prop import TensorMetadata
 
 from amc_latency.errors import UserError
 from amc_latency.graph.coupling import ChannelGroup, LeftWhole
@@ -111,25 +111,80 @@ def put_sizes(traced: fx.GraphModule, input_chw: tuple[int, int, int]) -> None:
 
 
 def _propagate(traced: fx.GraphModule, images: Tensor) -> None:
-    # ShapeProp prints a traceback of its own.
-    with redirect_stderr(io.StringIO()), torch.no_grad():
-        _Sizes(traced).propagate(images)
+    with torch.no_grad():
+        _Sizes(traced).run(images)
 
 
-class _Sizes(ShapeProp):
-    """Runs no module whose output is as large as its input: torch takes a millisecond to find that out on meta."""
+class _Sizes(fx.Interpreter):
+    """Sets `tensor_meta` as torch's `ShapeProp` does, which loads torch's compiler: two seconds of a short command.
+
+    Runs no module whose output's size is known: torch takes a millisecond to find that out on meta, and loads the same
+    for the first linear layer or pooling.
+    """
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            result = super().run_node(n)
+        except Exception as error:  # whatever a network's own code raises
+            raise RuntimeError(f"{n.name} can't be run") from error
+        sizes: list[TensorMetadata] = []
+
+        def size_of(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            stride = () if value.is_sparse else value.stride()
+            sizes.append(TensorMetadata(value.shape, value.dtype, value.requires_grad, stride, None, False, {}))
+            return sizes[-1]
+
+        meta = map_aggregate(result, size_of)
+        if sizes:
+            n.meta["tensor_meta"] = meta
+        return result
 
     def call_module(self, target: fx.node.Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module = self.fetch_attr(str(target))
         x = args[0] if len(args) == 1 and not kwargs else None
         if isinstance(x, Tensor) and x.dtype == torch.float32:
             if type(module) in _ACTIVATIONS:
-                return x if module.inplace else torch.empty_like(x)
+                return x if module.inplace else x.new_empty(x.shape)
             if type(module) is nn.BatchNorm2d and x.dim() == 4 and x.shape[1] == module.num_features:
-                return torch.empty_like(x)
+                return x.new_empty(x.shape)
+            if type(module) in _POOLS and x.dim() == 4 and (size := _pooled(module, x.shape)):
+                return x.new_empty(*x.shape[:2], *size)
+            if type(module) is nn.Conv2d and (size := conv2d_size(module, x.shape)):
+                return x.new_empty(size)
+            if type(module) is nn.Linear and x.dim() and x.shape[-1] == module.in_features:
+                return x.new_empty(*x.shape[:-1], module.out_features)
         return super().call_module(target, args, kwargs)
 
 
+def conv2d_size(conv: nn.Conv2d, size: Sequence[int]) -> tuple[int, ...]:
+    """The size of what a convolution makes of a tensor of this size; none where torch is to say what is wrong."""
+    if len(size) != 4 or size[1] != conv.in_channels or isinstance(conv.padding, str):
+        return ()
+    made = [
+        (length + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+        for length, pad, dilation, kernel, stride in zip(
+            size[2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
+        )
+    ]
+    return (size[0], conv.out_channels, *made) if min(made) > 0 else ()
+
+
+def _pooled(pool: nn.Module, size: Sequence[int]) -> Sequence[int]:
+    """Height and width of what a pooling makes; none where torch is to say what is wrong, or a map is large."""
+    if math.prod(size[2:]) > _LARGE:
+        return ()
+    try:
+        made = pool(torch.zeros(1, 1, *size[2:]))
+    except Exception:
+        return ()
+    return made.shape[2:] if isinstance(made, Tensor) else ()
+
+
+_LARGE = 1 << 20
+"""values of a map that isn't made to see its size"""
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU)
 
 

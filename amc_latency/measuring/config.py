@@ -9,6 +9,8 @@ from typing import Literal
 from amc_latency.arguments.settings import at_least, check_settings, same, setting
 from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
+from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS
+from amc_latency.measuring.precisions import parse_precisions
 from amc_latency.prune.keep import KeepBound, parse_bound
 
 DATA, DEVICE, SEARCH, TIMING = "Data", "Device", "Search", "Timing"
@@ -29,6 +31,12 @@ class ProfileConfig:
     )
     max_keep: KeepBound | None = setting(None, "largest share, likewise; all unless set", SEARCH, read=parse_bound)
     step: int = setting(8, "channel counts are multiples of this", SEARCH, rule=at_least(1))
+    precision: tuple[str, ...] = setting(
+        (FLOAT32,),
+        f"of layers, with what stands between them: float32, or float32,int8; there are {', '.join(PRECISIONS)}",
+        SEARCH,
+        read=parse_precisions,
+    )
     rounds: int | None = setting(None, "rounds of timing; the device's own unless set", TIMING)
     goal: str = setting("0.5%", "error of layers to stop at, on average, in percent of their latency", TIMING)
     plan: Literal["learn", "grid"] = setting(

@@ -25,13 +25,17 @@ from amc_latency.lut.building.build import BuildReport, NetworkWorkload, Plan, b
 from amc_latency.lut.building.plan import Choices, nearest_counts, uniform_counts
 from amc_latency.lut.prediction.predict import Predictor
 from amc_latency.lut.prediction.tabled import TabledDevice
-from amc_latency.lut.shapes.architecture import Architecture, channel_choices
+from amc_latency.lut.shapes.architecture import Architecture, Searched, channel_choices
+from amc_latency.lut.shapes.mixed import mixed_shapes
+from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.lut.shapes.shape import NetworkShape, network_text
 from amc_latency.lut.table.reference_speed import go_on_at_reference
 from amc_latency.lut.table.table import LatencyTable
 from amc_latency.measuring.opening import HOST, open_device
+from amc_latency.measuring.precisions import MixedPolicy, check_precisions, mixed_policies
 from amc_latency.models.load import Network, cut_to
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds, check_used, layer_kinds
+from amc_latency.quantize.architecture import mixed_architecture
 
 Counts = tuple[int, ...]
 UNIFORM = 5
@@ -52,9 +56,12 @@ class Grid:
     """counts are multiples of this, and the full count"""
     max_keep: KeepBound | None = None
     """largest share, all unless set; a table has the uncut network's layers too"""
+    precisions: tuple[str, ...] = (FLOAT32,)
+    """that a layer may be in, as far as its kind has them"""
 
     def __post_init__(self) -> None:
         check_bounds(self.min_keep, self.max_keep, self.unset)
+        check_precisions(self.precisions)
         if self.step < 1:
             raise OptionError("step", f"is at least 1, not {self.step}")
 
@@ -254,13 +261,20 @@ def complete_table(
         NetworkWorkload(architecture.shapes(counts), partial(_network_file, folder, network, counts))
         for counts in (*seen, *held_out)
     ]
+    searched, values, policies = _precisions(network, grid, choices, device)
+    networks += [
+        NetworkWorkload(
+            mixed_shapes(architecture, precisions, counts), partial(_mixed_file, folder, network, counts, precisions)
+        )
+        for counts, precisions in policies
+    ]
     doing = "estimating" if device.identity.estimated else "timing on"
     with folder, console.progress(f"{doing} {device.identity.name}", 1) as meter:
         report = build_table(
             device,
             table,
-            architecture,
-            choices,
+            searched,
+            values,
             networks,
             lambda done, total, *_: meter.update(done, total),
             plan=plan,
@@ -316,6 +330,31 @@ def _check_errors(report: BuildReport) -> None:
         raise JobError(
             f"could not time '{key[:120]}': {error}{more}. What was timed is kept; run again to try these once more"
         )
+
+
+def _precisions(
+    network: Network, grid: Grid, choices: Choices, device: Device
+) -> tuple[Searched, Choices, list[MixedPolicy]]:
+    """The network with the precisions that its layers may have, what they choose from, and what calibrates them."""
+    architecture = network.graph.architecture
+    if grid.precisions == (FLOAT32,):
+        return architecture, choices, []
+    mixed = mixed_architecture(network.graph, grid.precisions)
+    answers = device.repeats is not None or device.identity.estimated
+    policies = [] if answers else mixed_policies(mixed, choices, grid.lowest)
+    return mixed, mixed.choices(choices), policies
+
+
+def _mixed_file(folder: WorkingFolder, network: Network, counts: Counts, precisions: Sequence[str]) -> bytes:
+    """As `_network_file`, in precisions; ranges are of noise, which no layer takes longer for."""
+    shapes = network_text(mixed_shapes(network.graph.architecture, precisions, counts))
+    path = folder.path() / f"{hashlib.sha256(shapes.encode()).hexdigest()[:16]}.tflite"
+    if not path.exists():
+        from amc_latency.export.quantised.export import quantised_by_noise
+
+        with replacing(path) as temporary:
+            temporary.write_bytes(quantised_by_noise(cut_to(network, counts).model, network.spec.input, precisions))
+    return path.read_bytes()
 
 
 def _network_file(folder: WorkingFolder, network: Network, counts: Counts) -> bytes:

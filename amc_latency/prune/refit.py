@@ -22,6 +22,8 @@ from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.cut import check_keep, kept_places, ranked_values, value_indices
 
 COLLECTED_BATCH = 64
+POINTS = 64
+"""Positions of an image that a layer's input is looked at."""
 RIDGE = 1e-6
 RIDGE_OF_FEW_ROWS = 0.3
 """For each time that a layer has as many features again as rows; 0.1 to 1 do about as well, 1e-6 far worse."""
@@ -56,7 +58,7 @@ def collect(
     model: nn.Module,
     graph: NetworkGraph,
     images: Tensor,
-    points: int = 64,
+    points: int = POINTS,
     batch_size: int = COLLECTED_BATCH,
     max_features: int = 5000,
     seed: int = 0,

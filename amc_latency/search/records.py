@@ -106,6 +106,16 @@ class PruningRecord:
     """settings that change nothing then, and why"""
 
 
+@dataclass(frozen=True)
+class StageRecord:
+    """What a policy decides."""
+
+    strategy: str
+    """as `PruningRecord.strategy`; empty where that of the pruning counts"""
+    decides_precision: bool = False
+    """whether it decides each layer's precision"""
+
+
 DEFAULT_AGENT = "dp-ddpg"
 """What searches under a budget, unless it is to start cold."""
 AGENTS = {
@@ -191,6 +201,11 @@ PRUNINGS = {
             "calibration_images": "pruned weights are not refitted; `recalibration_images` counts",
         },
     ),
+}
+STAGES = {
+    "prune": StageRecord(""),
+    "quantize": StageRecord("amc_latency.search.targets.mixed:Quantization", decides_precision=True),
+    "joint": StageRecord("amc_latency.search.targets.mixed:PruningAndQuantization", decides_precision=True),
 }
 FEATURES = ("t", "n", "c", "h", "w", "stride", "k", "layer_cost", "reduced", "rest", "previous")
 """AMC's state (paper, section 3.1), in this order and each scaled into 0..1."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from amc_latency.accelerator import autocast_dtype, halving
 from amc_latency.data import Split
 from amc_latency.data.logits import right as hits_of
+from amc_latency.data.splits import fewer_of_large
 from amc_latency.errors import JobError, OptionError, UserError
 from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.prune.refit import recalibrate_batch_norm
@@ -125,7 +126,8 @@ def fit(
                 raise
             several.as_first(model)
             if state.epoch == config.epochs and lagging(model, config.epochs * plan.steps):
-                few = split.take(RECALIBRATION_IMAGES).inputs(config.image_size)
+                images = fewer_of_large(RECALIBRATION_IMAGES, config.image_size, plan.batch)
+                few = split.take(images).inputs(config.image_size)
                 few = few.contiguous(memory_format=layout).to(device)
                 _put_average(state)
                 recalibrate_batch_norm(model, few, plan.batch)

@@ -20,9 +20,11 @@ from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.delivery.timing import PolicyTimer
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.training.finetune import finetune_config
 from amc_latency.training.loop import accuracy, fit
+from amc_latency.training.recipe import BATCH
 from benchmarks.rivals.tasks import Sizes
 
 Share = tuple[float, float, float]
@@ -92,8 +94,10 @@ class Subject:
     def finetune(self, model: nn.Module, seed: int, rate: float) -> None:
         """Fine-tune `model` in place to the last epoch, as a search does, but at `rate`; the uncut network teaches."""
         train = self.judge.data.train
-        config = finetune_config(self.sizes.epochs, self.judge.image_size, seed, learning_rate=rate)
-        fit(model, train.take(self.sizes.train_images or len(train)), config, teacher=self.network.model)
+        few = train.take(self.sizes.train_images or len(train))
+        config = finetune_config(self.sizes.epochs, self.judge.image_size, seed)
+        config = replace(config, learning_rate=rate * min(1.0, config.batch(len(few)) / BATCH))
+        fit(model, few, config, teacher=self.network.model)
 
 
 @contextmanager

@@ -32,7 +32,8 @@ class Sizes:
     seeds: int = setting(3, "of searches and of fine-tuning")
     rates: tuple[float, ...] = setting(
         (0.005, 0.02, 0.05),
-        "learning rates of fine-tuning: the first seed takes all, others the one that did best on held-back images",
+        "learning rates of fine-tuning for batches of 128, less for smaller ones: the first seed takes all, "
+        "others the one that did best on held-back images",
     )
     goal: str = setting("2%", "mean error of layers that the latency table is built to")
 

@@ -20,8 +20,6 @@ from amc_latency.training.intervals import interval_pct, with_interval
 from amc_latency.training.loop import EpochReport, accuracy, fit, judged
 
 HEAD_STEPS, HEAD_DECAY = 300, 1e-3
-RATE = 0.005
-"""Of all layers, at the top of the schedule."""
 
 
 def transfer(name: str, source: str, checkpoint: Path, image_size: int, epochs: int) -> None:
@@ -47,7 +45,7 @@ def transfer(name: str, source: str, checkpoint: Path, image_size: int, epochs: 
     if epochs:
         start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         resume = checkpoint.with_suffix(".resume")
-        fit(model, data.train, finetune_config(epochs, size, 0, learning_rate=RATE), resume, _say)
+        fit(model, data.train, finetune_config(epochs, size, 0), resume, _say)
         settled = settle(model, start, lambda trained: judged(trained, data.held_back, size))
         test = accuracy(model, data.test, size)
         shown = with_interval(test, interval_pct(test, len(data.test)))

@@ -17,7 +17,7 @@ from amc_latency.lut.building.plan import Choices, input_shapes, reachable_shape
 from amc_latency.lut.building.steps import Steps
 from amc_latency.lut.prediction.predict import missing_shapes
 from amc_latency.lut.prediction.uncertainty import relative_variance
-from amc_latency.lut.shapes.architecture import Architecture
+from amc_latency.lut.shapes.architecture import Searched
 from amc_latency.lut.shapes.shape import NOOP, LayerShape, NetworkShape, network_text
 from amc_latency.lut.table.table import LatencyTable
 
@@ -63,7 +63,7 @@ class BuildReport:
 def build_table(
     device: Device,
     table: LatencyTable,
-    architecture: Architecture,
+    architecture: Searched,
     choices: Choices,
     networks: Sequence[NetworkWorkload] = (),
     progress: Progress | None = None,
@@ -116,23 +116,25 @@ def build_table(
 
 
 def _stages(
-    plan: Plan, table: LatencyTable, architecture: Architecture, choices: Choices, seed: int, run: _Run
+    plan: Plan, table: LatencyTable, architecture: Searched, choices: Choices, seed: int, run: _Run
 ) -> Iterator[tuple[list[LayerShape], int]]:
     """Batches of shapes, each planned when those before are timed, and how many shapes to expect in all."""
     reachable = reachable_shapes(architecture, choices)
     done = 0
     if plan.kind == "grid":
-        sweep = sweep_shapes(architecture, choices)
-        yield sweep, len(sweep) + len(input_shapes(architecture, choices, None))
+        grids = architecture.grids(choices)
+        sweep = _merged(sweep_shapes(*grid) for grid in grids)
+        yield sweep, len(sweep) + len(_merged(input_shapes(*grid, None) for grid in grids))
         # The sweep alone decides, so that a resumed build finds the same steps.
         timed = {shape: figure[0] for shape in sweep if (figure := _figure(table, shape)) is not None}
         steps = Steps(timed)
-        others = input_shapes(architecture, choices, steps)
+        others = _merged(input_shapes(*grid, steps) for grid in grids)
         done = len(sweep) + len(others)
         yield others, done
     elif plan.kind == "learn":
-        fixed = len(sweep_shapes(architecture, choices)) + len(input_shapes(architecture, choices, None))
-        learner = Learner(reachable, architecture.shapes(), plan.goal, seed, limit=fixed)
+        grids = architecture.grids(choices)
+        fixed = sum(len(sweep_shapes(*grid)) + len(input_shapes(*grid, None)) for grid in grids)
+        learner = Learner(reachable, architecture.weighed(), plan.goal, seed, limit=fixed)
         batch = learner.first()
         known: dict[LayerShape, tuple[float, float]] = {}
         while batch:
@@ -146,6 +148,10 @@ def _stages(
     left = [shape for shape in missing_shapes(table, [NOOP, *reachable]) if shape.text not in table.errors]
     if left or not done:
         yield left, done + len(left)
+
+
+def _merged(shapes: Iterable[Iterable[LayerShape]]) -> list[LayerShape]:
+    return list(dict.fromkeys(shape for some in shapes for shape in some))
 
 
 def _deciding(table: LatencyTable) -> range:

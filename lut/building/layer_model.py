@@ -6,24 +6,31 @@ from functools import lru_cache
 
 import numpy as np
 from amc_latency.lut.shapes.kind import Writing
+from amc_latency.lut.shapes.precisions import FLOAT32, INT8
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape, ShapeError
+from amc_latency.lut.tflite.int8 import Int8Graph
 from amc_latency.lut.tflite.writer import TfliteGraph
 
 _RANDOM_BLOCK = 1 << 20
+_GRAPHS: dict[str, type[TfliteGraph]] = {FLOAT32: TfliteGraph, INT8: Int8Graph}
+"""What writes layers of each precision."""
 
 
 def layer_model(shape: LayerShape) -> bytes:
     """A `.tflite` of this one layer, with weights that depend on nothing but their number.
 
     An add and a mul have two inputs, a scale a second one [1, 1, 1, C]; a concat's inputs have as nearly equal
-    channels as can be, and a slice takes its first channels. Raises `ShapeError` for what can't be written.
+    channels as can be, and a slice takes its first channels. An int8 layer reads and makes int8, but for what stands
+    between precisions. Raises `ShapeError` for what can't be written.
     """
     kind = KINDS[shape.kind]
     if not kind.takes_activation and shape.activation != "none":
         raise ShapeError(f"a {shape.kind} layer has no fused activation: {shape.text}")
-    graph = TfliteGraph()
+    graph = _GRAPHS[shape.precision]()
     inputs = [graph.input(*size, non_negative=kind.reads_non_negative) for size in kind.inputs(shape)]
+    if kind.reads_float:
+        graph.as_float(inputs[0])
     constants = [_weights(*size) for size in kind.constants(shape)]
     return graph.finish([kind.write(Writing(graph, inputs, shape, constants))])
 

@@ -53,7 +53,7 @@ class Steps:
     """The step width of every layer family among measured layers.
 
     A family with too few points for a finding of its own takes that of its relatives: same kind, kernel and
-    dtype.
+    precision.
     """
 
     def __init__(self, latencies_us: Mapping[LayerShape, float]) -> None:
@@ -75,7 +75,7 @@ class Steps:
 
 
 def _alike(a: Family, b: Family) -> bool:
-    return (a.kind, a.kernel, a.kernel_w, a.dtype) == (b.kind, b.kernel, b.kernel_w, b.dtype)
+    return (a.kind, a.kernel, a.kernel_w, a.precision) == (b.kind, b.kernel, b.kernel_w, b.precision)
 
 
 def representatives(counts: Iterable[int], width: int) -> list[int]:

@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 from amc_latency.lut.prediction.uncertainty import FitError, fit_error
 from amc_latency.lut.shapes.family import family
+from amc_latency.lut.shapes.precisions import FLOAT32
+from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 
-Term = Literal["none", "offset", "outputs", "weights"]
+Term = Literal["none", "offset", "outputs", "weights", "quantised"]
 Traffic = Mapping[str, Sequence[float]]
 FEWEST_NETWORKS = 4
 _FEWEST_TO_CHOOSE = 8
@@ -21,17 +23,18 @@ _LEAST_SPREAD = 1.25
 
 @dataclass(frozen=True)
 class Calibration:
-    """What whole networks cost: `scale * sum_ms + offset_ms + per_mb_ms * megabytes`.
+    """What whole networks cost: `scale * sum_ms + offset_ms + per_unit_ms * amount`.
 
     Beside the scale one term at most is fitted: a fixed offset; or one for each megabyte of outputs, which a network
     finds in the cache as a layer alone does, while of its weights only the layer alone does: where weights are slow,
     the scale is above 1 and this below 0. Or one for each megabyte of weights: back to back, a layer alone finds its
-    own in the cache, and a network that is larger than the cache does not.
+    own in the cache, and a network that is larger than the cache does not. Or one for each operator that is not
+    float32, which alone in a file takes up to a microsecond longer than among others.
     """
 
     scale: float = 1.0
     offset_ms: float = 0.0
-    per_mb_ms: float = 0.0
+    per_unit_ms: float = 0.0
     term: Term = "none"
     """which term was fitted"""
     networks: int = 0
@@ -42,40 +45,53 @@ class Calibration:
         """False for the identity that stands in where too few networks were timed."""
         return self.networks >= FEWEST_NETWORKS
 
-    def megabytes(self, shapes: Sequence[LayerShape]) -> float:
-        """Of what the term counts, in these layers; 0 where it counts none."""
+    def amount(self, shapes: Sequence[LayerShape]) -> float:
+        """Of what the term counts, in these layers: megabytes, or operators; 0 where it counts none."""
         return TRAFFIC[self.term](shapes) if self.term in TRAFFIC else 0.0
 
-    def ms(self, sum_ms: float, megabytes: float) -> float:
-        """Milliseconds of a network whose layers add up to `sum_ms`, and have so many `megabytes`."""
-        return self.scale * sum_ms + self.offset_ms + self.per_mb_ms * megabytes
+    def ms(self, sum_ms: float, amount: float) -> float:
+        """Milliseconds of a network whose layers add up to `sum_ms`, and have so much of what the term counts."""
+        return self.scale * sum_ms + self.offset_ms + self.per_unit_ms * amount
 
-    def fitted(self, sum_ms: float, megabytes: float) -> tuple[float, ...]:
+    def fitted(self, sum_ms: float, amount: float) -> tuple[float, ...]:
         """What the fitted coefficients are multiplied with."""
-        return (sum_ms, *{"none": (), "offset": (1.0,)}.get(self.term, (megabytes,)))
+        return (sum_ms, *{"none": (), "offset": (1.0,)}.get(self.term, (amount,)))
 
 
 def network_family(shapes: Sequence[LayerShape]) -> tuple[object, ...]:
-    """What networks share that differ only in the widths of their layers: what one calibration holds for."""
-    return (shapes[0].c_in, *(family(shape) for shape in shapes), shapes[-1].c_out)
+    """What networks share that differ in widths and precisions of their layers alone: what one calibration holds for.
+
+    Boundaries between precisions are not of it.
+    """
+    layers = [shape for shape in shapes if not KINDS[shape.kind].is_boundary]
+    return (layers[0].c_in, *(family(shape)._replace(precision="") for shape in layers), layers[-1].c_out)
 
 
 def outputs_mb(shapes: Sequence[LayerShape]) -> float:
-    """Megabytes of all layers' outputs together, as float32."""
-    return sum(4 * shape.c_out * shape.h_out * shape.w_out for shape in shapes) / 1e6
+    """Megabytes of all layers' outputs together, in their precisions."""
+    return sum(shape.output_bytes for shape in shapes) / 1e6
 
 
 def weights_mb(shapes: Sequence[LayerShape]) -> float:
-    """Megabytes of all layers' parameters together, as float32."""
-    return sum(4 * shape.params for shape in shapes) / 1e6
+    """Megabytes of all layers' parameters together, in their precisions."""
+    return sum(shape.params_bytes for shape in shapes) / 1e6
 
 
-TRAFFIC: dict[str, Callable[[Sequence[LayerShape]], float]] = {"outputs": outputs_mb, "weights": weights_mb}
+def quantised(shapes: Sequence[LayerShape]) -> float:
+    """How many operators are not float32, those that stand between precisions among them."""
+    return float(sum(shape.precision != FLOAT32 for shape in shapes))
+
+
+TRAFFIC: dict[str, Callable[[Sequence[LayerShape]], float]] = {
+    "outputs": outputs_mb,
+    "weights": weights_mb,
+    "quantised": quantised,
+}
 """What a term may count, by its name."""
 
 
 def traffic_of(networks: Sequence[Sequence[LayerShape]]) -> dict[str, list[float]]:
-    """Each network's megabytes, by what they are of."""
+    """How much of it each network has, by what may be counted."""
     return {name: [count(network) for network in networks] for name, count in TRAFFIC.items()}
 
 
@@ -97,7 +113,7 @@ def fit_calibration(
     return Calibration(
         scale,
         offset_ms=coefficient if term == "offset" else 0.0,
-        per_mb_ms=coefficient if term in TRAFFIC else 0.0,
+        per_unit_ms=coefficient if term in TRAFFIC else 0.0,
         term=term,
         networks=len(columns),
     )
@@ -128,7 +144,7 @@ def _form(
         return "none", (sums / measured)[:, None]
     counted = {"offset": np.ones(len(sums))}
     if traffic is not None and len(sums) >= _FEWEST_TO_CHOOSE:
-        counted |= {name: np.asarray(megabytes, float) for name, megabytes in traffic.items()}
+        counted |= {name: np.asarray(amounts, float) for name, amounts in traffic.items() if any(amounts)}
     forms: dict[Term, np.ndarray] = {
         name: np.stack([sums, values], axis=1) / measured[:, None]  # type: ignore[misc]
         for name, values in counted.items()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from amc_latency.lut.prediction.interpolate import Staircase, channels, fit_points
 from amc_latency.lut.shapes.family import Family, family, grid_of, related
+from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.table.timed_layers import Points, TimedLayers
 
@@ -97,7 +98,8 @@ class LayerLatencies:
         """The error for a layer that cannot be told."""
         error = self._errors.get(shape.text)
         why = f"could not be timed: {error}" if error else "is not in the latency table"
-        advice = "; profile its network, with a `step` that its counts are multiples of, or import a log of it"
+        how = "" if shape.precision == FLOAT32 else f" and with a `precision` of {FLOAT32},{shape.precision}"
+        advice = f"; profile its network, with a `step` that its counts are multiples of{how}, or import a log of it"
         return MissingShapeError(shape, f"layer '{shape}' {why} ({self._where}){'' if error else advice}")
 
     def _reading(self, shape: LayerShape) -> tuple[float, float]:

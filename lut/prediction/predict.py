@@ -96,7 +96,7 @@ class Predictor:
     def ms(self, shapes: Sequence[LayerShape]) -> float:
         """The network's predicted milliseconds. Raises `MissingShapeError`."""
         calibration = self.calibration(shapes)
-        return calibration.ms(self.raw_ms(shapes), calibration.megabytes(shapes))
+        return calibration.ms(self.raw_ms(shapes), calibration.amount(shapes))
 
     def calibration(self, shapes: Sequence[LayerShape]) -> Calibration:
         """The calibration that holds for this network's family."""
@@ -114,7 +114,7 @@ class Predictor:
         if error is None:
             return None
         calibration = self.calibration(shapes)
-        fitted = calibration.fitted(self.raw_ms(shapes), calibration.megabytes(shapes))
+        fitted = calibration.fitted(self.raw_ms(shapes), calibration.amount(shapes))
         ms = self.ms(shapes)
         repeat_ms = REPEAT_SD * ms if self.table.protocol.state == "frame" else 0.0
         return math.hypot(error.standard_error_ms(fitted, ms, self._sum_variance(shapes)), repeat_ms)

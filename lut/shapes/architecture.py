@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from amc_latency.lut.shapes.shape import LayerShape, NetworkShape
+from amc_latency.lut.shapes.shape import LayerShape, NetworkShape, with_channels
 
 Part = tuple[int, int]
 """A coupled group, and how many values a layer has for each of the group's channels (49 after flattening 7x7)."""
@@ -48,6 +48,16 @@ class Searched(Protocol):
 
     def makes(self, layer: Any, group: int) -> bool:
         """Whether that number of a policy is about what the layer makes."""
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Which numbers of a policy are counts of channels."""
+
+    def weighed(self) -> NetworkShape:
+        """The shapes by which a table's families weigh: those of the uncut network, in each precision."""
+
+    def grids(self, choices: Choices) -> Sequence[tuple[Architecture, Choices]]:
+        """The network in each precision, and the counts that its coupled groups may keep."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +112,12 @@ class Architecture:
     def shape_of(self, layer: Layer, counts: ByGroup) -> LayerShape:
         """The layer's shape when group `g` keeps `counts[g]` channels."""
         shape = layer.shape
-        if layer.in_group is not None:
-            shape = replace(
-                shape,
-                c_in=self._size(layer.in_group, shape.c_in, counts),
-                c_out=self._size(layer.out_group, shape.c_out, counts),
-            )
-        elif layer.out_group is not None:
-            shape = replace(shape, c_out=self._size(layer.out_group, shape.c_out, counts))
-        return shape
+        c_in, c_out = (self._size(layer.in_group, shape.c_in, counts), self._size(layer.out_group, shape.c_out, counts))
+        if (c_in, c_out) == (shape.c_in, shape.c_out):
+            return shape
+        if shape.two_figures and min(c_in, c_out) > 0:
+            return with_channels(shape, c_in, c_out)
+        return replace(shape, c_in=c_in, c_out=c_out)
 
     def shapes(self, counts: Sequence[int] | None = None) -> NetworkShape:
         """All layer shapes at `counts` (full width if none). Raises `ValueError` for a wrong number of counts."""
@@ -120,6 +127,19 @@ class Architecture:
     def shapes_of(self, layer: Layer, counts: Sequence[int]) -> tuple[LayerShape, ...]:
         """What the layer costs at `counts`, as shapes: its own alone."""
         return (self.shape_of(layer, counts),)
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """As `Searched.widths`: all."""
+        return range(len(self.group_channels))
+
+    def weighed(self) -> NetworkShape:
+        """As `Searched.weighed`: its own."""
+        return self.shapes()
+
+    def grids(self, choices: Choices) -> Sequence[tuple[Architecture, Choices]]:
+        """As `Searched.grids`: itself."""
+        return [(self, choices)]
 
     def checked(self, counts: Sequence[int] | None) -> Sequence[int]:
         """The counts, full width if none. Raises `ValueError` for a wrong number of them."""

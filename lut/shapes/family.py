@@ -22,7 +22,7 @@ class Family(NamedTuple):
     stride: int
     padding: int
     activation: str
-    dtype: str
+    precision: str
     end: int
     dilation: int
     per_group: int
@@ -52,7 +52,7 @@ def related(name: Family) -> tuple[object, ...]:
     """What families have in common that may run the same code, and so have the same steps and alignments."""
     n = name
     rare = (n.per_group, n.parts, n.per_group_out, n.kernel_w)
-    return (n.kind, n.kernel, n.stride, n.activation, n.dtype, n.dilation, *rare)
+    return (n.kind, n.kernel, n.stride, n.activation, n.precision, n.dilation, *rare)
 
 
 def grid_of(counts_by_family: Iterable[Iterable[int]]) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from amc_latency.device.tflite.tflite_file import Sign
     from amc_latency.lut.shapes.shape import LayerShape
+    from amc_latency.lut.tflite.int8 import Int8Graph
     from amc_latency.lut.tflite.writer import TfliteGraph
 
 Work = dict[str, float]
@@ -33,6 +34,14 @@ class Writing:
     def x(self) -> int:
         """The first input."""
         return self.inputs[0]
+
+    @property
+    def int8(self) -> Int8Graph:
+        """The file, of a layer that is int8."""
+        from amc_latency.lut.tflite.int8 import Int8Graph
+
+        assert isinstance(self.graph, Int8Graph)
+        return self.graph
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,10 @@ class Kind:
     """whether its operator takes feature maps [1, H, W, C] alone, and no vectors [1, C]"""
     takes_activation: bool = False
     """whether its operator can end in relu or relu6"""
+    is_boundary: bool = False
+    """whether it stands between tensors of its precision and float32"""
+    reads_float: bool = False
+    """whether it reads float32 in any precision"""
     reads_non_negative: bool = False
     """whether no input of it is below zero"""
     sign: Callable[[LayerShape, float], Sign] = lambda shape, argument: "keeps"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
-from amc_latency.lut.shapes.architecture import INPUT, Architecture, ByGroup, Choices
+from amc_latency.lut.shapes.architecture import INPUT, Architecture, ByGroup, Choices, Layer
 from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS, boundary, in_precision
 from amc_latency.lut.shapes.shape import LayerShape, NetworkShape, ShapeError
 
@@ -60,8 +61,12 @@ def _parts(architecture: Architecture) -> Iterator[Part]:
 def _layer(architecture: Architecture, index: int) -> Part:
     layer = architecture.layers[index]
 
+    @cache
+    def layer_in(precision: str) -> Layer:
+        return replace(layer, shape=in_precision(layer.shape, precision))
+
     def shapes(counts: ByGroup, precisions: _ByLayer) -> list[LayerShape]:
-        return [in_precision(architecture.shape_of(layer, counts), precisions[index])]
+        return [architecture.shape_of(layer_in(precisions[index]), counts)]
 
     return Part(architecture.scope(layer), (index,), shapes, layer.shape, index, layer.again)
 
@@ -181,6 +186,33 @@ class MixedArchitecture:
                 values[variable] = value
             found |= dict.fromkeys(self.shapes_of(part, values))
         return list(found)
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """As `Searched.widths`."""
+        return self.by_group
+
+    def weighed(self) -> NetworkShape:
+        """As `Searched.weighed`: of the network in each precision as far as layers have it, with its boundaries."""
+        names = dict.fromkeys(name for each in self.allowed for name in each)
+        return tuple(shape for name in names for shape in mixed_shapes(self.architecture, self._all(name)))
+
+    def grids(self, choices: Choices) -> Sequence[tuple[Architecture, Choices]]:
+        """As `Searched.grids`; boundaries are in none."""
+        names = dict.fromkeys(name for each in self.allowed for name in each)
+        groups = [choices[variable] for variable in self.by_group]
+        found = []
+        for name in names:
+            layers = tuple(
+                replace(layer, shape=in_precision(layer.shape, each))
+                for layer, each in zip(self.architecture.layers, self._all(name), strict=True)
+            )
+            found.append((replace(self.architecture, layers=layers), groups))
+        return found
+
+    def _all(self, name: str) -> tuple[str, ...]:
+        """That precision of every layer that may have it."""
+        return tuple(name if name in each else each[-1] for each in self.allowed)
 
     def makes(self, part: Part, variable: int) -> bool:
         """Whether the variable is the precision of the part's layer, or channels that the layer makes."""

@@ -11,20 +11,19 @@ from amc_latency.android_bench.safe.limits import LAYER_SIZE
 from amc_latency.android_bench.safe.text import shown_line
 from amc_latency.lut.shapes.activations import ACTIVATIONS as RECORDS
 from amc_latency.lut.shapes.kind import Kind
+from amc_latency.lut.shapes.precisions import PRECISIONS, why_not
 from amc_latency.lut.shapes.registry import KINDS, kind_of
 
 FUSED_ACTIVATIONS = ("none", *(name for name, each in RECORDS.items() if each.fuses))
 """those that a layer may end in at no cost"""
 ACTIVATIONS = ("none", *RECORDS)
-DTYPES = ("float32", "int8")
-"""see `precisions.PRECISIONS`"""
 
 _TEXT = re.compile(
     r"(?P<kind>[a-z_]+) (?P<c_in>\d{1,9})x(?P<h>\d{1,9})x(?P<w>\d{1,9})>(?P<c_out>\d{1,9})"
     r" k(?P<kernel>\d{1,9})(?:x(?P<kernel_w>\d{1,9}))? s(?P<stride>\d{1,9})"
     r" p(?P<padding>\d{1,9})(?:x(?P<padding_w>\d{1,9}))?(?:\+(?P<end>\d{1,9}))?"
     r"(?: d(?P<dilation>\d{1,9}))?(?: g(?P<per_group>\d{1,9}))?(?: n(?P<parts>\d{1,9}))?"
-    r" (?P<activation>[a-z0-9_]+) (?P<dtype>[a-z0-9]+)"
+    r" (?P<activation>[a-z0-9_]+) (?P<precision>[a-z0-9]+)"
 )
 
 
@@ -53,7 +52,7 @@ class LayerShape:
     stride: int = 1
     padding: int = 0
     activation: str = "none"
-    dtype: str = "float32"
+    precision: str = "float32"
     end: int = 0
     """padding at the bottom and the right beyond `padding`: TensorFlow's SAME, PyTorch's ceil_mode; of a `transposed`
     convolution, whose padding is what its output lacks, PyTorch's output padding"""
@@ -74,7 +73,7 @@ class LayerShape:
             raise ShapeError(str(error)) from None
         for value, allowed, what in (
             (self.activation, ACTIVATIONS, "activation"),
-            (self.dtype, DTYPES, "dtype"),
+            (self.precision, PRECISIONS, "precision"),
         ):
             if value not in allowed:
                 raise ShapeError(f"layer {what} '{value}' is none of {', '.join(allowed)}")
@@ -96,6 +95,8 @@ class LayerShape:
             return "a grouped convolution, and no other layer, has groups of equal width"
         if "parts" not in kind.own_fields and self.parts != 1:
             return "only concat and shuffle have parts"
+        if (reason := why_not(self.kind, self.activation, self.precision)) is not None:
+            return reason
         if not kind.window and (self.end, self.dilation, self.kernel_w) != (0, 1, 0):
             return f"a {self.kind} layer has no dilation, no padding at its end and no kernel"
         return None
@@ -153,6 +154,17 @@ class LayerShape:
         return self._weights + (self.c_out if self._weights else 0) + slopes
 
     @property
+    def params_bytes(self) -> int:
+        """Of the parameters in the layer's precision, whose weights alone may have fewer than 32 bits; no scales."""
+        return -(-self._weights * PRECISIONS[self.precision].bits // 8) + 4 * (self.params - self._weights)
+
+    @property
+    def output_bytes(self) -> int:
+        """Of the tensor that it makes; what a `dequantize` makes is float32."""
+        bits = 32 if self.kind == "dequantize" else PRECISIONS[self.precision].tensor_bits
+        return self.c_out * self.h_out * self.w_out * bits // 8
+
+    @property
     def text(self) -> str:
         """One line that names the shape, e.g. `conv 3x224x224>32 k3 s2 p1 relu6 float32`."""
         width = (f"x{self.kernel_w}", f"x{self.padding_w}") if self.kernel_w else ("", "")
@@ -162,7 +174,8 @@ class LayerShape:
         rare += f" n{self.parts}" if self.parts != 1 else ""
         return (
             f"{self.kind} {self.c_in}x{self.h}x{self.w}>{self.c_out}"
-            f" k{self.kernel}{width[0]} s{self.stride} p{self.padding}{width[1]}{rare} {self.activation} {self.dtype}"
+            f" k{self.kernel}{width[0]} s{self.stride} p{self.padding}{width[1]}{rare}"
+            f" {self.activation} {self.precision}"
         )
 
     def __str__(self) -> str:
@@ -188,7 +201,7 @@ def parse_shape(text: str) -> LayerShape:
     channels = _CHANNELS.fullmatch(text)
     if channels is not None:
         kind, c_in, size, c_out, rest = channels.groups()
-        return _with_channels(parse_shape(f"{kind} 1{size}1{rest}"), int(c_in), int(c_out))
+        return with_channels(parse_shape(f"{kind} 1{size}1{rest}"), int(c_in), int(c_out))
     found = _TEXT.fullmatch(text)
     if found is None:
         raise ShapeError(f"'{text}' is not a layer shape; one looks like '{NOOP.text}'")
@@ -202,7 +215,7 @@ def parse_shape(text: str) -> LayerShape:
         stride=int(found["stride"]),
         padding=int(found["padding"]),
         activation=found["activation"],
-        dtype=found["dtype"],
+        precision=found["precision"],
         end=int(found["end"] or 0),
         dilation=int(found["dilation"] or 1),
         per_group=int(found["per_group"] or 0),
@@ -236,8 +249,11 @@ _COPIED = tuple(getattr(LayerShape, each.name) for each in fields(LayerShape) if
 _C_IN, _C_OUT = vars(LayerShape)["c_in"], vars(LayerShape)["c_out"]
 
 
-def _with_channels(sound: LayerShape, c_in: int, c_out: int) -> LayerShape:
-    """`replace` without its checks, which take most of the time that a table of a hundred thousand rows is read in."""
+def with_channels(sound: LayerShape, c_in: int, c_out: int) -> LayerShape:
+    """`replace` without its checks, for a kind of `two_figures`, which no positive count of channels makes unsound.
+
+    They take most of the time that a table of a hundred thousand rows is read in, or what policies cost is worked out.
+    """
     shape = object.__new__(LayerShape)
     for slot in _COPIED:
         slot.__set__(shape, slot.__get__(sound))

@@ -16,7 +16,11 @@ from amc_latency.device.tflite.tflite_file import Sign
 
 _OP, _OPTIONS = schema.BuiltinOperator, schema.BuiltinOptions
 _OP_NAMES = {code: name.lower() for name, code in vars(_OP).items() if isinstance(code, int)}
-_TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+_TENSOR_TYPES = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.int8): schema.TensorType.INT8,
+}
 _CODED = {
     "padding": vars(schema.Padding),
     "fusedActivationFunction": {
@@ -62,6 +66,9 @@ class TfliteBuilder:
     def is_non_negative(self, x: int) -> bool:
         """Whether no value of the tensor can be below zero."""
         return x in self._non_negative
+
+    def as_float(self, tensor: int) -> None:
+        """Make an input float32, as all tensors are here."""
 
     def input(self, *size: int, non_negative: bool = False) -> int:
         """A network input [1, *size]: height, width and channels, or channels alone."""
@@ -162,6 +169,7 @@ class TfliteBuilder:
         return self.constant(role, np.array(values, np.int32))
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: Any = np.float32, buffer: int = 0) -> int:
+        """Add a tensor; without a `buffer` it is computed, or an input."""
         tensor = schema.TensorT(
             shape=np.array(shape, np.int32),
             type=_TENSOR_TYPES[np.dtype(dtype)],

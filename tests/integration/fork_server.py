@@ -29,6 +29,8 @@ _PRELOADED = (
     *("amc_latency.cli.main", "amc_latency.search.run", "amc_latency.training.train", "amc_latency.measuring.bench"),
     *("amc_latency.device.registry", "amc_latency.device.adb.adb_direct", "amc_latency.lut.prediction.replay"),
     *("scipy.stats", "ai_edge_litert.interpreter"),
+    # What torch loads with its first optimizer takes as long as the rest.
+    *("torch._dynamo", "torch.fx.experimental.symbolic_shapes", "pydantic.type_adapter"),
 )
 _NUMBER = struct.Struct("<i")
 _REQUEST_BYTES = 1 << 17

@@ -17,7 +17,8 @@ from amc_latency.models.load import NetworkOptions, load_network
 from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.episodes.problem import AgentOptions, Problem
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.score import negative_error
 from amc_latency.search.steps.methods import search_episodes
 

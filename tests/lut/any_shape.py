@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amc_latency.lut.shapes.precisions import PRECISIONS, why_not
 from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import ACTIVATIONS, FUSED_ACTIVATIONS, LayerShape
 from hypothesis import strategies as st
@@ -22,12 +23,15 @@ def layer_shapes(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(KINDS)) -> Laye
     elif kind == "slice":
         c_out = draw(st.integers(1, c_in))
     activation = draw(st.sampled_from(ACTIVATIONS[1:] if kind == "activation" else FUSED_ACTIVATIONS))
+    possible = [name for name in PRECISIONS if why_not(kind, activation, name) is None]
+    precision = draw(st.sampled_from(possible))
     if kind == "linear":
-        return LayerShape(kind, c_in, c_out, activation=activation)
+        return LayerShape(kind, c_in, c_out, activation=activation, precision=precision)
     h, w = draw(st.integers(1, 300)), draw(st.integers(1, 300))
     if not KINDS[kind].window:
         stride = draw(st.integers(1, 4)) if kind in ("nearest", "bilinear") else 1
-        return LayerShape(kind, c_in, c_out, h, w, stride=stride, activation=activation, parts=parts)
+        own = {"stride": stride, "activation": activation, "precision": precision, "parts": parts}
+        return LayerShape(kind, c_in, c_out, h, w, **own)  # type: ignore[arg-type]
     kernel, dilation = draw(st.integers(1, 7)), 1 if kind == "transposed" else draw(st.integers(1, 3))
     kernel_w = draw(st.one_of(st.just(kernel), st.integers(1, 7)))
     reach, reach_w = (dilation * (side - 1) + 1 for side in (kernel, kernel_w))
@@ -48,6 +52,7 @@ def layer_shapes(draw: st.DrawFn, kinds: tuple[str, ...] = tuple(KINDS)) -> Laye
         stride,
         padding,
         activation,
+        precision,
         end=end,
         dilation=dilation,
         per_group=per_group,

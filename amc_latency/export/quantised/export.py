@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from amc_latency.android_bench.safe.files import replacing
@@ -38,6 +39,9 @@ _LOOKED_INTO = 4
 """Images on which each layer is compared with PyTorch's fake quantisation."""
 _POOR_DB = 10.0
 """Outputs of which a third is noise: 30 and more are usual for int8."""
+
+
+_NOISE_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,16 @@ def export_quantised(
         returns=said(sides[1]),
         same_class=(same, len(shown)) if classes else None,
     )
+
+
+def quantised_by_noise(model: nn.Module, input_chw: tuple[int, int, int], precisions: Sequence[str]) -> bytes:
+    """A file of the network in `precisions` that is only to be timed: ranges are of images of noise.
+
+    Raises ExportError for what can't be written.
+    """
+    source = source_of(model, input_chw)
+    noise = torch.randn(_NOISE_IMAGES, *input_chw, generator=torch.Generator().manual_seed(0))
+    return quantise(calibration_of(source, noise), tuple(precisions), FLOAT32).content
 
 
 def _found(content: bytes, inputs: Tensor) -> tuple[list[np.ndarray], tuple[Value, Value]]:

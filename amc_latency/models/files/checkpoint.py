@@ -16,6 +16,7 @@ from amc_latency.models.files.file_kinds import weights_advice
 from amc_latency.models.files.tensor_kinds import converted
 from amc_latency.models.files.weights import check_fit, read_tensors, write_tensors
 from amc_latency.models.registry import build_model
+from amc_latency.models.size import without_memory
 from amc_latency.models.spec import ModelSpec, names_own_file
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def save_checkpoint(
     Raises UserError if `spec` doesn't describe `model` (a cut network needs `channels`), or the path can't be
     written.
     """
-    import torch
-
-    with torch.device("meta"):
+    with without_memory():
         check_fit(path, (build or build_model)(spec), model.state_dict())
     write_tensors(path, model.state_dict(), {**(extra or {}), SPEC_KEY: json.dumps(asdict(spec))})
 

@@ -10,7 +10,9 @@ from amc_latency.accelerator import Computing
 from amc_latency.arguments.names import unknown
 from amc_latency.arguments.settings import Rule, at_least, between, check_settings, positive, same, setting
 from amc_latency.errors import OptionError, UserError
+from amc_latency.lut.shapes.precisions import PRECISIONS
 from amc_latency.measuring.config import ProfileConfig
+from amc_latency.measuring.precisions import check_precisions, parse_precisions
 from amc_latency.models.load import NetworkOptions
 from amc_latency.prune.keep import KINDS, LEAST_KEEP, KeepBound, bound_of, check_bounds
 from amc_latency.search.config.amounts import Amount, amount_rule, percent_of, read_amount, read_milliseconds
@@ -24,6 +26,7 @@ from amc_latency.search.records import (
     DEFAULT_AGENT,
     PRUNINGS,
     REWARDS,
+    STAGES,
     STATES,
     AgentRecord,
 )
@@ -86,6 +89,17 @@ class SearchConfig(Recipe):
         read=read_amount,
     )
     prune: str = setting("channels", "channels, or weights: the smallest of each layer, for a size budget", TARGET)
+    stages: str = setting(
+        "prune",
+        "what a policy decides: prune, the widths; quantize, each layer's precision; joint, both at once",
+        TARGET,
+    )
+    precision: tuple[str, ...] = setting(
+        tuple(PRECISIONS),
+        f"what a layer may be where `stages` decides it: {','.join(PRECISIONS)}",
+        TARGET,
+        read=parse_precisions,
+    )
     rounds: int = setting(
         1,
         "prune and fine-tune this often, step by step towards the target",
@@ -255,6 +269,7 @@ class SearchConfig(Recipe):
             ends = [percent_of(each) for each in self.limits.values() if isinstance(each, str)]
             ends += [] if self.speedup is None else [100 / self.speedup]
             check_densities(self.rounds_density, self.rounds, [end for end in ends if end is not None])
+        self._check_stages()
         if self.prune not in PRUNINGS:
             raise OptionError(("prune",), f"nothing is pruned by '{self.prune}'; there are {' and '.join(PRUNINGS)}")
         if not PRUNINGS[self.prune].cuts_channels:
@@ -269,6 +284,20 @@ class SearchConfig(Recipe):
             raise OptionError("confidence", f"is for milliseconds alone: leave {listed(BUDGET_FIELDS, 'and')} out")
         if not self.has_latency_target:
             raise OptionError("confidence", "is that of meeting a latency: give `target_ms` or `speedup` with it")
+
+    def _check_stages(self) -> None:
+        _check_known("stages", self.stages, STAGES)
+        check_precisions(self.precision)
+        if not STAGES[self.stages].decides_precision:
+            return
+        if self.prune != SearchConfig.prune:
+            raise OptionError(("stages", "prune"), f"`stages={self.stages!r}` is for networks whose channels are cut")
+        if self.target_memory is not None:
+            raise OptionError("target_memory", f"is of float32 tensors: leave it out with `stages={self.stages!r}`")
+        if DAMAGES[self.damage].needs_channels:
+            raise OptionError("damage", f"{self.damage} is about channels: with `stages={self.stages!r}` it is refit")
+        if self.rounds > 1:
+            raise OptionError("rounds", f"are of widths alone: 1 with `stages={self.stages!r}`")
 
     def _check_weights(self) -> None:
         possible = [record.field for record in BUDGETS.values() if self.prune in record.pruning]

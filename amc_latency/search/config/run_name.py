@@ -18,6 +18,7 @@ def run_name(config: SearchConfig, pareto: int | None = None) -> str:
     bounds = {"min": config.min_keep, "max": config.max_keep}
     parts = [_file_name(config), config.device, *(["estimate"] if config.estimate else []), *targets]
     parts += [] if config.prune == SearchConfig.prune else [config.prune]
+    parts += [] if config.stages == SearchConfig.stages else [config.stages]
     parts += _rounds_name(config)
     parts += [re.sub(r"[=,]", "", f"{name}{bound_text(bound)}") for name, bound in bounds.items() if bound is not None]
     parts += [config.reward] if config.reward != SearchConfig.reward else []

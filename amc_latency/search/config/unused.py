@@ -9,7 +9,7 @@ from typing import Any
 from amc_latency.arguments.settings import names_of, refuse_unused
 from amc_latency.models.load import NetworkOptions
 from amc_latency.search.config import SearchConfig, config_of
-from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS
+from amc_latency.search.records import AGENTS, BASELINES, PRUNINGS, STAGES
 from amc_latency.task import ImageTask, Task, Trains
 from amc_latency.training.recipe import Recipe
 
@@ -54,6 +54,8 @@ def unused(config: SearchConfig) -> dict[str, str]:
         found["timing_rounds"] = "with `estimate` nothing is timed"
     if not config.finetune_epochs:
         found |= dict.fromkeys(names_of(Recipe), "with `finetune_epochs=0` nothing is trained")
+    if not STAGES[config.stages].decides_precision:
+        found["precision"] = f"`stages={config.stages!r}` decides no precision"
     if config.recalibration_images > config.calibration_images:
         found["recalibration_images"] = (
             f"they are of the {config.calibration_images} calibration images: `calibration_images` "

@@ -234,7 +234,7 @@ def predicted_costs(architecture: Searched, choices: Sequence[Sequence[int]], pr
 
     def layer_ms(shape: LayerShape) -> float:
         # A calibration is linear, so each layer has its own part in it.
-        return calibration.ms(predictor.layer_us(shape) / 1000, calibration.megabytes([shape])) - calibration.offset_ms
+        return calibration.ms(predictor.layer_us(shape) / 1000, calibration.amount([shape])) - calibration.offset_ms
 
     return LatencyCosts(architecture, choices, layer_ms, calibration.offset_ms)
 

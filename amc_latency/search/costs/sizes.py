@@ -19,5 +19,5 @@ def params_costs(architecture: Searched, choices: Sequence[Sequence[int]]) -> La
 
 
 def bytes_costs(architecture: Searched, choices: Sequence[Sequence[int]], overhead: int) -> LayerCosts:
-    """Bytes of every policy's `.tflite`: float32 parameters, and `overhead` for all else that is in the file."""
-    return LayerCosts(architecture, choices, lambda shape: 4 * shape.params, overhead, once=True)
+    """Bytes of every policy's `.tflite`: parameters in their precisions, and `overhead` for all else in the file."""
+    return LayerCosts(architecture, choices, lambda shape: shape.params_bytes, overhead, once=True)

@@ -16,13 +16,15 @@ from amc_latency.android_bench.safe.files import replacing
 from amc_latency.console import Console
 from amc_latency.device.rounds.measure import BadModelError
 from amc_latency.export.export import ExportReport, export
+from amc_latency.export.quantised.export import export_quantised
 from amc_latency.lut.shapes.shape import network_text
 from amc_latency.models.files.checkpoint import NORMALISATION_KEY, load_checkpoint, save_checkpoint
 from amc_latency.models.spec import ModelSpec
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import Counts, LatencyCosts
 from amc_latency.search.delivery.timing import PolicyTimer, TimedNetwork
-from amc_latency.search.judge.judge import FinetuneOptions, Judge
+from amc_latency.search.judge.config import FinetuneOptions
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.judge.score import Tested
 from amc_latency.search.results.folder import RunFolder, TimedFile
@@ -125,7 +127,7 @@ class Delivery:
             with tempfile.TemporaryDirectory() as folder:
                 files = {self._key(counts): Path(folder) / f"{i}.tflite" for i, counts in enumerate(new)}
                 for counts in new:
-                    self.export(self.judge.network(counts), files[self._key(counts)])
+                    self.export(self.judge.network(counts), files[self._key(counts)], counts)
                 files |= {original: self._original(), own: self._cut_file(ours.counts)}
                 timed = self.timer.time(files, own)
             scale = ours.measured_ms / timed[own].ms
@@ -146,7 +148,7 @@ class Delivery:
         """The file of ours, cut and not yet fine-tuned."""
         path = self.folder.path / "cut.tflite"
         if self._cut != counts:
-            self.export(self.judge.network(counts), path)
+            self.export(self.judge.network(counts), path, counts)
             self._cut = counts
         return path
 
@@ -160,8 +162,9 @@ class Delivery:
         in_file: dict[str, Tested | None] = {}
         for name, counts in policies.items():
             model = self.judge.original.model if name == "original" else self._fine_tuned(name, counts)
-            exports[name] = self.export(model, self.tflite(name))
-            tested[name] = self.judge.tested(model)
+            is_original = name == "original"
+            exports[name] = self.export(model, self.tflite(name), None if is_original else counts)
+            tested[name] = self.judge.tested(model if is_original else self.judge.shipped(model, counts))
             in_file[name] = self._file_tested(name)
         keys = self._keys(policies)
         files = {keys[name]: self.tflite(name) for name in policies}
@@ -191,6 +194,7 @@ class Delivery:
                     measured_95=timed.interval_ms,
                     share_95=timed.share_95,
                     rounds=timed.rounds,
+                    precisions=() if name == "original" else self.judge.precisions(counts),
                     within_pct=timed.measurement.within_pct,
                     rounds_sd_pct=timed.measurement.rounds_sd_pct,
                     repeat_pct=self._repeat_pct(attempt, counts, timed) if name == "ours" else None,
@@ -243,9 +247,12 @@ class Delivery:
         """Where a policy's exported file lies."""
         return self.folder.path / f"{name}.tflite"
 
-    def export(self, model: nn.Module, path: Path) -> ExportReport:
-        """Export a network of the search, checked on train images."""
-        return export(model, self.judge.base.spec.input, path, self.judge.example_inputs(8))
+    def export(self, model: nn.Module, path: Path, counts: Counts | None = None) -> ExportReport:
+        """Export a network of the search, checked on train images; a policy's in the precisions that it says."""
+        size, precisions = self.judge.base.spec.input, () if counts is None else self.judge.precisions(counts)
+        if not precisions:
+            return export(model, size, path, self.judge.example_inputs(8))
+        return export_quantised(model, size, path, precisions, self.judge.range_images)
 
     def _logged(self, attempt: int, phase: str, counts: Counts) -> TimedFile | None:
         """The last timing of that kind: what a search that was killed at its very end timed once more counts."""

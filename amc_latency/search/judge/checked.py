@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from amc_latency.closeness import allowed, close, difference
 from amc_latency.data import Split
+from amc_latency.data.decoded import Decoded
 from amc_latency.data.logits import correct, loss_of
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.refit import recalibrate_batch_norm
@@ -41,7 +42,7 @@ class CheckedForward:
         model: nn.Module,
         graph: NetworkGraph,
         calibration: Tensor,
-        images: Tensor,
+        images: Tensor | Decoded,
         labels: Tensor,
         batch: int,
         say: Callable[[str], None],
@@ -52,7 +53,8 @@ class CheckedForward:
         self._calibration, self._device = calibration, calibration.device
         self._size: tuple[int, int] = (images.shape[-2], images.shape[-1])
         self._batch = batch
-        self._batches, self._labels = images.split(batch), labels.split(batch)
+        self._batches: Sequence[Tensor] = images.split(batch)
+        self._labels = labels.split(batch)
         self._say = say
         self._checked: set[str] = set()
         self.is_plain = False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from amc_latency.data import Split
+from amc_latency.data.decoded import Decoded
 from amc_latency.data.logits import correct, loss_of
 from amc_latency.data.splits import at_once
 from amc_latency.graph.trace import NetworkGraph
@@ -26,12 +28,23 @@ STANDARD_ERRORS = 3.0
 """How far below the best it must then be: of those that are as good, about one in 500 is by bad luck."""
 
 
+class Forward(Protocol):
+    """How the networks of policies are run."""
+
+    def logits(self, small: nn.Module, counts: Counts) -> Iterator[Tensor]:
+        """The logits of each batch of the images that policies are scored by, of what was pruned to `counts`."""
+
+    def frozen(self, network: nn.Module, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels of each batch of `split`, of a network in eval mode."""
+
+
 class NetworkEvaluator:
     """Accuracy (0..1) of `model` cut to a policy, on held-back images; AMC's R_err is this less 1.
 
     `prune` makes a policy's network of `model`, batch norm is recalibrated, and that network is run: without repairs
     accuracy is near chance and says nothing. `calibration` are the images [N, C, H, W] for batch norm, `images` and
-    `labels` [M] those that are scored. `say` is told where the fast forward pass is wrong (see `checked.py`).
+    `labels` [M] those that are scored. `say` is told where the fast forward pass is wrong (see `checked.py`), which
+    another `forward` may stand in for.
     """
 
     def __init__(
@@ -40,19 +53,21 @@ class NetworkEvaluator:
         graph: NetworkGraph,
         prune: Callable[[Counts], nn.Module],
         calibration: Tensor,
-        images: Tensor,
+        images: Tensor | Decoded,
         labels: Tensor,
         batch: int | None = None,
         say: Callable[[str], None] = lambda text: None,
+        forward: Forward | None = None,
     ) -> None:
         self.model = model.eval()
         self.graph = graph
         self.prune = prune
         self.calibration = calibration.contiguous(memory_format=torch.channels_last)
-        self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
         self.batch = batch or at_once((images.shape[-2], images.shape[-1]))
-        self._forward = CheckedForward(self.model, graph, self.calibration, self.images, labels, self.batch, say)
+        self._forward: Forward = forward or CheckedForward(
+            self.model, graph, self.calibration, images, labels, self.batch, say
+        )
 
     def __call__(self, counts: Counts, best: float = 0.0) -> Score:
         """The score of one policy; by the first images only, where these show that `best` is out of its reach.

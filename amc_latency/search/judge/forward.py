@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from amc_latency.data.decoded import Decoded
 from amc_latency.graph.trace import NetworkGraph
 from amc_latency.prune.fused import Folded, Step, Values, fused_steps
 
@@ -32,7 +33,7 @@ class CutForward:
         model: nn.Module,
         graph: NetworkGraph,
         calibration: Tensor,
-        images: Tensor,
+        images: Tensor | Decoded,
         batch: int = 100,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
@@ -40,7 +41,7 @@ class CutForward:
         self.input = next(iter(self.steps[0].node.graph.nodes))
         whole = len(calibration) // CALIBRATION_BATCH * CALIBRATION_BATCH or len(calibration)
         self.calibration = calibration[:whole].split(CALIBRATION_BATCH)
-        self.batches = images.split(batch)
+        self.batches: Sequence[Tensor] = images.split(batch)
         self.memory_bytes = memory_bytes
         self._ends = _shared_ends(self.steps)
         self._kept: OrderedDict[tuple[int, ...], _Beginning] = OrderedDict()

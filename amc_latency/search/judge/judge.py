@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 from torch import Tensor, nn
 
 from amc_latency.accelerator import accelerator_of, halving, on, prepared
 from amc_latency.arguments.names import find
 from amc_latency.console import Console
 from amc_latency.data import ImageData, InMemory
+from amc_latency.data.decoded import inputs_of
 from amc_latency.data.fitting import network_line
-from amc_latency.data.splits import EVALUATED, at_once
+from amc_latency.data.splits import EVALUATED, at_once, fewer_of_large
 from amc_latency.jsonl import append_line, drop_torn_line, read_lines
 from amc_latency.measuring.accuracy import outcome_of_file
 from amc_latency.models.load import Network
 from amc_latency.models.spec import ModelSpec
 from amc_latency.prune.refit import COLLECTED_BATCH, Statistics, collect
 from amc_latency.search.costs.costs import Counts, PolicyCosts
+from amc_latency.search.judge.config import Facts, FinetuneOptions, JudgeConfig, JudgedPolicy
 from amc_latency.search.judge.damage import Damage, balanced, measured, refit_error, taylor
 from amc_latency.search.judge.evaluator import NetworkEvaluator, RankedCut, is_hopeless
 from amc_latency.search.judge.record import EpisodeRecord, best_of
@@ -35,68 +36,10 @@ from amc_latency.training.loop import DivergedError, fit
 from amc_latency.training.original import check_original
 
 Result = TypeVar("Result")
+RANGE_IMAGES, LEAST_RANGE_IMAGES = 100, 32
+"""For the ranges of tensors; of large images fewer."""
 FINALISTS = 10
 """Policies that are judged once more, by all held-back images, before one is chosen."""
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """How many images judge a policy."""
-
-    images: int = 1000
-    """held-back images that an episode is judged by; finalists are by all of them"""
-    calibration_images: int = 512
-    """train images for refit, whose statistics are collected once"""
-    recalibration_images: int = 256
-    """how many of these recalibrate the batch norms of each policy's network; see `recalibrating`"""
-    accelerator: str | None = "cpu"
-    """where networks are cut, judged and fine-tuned"""
-
-    def recalibrating(self, size: tuple[int, int]) -> int:
-        """The same for images of `size` (h, w): unless set, of those larger than 96x96 fewer, down to 64.
-
-        Their maps have as many positions for a batch norm's statistics, and those of all images are in memory at once.
-        """
-        if self.recalibration_images != JudgeConfig.recalibration_images:
-            return self.recalibration_images
-        return min(self.recalibration_images, max(64, self.recalibration_images * 96 * 96 // (size[0] * size[1])))
-
-
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """What a search says of fine-tuning."""
-
-    epochs: int
-    seed: int = 0
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """fields of `Recipe`"""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """How networks were judged, for a report."""
-
-    source: str
-    unlabelled: bool = False
-    test_images: int = 0
-    held_back_images: int = 0
-    pixels: str = ""
-    """by which figures the files' pixels must be normalised; empty where nobody knows"""
-    measure: str = ACCURACY
-
-
-@dataclass(frozen=True)
-class JudgedPolicy:
-    """A line of the log of scores."""
-
-    counts: Counts
-    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    loss: float
-    images: Annotated[int, msgspec.Meta(ge=1)]
-    final: bool
-    """whether by all held-back images"""
-    top5: float | None
-    """as in `Score`"""
 
 
 class Judge:
@@ -147,9 +90,17 @@ class Judge:
         images = min(self.config.images, len(self.data.held_back))
         # What was given up under a higher bar may be worth a look under this one.
         if known is None or (known.images < images and not is_hopeless(known.accuracy, known.images, best, images)):
-            score = self._ask(lambda evaluator: evaluator(counts, best))
+            score = self.evaluated(counts, best)
             known = self._known[counts] = self._write(counts, score, final=False)
         return known
+
+    def evaluated(self, counts: Counts, best: float) -> Score:
+        """What `__call__` says of a policy that is not known."""
+        return self._ask(lambda evaluator: evaluator(counts, best))
+
+    def evaluated_finally(self, counts: Counts) -> Score:
+        """What `final` says of a policy that is not known."""
+        return self._judged(self.network(counts))
 
     @contextmanager
     def counting(self, on_asked: Callable[[int], None] = lambda asked: None) -> Iterator[set[Counts]]:
@@ -176,7 +127,7 @@ class Judge:
     def final(self, counts: Counts) -> Score:
         """The score by all held-back images."""
         if counts not in self._final:
-            score = self._judged(self.network(counts))
+            score = self.evaluated_finally(counts)
             self._final[counts] = self._write(counts, score, final=True)
         return self._final[counts]
 
@@ -243,6 +194,23 @@ class Judge:
         if counts == self.base.graph.architecture.group_channels:
             return copy.deepcopy(self.base.model)
         return self.evaluator.network(counts).cpu()
+
+    def precisions(self, counts: Counts) -> tuple[str, ...]:
+        """The precision of each layer under a policy; none where all are float32."""
+        return ()
+
+    def policy(self, counts: Counts) -> dict[str, Any]:
+        """What a policy decides, for who reads it outside of a search."""
+        return {"counts": list(counts)}
+
+    def shipped(self, network: nn.Module, counts: Counts) -> nn.Module:
+        """What the exported file of a policy's network computes: the network itself, but for rounding."""
+        return network
+
+    @property
+    def range_images(self) -> Tensor:
+        """The train images [N, C, H, W] that ranges of tensors are taken from, where there are integers."""
+        return self.calibration[: fewer_of_large(RANGE_IMAGES, self.image_size, LEAST_RANGE_IMAGES)]
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -368,14 +336,16 @@ class Judge:
 
     @cached_property
     def _calibrating(self) -> InMemory:
-        return self.data.train.take(self.config.calibration_images).kept()
+        return self.data.train.take(self.config.calibrating(self.image_size)).kept()
 
     @cached_property
     def statistics(self) -> Statistics:
         """What refit knows of each layer's inputs."""
         found, _ = halving(
-            lambda batch: collect(self.model, self.base.graph, self.calibration, batch_size=batch),
-            COLLECTED_BATCH,
+            lambda batch: collect(
+                self.model, self.base.graph, self.calibration, self.config.points(self.image_size), batch
+            ),
+            min(COLLECTED_BATCH, self._batch),
             self.device,
             self.say,
         )
@@ -390,7 +360,7 @@ class Judge:
             self.base.graph,
             self.pruner(),
             self.calibration[: self.config.recalibrating(self.image_size)],
-            held_back.inputs(self.image_size).to(self.device),
+            inputs_of(held_back, self.image_size, self.device),
             held_back.labels.to(self.device),
             self._batch,
             self.say,

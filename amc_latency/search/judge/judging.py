@@ -11,7 +11,8 @@ from amc_latency.data.labels import check_several
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, check_logits
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.task_judge import Asked, TaskScores
 from amc_latency.search.records import DAMAGES, REWARDS
 from amc_latency.task import ImageTask, Task
@@ -40,7 +41,13 @@ def judged_by(
 
     Raises `UserError` for a task that can't judge, and what loading it raises.
     """
-    images = JudgeConfig(config.images, config.calibration_images, config.recalibration_images, config.accelerator)
+    images = JudgeConfig(
+        config.images,
+        config.calibration_images,
+        config.recalibration_images,
+        config.precision,
+        config.accelerator,
+    )
     if isinstance(task, ImageTask):
         check_logits(network)
         data = task.images(network, console)

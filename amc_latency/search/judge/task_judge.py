@@ -20,7 +20,8 @@ from amc_latency.graph.operations import BATCH_NORMS
 from amc_latency.models.load import Network
 from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.costs.costs import Counts
-from amc_latency.search.judge.judge import Facts, FinetuneOptions, Judge, JudgeConfig, JudgedPolicy
+from amc_latency.search.judge.config import Facts, FinetuneOptions, JudgeConfig, JudgedPolicy
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.score import Score, Tested
 from amc_latency.search.judge.weights import WeightJudge
 from amc_latency.task import Task, Trains

@@ -56,6 +56,8 @@ class Row:
     """in which all rows were timed, in turn"""
     within_pct: float | None = None
     """half of what lies between a tenth and nine tenths of a round's runs, in percent; None where nobody says it"""
+    precisions: tuple[str, ...] = ()
+    """of each layer; none where all are float32"""
     rounds_sd_pct: float | None = None
     """standard deviation from round to round, in percent"""
     file_accuracy: float | None = None

@@ -50,7 +50,10 @@ def choose_deep(problem: Problem, name: str, evaluations: int) -> Choice:
 
 
 def uniform_policies(costs: PolicyCosts) -> list[Counts]:
-    """Every policy that rounding one keep ratio to each group's nearest choice can give, widest first."""
+    """Every policy that rounding one keep ratio to each group's nearest choice can give, widest first.
+
+    Where layers have precisions, each has the least bits that it can have.
+    """
     return _policies_along(costs, [1.0] * costs.groups)
 
 
@@ -122,18 +125,20 @@ def _random_ratios(costs: PolicyCosts, rng: np.random.Generator) -> list[float]:
 
 def _policies_along(costs: PolicyCosts, weights: Sequence[float]) -> list[Counts]:
     """Every policy that rounding the keep ratios `1 - cut * weight` can give while the cut grows from 0."""
+    widths = set(costs.architecture.widths)
+    choices = [own if group in widths else own[:1] for group, own in enumerate(costs.choices)]
     # A count changes where its ratio passes the middle between two choices: look once between all of these.
     passed = {
         (1 - (low + high) / 2 / channels) / weight
-        for choices, channels, weight in zip(costs.choices, costs.full, weights, strict=True)
-        for low, high in pairwise(choices)
+        for own, channels, weight in zip(choices, costs.full, weights, strict=True)
+        for low, high in pairwise(own)
     }
     places = [0.0, *sorted(passed)]
     cuts = [0.0, *((small + large) / 2 for small, large in pairwise(places)), places[-1] + 1.0]
     wanted = (
         [(1 - cut * weight) * channels for weight, channels in zip(weights, costs.full, strict=True)] for cut in cuts
     )
-    return list(dict.fromkeys(nearest_counts(costs.choices, counts) for counts in wanted))
+    return list(dict.fromkeys(nearest_counts(choices, counts) for counts in wanted))
 
 
 def _widest(

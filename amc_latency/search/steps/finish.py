@@ -38,7 +38,7 @@ def finish_uncut(prepared: Prepared) -> SearchReport | None:
     if found is None or any(row.actual > row.limit for row in budget_rows(clamp.budgets, found.rows[-1])):
         say("by what was measured of its file it does not, or not for sure: the search begins")
         return None
-    prepared.folder.write_json("policy.json", {"counts": list(counts), "keep": [1.0] * len(counts)})
+    prepared.folder.write_json("policy.json", {**prepared.judge.policy(counts), "keep": [1.0] * len(counts)})
     return _report(prepared, 0, 1.0, found, [], [], ())
 
 
@@ -69,7 +69,7 @@ def finish(
         f"fine-tuning, exporting and judging ours and the uniform width by {prepared.judge.for_the_end}"
     )
     delivered = delivery.rows(number, factor, policies, prepared.clamp.target_ms)
-    prepared.folder.write_json("policy.json", {"counts": list(best.counts), "keep": list(best.actions)})
+    prepared.folder.write_json("policy.json", {**prepared.judge.policy(best.counts), "keep": list(best.actions)})
     return _report(prepared, number + 1, factor, delivered, baselines, records, tried)
 
 

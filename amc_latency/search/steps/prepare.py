@@ -240,11 +240,11 @@ def _costs(
     predictor: Predictor,
     predicted_ms: float,
 ) -> LatencyCosts:
-    architecture = searched.graph.architecture
-    choices = pruning.grid(config).choices_within(uncut, architecture.group_channels)
+    choices = pruning.grid(config).choices_within(uncut, searched.graph.architecture.group_channels)
+    costs = pruning.latency(config, searched, choices, predictor, predicted_ms)
     if config.round == 1:
-        check_choices(config, choices)
-    return pruning.latency(architecture, choices, predictor, predicted_ms)
+        check_choices(config, costs.choices)
+    return costs
 
 
 def _timer(

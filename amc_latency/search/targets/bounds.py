@@ -75,12 +75,15 @@ def _limiting(config: SearchConfig, network: Network, error: OutOfReachError) ->
         costs.layers_total(indices, [i for i, (scope, _) in enumerate(costs.layers) if group in scope])
         for group in range(costs.groups)
     ]
-    # A group that is as narrow as can be has nothing to do with it.
-    most = max(range(costs.groups), key=lambda group: (costs.choices[group][indices[group]] > 1, takes[group]))
-    count, full = costs.choices[most][indices[most]], costs.full[most]
     pruning = pruning_of(config)
-    name = pruning.names(network)[most]
-    return f"by {_options(config)} {name}, the most costly, keeps at least {count:,} of {full:,} {pruning.unit}"
+    names = pruning.names(config, network)
+    bounded = [group for group, name in enumerate(names) if name is not None]
+    if not bounded:
+        return "nothing of it can be cut"
+    # A group that is as narrow as can be has nothing to do with it.
+    most = max(bounded, key=lambda group: (costs.choices[group][indices[group]] > 1, takes[group]))
+    count, full = costs.choices[most][indices[most]], costs.full[most]
+    return f"by {_options(config)} {names[most]}, the most costly, keeps at least {count:,} of {full:,} {pruning.unit}"
 
 
 def _options(config: SearchConfig) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 
 from amc_latency.errors import UserError
 from amc_latency.lut.prediction.predict import Predictor
-from amc_latency.lut.shapes.architecture import Architecture, Choices
+from amc_latency.lut.shapes.architecture import Choices
+from amc_latency.lut.shapes.precisions import FLOAT32
 from amc_latency.measuring.profiling import Grid
 from amc_latency.models.load import Network
 from amc_latency.search.config import SearchConfig
@@ -17,7 +19,7 @@ from amc_latency.search.costs.costs import LatencyCosts, predicted_costs
 from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.task_judge import TaskJudge, TaskScores, TaskWeightJudge
 from amc_latency.search.judge.weights import WeightGrid, WeightJudge, weight_layers, weight_network
-from amc_latency.search.records import PRUNINGS
+from amc_latency.search.records import PRUNINGS, STAGES
 from amc_latency.search.targets.zipped import zipped_bytes
 
 
@@ -53,13 +55,13 @@ class Pruning(ABC):
 
     @abstractmethod
     def latency(
-        self, architecture: Architecture, choices: Choices, predictor: Predictor, uncut_ms: float
+        self, config: SearchConfig, network: Network, choices: Choices, predictor: Predictor, uncut_ms: float
     ) -> LatencyCosts:
         """Predicted milliseconds of every policy; the uncut network's are `uncut_ms`. Raises `MissingShapeError`."""
 
     @abstractmethod
-    def names(self, network: Network) -> Sequence[str]:
-        """What each count is of, in words."""
+    def names(self, config: SearchConfig, network: Network) -> Sequence[str | None]:
+        """What each count is of, in words; None for what `options` don't bound."""
 
     @abstractmethod
     def packed(self, files: Sequence[str]) -> list[int]:
@@ -90,15 +92,19 @@ class ChannelPruning(Pruning):
 
     def profiled(self, config: SearchConfig) -> Grid:
         """All of them: what later rounds can reach, the first one can too."""
-        return self.grid(config)
+        return replace(self.grid(config), precisions=self.precisions(config))
+
+    def precisions(self, config: SearchConfig) -> tuple[str, ...]:
+        """Those of layers in its table."""
+        return (FLOAT32,)
 
     def latency(
-        self, architecture: Architecture, choices: Choices, predictor: Predictor, uncut_ms: float
+        self, config: SearchConfig, network: Network, choices: Choices, predictor: Predictor, uncut_ms: float
     ) -> LatencyCosts:
         """The table's."""
-        return predicted_costs(architecture, choices, predictor)
+        return predicted_costs(network.graph.architecture, choices, predictor)
 
-    def names(self, network: Network) -> Sequence[str]:
+    def names(self, config: SearchConfig, network: Network) -> Sequence[str | None]:
         """The coupled groups."""
         return [f"group {group.name}" for group in network.graph.groups]
 
@@ -129,12 +135,12 @@ class WeightPruning(Pruning):
         return Grid(1.0)
 
     def latency(
-        self, architecture: Architecture, choices: Choices, predictor: Predictor, uncut_ms: float
+        self, config: SearchConfig, network: Network, choices: Choices, predictor: Predictor, uncut_ms: float
     ) -> LatencyCosts:
         """The uncut network's, whatever is zero: a runtime multiplies zeros as well."""
-        return LatencyCosts(architecture, choices, lambda shape: 0.0, uncut_ms)
+        return LatencyCosts(network.graph.architecture, choices, lambda shape: 0.0, uncut_ms)
 
-    def names(self, network: Network) -> Sequence[str]:
+    def names(self, config: SearchConfig, network: Network) -> Sequence[str | None]:
         """The layers with weights."""
         return [f"layer {name}" for name in weight_layers(network.model, network.graph)]
 
@@ -145,5 +151,5 @@ class WeightPruning(Pruning):
 
 def pruning_of(config: SearchConfig) -> Pruning:
     """The one that `config` names."""
-    made: Pruning = resolve_name(PRUNINGS[config.prune].strategy)()
+    made: Pruning = resolve_name(STAGES[config.stages].strategy or PRUNINGS[config.prune].strategy)()
     return made

@@ -5,11 +5,15 @@ from __future__ import annotations
 from amc_latency.lut.shapes.kind import Kind, Log, Writing
 
 
-def _unwritten(to: Writing) -> int:
-    raise NotImplementedError(f"no way yet to write {to.shape}")
+def _write_quantize(to: Writing) -> int:
+    return to.int8.quantize(to.x)
+
+
+def _write_dequantize(to: Writing) -> int:
+    return to.int8.dequantize(to.x)
 
 
 KINDS = (
-    Kind("quantize", _unwritten, Log({"quantize": ("QUANTIZE",)})),
-    Kind("dequantize", _unwritten, Log({"dequantize": ("DEQUANTIZE",)})),
+    Kind("quantize", _write_quantize, Log({"quantize": ("QUANTIZE", "Convert")}), is_boundary=True, reads_float=True),
+    Kind("dequantize", _write_dequantize, Log({"dequantize": ("DEQUANTIZE", "Convert")}), is_boundary=True),
 )

@@ -48,6 +48,27 @@ def made(path: str, factor: float = 1.0, identity: DeviceIdentity = IDENTITY, mo
     return Path(path)
 
 
+def test_show_of_precisions_marks_what_is_slower(run) -> None:
+    path = made("t.tsv")
+    with LatencyTable.open(path) as table:
+        for c in range(8, 136, 8):
+            us = 20.0 * -(-c // 16)
+            key = f"conv 8x8x8>{c} k1 s1 p0 relu6 int8"
+            table.append(Timing(key, 0, 5, Summary(*[us] * 3, 0.0), Summary(*[us] * 3, 0.0)))
+    code, out, err = run("show", "t.tsv", "--precision")
+    assert (code, err) == (0, "")
+    # 20, 40 to 160 us against 10, 20 to 80, twice each, and each with 1 us of overhead.
+    assert "16      704.00     1424.00  conv *x8x8>* k1 s1 p0 relu6 int8  SLOWER" in out
+    code, out, err = run("show", "t.tsv", "--precision", "--json")
+    assert json.loads(out)["kinds"][0]["ratio"] == pytest.approx(1424 / 704)
+    code, _, err = run("show", "t.tsv", "--precision", "--png", "x.png")
+    assert code == 2
+    assert "--png would change nothing here" in err
+    code, _, err = run("show", str(made("f.tsv")), "--precision")
+    assert code == 2
+    assert "no layers but in float32" in err
+
+
 def test_show_prints_the_table_and_its_staircase_in_80_columns(run) -> None:
     made("t.tsv")
     code, out, err = run("show", "t.tsv")

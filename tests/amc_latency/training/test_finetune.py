@@ -12,7 +12,8 @@ from amc_latency.data import ImageData, load_data
 from amc_latency.errors import UserError
 from amc_latency.models.load import Network, NetworkOptions, load_network
 from amc_latency.search.config import SearchConfig
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.training.distillation import distance
 from amc_latency.training.finetune import SHARES, finetune_config, settle
 from amc_latency.training.loop import _batches, fit, judged
@@ -38,7 +39,7 @@ def test_batches_of_fine_tuning_by_number_of_images(images: int, batch: int, ste
 def test_a_batch_is_no_more_than_an_eighth_and_an_epoch_shows_every_image_once() -> None:
     split = load_data("bundled").train
     for images in (*range(2, 70), 127, 128, 129, 227, 255, 256, 1000):
-        assert batch_size_for(images) <= max(2, images / 8)
+        assert batch_size_for(images, SIZE) <= max(2, images / 8)
         few = replace(split.take(images), labels=torch.arange(images))
         config = replace(finetune_config(1, (8, 8), seed=images, epoch_steps=1), augment=False)
         shown = [labels for _, labels in _batches(few, config, 0)]
@@ -48,6 +49,13 @@ def test_a_batch_is_no_more_than_an_eighth_and_an_epoch_shows_every_image_once()
         # One image alone has no variance.
         assert min(sizes) >= 2
         assert max(sizes) - min(sizes) <= 1
+
+
+def test_batches_of_large_images_are_smaller() -> None:
+    # 128 * 96 * 96 / (224 * 224) = 23.5; never fewer than 16 for that.
+    assert [batch_size_for(8000, (side, side)) for side in (32, 96, 224, 512)] == [128, 128, 23, 16]
+    assert batch_size_for(40, (224, 224)) == 5
+    assert finetune_config(1, (224, 224), 0, batch_size=128).batch(8000) == 128
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(72, [14, 14, 15, 15, 14]), (259, [16] * 16)])

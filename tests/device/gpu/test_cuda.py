@@ -1,4 +1,4 @@
-"""A GPU as a device. Without one: the real worker process on the CPU, and the GPU's clock in a world of arithmetic."""
+"""A GPU as a device. Without one: the real worker process on the CPU."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,14 @@ import pytest
 import torch
 from amc_latency.device.base import DeviceError, Protocol, Timing, Workload
 from amc_latency.device.conditions import measured_by, suspicions
-from amc_latency.device.gpu import cuda_worker
+from amc_latency.device.gpu import cuda, cuda_worker
 from amc_latency.device.gpu.cuda import CudaDevice
-from amc_latency.device.gpu.cuda_worker import CudaClock, about
+from amc_latency.device.gpu.cuda_worker import about
 from amc_latency.device.gpu.tflite_torch import load_module
 from amc_latency.device.kinds import GPU_PROTOCOL, DeviceProfile, Trust
 from amc_latency.device.profiles import ProfileError, get_profile, load_profile
 from amc_latency.device.registry import get_device, known_devices
+from amc_latency.device.workers.process import WorkerProcess
 from amc_latency.lut.building.layer_model import layer_model
 from amc_latency.lut.shapes.shape import NOOP, LayerShape
 from amc_latency.lut.table.table import LatencyTable
@@ -60,15 +59,40 @@ class OnTitan(OnCpu):
         return {"name": "NVIDIA TITAN Xp", "uuid": UUID, "torch": "2", "cuda": "12.6", "cudnn": 9}
 
 
+class Kept(WorkerProcess):
+    """Goes on when it is to stop, unless it has failed: a fresh one takes two seconds to import PyTorch."""
+
+    def stop(self) -> None:
+        if not self.alive:
+            super().stop()
+
+
 @pytest.fixture(scope="module")
-def device() -> CudaDevice:
-    """Has asked its worker; a round has its own protocol."""
-    return OnCpu(profile())
+def kept_worker() -> Iterator[Callable[..., Kept]]:
+    """Starts a worker, or has the one that a test before has started by the same command."""
+    workers: dict[str, Kept] = {}
+
+    def start(command: Sequence[str], environment: Mapping[str, str], hint: str) -> Kept:
+        worker = workers.get(command[-1])
+        if worker is None or not worker.alive:
+            worker = workers[command[-1]] = Kept(command, environment, hint)
+        return worker
+
+    yield start
+    for worker in workers.values():
+        WorkerProcess.stop(worker)
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_workers(kept_worker: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(cuda, "WorkerProcess", kept_worker)
+
+
+@pytest.fixture
+def device() -> CudaDevice:
+    """Has asked its worker; a round has its own protocol."""
+    return OnCpu(profile())
 
 
 def test_what_is_timed_while_the_sentinel_drifts_is_suspect() -> None:
@@ -142,7 +166,7 @@ def test_who_measured_and_how(device: CudaDevice) -> None:
 
 
 def test_what_fails_gets_an_error_row_and_the_round_goes_on(device: CudaDevice) -> None:
-    huge = LayerShape("conv", 64, 64, 224, 224, 3, 1, 1)
+    huge = LayerShape("conv", 1024, 8, 16384, 16384, 3, 1, 1)
     workloads = [
         Workload("garbage", lambda: b"garbage"),
         work("raises", before=lambda: {}["weights"]),
@@ -152,9 +176,9 @@ def test_what_fails_gets_an_error_row_and_the_round_goes_on(device: CudaDevice) 
     assert found["garbage"].error == "not for a GPU: it is no .tflite file"
     assert found["raises"].error == "not built: KeyError: 'weights'"
     assert found["noop"].error is None
-    # 64 * 224 * 224 * 4 bytes an image: 12.8 TB.
-    found = timed(device, [work("huge", huge), work("noop")], replace(QUICK, batch=1_000_000))
-    assert "out of memory at batch 1000000" in (found["huge"].error or "")
+    # 1024 * 16384 * 16384 * 4 bytes an image: 11.0 TB. The sentinel is timed at this batch too.
+    found = timed(device, [work("huge", huge), work("noop")], replace(QUICK, batch=10))
+    assert "out of memory at batch 10:" in (found["huge"].error or "")
     assert "choose a smaller batch in the profile's [timing]" in (found["huge"].error or "")
     assert found["noop"].error is None
 
@@ -172,8 +196,9 @@ def test_a_workload_that_kills_the_worker_gets_an_error_row(
 
     monkeypatch.setattr(device, "_start_worker", start)
     later = threading.Timer(0.3, lambda: os.kill(pids[0], signal.SIGKILL))
-    slow = work("slow", LayerShape("conv", 64, 64, 112, 112, 3, 1, 1), later.start)
-    found = timed(device, [work("a"), slow, work("b")], replace(QUICK, runs=1000))
+    # 7 runs of 29.6 billion MACs, as warm-up, and three times two copies.
+    slow = work("slow", LayerShape("conv", 256, 256, 224, 224, 3, 1, 1), later.start)
+    found = timed(device, [work("a"), slow, work("b")])
     assert found["slow"].error == "the process ended by SIGKILL"
     assert found["a"].error is found["b"].error is None
     assert len(pids) == 2
@@ -253,109 +278,6 @@ def test_others_that_hold_memory_only_make_rows_suspect(tmp_path: Path, monkeypa
     assert json.loads(timing.conditions)["sm_mhz"] == [1404, 1404]
 
 
-class World:
-    """A GPU whose time is a count of milliseconds, in place of `torch.cuda`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capture_fails: bool = False) -> None:
-        self.now_ms = 0.0
-        self.captured: list[float] | None = None
-        self.capture_fails = capture_fails
-        world = self
-
-        class Stream:
-            def synchronize(self) -> None: ...
-
-            def wait_stream(self, other: object) -> None: ...
-
-        class Event:
-            def __init__(self, enable_timing: bool) -> None:
-                assert enable_timing
-
-            def record(self) -> None:
-                self.at_ms = world.now_ms
-
-            def elapsed_time(self, end: Event) -> float:
-                return end.at_ms - self.at_ms
-
-        class Graph:
-            def replay(self) -> None:
-                world.now_ms += sum(self.kernels_ms)
-
-        @contextmanager
-        def graph(made: Graph, stream: Stream) -> Iterator[None]:
-            world.captured = []
-            yield
-            made.kernels_ms, world.captured = world.captured, None
-            if world.capture_fails:
-                raise RuntimeError("operation not permitted when stream is capturing")
-
-        class Properties:
-            L2_cache_size = 50 << 20
-
-        @contextmanager
-        def stream(chosen: Stream) -> Iterator[None]:
-            yield
-
-        for name, value in {
-            "Stream": Stream,
-            "Event": Event,
-            "CUDAGraph": Graph,
-            "graph": graph,
-            "stream": stream,
-            "set_device": lambda device: None,
-            "current_stream": Stream,
-            "synchronize": lambda: None,
-            "default_stream": lambda device: Stream(),
-            "set_stream": lambda stream: None,
-            "get_device_properties": lambda device: Properties,
-        }.items():
-            monkeypatch.setattr(torch.cuda, name, value)
-        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-        monkeypatch.setattr(torch, "empty", self.empty)
-
-    def kernel(self, ms: float) -> None:
-        if self.captured is None:
-            self.now_ms += ms
-        else:
-            self.captured.append(ms)
-
-    def empty(self, size: int, **_: object) -> Any:
-        assert size == 2 * (50 << 20)
-        flush = type("Flush", (), {"zero_": lambda flush: self.kernel(7.0)})
-        return flush()
-
-
-JOB = {"warmup": 0, "warmup_ms": 0.0, "state": "hot"}
-
-
-@pytest.mark.parametrize(("kernel_ms", "copies"), [(0.3, 4), (0.0001, 200), (5.0, 1)])
-def test_a_graph_takes_a_millisecond(kernel_ms: float, copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch)
-    clock = CudaClock("cuda:0")
-    launch = clock.prepare(lambda: world.kernel(kernel_ms), JOB)
-    assert (launch.copies, launch.how, launch.graph) == (copies, f"CUDA graph of {copies}", True)
-    assert clock.samples_ns(launch, 3) == pytest.approx([1e6 * kernel_ms * copies] * 3)
-    assert torch.backends.cudnn.benchmark
-
-
-def test_emptying_the_cache_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch)
-    clock = CudaClock("cuda:0")
-    launch = clock.prepare(lambda: world.kernel(0.3), {**JOB, "state": "frame"})
-    assert launch.copies == 1
-    began_ms = world.now_ms
-    assert clock.samples_ns(launch, 5) == pytest.approx([0.3e6] * 5)
-    # One launch ahead of the five; the cache is emptied before each of these.
-    assert world.now_ms - began_ms == pytest.approx(6 * 0.3 + 5 * 7.0)
-
-
-def test_without_a_graph_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, capture_fails=True)
-    launch = CudaClock("cuda:0").prepare(lambda: world.kernel(0.5), JOB)
-    assert not launch.graph
-    assert launch.how == "2 plain launches (no CUDA graph: operation not permitted when stream is capturing)"
-
-
 def test_tf32_is_used_only_when_asked_for() -> None:
     before = (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
     try:
@@ -405,7 +327,7 @@ def test_profile_predict_and_bench_run_unchanged(
 
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr(import_module("amc_latency.device.gpu.cuda"), "CudaDevice", OnCpu)
+    monkeypatch.setattr(cuda, "CudaDevice", OnCpu)
     lut, file = tmp_path / "t.tsv", tmp_path / "conv.tflite"
     LatencyTable.create(lut, device.identity, QUICK)
 
@@ -422,6 +344,8 @@ def test_profile_predict_and_bench_run_unchanged(
     assert predicted["raw_ms"] > 0
     assert predicted["table"] == str(lut)
     file.write_bytes(layer_model(POINTWISE))
+    # Each round's worker is its own here.
+    monkeypatch.setattr(cuda, "WorkerProcess", WorkerProcess)
     measured = run("bench", file, "--device", "cuda", "--rounds", 2, "--runs", 4)
     assert measured["latency_ms"] > 0
     assert measured["statistic"] == "median over 2 rounds of the median wall time"

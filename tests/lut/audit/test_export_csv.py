@@ -45,7 +45,7 @@ def test_a_line_a_layer_with_the_protocols_figure(tmp_path: Path) -> None:
     assert text.startswith(",".join(LAYER_COLUMNS) + "\r\n")
     conv, network, pool = csv.DictReader(io.StringIO(text, newline=""))
     expected = {"kind": "conv", "c_in": "8", "c_out": "16", "h": "8", "w": "8", "kernel": "1", "stride": "1"}
-    expected |= {"padding": "0", "activation": "relu6", "dtype": "float32", "latency_us": "100.0", "rounds": "3"}
+    expected |= {"padding": "0", "activation": "relu6", "precision": "float32", "latency_us": "100.0", "rounds": "3"}
     expected |= {"end": "0", "dilation": "1", "per_group": "0", "parts": "1"}
     expected |= {"kernel_w": "0", "padding_w": "0"}
     # Half the range, 5 us, of the smallest.

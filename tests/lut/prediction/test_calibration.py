@@ -26,7 +26,7 @@ def test_networks_that_pay_for_cold_weights_get_a_term_for_outputs() -> None:
     measured = 1.1 * sums - 0.02 * outputs
     fit = fit_calibration(sums, measured, {"outputs": outputs})
     assert fit.term == "outputs"
-    assert (fit.scale, fit.per_mb_ms, fit.offset_ms) == pytest.approx((1.1, -0.02, 0.0))
+    assert (fit.scale, fit.per_unit_ms, fit.offset_ms) == pytest.approx((1.1, -0.02, 0.0))
     assert fit.ms(5.0, 7.0) == pytest.approx(1.1 * 5.0 - 0.02 * 7.0)
     assert fit.fitted(5.0, 7.0) == (5.0, 7.0)
 
@@ -35,7 +35,7 @@ def test_a_fixed_overhead_gets_an_offset() -> None:
     sums, outputs = networks(12)
     fit = fit_calibration(sums, 1.05 * sums + 0.2, {"outputs": outputs})
     assert fit.term == "offset"
-    assert (fit.scale, fit.offset_ms, fit.per_mb_ms) == pytest.approx((1.05, 0.2, 0.0))
+    assert (fit.scale, fit.offset_ms, fit.per_unit_ms) == pytest.approx((1.05, 0.2, 0.0))
     assert fit.fitted(5.0, 7.0) == (5.0, 1.0)
 
 
@@ -67,13 +67,31 @@ def test_networks_that_outgrow_the_cache_get_a_term_for_weights() -> None:
     weights = np.random.default_rng(5).uniform(0.1, 4.0, 12)
     fit = fit_calibration(sums, 0.98 * sums + 0.1 * weights, {"outputs": outputs, "weights": weights})
     assert fit.term == "weights"
-    assert (fit.scale, fit.per_mb_ms, fit.offset_ms) == pytest.approx((0.98, 0.1, 0.0))
+    assert (fit.scale, fit.per_unit_ms, fit.offset_ms) == pytest.approx((0.98, 0.1, 0.0))
     layers = (LayerShape("conv", 3, 32, 224, 224, 3, 2, 1), LayerShape("linear", 32, 10))
     parameters = 3 * 32 * 9 + 32 + 32 * 10 + 10
-    assert fit.megabytes(layers) == weights_mb(layers) == pytest.approx(4 * parameters / 1e6)
-    assert Calibration(term="offset").megabytes(layers) == 0.0
+    assert fit.amount(layers) == weights_mb(layers) == pytest.approx(4 * parameters / 1e6)
+    assert Calibration(term="offset").amount(layers) == 0.0
 
 
 def test_outputs_are_counted_as_float32() -> None:
     layers = (LayerShape("conv", 3, 32, 224, 224, 3, 2, 1), LayerShape("linear", 32, 10))
     assert outputs_mb(layers) == pytest.approx((32 * 112 * 112 + 10) * 4 / 1e6)
+
+
+def test_operators_that_are_cheaper_among_others_get_a_term_of_their_own() -> None:
+    sums, outputs = networks(12)
+    operators = np.array([0.0, 0, 0, 0, 31, 31, 35, 25, 9, 14, 31, 20])
+    traffic = {"outputs": outputs, "quantised": operators}
+    fit = fit_calibration(sums, 0.97 * sums - 0.001 * operators, traffic)
+    assert fit.term == "quantised"
+    assert (fit.scale, fit.per_unit_ms) == pytest.approx((0.97, -0.001))
+    layers = (
+        LayerShape("quantize", 3, 3, 8, 8, precision="int8"),
+        LayerShape("conv", 3, 8, 8, 8, precision="int8"),
+        LayerShape("dequantize", 8, 8, 8, 8, precision="int8"),
+        LayerShape("depthwise", 8, 8, 8, 8, 3, 1, 1),
+    )
+    assert fit.amount(layers) == 3.0
+    # Of float32 networks alone nothing can be told of it.
+    assert fit_calibration(sums, 0.97 * sums + 0.1, {"quantised": 0 * operators}).term == "offset"

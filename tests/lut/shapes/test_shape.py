@@ -88,7 +88,7 @@ def test_output_size() -> None:
     [
         ({"kind": "convolution"}, "convolution"),
         ({"activation": "hardswish"}, "hardswish"),
-        ({"dtype": "int9"}, "int9"),
+        ({"precision": "int9"}, "int9"),
         ({"c_out": 0}, "positive"),
         ({"stride": 0}, "positive"),
         ({"padding": -1}, "positive"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from amc_latency.lut.table.headers import Header, marked, origin
 from amc_latency.lut.table.table import LatencyTable, TableError, is_table
 from amc_latency.lut.table.table_text import header_lines
 
+from amc_latency.cli.main import main
 from tests.lut.scripted_device import IDENTITY, PROTOCOL, key_of
 
 KEY = key_of("conv", 8, 16)
@@ -26,8 +28,8 @@ FIGURES = "\t".join(["1.00", "2.00", "3.00", "0.50", "", "", ""])
 FIRST_ROW = 8
 
 
-def row(key: str = KEY, conditions: str = "", index: str = "0", n: str = "5") -> str:
-    text = "\t".join([key, index, n, FIGURES, FIGURES, "", conditions])
+def row(key: str = KEY, conditions: str = "", index: str = "0", n: str = "5", figures: str = FIGURES) -> str:
+    text = "\t".join([key, index, n, figures, FIGURES, "", conditions])
     return f"{text}\t{zlib.crc32(text.encode()):08x}"
 
 
@@ -115,6 +117,34 @@ def test_a_number_that_is_too_large(made: Callable[..., Path], cells: dict[str, 
     with pytest.raises(TableError, match=rf"line {FIRST_ROW + 1}: damaged row"):
         LatencyTable.open(path)
     assert [damaged.line for damaged in scan(path).damaged] == [FIRST_ROW + 1]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("predict --model lenet5 --lut", 2, "t.tsv, line 9: damaged row '{key}"),
+        ("lut show", 2, "t.tsv, line 9: damaged row '{key}"),
+        ("lut check", 1, "t.tsv: 2 rows of scripted"),
+    ],
+)
+def test_a_time_that_rounds_to_the_least_that_is_no_figure(
+    made: Callable[..., Path],
+    command: str,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The nearest double to it is 1e15; the row after it has a digit less, and is sound.
+    damaged, sound = (FIGURES.replace("1.00", f"{'9' * digits}.99") for digits in (15, 14))
+    path = made(row(), row(figures=damaged), row(index="1", figures=sound))
+    monkeypatch.setattr(sys, "argv", ["amc-latency", *command.split(), str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = "".join(capsys.readouterr())
+    assert stopped.value.code == code
+    assert said.format(key=KEY) in printed
+    assert "a time is 1e+15 us or more" in printed
 
 
 @pytest.mark.timeout(20)

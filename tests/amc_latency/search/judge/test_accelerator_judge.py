@@ -14,7 +14,8 @@ import torch
 from amc_latency.data import ImageData, load_data
 from amc_latency.models.load import Network
 from amc_latency.models.own_module import network_of
-from amc_latency.search.judge.judge import FinetuneOptions, Judge, JudgeConfig
+from amc_latency.search.judge.config import FinetuneOptions, JudgeConfig
+from amc_latency.search.judge.judge import Judge
 
 COUNTS = (5, 9, 13)
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from amc_latency.models.spec import ModelSpec
-from amc_latency.search.judge.judge import Judge, JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.search.judge.score import Score
 
 

@@ -19,7 +19,8 @@ from amc_latency.models.load import Network
 from amc_latency.models.registry import build_model
 from amc_latency.models.spec import ModelSpec
 from amc_latency.pixels import IMAGENET
-from amc_latency.search.judge.judge import FinetuneOptions, Judge, JudgeConfig
+from amc_latency.search.judge.config import FinetuneOptions, JudgeConfig
+from amc_latency.search.judge.judge import Judge
 from amc_latency.task import ImageTask
 from tests.amc_latency.data.photo_files import QUIET
 

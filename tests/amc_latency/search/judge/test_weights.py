@@ -25,7 +25,7 @@ from amc_latency.prune.refit import recalibrate_batch_norm
 from amc_latency.search.config import SearchConfig
 from amc_latency.search.costs.costs import LatencyCosts
 from amc_latency.search.costs.sizes import params_costs
-from amc_latency.search.judge.judge import JudgeConfig
+from amc_latency.search.judge.config import JudgeConfig
 from amc_latency.search.judge.weights import WeightGrid, WeightJudge, masked, weight_layers, weight_network, zeros_held
 from amc_latency.search.targets.zipped import emptied, zipped_bytes, zipped_costs
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from amc_latency.errors import UserError
 from amc_latency.jsonl import read_lines
-from amc_latency.search.judge.judge import JudgedPolicy
+from amc_latency.search.judge.config import JudgedPolicy
 from amc_latency.search.judge.record import EpisodeRecord
 from amc_latency.search.results.folder import RunFolder, TimedFile
 from amc_latency.search.results.result import BaselineRow, BudgetRow, Row, SearchReport

@@ -109,7 +109,7 @@ class TfliteRunner:
 
     def _asked(self, job: dict[str, Any], payload: bytes, timeout_s: float) -> _Answer:
         try:
-            self._worker.send(job, payload, timeout_s)
+            self._worker.send({**job, "cpu_s": timeout_s}, payload, timeout_s)
             answer = from_values(self._worker.answer(), _Answer)
         except (WorkerDied, RecordError) as error:
             raise BadModelError(f"{self._title} can't be run: {shown_line(str(error), 300)}") from error

@@ -5,14 +5,17 @@ first job is a line `{"bytes": N, "tensors": [..]}` and the model's N bytes: the
 outputs, or null for those that are; it gets `{"inputs": [..], "outputs": [..]}`, each
 `{"shape": [..], "dtype": "..", "scale": .., "zero_point": ..}`. Each further one is `{"bytes": N, "count": n}` and the
 values of n inputs of a file that takes one, in its type and order; it gets `{"values": ["..", ..]}`, each output's of
-all n in base64. Whatever fails gets `{"error": ".."}`. One thread: on a busy computer several wait for each other.
+all n in base64. Whatever fails gets `{"error": ".."}`. Each job also has `"cpu_s"`, the CPU time that ends the process.
+One thread: on a busy computer several wait for each other.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import os
+import resource
 import sys
 from typing import Any
 
@@ -32,6 +35,7 @@ def main() -> None:
         job = json.loads(sys.stdin.buffer.readline() or "null")
         if job is None:
             return
+        limit_cpu(job["cpu_s"])
         try:
             content = sys.stdin.buffer.read(job["bytes"])
             if interpreter is None:
@@ -47,6 +51,14 @@ def main() -> None:
                 answer = {"values": computed(interpreter, targets, content, job["count"])}
         except Exception as error:
             answer = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
+
+
+def limit_cpu(seconds: float) -> None:
+    """End this process by SIGXCPU when it has used so much more CPU time, also where its parent is gone."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def told(details: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, fx, nn
 
 from amc_latency.device.rounds.measure import BadModelError
@@ -93,6 +94,10 @@ def differing_layer(file: Conversion, content: bytes, policy: Policy, images: Te
         found = differences(file.network, file.graph, file.operators, content, policy, images, inputs)
     except (BadModelError, UserError, RuntimeError):
         return None
+    if file.pixels is not None:
+        # Their weights have other steps in the file, and their inputs too: the normalisation is in them.
+        reads = file.graph.architecture.reads
+        found = [each for each in found if not (each.in_steps and INPUT in reads[each.layer])]
     first = first_difference(found, file.operators)
     return None if first is None else first.text
 
@@ -141,7 +146,8 @@ class _Beside(fx.Interpreter):
             width = float(value.max().clamp_min(0) - value.min().clamp_max(0))
             self.off[layer] = float((real - value).abs().max()) / max(width, 1e-12)
         else:
-            ends = [of["scale"] * (end - of["zero_point"]) for end in (-128, 127)]
+            bounds = np.iinfo(of["dtype"])
+            ends = [of["scale"] * (end - of["zero_point"]) for end in (bounds.min, bounds.max)]
             self.off[layer] = float((real - value.clamp(*ends)).abs().max()) / of["scale"]
             self._taken.add(n.name)
         return real
@@ -160,10 +166,12 @@ def _range(tensors: dict[str, Any], name: str) -> Range:
     """What a tensor's steps cover in the file: its own, or where it is float32 those that its int8 readers get."""
     for each in (name, f"{name}_quantized"):
         tensor = tensors.get(each)
-        found = None if tensor is None else tensor.quantization
+        if tensor is None:
+            continue
+        found = tensor.quantization
         if found is not None and found.scale is not None and len(found.scale) == 1:
-            scale, zero_point = float(found.scale[0]), int(found.zeroPoint[0])
-            return scale * (-128 - zero_point), scale * (127 - zero_point)
+            scale, lowest = float(found.scale[0]), 0 if tensor.type == schema.TensorType.UINT8 else -128
+            return scale * (lowest - int(found.zeroPoint[0])), scale * (lowest + 255 - int(found.zeroPoint[0]))
     return 0.0, 1.0
 
 

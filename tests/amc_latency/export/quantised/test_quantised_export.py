@@ -89,6 +89,7 @@ def test_integers_at_the_edges_say_the_same_classes(trained: Trained, int8: Path
         path = tmp_path / f"{io}.tflite"
         report = trained.export(path, io=io)
         assert report.takes.startswith(f"{io} [1, 64, 64, 1], each ")
+        assert report.note is None
         found = outcome_of_file(path, trained.test)
         assert (found.said == wanted.said).all()
         assert "DEQUANTIZE" not in report.ops
@@ -99,7 +100,7 @@ def test_a_cameras_bytes_go_in_as_they_are(trained: Trained, tmp_path: Path) -> 
     path = tmp_path / "camera.tflite"
     pixels = trained.network.pixels
     assert pixels is not None
-    trained.export(path, io="uint8", pixels=pixels)
+    assert trained.export(path, io="uint8", pixels=pixels).note is None
     # At the network's own size, so that they are bytes.
     bytes_in = torch.nn.functional.interpolate(trained.test.images.float(), (64, 64), mode="bilinear").round()
     with TfliteRunner(path.read_bytes()) as runner:
@@ -151,6 +152,7 @@ def test_unlike_channels_are_normalised_by_the_first_convolution(tmp_path: Path)
     path = tmp_path / "a.tflite"
     report = export_quantised(model, (3, 16, 16), path, "int8", images, io="uint8", pixels=IMAGENET)
     assert report.takes == "uint8 [1, 16, 16, 3], each 1 x (q +0)"
+    assert report.note is None
     # The mean is taken off before the padding, which stands for it.
     assert report.ops["ADD"] == 1
     with TfliteRunner(path.read_bytes()) as runner:

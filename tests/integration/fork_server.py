@@ -6,6 +6,7 @@ What is shown of imports, of the interpreter's options or of a process group nee
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -141,6 +142,8 @@ def serve(descriptor: int) -> Callable[[], None]:
     """Answer requests until the channel ends. Returns in each fork what that one is to call."""
     for name in _PRELOADED:
         importlib.import_module(name)
+    # A fork that collected what is imported would first copy all of it.
+    gc.freeze()
     with socket.socket(fileno=descriptor) as channel:
         while True:
             request, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, 3)

@@ -6,6 +6,7 @@ What is shown of imports, of the interpreter's options or of a process group nee
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from types import TracebackType
@@ -140,6 +142,9 @@ class ForkServer:
 
 def serve(descriptor: int) -> Callable[[], None]:
     """Answer requests until the channel ends. Returns in each fork what that one is to call."""
+    codes: list[int] = []
+    # Before all others, so that it is called after them.
+    atexit.register(_end, codes)
     for name in _PRELOADED:
         importlib.import_module(name)
     # A fork that collected what is imported would first copy all of it.
@@ -168,7 +173,29 @@ def serve(descriptor: int) -> Callable[[], None]:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    return resolve_name(main)
+    # Of a group that is sent a signal, all that an interpreter says at its end is looked at.
+    return resolve_name(main) if new_session else partial(_noted, resolve_name(main), codes)
+
+
+def _noted(main: Callable[[], None], codes: list[int]) -> None:
+    """Call it, and note the exit code that follows."""
+    try:
+        main()
+        codes.append(0)
+    except SystemExit as stopped:
+        codes.append(stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None))
+        raise
+    except Exception:
+        codes.append(1)
+        raise
+
+
+def _end(codes: list[int]) -> None:
+    """Once all else has been done at exit, leave modules as they are: taking them down copies them in every fork."""
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0] & 0xFF)
 
 
 def _tell(teller: int, *_: int) -> bool:

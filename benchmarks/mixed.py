@@ -1,8 +1,9 @@
-"""How long choosing widths and precisions together takes: variables, the tables of what policies cost, the programme.
+"""How long choosing widths and precisions together takes: variables, tables of what policies cost, solving.
 
 On the channel grid of a search; a layer is in int8 or float32 where its kind has both. Without a table (`--lut`)
 milliseconds are arithmetic: so many MACs and values a microsecond, int8 quicker in convolutions and slower in depthwise
 ones. Damage is drawn, falling with width as a square does. Targets are shares of the uncut network's milliseconds.
+Seconds are of CPU time, on one core.
 """
 
 from __future__ import annotations
@@ -43,19 +44,19 @@ def arithmetic_ms(shape: LayerShape) -> float:
     return us * (1.0 if shape.precision == "float32" else INT8_IS.get(shape.kind, 1.2)) / 1000
 
 
-def run(model: str, table: Path | None, precisions: list[str], seed: int) -> None:
+def run(model: str, table: Path | None, precisions: list[str], step: int, seed: int) -> None:
     """A network's lines."""
     network = load_network(NetworkOptions(model))
     seconds: dict[str, float] = {}
 
     def timed(what: str, step: Callable[[], LatencyCosts]) -> LatencyCosts:
-        began = time.perf_counter()
+        began = time.process_time()
         made = step()
-        seconds[what] = time.perf_counter() - began
+        seconds[what] = time.process_time() - began
         return made
 
     mixed = mixed_architecture(network.graph, precisions)
-    choices = mixed.choices(Grid().choices(network))
+    choices = mixed.choices(Grid(step=step).choices(network))
     if table is None:
         costs = timed("costs", lambda: LatencyCosts(mixed, choices, arithmetic_ms))
     else:
@@ -66,9 +67,9 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
     for variable, values in enumerate(choices):
         most = rng.expovariate(1) if variable in mixed.by_group else 0.1 * rng.expovariate(1)
         damage.append(most * (1 - np.array(values) / mixed.full[variable]) ** 2)
-    began = time.perf_counter()
+    began = time.process_time()
     clamp = Clamp(costs, np.inf)
-    seconds["clamp"] = time.perf_counter() - began
+    seconds["clamp"] = time.process_time() - began
     print(
         f"{model}: {len(mixed.by_group)} groups and {len(mixed.full) - len(mixed.by_group)} precisions of "
         f"{len(mixed.allowed)} layers, {sum(map(len, choices)):,} choices, {entries(mixed, choices):,} entries; "
@@ -76,12 +77,12 @@ def run(model: str, table: Path | None, precisions: list[str], seed: int) -> Non
         f"{clamp.fastest_ms / costs.full_ms:.0%}"
     )
     for share in SHARES:
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             solution = solve(costs, damage, int(share * costs.full_ms * PS_PER_MS))
         except UserError:
             continue
-        solving = time.perf_counter() - began
+        solving = time.process_time() - began
         names = mixed.precisions(solution.counts)
         exact = "optimal" if solution.optimal else f"within {solution.gap:.3g}"
         print(
@@ -96,11 +97,12 @@ def main() -> None:
     parser.add_argument("--models", type=csv_of(str), default=["bundled", "mobilenet_v2", "torchvision:resnet18"])
     parser.add_argument("--lut", type=Path, help="a table of all that can be reached, of one network")
     parser.add_argument("--precisions", type=csv_of(str), default=["int8", "float32"])
+    parser.add_argument("--step", type=int, default=Grid.step, help="that channels are multiples of")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(f"{machine()}; {versions('numpy')}")
     for model in options.models:
-        run(model, options.lut, options.precisions, options.seed)
+        run(model, options.lut, options.precisions, options.step, options.seed)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ COMPARED = 64
 """Images whose outputs say what a width or a precision costs alone."""
 
 
+def compared(size: tuple[int, int]) -> int:
+    """How many of these, of images of this height and width: fewer where each takes longer and has more to compare."""
+    return min(COMPARED, max(16, COMPARED * 96 * 96 // (size[0] * size[1])))
+
+
 class RoundedCut:
     """Makes a policy's network: cut, its batch norms recalibrated, its tensors ranged anew, and rounded.
 
@@ -142,13 +147,23 @@ class MixedJudge(Judge):
 
     def refit_damages(self, costs: PolicyCosts) -> list[Damage]:
         """How far each group's counts and each layer's precisions move the outputs."""
+        if costs.choices not in self._measured:
+            self._measured[costs.choices] = self._measure(costs)
+        return [self._measured[costs.choices]]
+
+    def _measure(self, costs: PolicyCosts) -> Damage:
         choices = [costs.choices[variable] for variable in self.mixed.by_group]
-        images, graph = self.calibration[:COMPARED], self.base.graph
+        images, graph = self.calibration[: compared(self.image_size)], self.base.graph
         error = OutputError(self._simulator, self.model, images)
         refit = refit_error(self.model, graph, self.statistics, choices)
         widths = measured_widths(error, self._rounded.plain, choices, refit, graph.architecture.group_channels)
         ranges = self._simulator.ranges(self.model, self.range_images)
-        return [joined(self.mixed, widths, measured_precisions(error, self.mixed, ranges))]
+        return joined(self.mixed, widths, measured_precisions(error, self.mixed, ranges))
+
+    @cached_property
+    def _measured(self) -> dict[tuple[Counts, ...], Damage]:
+        """By choices: it takes minutes, and every attempt and baseline of a search asks."""
+        return {}
 
     @cached_property
     def _simulator(self) -> Simulator:

@@ -18,7 +18,7 @@ from amc_latency.search.costs.clamp import Clamp
 from amc_latency.search.costs.costs import LatencyCosts
 from amc_latency.search.episodes.problem import AgentOptions, Problem
 from amc_latency.search.judge.config import JudgeConfig
-from amc_latency.search.judge.mixed import MixedJudge
+from amc_latency.search.judge.mixed import MixedJudge, compared
 from amc_latency.search.judge.rewards import make_reward
 from amc_latency.search.steps.methods import search_episodes
 from tests.amc_latency.quantize.networks import own_net
@@ -104,6 +104,8 @@ def test_agents_act_on_widths_and_precisions_alike(judge: MixedJudge, agent: str
 def test_dynamic_programming_starts_from_measured_damage(judge: MixedJudge) -> None:
     problem = problem_of(judge, 0.7)
     (damage,) = problem.damages()
+    assert problem.damages()[0] is damage
+    assert [compared(size) for size in ((64, 64), (224, 224))] == [64, 16]
     assert [len(each) for each in damage] == [len(each) for each in problem.clamp.costs.choices]
     assert all(each[-1] == 0 for each in damage)
     records = search_episodes(problem, AgentOptions("dp", episodes=25))

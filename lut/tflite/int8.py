@@ -18,7 +18,7 @@ from amc_latency.lut.tflite.writer import TfliteGraph
 SCALE, ZERO_POINT = 6 / 255, -128
 """Of tensors: 0 to 6, as behind a relu6."""
 WEIGHT_SCALE = 0.1 / 127
-"""Of constants: -0.1 to 0.1."""
+"""Of weights: -0.1 to 0.1. Other constants have one of their own, which reaches to their largest magnitude."""
 _FIXED = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 """Operators whose outputs have a scale and a zero point of their own by the specification."""
 _VERSIONS = {
@@ -65,12 +65,13 @@ class Int8Graph(TfliteGraph):
         return out
 
     def constant(self, role: str, value: np.ndarray) -> int:
-        """As `TfliteBuilder.constant`: weights as int8, and a bias, which is added to sums of products, as int32."""
+        """As `TfliteBuilder.constant`: a bias, which is added to sums of products, as int32, all else as int8."""
         if value.dtype != np.float32:
             return super().constant(role, value)
         if role == "bias":
             return self._rounded(role, value, SCALE * WEIGHT_SCALE, np.int32)
-        return self._rounded(role, value, WEIGHT_SCALE, np.int8)
+        scale = WEIGHT_SCALE if role == "weight" else float(np.abs(value).max()) / 127 or WEIGHT_SCALE
+        return self._rounded(role, value, scale, np.int8)
 
     def operator(
         self,

@@ -16,6 +16,9 @@ from ai_edge_quantizer import quantizer
 from ai_edge_quantizer.recipe import static_wi8_ai8
 from amc_latency.lut.building import layer_model as layer_model_module
 from amc_latency.lut.building.layer_model import layer_model
+from amc_latency.lut.shapes.activations import ACTIVATIONS
+from amc_latency.lut.shapes.precisions import INT8, why_not
+from amc_latency.lut.shapes.registry import KINDS
 from amc_latency.lut.shapes.shape import LayerShape
 from amc_latency.lut.tflite.int8 import SCALE, WEIGHT_SCALE, ZERO_POINT
 from amc_latency.lut.tflite.run import tflite_ops
@@ -44,6 +47,24 @@ OTHERS = [
     LayerShape("nearest", 8, 8, 5, 5, stride=2),
 ]
 """Kinds whose outputs are easily said in real numbers."""
+MORE = [
+    LayerShape("conv", 16, 16, 14, 14, 3, 1, 1, end=1),
+    LayerShape("linear", 64, 10, activation="relu6"),
+    LayerShape("transposed", 16, 8, 7, 7, 2, 2),
+    LayerShape("transposed", 16, 8, 7, 7, 3, 2, 1, end=1),
+    LayerShape("mul", 16, 16, 6, 6, activation="relu6"),
+    LayerShape("scale", 16, 16, 6, 6),
+    LayerShape("add_scalar", 16, 16, 6, 6),
+    LayerShape("mul_scalar", 16, 16, 6, 6),
+    LayerShape("avg_pool", 16, 16, 8, 8, 3, 2, 1),
+    LayerShape("inner_avg_pool", 16, 16, 8, 8, 3, 2, 1),
+    LayerShape("concat", 24, 24, 5, 5, parts=6),
+    LayerShape("shuffle", 16, 16, 5, 5, parts=2),
+    LayerShape("bilinear", 8, 8, 5, 5, stride=2),
+    LayerShape("softmax", 10, 10),
+    *(LayerShape("activation", 16, 16, 7, 7, activation=name) for name, each in ACTIVATIONS.items() if each.int8),
+]
+"""All others that can be int8, and rarer cases of those above."""
 
 
 def int8(shape: LayerShape) -> LayerShape:
@@ -134,6 +155,32 @@ def test_other_layers_are_pytorchs_of_what_the_integers_stand_for(shape: LayerSh
     assert np.abs(made - integers(expected)).max() <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("shape", "steps"),
+    [
+        (LayerShape("add_scalar", 16, 16, 6, 6), 1),
+        (LayerShape("mul_scalar", 16, 16, 6, 6), 1),
+        (LayerShape("activation", 16, 16, 6, 6, activation="hard_sigmoid"), 1),
+        # An average of 9, of which 4 count in a corner: half a step of the first rounding is 9/8, of the share's one.
+        (LayerShape("inner_avg_pool", 16, 16, 8, 8, 3, 2, 1), 3),
+    ],
+    ids=str,
+)
+def test_constants_that_are_no_weights_are_as_large_as_in_float(shape: LayerShape, steps: float) -> None:
+    (given,), made = run(layer_model(int8(shape)))
+    x = real(given)
+    # The figure itself, by the float32 file of the same layer at 1.
+    ones = np.ones((1, shape.h, shape.w, shape.c_in), np.float32)
+    figure = float(run(layer_model(shape), [ones])[1].flat[0])
+    expected = {
+        "add_scalar": lambda: x + (figure - 1),
+        "mul_scalar": lambda: x * figure,
+        "activation": lambda: functional.hardsigmoid(x),
+        "inner_avg_pool": lambda: functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    }[shape.kind]()
+    assert np.abs(made - integers(expected)).max() <= steps
+
+
 def test_boundaries_round_to_steps_and_back() -> None:
     shape = LayerShape("quantize", 8, 8, 5, 5, precision="int8")
     (given,), made = run(layer_model(shape))
@@ -162,7 +209,7 @@ def full_range(*shape: int) -> np.ndarray:
     return np.select([place % 6 == 0, place % 6 == 3], [np.float32(0.1), np.float32(-0.1)], values)
 
 
-@pytest.mark.parametrize("shape", [*CONVOLUTIONS, *OTHERS], ids=str)
+@pytest.mark.parametrize("shape", [*CONVOLUTIONS, *OTHERS, *MORE], ids=str)
 def test_operators_and_outputs_are_the_quantisers(shape: LayerShape, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_model_module, "_weights", full_range)
     ours, theirs = layer_model(int8(shape)), quantised(layer_model(shape))
@@ -171,6 +218,11 @@ def test_operators_and_outputs_are_the_quantisers(shape: LayerShape, monkeypatch
     # As far apart as two orders of rounding.
     assert np.abs(run(theirs, given)[1].astype(int) - made).max() <= 1
     assert len(np.unique(made)) > 3
+
+
+def test_every_kind_that_can_be_int8_is_among_those_compared() -> None:
+    possible = {name for name, kind in KINDS.items() if why_not(name, "relu", INT8) is None and not kind.is_boundary}
+    assert possible == {shape.kind for shape in (*CONVOLUTIONS, *OTHERS, *MORE)}
 
 
 def test_weights_take_a_byte_and_their_scale_is_that_of_the_float_file() -> None:

@@ -13,8 +13,8 @@ def few_images() -> dict[str, torch.Tensor]:
 
 
 def fewer_images() -> dict[str, torch.Tensor]:
-    """600 and 200, where each of them is judged or trained on at 64x64."""
-    return _images(600, 200)
+    """300 and 200, where each of them is judged or trained on at 64x64."""
+    return _images(300, 200)
 
 
 def _images(train_images: int, test_images: int) -> dict[str, torch.Tensor]:

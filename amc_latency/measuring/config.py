@@ -10,7 +10,7 @@ from amc_latency.arguments.settings import at_least, check_settings, same, setti
 from amc_latency.device.base import State
 from amc_latency.device.kinds import PhoneOptions
 from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS
-from amc_latency.measuring.precisions import parse_precisions
+from amc_latency.measuring.precisions import check_precisions, parse_precisions
 from amc_latency.prune.keep import KeepBound, parse_bound
 
 DATA, DEVICE, SEARCH, TIMING = "Data", "Device", "Search", "Timing"
@@ -48,6 +48,7 @@ class ProfileConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_precisions(self.precision)
 
 
 @dataclass(frozen=True)

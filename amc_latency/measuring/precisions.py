@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amc_latency.arguments.names import find
+from amc_latency.arguments.names import unknown
 from amc_latency.errors import OptionError
 from amc_latency.lut.shapes.precisions import FLOAT32, PRECISIONS
 
@@ -15,8 +15,9 @@ def parse_precisions(text: str, name: str = "precision") -> tuple[str, ...]:
 
 
 def check_precisions(names: Sequence[str]) -> None:
-    """Raise `UserError` for a precision that there is not, and `OptionError` if float32 is missing or one is twice."""
+    """Raise `OptionError` for a precision that there is not, if float32 is missing, or if one is twice."""
     for name in names:
-        find(PRECISIONS, name, "precision")
+        if name not in PRECISIONS:
+            raise OptionError("precision", f"is of precisions: {unknown(PRECISIONS, name, 'precision')}")
     if FLOAT32 not in names or len(set(names)) < len(names):
         raise OptionError("precision", "is float32, for layers that can be nothing else, and others, each once")

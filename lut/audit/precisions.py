@@ -73,8 +73,8 @@ def precision_ratios(table: LatencyTable, kind: str | None = None) -> PrecisionR
     if not others:
         of = f" of kind {kind}" if kind else ""
         raise TableError(
-            f"{table.path} has no layers{of} but in {FLOAT32}: `amc-latency profile --precision float32,int8` times "
-            "others"
+            f"{table.path} has no layers{of} but in {FLOAT32}: `amc-latency profile` with a `precision` of "
+            f"{FLOAT32},int8 times others"
         )
     if NOOP not in timed:
         raise layers.missing(NOOP)

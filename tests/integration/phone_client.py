@@ -1,4 +1,4 @@
-"""Builds the scripted network's table on a phone: arguments ADDRESS TABLE, in a fork that is killed at will."""
+"""Builds the scripted network's table on a phone: `python phone_client.py ADDRESS TABLE`, to be killed at will."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,9 +21,9 @@ from fake_phone.opened import HELP
 from fake_phone.programs import make_phone
 from fake_phone.stand_in import install_stand_in, stand_in_us
 
-from tests.integration.fork_server import Forked, ForkServer
-
-CLIENT = "tests.integration.phone_client:main"
+CLIENT = Path(__file__).with_name("phone_client.py")
+TESTS = CLIENT.parents[1]
+PATH = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "lut")))
 FAULTS = 200
 KILLS = 10
 THROTTLES = 10
@@ -59,7 +60,7 @@ class Trouble:
     def total(self) -> int:
         return len(self.daemon.faults.fired) + self.killed + self.throttled
 
-    def make(self, client: Forked) -> None:
+    def make(self, client: subprocess.Popen[bytes]) -> None:
         """Until the client ends."""
         killed_at = time.monotonic() + self.draw.uniform(1.5, 5.0)
         while client.poll() is None:
@@ -82,15 +83,16 @@ class Trouble:
             time.sleep(0.02)
 
 
-def built(path: Path, daemon: FakeAdbd, server: ForkServer, trouble: Trouble | None = None) -> LatencyTable:
+def built(path: Path, daemon: FakeAdbd, trouble: Trouble | None = None) -> LatencyTable:
     for _ in range(100):
-        with server.start([daemon.address, str(path)], os.environ, path.parent, CLIENT) as client:
-            if trouble is not None:
-                trouble.make(client)
-            _, said = client.communicate(timeout=120)
+        command = [sys.executable, str(CLIENT), daemon.address, str(path)]
+        client = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": PATH})
+        if trouble is not None:
+            trouble.make(client)
+        _, said = client.communicate(timeout=120)
         if client.returncode == 0:
             return LatencyTable.open(path)
-        assert client.returncode == -signal.SIGKILL, said
+        assert client.returncode == -9, said.decode()
     raise AssertionError("never complete")
 
 
@@ -101,12 +103,12 @@ def rows(table: LatencyTable) -> list[tuple[object, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_faults_lose_double_and_change_nothing(tmp_path: Path, fork_server: ForkServer) -> None:
+def test_faults_lose_double_and_change_nothing(tmp_path: Path) -> None:
     root = tmp_path / "phone"
     make_phone(root)
     install_stand_in(root, HELP.read_text())
     with FakeAdbd(root) as daemon:
-        undisturbed = built(tmp_path / "undisturbed.tsv", daemon, fork_server)
+        undisturbed = built(tmp_path / "undisturbed.tsv", daemon)
         expected = rows(undisturbed)
         assert len(expected) > 60
         for key, _, n, wall, error in expected:
@@ -117,7 +119,7 @@ def test_faults_lose_double_and_change_nothing(tmp_path: Path, fork_server: Fork
         while trouble.total < FAULTS:
             number += 1
             path = tmp_path / f"table{number}.tsv"
-            table = built(path, daemon, fork_server, trouble)
+            table = built(path, daemon, trouble)
             assert rows(table) == expected
             assert not any(suspicions(row.conditions) for row in table.rows)
             lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]

@@ -70,5 +70,7 @@ def test_a_layer_between_timed_ones_is_read_off_its_staircase(tmp_path: Path) ->
 
 def test_a_table_of_one_precision_says_how_to_get_others(tmp_path: Path) -> None:
     table = made(tmp_path / "t.tsv", {CONV.format(8, "float32"): 2.0})
-    with pytest.raises(TableError, match="no layers but in float32: `amc-latency profile --precision float32,int8`"):
+    with pytest.raises(
+        TableError, match="no layers but in float32: `amc-latency profile` with a `precision` of float32,int8"
+    ):
         precision_ratios(table)

@@ -96,7 +96,7 @@ class Files(Delivery):
 
     off: Any
 
-    def export(self, model: Any, path: Path) -> Any:
+    def export(self, model: Any, path: Path, counts: Any = None) -> Any:
         path.write_bytes(b"\0\0\0\0TFL3" + str(model).encode())
 
     def _key(self, counts: Any) -> str:
